@@ -1,0 +1,39 @@
+"""What the registry defines: metrics, lifecycle points and events, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A metric: its instrument, its unit (UCUM) and the only attributes it may carry."""
+
+    name: str
+    instrument: str
+    unit: str
+    description: str
+    attributes: frozenset[str] = frozenset()
+    boundaries: tuple[float, ...] | None = None
+    observable: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A lifecycle point: a span, and the histogram that takes its duration in seconds."""
+
+    span: str
+    kind: str
+    duration: Metric
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A documented event: a log record with this event name, and a metric for each measurement."""
+
+    name: str
+    severity: str
+    attributes: frozenset[str]
+    measurements: Mapping[str, Metric] = field(default_factory=dict)

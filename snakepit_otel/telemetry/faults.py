@@ -1,0 +1,21 @@
+"""The guard that keeps our own telemetry's faults away from the code it observes."""
+
+from __future__ import annotations
+
+import logging
+
+_log = logging.getLogger("snakepit_otel.telemetry")
+_reported: set[tuple[type[BaseException], str]] = set()
+count = 0
+"""How many faults this process has contained."""
+
+
+def contain(where: str, error: Exception) -> None:
+    """Count a fault and say it once per kind and place; never raises."""
+    global count  # noqa: PLW0603 - one tally per process is the point
+    count += 1
+    key = (type(error), where)
+    if key in _reported:
+        return
+    _reported.add(key)
+    _log.warning("telemetry fault in %s, contained (further ones of this kind are only counted): %r", where, error)
