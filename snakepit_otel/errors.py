@@ -1,0 +1,218 @@
+"""Every error that snakepit_otel raises.
+
+    SnakepitError
+    ├── ConfigurationError (ValueError)      a setting that cannot be
+    ├── SessionError
+    │   ├── InvalidSession (ValueError)      an id, TTL or metadata that cannot be
+    │   ├── SessionNotFound (LookupError)    no live session has that id
+    │   ├── SessionQuotaExceeded             the quota is reached
+    │   ├── StateRefused (ValueError)        state that is not JSON, or over the budget
+    │   ├── StateConflict                    somebody else wrote first
+    │   └── NoSession                        the request belongs to no session
+    ├── AdapterError
+    │   ├── AdapterNotLoaded (ImportError)   the adapter cannot be imported or is no adapter
+    │   ├── ToolNotFound (LookupError)       nothing has a tool of that name
+    │   ├── ToolRefused                      a tool definition or a registration that cannot be
+    │   ├── InvalidArguments (TypeError)     missing, unexpected or wrongly typed arguments
+    │   └── BlockingCall                     a blocking call where it would stop the event loop
+    ├── ToolError                            a tool raised; carries its type, message and traceback
+    ├── BridgeError
+    │   ├── ValueRefused (ValueError)        a value that may not cross the bridge
+    │   ├── MessageTooLarge                  a message over the limit
+    │   └── AuthorityUnavailable             nobody answers at the authority's address
+    └── PoolError
+        ├── WorkerStartFailed                a worker did not become ready
+        ├── WorkerExited                     the worker died with the request
+        ├── QueueTimeout (TimeoutError)      no worker became ready in time
+        ├── DeadlineExceeded (TimeoutError)  the request's own time was up
+        └── PoolNotStarted                   used before start or after stop
+
+`reason` is the word the wire uses for the error, where it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class SnakepitError(Exception):
+    """The root of all errors that snakepit_otel raises."""
+
+    reason: ClassVar[str | None] = None
+
+
+class ConfigurationError(SnakepitError, ValueError):
+    """A setting that cannot be; the message names it and says what can."""
+
+
+class SessionError(SnakepitError):
+    """Something about one session."""
+
+
+class InvalidSession(SessionError, ValueError):
+    """A session id, TTL or metadata that cannot be."""
+
+    reason = "invalid_session"
+
+
+class SessionNotFound(SessionError, LookupError):
+    """No live session has that id: never created, deleted, or expired."""
+
+    reason = "not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} not found: it was never created, or has expired or been deleted")
+        self.session_id = session_id
+
+
+class SessionQuotaExceeded(SessionError):
+    """The quota of live sessions is reached and the policy is to reject."""
+
+    reason = "session_quota_exceeded"
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(
+            f"session quota exceeded: {limit:g} sessions are live; delete some, raise max_sessions, "
+            "or set overflow='evict'"
+        )
+        self.limit = limit
+
+
+class StateRefused(SessionError, ValueError):
+    """State that is not JSON, or that would exceed the session's byte budget."""
+
+    reason = "state_refused"
+
+
+class StateConflict(SessionError):
+    """The state was written by somebody else since it was read; read again and retry."""
+
+    reason = "state_conflict"
+
+    def __init__(self, session_id: str, what: str, expected: int, current: int) -> None:
+        super().__init__(
+            f"{what} of session {session_id!r} is at version {current}, not {expected}: "
+            "another request wrote it; read it again and retry"
+        )
+        self.expected = expected
+        self.current = current
+
+
+class NoSession(SessionError):
+    """The request belongs to no session, so it has no state."""
+
+    reason = "no_session"
+
+
+class AdapterError(SnakepitError):
+    """Something about an adapter or its tools."""
+
+
+class AdapterNotLoaded(AdapterError, ImportError):
+    """The adapter cannot be imported, or what was found is not an adapter class."""
+
+
+class ToolNotFound(AdapterError, LookupError):
+    """Neither the adapter nor the authority has a tool of that name."""
+
+    reason = "tool_not_found"
+
+
+class ToolRefused(AdapterError):
+    """A tool definition or registration that breaks a rule of the registry."""
+
+
+class InvalidArguments(AdapterError, TypeError):
+    """Arguments that the tool does not take: missing, unexpected or wrongly typed."""
+
+    reason = "invalid_arguments"
+
+
+class BlockingCall(AdapterError):
+    """A blocking call from a coroutine, where it would stop every other request."""
+
+
+class ToolError(SnakepitError):
+    """What a tool, or its adapter, raised in another process.
+
+    `type` and `message` are the original exception's, `stacktrace` its frames as text, `traceback`
+    the whole as Python prints it, `context` says which tool, session and phase.
+    """
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the wire's own name for it
+        message: str,
+        *,
+        stacktrace: Sequence[str] = (),
+        traceback: str = "",
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{type}: {message}")
+        self.type = type
+        self.message = message
+        self.stacktrace = list(stacktrace)
+        self.traceback = traceback
+        self.context = dict(context or {})
+
+    @property
+    def error_type(self) -> str:
+        """The original type, for `error.type`."""
+        return self.type
+
+
+class BridgeError(SnakepitError):
+    """Something about what crosses the bridge."""
+
+
+class ValueRefused(BridgeError, ValueError):
+    """A value that may not cross the bridge: not JSON, malformed, or pickled."""
+
+    reason = "value_refused"
+
+
+class MessageTooLarge(BridgeError):
+    """A message over the size limit of its receiver."""
+
+    reason = "message_too_large"
+
+
+class AuthorityUnavailable(BridgeError):
+    """Nobody answers at the authority's address."""
+
+    reason = "authority_unavailable"
+
+
+class PoolError(SnakepitError):
+    """Something about worker processes."""
+
+
+class WorkerStartFailed(PoolError):
+    """A worker process did not become ready; the message has what it said."""
+
+    reason = "worker_start_failed"
+
+
+class WorkerExited(PoolError):
+    """The worker died while it had the request, which may or may not have run."""
+
+    reason = "worker_exit"
+
+
+class QueueTimeout(PoolError, TimeoutError):
+    """No worker became ready within the queue timeout; the request did not run."""
+
+    reason = "queue_timeout"
+
+
+class DeadlineExceeded(PoolError, TimeoutError):
+    """The request's own timeout passed; the request may still be running."""
+
+    reason = "deadline_exceeded"
+
+
+class PoolNotStarted(PoolError):
+    """The pool is used before it was started or after it was stopped."""
+
+    reason = "pool_not_initialized"

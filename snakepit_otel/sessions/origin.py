@@ -1,0 +1,103 @@
+"""Who made a session, so that a leak can be laid at somebody's door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+_OUR_CODE = f"{Path(__file__).parent.parent}/"
+_COMMAND_LINE = _OUR_CODE + "cli/"
+_MACHINERY = (_OUR_CODE, f"{Path(asyncio.__file__).parent}/", contextlib.__file__, "<")
+
+
+class Creator(NamedTuple):
+    """What sessions are grouped by: the code that made them, in whose name."""
+
+    call_site: str
+    tool: str | None = None
+    owner: str | None = None
+
+    def __str__(self) -> str:
+        parts = [self.call_site]
+        if self.tool:
+            parts.append(f"tool {self.tool}")
+        if self.owner:
+            parts.append(f"owner {self.owner}")
+        return ", ".join(parts)
+
+
+class Origin(NamedTuple):
+    """A session's creator, and the trace it was created in as `<trace id>-<span id>`."""
+
+    creator: Creator
+    trace: str | None = None
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One creator's live sessions: how many, the age of the oldest in seconds, and its trace."""
+
+    creator: Creator
+    sessions: int
+    oldest_age: float
+    trace: str | None
+
+    def __str__(self) -> str:
+        trace = f", trace {self.trace.partition('-')[0]}" if self.trace else ""
+        return f"{self.sessions} sessions, oldest {self.oldest_age:.0f} s, {self.creator}{trace}"
+
+
+class Census:
+    """The live sessions by creator, kept up to date as they come and go; used in strict mode."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Creator, OrderedDict[str, tuple[float, str | None]]] = {}
+
+    def add(self, session_id: str, created: float, origin: Origin) -> None:
+        """Count a session in; `created` is on the monotonic clock."""
+        self._groups.setdefault(origin.creator, OrderedDict())[session_id] = (created, origin.trace)
+
+    def remove(self, session_id: str, origin: Origin | None) -> None:
+        """Count a session out."""
+        group = self._groups.get(origin.creator) if origin else None
+        if group is not None and origin is not None:
+            group.pop(session_id, None)
+            if not group:
+                del self._groups[origin.creator]
+
+    def suspects(self, now: float, most: int = 5) -> list[Suspect]:
+        """Return the creators with the most live sessions, largest first."""
+        largest = sorted(self._groups.items(), key=lambda item: len(item[1]), reverse=True)[:most]
+        found = []
+        for creator, sessions in largest:
+            created, trace = next(iter(sessions.values()))
+            found.append(Suspect(creator, len(sessions), now - created, trace))
+        return found
+
+
+def call_site() -> str:
+    """Return the nearest frame outside our machinery and the event loop, as `file:line in function`.
+
+    The command line is a caller like any other.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_MACHINERY) or file.startswith(_COMMAND_LINE):
+            return f"{_short(file)}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "unknown"
+
+
+@lru_cache(maxsize=1024)
+def _short(file: str) -> str:
+    parts = Path(file).parts
+    return "/".join(parts[-2:])

@@ -1,0 +1,58 @@
+"""The settings of a session store, with the guide's names, units and defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from snakepit_otel.sessions.backend import Limits, Overflow
+from snakepit_otel.sessions.session import checked_ttl
+from snakepit_otel.validation import Number, Whole
+
+
+def _ttl(value: float) -> float:
+    return checked_ttl(value, "default_ttl")
+
+
+def _quota(value: float) -> float:
+    if not value >= 1:
+        raise ValueError("max_sessions must be 1 or more, or inf for no quota")
+    if value != float("inf") and value != int(value):
+        raise ValueError("max_sessions must be a whole number, or inf for no quota")
+    return value
+
+
+class SessionSettings(BaseModel):
+    """How sessions live; the first four as in the guide's configuration table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+
+    default_ttl: Annotated[Number, AfterValidator(_ttl)] = 3600.0
+    """Seconds a session lives after its last access, unless created with a TTL of its own."""
+
+    max_sessions: Annotated[Number, AfterValidator(_quota)] = 10_000.0
+    """The quota of live sessions; `inf` for none."""
+
+    cleanup_interval: Annotated[Whole, Field(ge=1, le=86_400_000)] = 60_000
+    """Milliseconds between two sweeps, and the shortest time between two warnings of one kind."""
+
+    strict_mode: bool = False
+    """Warn loudly when sessions accumulate, and say who made them."""
+
+    overflow: Overflow = Overflow.REJECT
+    """At the quota: `reject` the new session, or `evict` the least recently used one."""
+
+    accumulation_threshold: Annotated[Number, Field(gt=0, le=1)] = 0.8
+    """The share of the quota from which accumulation is warned of."""
+
+    max_session_bytes: Annotated[Whole, Field(ge=256)] = 1 << 20
+    """Bytes of id, metadata and JSON state that one session may hold."""
+
+    table_name: str = "sessions"
+    """The store's name in events and metrics."""
+
+    @property
+    def limits(self) -> Limits:
+        """What a backend has to enforce."""
+        return Limits(self.max_sessions, self.overflow, self.max_session_bytes)

@@ -1,0 +1,44 @@
+"""The periodic sweep, and how it is kept from blocking anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+_log = logging.getLogger("snakepit_otel.sessions")
+
+
+class Sweeper:
+    """Calls `sweep` every `interval` seconds until stopped; a failed sweep is logged, not the last."""
+
+    def __init__(
+        self,
+        sweep: Callable[[], Awaitable[object]],
+        interval: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._sweep = sweep
+        self._interval = interval
+        self._sleep = sleep
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start sweeping in the running event loop; once is enough."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="session sweeper")
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._sleep(self._interval)
+            try:
+                await self._sweep()
+            except Exception:  # noqa: BLE001 - one bad sweep must not be the last
+                _log.exception("the session sweep failed; the next one is in %.1f s", self._interval)

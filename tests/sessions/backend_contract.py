@@ -1,0 +1,100 @@
+"""The shared suite of the backends: a session store over one of them does what the model does.
+
+`store_machine` makes the suite for one backend and one policy. The rules it holds every backend to, beyond
+the contract's text: expired sessions are removed by sweeps, by a create at the quota, by one that would be
+warned of, and by a create of their own id, and by nothing else; an attempt to write is an access, even where
+it is refused.
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from snakepit_otel.sessions import Overflow, Stats
+from tests.sessions.comparison import MakeBackend
+from tests.sessions.state_rules import StateRules
+
+IDS = st.sampled_from(["a", "b", "c", "d", "e", "f", "grüße", "€" * 20, "i"])
+TTLS = st.sampled_from([None, 1, 2.5, 10.0, 60.0])
+METADATA = st.sampled_from([{}, {"user": "Zoë"}, {"a": "b", "c": ""}, {"large": "x" * 300}])
+OWNERS = st.sampled_from([None, "alice", "bob"])
+SECONDS = st.sampled_from([0.5, 1.0, 2.5, 7.5, 10.0, 60.0])
+
+
+class SessionStoreMachine(StateRules):
+    """Creates, uses, deletes and lists sessions, lets time pass and sweeps."""
+
+    @rule(session_id=IDS, ttl=TTLS, metadata=METADATA, owner=OWNERS)
+    def create(self, session_id: str, ttl: float | None, metadata: dict[str, str], owner: str | None) -> None:
+        call = self.store.create(session_id, ttl=ttl, metadata=metadata, owner=owner)
+        self.same(call, lambda: self.model.create(session_id, ttl, metadata, owner))
+
+    @rule(session_ids=st.permutations(["a", "b", "c", "d", "e", "f"]), ttl=TTLS)
+    def create_several(self, session_ids: list[str], ttl: float | None) -> None:
+        for session_id in session_ids:
+            self.create(session_id, ttl, {}, None)
+            self.invariants_hold()
+
+    @precondition(lambda self: self.model.expired)
+    @rule(data=st.data(), ttl=TTLS, metadata=METADATA)
+    def create_expired(self, data: st.DataObject, ttl: float | None, metadata: dict[str, str]) -> None:
+        session = data.draw(st.sampled_from(self.model.expired))
+        self.create(session.id, ttl, metadata, "carol")
+
+    @rule(session_id=IDS, touch=st.booleans())
+    def get(self, session_id: str, touch: bool) -> None:
+        self.same(self.store.get(session_id, touch=touch), lambda: self.model.find(session_id, touch=touch))
+
+    @rule(session_id=IDS)
+    def exists(self, session_id: str) -> None:
+        live = any(session.id == session_id for session in self.model.live)
+        assert self.run(self.store.exists(session_id)) is live
+
+    @rule(session_id=IDS)
+    def delete(self, session_id: str) -> None:
+        self.same(self.store.delete(session_id), lambda: self.model.delete(session_id))
+
+    @rule(session_id=IDS, worker=st.sampled_from(["one", "two"]))
+    def assign_worker(self, session_id: str, worker: str) -> None:
+        self.run(self.store.assign_worker(session_id, worker))
+        for session in self.model.live:
+            if session.id == session_id:
+                session.worker = worker
+
+    @rule(after=st.none() | IDS, limit=st.integers(0, 4))
+    def list_page(self, after: str | None, limit: int) -> None:
+        ids = sorted(session.id for session in self.model.live if after is None or session.id > after)
+        assert [session.id for session in self.run(self.store.list(after=after, limit=limit))] == ids[:limit]
+
+    @rule(seconds=SECONDS)
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.model.live)
+    @rule(data=st.data(), used=st.sets(IDS), early=st.sampled_from([0.0, 0.0, 0.25]))
+    def advance_to_expiry(self, data: st.DataObject, used: set[str], early: float) -> None:
+        session = data.draw(st.sampled_from(self.model.live))
+        due = session.accessed + session.ttl
+        self.clock.advance((due - self.clock.monotonic()) / 2)
+        for session_id in sorted(used - {session.id}):
+            self.get(session_id, touch=True)
+        self.clock.advance(max(0.0, due - early - self.clock.monotonic()))
+
+    @rule()
+    def sweep(self) -> None:
+        self.same(self.store.sweep(), self.model.sweep)
+
+    @rule()
+    def stats(self) -> None:
+        def expected() -> Stats:
+            self.model.sweep()
+            return self.model.stats
+
+        self.same(self.store.stats(), expected)
+
+
+def store_machine(make_backend: MakeBackend, overflow: Overflow) -> type[SessionStoreMachine]:
+    """Return the suite for one backend and one policy; its `TestCase` is the test."""
+    members = {"make_backend": staticmethod(make_backend), "overflow": overflow}
+    return type(f"{overflow.value.title()}Machine", (SessionStoreMachine,), members)

@@ -1,0 +1,151 @@
+"""A session store and the model side by side, done to and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
+from snakepit_otel.clock import Clock
+from snakepit_otel.errors import SessionError
+from snakepit_otel.sessions import Backend, Overflow, SessionSettings, SessionStore
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.testing import FakeClock
+from tests.sessions.model import Model, ModelSession, Pruned, Warned
+
+MakeBackend = Callable[[SessionSettings, Clock], Backend]
+
+
+class Comparison(RuleBasedStateMachine):
+    """Drives a store and the model with the same calls, and compares what both return, hold and emit."""
+
+    make_backend: ClassVar[MakeBackend]
+    overflow: ClassVar[Overflow]
+
+    @initialize(
+        quota=st.sampled_from([1, 2, 3, 5, 6, math.inf]),
+        threshold=st.sampled_from([0.8, 0.5, 1.0]),
+        strict=st.booleans(),
+    )
+    def start(self, quota: float, threshold: float, strict: bool) -> None:
+        settings = SessionSettings(
+            default_ttl=10,
+            max_sessions=quota,
+            overflow=self.overflow,
+            cleanup_interval=10_000,
+            accumulation_threshold=threshold,
+            strict_mode=strict,
+            max_session_bytes=256,
+        )
+        self.clock = FakeClock()
+        self.backend = self.make_backend(settings, self.clock)
+        self.events: list[Pruned | Warned] = []
+        self.totals: Counter[str] = Counter()
+        self.store = SessionStore(settings, backend=self.backend, clock=self.clock, emit=self.emitted)
+        self.model = Model(settings, self.clock)
+        self.loop = asyncio.new_event_loop()
+
+    def emitted(
+        self, event: Event, attributes: Mapping[str, Any], measurements: Mapping[str, Any], *, body: str
+    ) -> None:
+        """Take an event and compare what the model does not predict with the state of the model."""
+        assert body
+        assert attributes.keys() <= event.attributes
+        assert measurements.keys() == event.measurements.keys()
+        assert attributes["table_name"] == "sessions"
+        if event is names.EVENT_BRIDGE_SESSION_PRUNED:
+            seen = Pruned(attributes["reason"], measurements["count"], measurements["remaining_sessions"])
+            self.totals[seen.reason] += seen.count
+            self.events.append(seen)
+            return
+        current = measurements["current_sessions"]
+        assert attributes["strict_mode"] is self.model.settings.strict_mode
+        assert measurements["max_sessions"] == self.model.settings.max_sessions
+        assert measurements["utilization"] == current / self.model.settings.max_sessions
+        creators = attributes.get("snakepit.session.creators", [])
+        assert attributes.get("snakepit.session.creator") == (creators[0] if creators else None)
+        self.creators = Counter({_owner(line): int(line.split()[0]) for line in creators})
+        self.events.append(Warned(attributes["reason"], measurements["count"], current))
+
+    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(call)
+
+    def same(self, call: Coroutine[Any, Any, Any], expected: Callable[[], Any]) -> Any:
+        """Do both, and return what both returned; None if both raised the same error."""
+        try:
+            wanted = expected()
+        except SessionError as error:
+            with pytest.raises(type(error)):
+                self.run(call)
+            wanted = None
+        else:
+            got = self.run(call)
+            if isinstance(wanted, ModelSession):
+                assert_same(got, wanted)
+            else:
+                assert got == wanted
+        return wanted
+
+    def wrote(self, call: Coroutine[Any, Any, int], expected: Callable[[], ModelSession]) -> None:
+        """Do both, which is a write, and take over its version."""
+        try:
+            session = expected()
+        except SessionError as error:
+            with pytest.raises(type(error)):
+                self.run(call)
+        else:
+            self.model.numbered(session, self.run(call))
+
+    def picked(self, pick: int) -> str:
+        """Return the id of a session that is there or has expired, if there is one."""
+        ids = [session.id for session in self.model.stored] or ["nobody"]
+        return ids[pick % len(ids)]
+
+    def number(self, session: ModelSession) -> None:
+        self.model.numbered(session, self.run(self.store.get(session.id, touch=False)).version)
+
+    @invariant()
+    def invariants_hold(self) -> None:
+        self.events_agree()
+        ledger = self.backend.glance()
+        assert ledger == self.model.stats
+        assert ledger.created - ledger.deleted - ledger.pruned_ttl - ledger.pruned_overflow == ledger.live
+        assert ledger.live <= self.model.settings.max_sessions
+        assert (self.totals["ttl"], self.totals["overflow"]) == (ledger.pruned_ttl, ledger.pruned_overflow)
+        listed = self.run(self.store.list())
+        expected = sorted(self.model.live, key=lambda session: session.id)
+        assert [session.id for session in listed] == [session.id for session in expected]
+        for got, wanted in zip(listed, expected, strict=True):
+            assert_same(got, wanted)
+
+    def events_agree(self) -> None:
+        assert sorted(self.events) == sorted(self.model.events)
+        if self.model.settings.strict_mode and any(isinstance(event, Warned) for event in self.events):
+            assert self.creators == Counter(session.owner for session in self.model.stored)
+        self.events.clear()
+        self.model.events.clear()
+
+    def teardown(self) -> None:
+        self.clock.advance(61)
+        self.same(self.store.sweep(), self.model.sweep)
+        self.invariants_hold()
+        assert self.backend.glance().live == self.backend.glance().memory_bytes == 0
+        self.loop.close()
+
+
+def assert_same(got: Any, wanted: ModelSession) -> None:
+    """Compare a session with the model's."""
+    assert (got.id, got.ttl, got.last_accessed) == (wanted.id, wanted.ttl, wanted.accessed)
+    assert (got.metadata, got.owner) == (wanted.metadata, wanted.owner)
+    assert (got.last_worker_id, got.version, got.memory_bytes) == (wanted.worker, wanted.version, wanted.memory)
+
+
+def _owner(creator: str) -> str | None:
+    return creator.rpartition("owner ")[2] if "owner " in creator else None

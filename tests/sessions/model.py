@@ -1,0 +1,230 @@
+"""A session store that is right at a glance: a list of sessions, scanned from end to end.
+
+Written from the design page, the contract of backends and the documentation of the watchdog. Methods raise
+the errors that the store is to raise. What a write's version is, only the store knows: see `numbered`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from snakepit_otel.errors import (
+    InvalidSession,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    StateConflict,
+    StateRefused,
+)
+from snakepit_otel.sessions import Overflow, SessionSettings, Stats
+from snakepit_otel.testing import FakeClock
+
+REMOVED: Any = object()
+"""The value that stands for the removal of a key."""
+
+_UNNUMBERED = -1
+
+
+def json_text(value: Any) -> str:
+    """The value as compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Pruned(NamedTuple):
+    """An event of `snakepit.bridge.session.pruned`."""
+
+    reason: str
+    count: int
+    remaining: int
+
+
+class Warned(NamedTuple):
+    """An event of `snakepit.bridge.session.accumulation_warning`."""
+
+    reason: str
+    count: int
+    current: int
+
+
+@dataclass
+class ModelSession:
+    """One session; `used` is the number of its last use, in the order of all uses."""
+
+    id: str
+    ttl: float
+    metadata: Mapping[str, str]
+    owner: str | None
+    began: float
+    accessed: float
+    used: int
+    worker: str | None = None
+    version: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of id, metadata and state."""
+        values = map(json_text, self.state.values())
+        texts = (self.id, *self.metadata, *self.metadata.values(), *self.state, *values)
+        return sum(len(text.encode()) for text in texts)
+
+
+class Model:
+    """What a store with these settings is to do."""
+
+    def __init__(self, settings: SessionSettings, clock: FakeClock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.stored: list[ModelSession] = []
+        self.counts: Counter[str] = Counter()
+        self.events: list[Pruned | Warned] = []
+        self.highest_version = 0
+        self._uses = 0
+        self._occurrences: Counter[str] = Counter()
+        self._last_warning: dict[str, float] = {}
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    @property
+    def live(self) -> list[ModelSession]:
+        return [session for session in self.stored if self.now < session.accessed + session.ttl]
+
+    @property
+    def expired(self) -> list[ModelSession]:
+        return [session for session in self.stored if self.now >= session.accessed + session.ttl]
+
+    @property
+    def stats(self) -> Stats:
+        return Stats(
+            *(self.counts[name] for name in ("created", "deleted", "ttl", "overflow", "rejected")),
+            live=len(self.stored),
+            memory_bytes=sum(session.memory for session in self.stored),
+        )
+
+    def find(self, session_id: str, *, touch: bool = True) -> ModelSession:
+        for session in self.live:
+            if session.id == session_id:
+                if touch:
+                    self._touch(session)
+                return session
+        raise SessionNotFound(session_id)
+
+    def create(
+        self, session_id: str, ttl: float | None, metadata: Mapping[str, str], owner: str | None
+    ) -> ModelSession:
+        if any(session.id == session_id for session in self.live):
+            return self.find(session_id)
+        ttl = self.settings.default_ttl if ttl is None else ttl
+        new = ModelSession(session_id, ttl, metadata, owner, self.now, self.now, 0)
+        if new.memory > self.settings.max_session_bytes:
+            raise InvalidSession("too large")
+        quota = self.settings.max_sessions
+        gone = Counter(ttl=self._remove("ttl", [session for session in self.stored if session.id == session_id]))
+        if len(self.stored) >= quota:
+            gone["ttl"] += self._remove("ttl", self.expired)
+        if len(self.stored) >= quota:
+            if self.settings.overflow is Overflow.REJECT:
+                self.counts["rejected"] += 1
+                self._warn("quota_exceeded")
+                raise SessionQuotaExceeded(quota)
+            oldest = min(self.stored, key=lambda session: session.used)
+            gone["overflow"] = self._remove("overflow", [oldest])
+        self._pruned(gone)
+        self.stored.append(new)
+        self.counts["created"] += 1
+        self._touch(new)
+        if self._crossed(len(self.stored)):
+            self._pruned({"ttl": self._remove("ttl", self.expired)})
+        if reason := self._crossed(len(self.stored)):
+            self._warn(reason)
+        return new
+
+    def _crossed(self, live: int) -> str:
+        """The reason for which a new session that makes this count is warned of, if it is."""
+        if live == self.settings.max_sessions:
+            return "quota_exceeded"
+        return "threshold_warning" if self._too_many(live) and not self._too_many(live - 1) else ""
+
+    def delete(self, session_id: str) -> bool:
+        return self._remove("deleted", [session for session in self.live if session.id == session_id]) > 0
+
+    def write(
+        self,
+        session_id: str,
+        changes: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        if_versions: Mapping[str, int] | None = None,
+    ) -> ModelSession:
+        session = self.find(session_id)
+        if if_version is not None and session.version != if_version:
+            raise StateConflict(session_id, "the state", if_version, session.version)
+        for key, expected in (if_versions or {}).items():
+            if session.versions.get(key, 0) != expected:
+                raise StateConflict(session_id, key, expected, session.versions.get(key, 0))
+        before, memory_before = session.state, session.memory
+        written = {**before, **changes}
+        session.state = {key: value for key, value in written.items() if value is not REMOVED}
+        if session.memory > max(memory_before, self.settings.max_session_bytes):
+            session.state = before
+            raise StateRefused("too large")
+        session.versions = {key: session.versions.get(key, 0) for key in session.state}
+        session.versions |= {key: _UNNUMBERED for key in changes if key in session.state}
+        session.version = _UNNUMBERED
+        return session
+
+    def numbered(self, session: ModelSession, version: int) -> None:
+        """Take over the version that the store gave to the last write; they never come again."""
+        assert version > self.highest_version
+        self.highest_version = session.version = version
+        for key, known in session.versions.items():
+            if known == _UNNUMBERED:
+                session.versions[key] = version
+
+    def sweep(self) -> int:
+        count = self._remove("ttl", self.expired)
+        self._pruned({"ttl": count})
+        if len(self.stored) >= self.settings.max_sessions:
+            self._occurrences["quota_exceeded"] += 1
+        elif self._too_many(len(self.stored)):
+            self._occurrences["threshold_warning"] += 1
+        self._speak("threshold_warning")
+        self._speak("quota_exceeded")
+        return count
+
+    def _touch(self, session: ModelSession) -> None:
+        self._uses += 1
+        session.used, session.accessed = self._uses, self.now
+
+    def _remove(self, reason: str, sessions: Iterable[ModelSession]) -> int:
+        gone = {session.id for session in sessions}
+        self.stored = [session for session in self.stored if session.id not in gone]
+        self.counts[reason] += len(gone)
+        return len(gone)
+
+    def _pruned(self, counts: Mapping[str, int]) -> None:
+        self.events += [Pruned(reason, count, len(self.stored)) for reason, count in counts.items() if count]
+
+    def _too_many(self, count: int) -> bool:
+        if self.settings.max_sessions == float("inf"):
+            return False
+        share = Fraction(count, int(self.settings.max_sessions))
+        return share >= Fraction(str(self.settings.accumulation_threshold))
+
+    def _warn(self, reason: str) -> None:
+        self._occurrences[reason] += 1
+        self._speak(reason)
+
+    def _speak(self, reason: str) -> None:
+        interval = self.settings.cleanup_interval / 1000
+        if self._occurrences[reason] and self.now >= self._last_warning.get(reason, -interval) + interval:
+            self.events.append(Warned(reason, self._occurrences[reason], len(self.stored)))
+            self._last_warning[reason] = self.now
+            self._occurrences[reason] = 0
