@@ -1,0 +1,97 @@
+"""What a tool knows of its request: the session, the authority's tools and the session's state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+from snakepit_otel import telemetry
+from snakepit_otel.adapters.state import SessionState
+from snakepit_otel.errors import BlockingCall
+from snakepit_otel.telemetry import names
+
+
+class Authority(Protocol):
+    """The way back to the authority, from a thread or from the event loop."""
+
+    def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority and wait for it."""
+        ...
+
+    async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority."""
+        ...
+
+    def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
+        """Return the tools that the authority shows to adapters, by name."""
+        ...
+
+
+def _describe(context: SessionContext, tool: str, _parameters: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = {names.SNAKEPIT_TOOL_NAME: tool}
+    if context.session_id is not None:
+        attributes[names.SESSION_ID] = context.session_id
+    return attributes
+
+
+class SessionContext:
+    """One request's view of its session. `session_id` is None for a request without one."""
+
+    def __init__(
+        self,
+        session_id: str | None,
+        authority: Authority,
+        request_metadata: Mapping[str, str] | None = None,
+        *,
+        may_block: bool = False,
+    ) -> None:
+        self.session_id = session_id
+        self.request_metadata = dict(request_metadata or {})
+        self._authority = authority
+        self._may_block = may_block
+
+    @cached_property
+    def state(self) -> SessionState:
+        """The session's state, kept by the authority."""
+        return SessionState(self)
+
+    @property
+    def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:
+        """The authority's tools that adapters may call, by name."""
+        self._refuse_to_block("elixir_tools")
+        return self._authority.tools(self.session_id)
+
+    def call_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
+        """Call a tool of the authority and return its result.
+
+        Raises what the tool raised as `ToolError` or, for our own errors, as themselves; `BlockingCall`
+        on the event loop, where `acall_elixir_tool` is the one to await.
+        """
+        self._refuse_to_block("call_elixir_tool")
+        return self._call(tool_name, parameters)
+
+    async def acall_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
+        """Call a tool of the authority from a coroutine."""
+        return await self._acall(tool_name, parameters)
+
+    @telemetry.observed(names.CALLBACK, _describe)
+    def _call(self, tool: str, parameters: Mapping[str, Any]) -> Any:
+        return self._authority.call(self.session_id, tool, parameters)
+
+    @telemetry.observed(names.CALLBACK, _describe)
+    async def _acall(self, tool: str, parameters: Mapping[str, Any]) -> Any:
+        return await self._authority.acall(self.session_id, tool, parameters)
+
+    def _refuse_to_block(self, what: str) -> None:
+        if self._may_block:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise BlockingCall(
+            f"{what} would block the worker's event loop; in a coroutine await acall_elixir_tool, "
+            "or state.aget, state.aset and so on"
+        )

@@ -1,0 +1,324 @@
+"""The life of one request: build, initialize, execute, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar, cast
+
+from snakepit_otel import telemetry
+from snakepit_otel.adapters.base import BaseAdapter
+from snakepit_otel.adapters.context import SessionContext
+from snakepit_otel.adapters.loading import name_of
+from snakepit_otel.adapters.threads import ToolThreads
+from snakepit_otel.adapters.tool import Tool, tools_of
+from snakepit_otel.errors import ToolNotFound, ToolRefused
+from snakepit_otel.telemetry import names
+
+_log = logging.getLogger("snakepit_otel.adapters")
+T = TypeVar("T")
+Emit = Callable[[Any], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Request:
+    """One call of a tool."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    context: SessionContext
+    on_main_thread: bool = False
+    phase: str = field(default="build", init=False)
+    """How far the request has come; where it failed, if it did."""
+
+
+class Outcome(NamedTuple):
+    """What the tool returned, and what its clean-up raised, if it did."""
+
+    result: Any
+    cleanup_error: Exception | None
+
+
+class StreamChunk(NamedTuple):
+    """A chunk with more to say than its data; a streaming tool may yield it in place of plain data."""
+
+    data: Any
+    is_final: bool = False
+    metadata: Mapping[str, str] | None = None
+
+
+class RequestAbandoned(BaseException):
+    """Ends a streaming tool whose caller has gone. Not an `Exception`, so that it is not swallowed."""
+
+    error_type = "cancelled"
+
+
+def _describe(host: AdapterHost, request: Request, *_: Any) -> dict[str, Any]:
+    attributes = {
+        names.SNAKEPIT_TOOL_NAME: host.label(request.tool),
+        names.SNAKEPIT_ADAPTER_NAME: host.name,
+    }
+    if request.context.session_id is not None:
+        attributes[names.SESSION_ID] = request.context.session_id
+    return attributes
+
+
+class AdapterHost:
+    """Runs requests on one adapter class, each on an instance of its own.
+
+    Plain methods run in `threads`, a whole request in one go where none of it is async; coroutines run
+    on the event loop. `on_main_thread` requests run on the loop's own thread, whatever they block; so do
+    tools named by `thread_sensitive`, as `module` or `module.function`.
+    """
+
+    def __init__(self, adapter: type, threads: ToolThreads, thread_sensitive: Collection[str] = ()) -> None:
+        self.adapter = adapter
+        self.name = name_of(adapter)
+        self.tools: Mapping[str, Tool] = tools_of(adapter)
+        self.takes_any = hasattr(adapter, "execute_tool")
+        self._labels = telemetry.Labels()
+        self._threads = threads
+        self._thread_sensitive = frozenset(thread_sensitive)
+        self._entry = _entry(adapter) if self.takes_any else None
+        self._has_constructor = inspect.getattr_static(adapter, "__init__") is not object.__init__
+        self._hooks = {name: getattr(adapter, name, None) for name in ("set_session_context", "initialize", "cleanup")}
+        self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
+        for tool in self.tools.values():
+            # Made now, so that annotations that cannot be checked are a failure to start, not to serve.
+            _ = tool.check
+        if not self.takes_any and not self.tools:
+            raise ToolRefused(
+                f"adapter {self.name} has no tools: mark methods with @tool, or define "
+                "execute_tool(self, tool_name, args, context)"
+            )
+
+    @telemetry.observed(names.ADAPTER_REQUEST, _describe)
+    async def run(self, request: Request) -> Outcome:
+        """Run one request and return its outcome.
+
+        Raises `ToolNotFound`, `InvalidArguments`, or whatever the adapter raised; `request.phase` tells
+        where. The clean-up has run by then.
+        """
+        tool = self._find(request.tool)
+        if request.on_main_thread:
+            return await self._live(request, tool, _directly)
+        if tool.is_async or self._async_hooks:
+            return await self._live(request, tool, self._in_thread)
+        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)))
+
+    @telemetry.observed(names.ADAPTER_REQUEST, _describe)
+    async def stream(self, request: Request, emit: Emit) -> Outcome:
+        """Run one request and hand each chunk to `emit`, waiting for it before the tool goes on.
+
+        A tool that does not stream gives one chunk. Raises as `run` does.
+        """
+        tool = self._find(request.tool)
+        if request.on_main_thread:
+            return await self._live(request, tool, _directly, emit)
+        if tool.is_async or self._async_hooks:
+            return await self._live(request, tool, self._in_thread, emit)
+        loop = asyncio.get_running_loop()
+        abandoned = threading.Event()
+        emission: Future[None] | None = None
+
+        async def emit_from_thread(chunk: Any) -> None:
+            nonlocal emission
+            if abandoned.is_set():
+                raise RequestAbandoned
+            emission = asyncio.run_coroutine_threadsafe(emit(chunk), loop)  # type: ignore[arg-type]
+            if abandoned.is_set():
+                emission.cancel()
+            try:
+                emission.result()
+            except CancelledError:
+                raise RequestAbandoned from None
+
+        work = self._threads.run(lambda: _finish(self._live(request, tool, _plainly, emit_from_thread)))
+        try:
+            return await work
+        except asyncio.CancelledError:
+            # The thread cannot be stopped; it notices at its next chunk, and cleans up.
+            abandoned.set()
+            if emission is not None:
+                emission.cancel()
+            raise
+
+    def label(self, tool: str) -> str:
+        """Return the tool's name as an attribute of metrics."""
+        return self._labels.of(tool, () if self.takes_any else self.tools)
+
+    def is_thread_sensitive(self, name: str) -> bool:
+        """Say whether a tool is one of those that must run on the main thread."""
+        return bool(self._thread_sensitive & {self.adapter.__module__, f"{self.adapter.__module__}.{name}"})
+
+    def _find(self, name: str) -> Tool:
+        if self._entry is not None:
+            return self._entry
+        tool = self.tools.get(name)
+        if tool is None:
+            raise ToolNotFound(f"adapter {self.name} has no tool {name!r}; it has {', '.join(self.tools)}")
+        return tool
+
+    async def _live(
+        self, request: Request, tool: Tool, run: Callable[..., Awaitable[Any]], emit: Emit | None = None
+    ) -> Outcome:
+        arguments = request.arguments
+        if not self.takes_any:
+            request.phase = "execute"
+            arguments = tool.check(arguments)
+            request.phase = "build"
+        adapter: Any = None
+
+        def build() -> None:
+            nonlocal adapter
+            adapter = self._build(request)
+
+        try:
+            await (run if self._has_constructor else _directly)(build)
+            request.phase = "initialize"
+            await self._initialize(request, adapter, run)
+            request.phase = "execute"
+            result = await self._execute(request, adapter, tool, arguments, run, emit)
+        except BaseException:
+            if adapter is not None:
+                await self._clean_up_after_failure(request, adapter, run)
+            raise
+        try:
+            await self._cleanup(request, adapter, run)
+        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            _log.exception("cleanup of adapter %s failed after tool %r had succeeded", self.name, request.tool)
+            return Outcome(result, error)
+        return Outcome(result, None)
+
+    async def _clean_up_after_failure(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+        try:
+            await self._cleanup(request, adapter, run)
+        except Exception:  # noqa: BLE001 - whatever user code raises
+            # The caller hears of the first failure; this one is not to take its place.
+            _log.exception("cleanup of adapter %s failed as well, after its %s had", self.name, request.phase)
+
+    @telemetry.observed(names.ADAPTER_BUILD, _describe)
+    def _build(self, _request: Request) -> Any:
+        return self.adapter()
+
+    @telemetry.observed(names.ADAPTER_INITIALIZE, _describe)
+    async def _initialize(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+        await self._hook(adapter, "set_session_context", run, request.context)
+        await self._hook(adapter, "initialize", run)
+
+    @telemetry.observed(names.ADAPTER_CLEANUP, _describe)
+    async def _cleanup(self, _request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+        await self._hook(adapter, "cleanup", run)
+
+    async def _hook(self, adapter: Any, name: str, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        hook = self._hooks[name]
+        if hook is None:
+            return
+        if hook is getattr(BaseAdapter, name):
+            # Our own never wait, and are not worth a thread.
+            hook(adapter, *args)
+            return
+        bound = getattr(adapter, name)
+        result = bound(*args) if inspect.iscoroutinefunction(hook) else await run(bound, *args)
+        if inspect.isawaitable(result):
+            await result
+
+    @telemetry.observed(names.ADAPTER_EXECUTE, _describe)
+    async def _execute(
+        self,
+        request: Request,
+        adapter: Any,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        run: Callable[..., Awaitable[Any]],
+        emit: Emit | None,
+    ) -> Any:
+        def call() -> Any:
+            if self.takes_any:
+                # By position: both spellings of the second parameter are in use.
+                return adapter.execute_tool(request.tool, arguments, request.context)
+            return tool.function(adapter, **arguments)
+
+        # A coroutine function is called here and awaited; a plain one may block, and runs where it may.
+        result = call() if tool.is_async else await run(call)
+        if hasattr(result, "__await__"):
+            result = await result
+        if emit is not None:
+            await self._pour(result, run, emit)
+            return None
+        if _streams(result):
+            await _close(result)
+            raise ToolRefused(f"tool {request.tool!r} streams its result; call it with stream")
+        return result
+
+    async def _pour(self, result: Any, run: Callable[..., Awaitable[Any]], emit: Emit) -> None:
+        if isinstance(result, AsyncIterator):
+            try:
+                async for chunk in result:
+                    await emit(chunk)
+            finally:
+                await _close(result)
+        elif isinstance(result, Iterator):
+            try:
+                while (chunk := await run(next, result, _END)) is not _END:
+                    await emit(chunk)
+            finally:
+                if hasattr(result, "close"):
+                    await run(result.close)
+        else:
+            await emit(result)
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run one step of a request in a thread. It cannot be stopped, so what comes next waits for its end."""
+        # As a coroutine, so that StopIteration, which no future can hold, becomes RuntimeError.
+        return await self._threads.run_to_its_end(lambda: _finish(_directly(function, *args)))
+
+
+_END = object()
+
+
+def _entry(adapter: Any) -> Tool:
+    function = adapter.execute_tool
+    return Tool("execute_tool", function)
+
+
+def _streams(result: Any) -> bool:
+    # By its methods, because the abstract classes' own check takes longer than everything around it.
+    kind = type(result)
+    return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+
+
+async def _directly(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
+
+
+async def _plainly(function: Callable[..., T], *args: Any) -> T:
+    """Call a plain method where there is no event loop to await on."""
+    result = function(*args)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise ToolRefused("a plain method returned something to await, which a thread cannot; make it async")
+    return result
+
+
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait, to its end, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        return cast("T", finished.value)
+    coroutine.close()
+    raise ToolRefused("a plain method gave something to await, which a thread cannot; make it async")
+
+
+async def _close(iterator: Any) -> None:
+    if hasattr(iterator, "aclose"):
+        await iterator.aclose()
+    elif hasattr(iterator, "close"):
+        iterator.close()

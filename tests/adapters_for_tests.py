@@ -1,0 +1,108 @@
+"""Adapters that tests have workers load."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from snakepit_otel import BaseAdapter, tool
+
+
+class Useful(BaseAdapter):
+    """Tools of every kind."""
+
+    @tool
+    def echo(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+    @tool
+    async def echo_async(self, value: Any) -> Any:
+        """Return the value, on the event loop."""
+        return value
+
+    @tool
+    def pid(self) -> int:
+        """Return the worker's process id."""
+        return os.getpid()
+
+    @tool
+    def add(self, amount: int) -> int:
+        """Add to the session's total and return it."""
+        total: int = self.session_context.state.change("total", lambda total: total + amount, default=0)
+        return total
+
+    @tool
+    def fail(self, message: str) -> None:
+        """Raise."""
+        raise ValueError(message)
+
+    @tool
+    def die(self, marker: str) -> None:
+        """Leave a mark, and kill the worker."""
+        with Path(marker).open("a") as file:
+            file.write("ran\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @tool
+    def wait_for(self, path: str, started: str) -> str:
+        """Say that the tool has started, and wait until there is a file at `path`."""
+        Path(started).touch()
+        while not Path(path).exists():
+            time.sleep(0.01)
+        return "seen"
+
+    @tool
+    async def wait_forever(self, started: str, cancelled: str) -> None:
+        """Say that the tool has started, wait, and say if it was cancelled."""
+        Path(started).touch()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            Path(cancelled).touch()
+            raise
+
+    @tool
+    def hold_the_interpreter(self, started: str) -> None:
+        """Say that the tool has started, and block in C code without releasing the GIL, for a minute."""
+        Path(started).touch()
+        ctypes.PyDLL(None).sleep(60)
+
+    @tool
+    def on_main_thread(self) -> bool:
+        """Say where it runs."""
+        return threading.current_thread() is threading.main_thread()
+
+    @tool
+    def on_main_thread_too(self) -> bool:
+        """Say where it runs, under another name."""
+        return threading.current_thread() is threading.main_thread()
+
+    @tool
+    def count(self, to: int) -> Iterator[dict[str, int]]:
+        """Stream the numbers from 1."""
+        for number in range(1, to + 1):
+            yield {"number": number}
+
+    @tool
+    async def count_async(self, to: int) -> AsyncIterator[dict[str, int]]:
+        """Stream the numbers from 1, on the event loop."""
+        for number in range(1, to + 1):
+            yield {"number": number}
+
+    @tool
+    def read_standard_input(self) -> str:
+        """Return what standard input has."""
+        return sys.stdin.read()
+
+
+class NoTools(BaseAdapter):
+    """Has none."""
