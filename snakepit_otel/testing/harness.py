@@ -1,0 +1,81 @@
+"""Runs one tool of one adapter in this process, with a session store of its own and no server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from snakepit_otel.adapters import AdapterHost, Request, SessionContext, ToolThreads
+from snakepit_otel.bridge.registry import AuthorityContext, ToolRegistry
+from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.sessions import SessionStore
+
+
+class LocalAuthority:
+    """An authority in the same process, for `SessionContext`."""
+
+    def __init__(self, sessions: SessionStore, tools: ToolRegistry, loop: asyncio.AbstractEventLoop) -> None:
+        self._sessions = sessions
+        self._tools = tools
+        self._loop = loop
+
+    def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority from a thread."""
+        return asyncio.run_coroutine_threadsafe(self.acall(session_id, tool, parameters), self._loop).result()
+
+    async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority."""
+        found = self._tools.exposed(tool)
+        return await found.run(AuthorityContext(session_id, self._sessions), parameters)
+
+    def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG002 - the contract's
+        """Return the tools that adapters may call."""
+        return {
+            spec.name: {"name": spec.name, "description": spec.description}
+            for spec in self._tools.specs(exposed_only=True)
+        }
+
+
+async def run_tool(
+    adapter: type,
+    tool: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    session_id: str | None = "test",
+    state: Mapping[str, Any] | None = None,
+    authority_tools: Iterable[Callable[..., Any]] = (),
+    sessions: SessionStore | None = None,
+) -> Any:
+    """Run one request through the whole life of an adapter and return the result; a stream's as a list.
+
+    `state` is put into the session first. Give `sessions` to look at the session afterwards, or to run
+    several requests on it. Raises what the adapter raises, unchanged, its clean-up included.
+    """
+    sessions = sessions or SessionStore()
+    registry = ToolRegistry((*STATE_TOOLS, *authority_tools))
+    if session_id is not None:
+        await sessions.create(session_id)
+        for key, value in (state or {}).items():
+            await sessions.set_state(session_id, key, value)
+    context = SessionContext(session_id, LocalAuthority(sessions, registry, asyncio.get_running_loop()))
+    chunks: list[Any] = []
+
+    async def take(chunk: Any) -> None:
+        chunks.append(chunk)
+
+    threads = ToolThreads()
+    try:
+        host = AdapterHost(adapter, threads)
+        request = Request(tool, arguments or {}, context)
+        streams = tool in host.tools and host.tools[tool].supports_streaming
+        if host.takes_any:
+            entry = adapter.execute_tool  # type: ignore[attr-defined]
+            streams = inspect.isgeneratorfunction(entry) or inspect.isasyncgenfunction(entry)
+        outcome = await (host.stream(request, take) if streams else host.run(request))
+    finally:
+        threads.close()
+    if outcome.cleanup_error is not None:
+        raise outcome.cleanup_error
+    return chunks if streams else outcome.result

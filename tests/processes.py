@@ -1,0 +1,79 @@
+"""Programs that tests start, and see to the end of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Program:
+    """A running program, and what it has said on standard error so far."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+
+    async def says(self, words: str, timeout: float = 30.0) -> str:
+        """Return the line of standard error that has these words, once there is one."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(timeout):
+            while line := (await self.process.stderr.readline()).decode():
+                self.lines.append(line)
+                if words in line:
+                    return line
+        raise AssertionError(f"the program ended without saying {words!r}; it said:\n{''.join(self.lines)}")
+
+    async def ends(self, timeout: float = 30.0) -> int:
+        """Return the exit status, once there is one."""
+        async with asyncio.timeout(timeout):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def program(*arguments: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
+    """Run `python ARGUMENTS` from the project's folder; killed at the end of the block if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environ or {})},
+    )
+    try:
+        yield Program(process)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        # Reads what is left, so that no pipe stays open.
+        await process.communicate()
+
+
+async def run(*arguments: str, environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Run `snakepit-otel ARGUMENTS` to its end; return its exit status, output and complaints."""
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as started:
+        output, complaints = await asyncio.wait_for(started.process.communicate(), 60)
+    assert started.process.returncode is not None
+    return started.process.returncode, output.decode(), complaints.decode()
+
+
+def alive(pid: int) -> bool:
+    """Say whether there is such a process, and it is not a zombie."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process' children."""
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in found for child in file.read_text().split()]
