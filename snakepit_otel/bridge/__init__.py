@@ -1,0 +1,1 @@
+"""The wire between an authority, its workers and its callers."""

@@ -1,0 +1,151 @@
+"""Where the bridge listens and whom it lets in."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from snakepit_otel.errors import ConfigurationError
+
+MAX_MESSAGE_BYTES = 100 << 20
+"""The largest message either way, as upstream's workers have it."""
+_MAX_SOCKET_PATH = 107
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files with the server's certificate chain and key, and the authority that signs clients' certificates."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return the credentials; raise `ConfigurationError` naming a file that cannot be read or used."""
+        try:
+            chain, key = self.certificate.read_bytes(), self.key.read_bytes()
+            clients = self.client_ca.read_bytes() if self.client_ca else None
+        except OSError as error:
+            raise ConfigurationError(f"TLS file {error.filename}: {error.strerror}") from None
+        self._check()
+        return grpc.ssl_server_credentials(
+            [(key, chain)], root_certificates=clients, require_client_auth=clients is not None
+        )
+
+    def _check(self) -> None:
+        # gRPC says of unusable files only that it could not listen.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"TLS certificate {self.certificate} and key {self.key} are not PEM, or not a pair, "
+                f"or the key is encrypted ({error.reason or error})"
+            ) from None
+        try:
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"TLS file {self.client_ca} has no PEM certificates ({error.reason or error})"
+            ) from None
+
+
+def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
+    """Return the channel options that both sides use."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Two servers on one port would share its calls; a port in use is to be an error.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def checked_socket_directory(path: Path) -> None:
+    """Make the directory of a Unix socket, or raise `ConfigurationError` if others may enter it."""
+    directory = path.parent
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise ConfigurationError(f"cannot make {directory}: {error.strerror}") from None
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigurationError(
+            f"the directory {directory} of the socket may be entered by others; "
+            f"choose one of your own with mode 0700 (chmod 700 {directory})"
+        )
+
+
+def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False) -> str:
+    """Bind `server` to `unix:PATH` or `HOST:PORT` and return the address to call it by.
+
+    Port 0 takes a free one. Raises `ConfigurationError` for an address that is in use or no address, and
+    for one beyond loopback without TLS unless `insecure` says that this is meant.
+    """
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
+        if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+            raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
+        checked_socket_directory(path)
+        _remove_stale(path)
+        _bind(server, address, None)
+        return address
+    host, port = split(address)
+    if tls is None and not insecure and not _is_loopback(host):
+        raise ConfigurationError(
+            f"{address} can be reached from other machines; give TLS files "
+            "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or say --insecure"
+        )
+    bound = _bind(server, address, tls.credentials() if tls else None)
+    return f"{host}:{bound or port}"
+
+
+def split(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`; raise `ConfigurationError` if it is no such thing."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigurationError(f"{address!r} is no address: say unix:/path/to/socket or host:port")
+    return host, int(port)
+
+
+def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        why = "it is in use, or not an address of this machine" if not address.startswith("unix:") else str(error)
+        raise ConfigurationError(f"cannot listen on {address}: {why}") from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket nobody listens on; raise `ConfigurationError` if somebody does."""
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise ConfigurationError(f"cannot listen on unix:{path}: there is a file of that name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise ConfigurationError(f"cannot listen on unix:{path}: it is in use")

@@ -1,0 +1,195 @@
+"""The authority's side of the bridge: sessions, its tools, and calls for its workers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from snakepit_otel.bridge import codec, methods
+from snakepit_otel.bridge.failures import to_status, to_wire
+from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.registry import AuthorityContext
+from snakepit_otel.errors import (
+    DeadlineExceeded,
+    InvalidSession,
+    MessageTooLarge,
+    PoolError,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SnakepitError,
+    ToolError,
+    ToolRefused,
+)
+from snakepit_otel.sessions import Creator
+
+Context = aio.ServicerContext[Any, Any]
+
+_CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
+    (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
+    (SessionNotFound, grpc.StatusCode.NOT_FOUND),
+    (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (PoolError, grpc.StatusCode.UNAVAILABLE),
+    (ToolError, grpc.StatusCode.INTERNAL),
+)
+
+
+class AuthorityService(BridgeServiceServicer):
+    """Serves workers, ours and upstream's, and any other gRPC client."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._sessions = gateway.sessions
+        self._tools = gateway.tools
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        """Answer, with the time."""
+        return pb.PingResponse(message=f"pong: {request.message}", server_time=_timestamp(time.time()))
+
+    async def InitializeSession(
+        self, request: pb.InitializeSessionRequest, context: Context
+    ) -> pb.InitializeSessionResponse:
+        """Create the session, or touch the live one with that id."""
+        headers = _headers(context)
+        try:
+            await self._sessions.create(
+                request.session_id,
+                ttl=_ttl(headers.get(methods.TTL_HEADER)),
+                metadata=dict(request.metadata),
+                owner=headers.get(methods.OWNER_HEADER),
+                creator=_creator(context, headers, "InitializeSession"),
+            )
+        except SnakepitError as error:
+            await _abort(context, error)
+        specs = {spec.name: spec for spec in self._tools.specs(exposed_only=True)}
+        return pb.InitializeSessionResponse(success=True, available_tools=specs)
+
+    async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
+        """Delete the session; one that is not there is as good as deleted."""
+        try:
+            await self._sessions.delete(request.session_id)
+        except SnakepitError as error:
+            await _abort(context, error)
+        self._tools.forget(request.session_id)
+        return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """Return the session; NOT_FOUND if it is not live."""
+        try:
+            session = await self._sessions.get(request.session_id)
+        except SnakepitError as error:
+            await _abort(context, error)
+        return pb.GetSessionResponse(
+            session_id=session.id,
+            metadata=session.metadata,
+            created_at=_timestamp(session.created_at),
+            tool_count=self._tools.foreign_count(session.id),
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        """Touch the session and say whether it is live."""
+        try:
+            await self._sessions.get(request.session_id)
+        except (SessionNotFound, InvalidSession):
+            valid = False
+        else:
+            valid = True
+        return pb.HeartbeatResponse(server_time=_timestamp(time.time()), session_valid=valid)
+
+    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
+        """Run a tool, of the authority or of a worker's adapter."""
+        creator = _creator(context, _headers(context), request.tool_name)
+        try:
+            return await self._gateway.execute(request, creator, context.time_remaining())
+        except SnakepitError as error:
+            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+
+    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+        """Run a tool of a worker's adapter and pass its chunks on."""
+        creator = _creator(context, _headers(context), request.tool_name)
+        try:
+            await self._gateway.stream(request, context.write, creator, context.time_remaining())
+        except SnakepitError as error:
+            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
+            await context.abort(_code(error), to_status(error, where))
+
+    async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
+        """Register a worker's tools for a session, all or none."""
+        try:
+            await self._sessions.get(request.session_id)
+            ids = self._tools.register_foreign(request.session_id, request.tools)
+        except SessionNotFound:
+            return pb.RegisterToolsResponse(success=False, error_message="not_found")
+        except (ToolRefused, InvalidSession) as error:
+            return pb.RegisterToolsResponse(success=False, error_message=str(error))
+        return pb.RegisterToolsResponse(success=True, tool_ids=ids)
+
+    async def GetExposedElixirTools(
+        self,
+        request: pb.GetExposedElixirToolsRequest,
+        context: Context,
+    ) -> pb.GetExposedElixirToolsResponse:
+        """Return the authority's tools that adapters may call."""
+        return pb.GetExposedElixirToolsResponse(tools=self._tools.specs(exposed_only=True))
+
+    async def ExecuteElixirTool(
+        self,
+        request: pb.ExecuteElixirToolRequest,
+        context: Context,
+    ) -> pb.ExecuteElixirToolResponse:
+        """Run a tool of the authority for an adapter; one that fails is an answer, not a failed call."""
+        started = time.perf_counter()
+        try:
+            tool = self._tools.exposed(request.tool_name)
+            arguments = codec.decode_parameters(request.parameters)
+            value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
+            encoded, binary = codec.encode_parameters({"result": value})
+        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            where = {"tool_name": request.tool_name, "session_id": request.session_id}
+            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
+        return pb.ExecuteElixirToolResponse(
+            success=True,
+            result=encoded.get("result"),
+            binary_result=binary.get("result", b""),
+            execution_time_ms=round((time.perf_counter() - started) * 1000),
+        )
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _creator(context: Context, headers: dict[str, str], what: str) -> Creator:
+    site = headers.get(methods.CALL_SITE_HEADER) or f"{what} from {context.peer().partition(':')[0]} client"
+    return Creator(site[:200], owner=headers.get(methods.OWNER_HEADER))
+
+
+def _ttl(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidSession(f"{methods.TTL_HEADER} is {text[:40]!r}; it must be a number of seconds") from None
+
+
+def _code(error: SnakepitError) -> grpc.StatusCode:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+async def _abort(context: Context, error: SnakepitError) -> Any:
+    await context.abort(_code(error), f"{error.reason}: {error}" if error.reason else str(error))
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e9))
+    return stamp

@@ -1,0 +1,249 @@
+"""A caller's side of the bridge, for other programs than the authority itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+from grpc import aio
+
+from snakepit_otel.bridge import codec, methods, rpc
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
+from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.errors import (
+    InvalidSession,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SnakepitError,
+    ToolError,
+)
+from snakepit_otel.sessions.origin import call_site
+
+_END = object()
+
+
+def execute_request(
+    tool: str, parameters: Mapping[str, Any] | None, session_id: str | None, *, stream: bool = False
+) -> pb.ExecuteToolRequest:
+    """Return the message for a tool call. Raises `ValueRefused` for what cannot be sent."""
+    encoded, binary = codec.encode_parameters(parameters or {})
+    return pb.ExecuteToolRequest(
+        session_id=session_id or "",
+        tool_name=tool,
+        parameters=encoded,
+        binary_parameters=binary,
+        stream=stream,
+    )
+
+
+def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest) -> Any:
+    """Return what the tool returned; raise what it raised."""
+    if not response.success:
+        raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
+    return codec.decode_result(response.result, response.binary_result)
+
+
+def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
+    """Return the error of a stream that ended badly."""
+    details = error.details() or ""
+    return from_wire(details) if details.startswith("{") else rpc.translated(error, what)
+
+
+class Client:
+    """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
+
+    `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS.
+    Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
+    seconds, and what the tool or the authority raised.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        root_certificates: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self.address = address
+        if root_certificates is None:
+            self._channel = aio.insecure_channel(address, options=options(max_message_bytes))
+        else:
+            credentials = grpc.ssl_channel_credentials(
+                root_certificates.read_bytes(),
+                key.read_bytes() if key else None,
+                certificate.read_bytes() if certificate else None,
+            )
+            self._channel = aio.secure_channel(address, credentials, options=options(max_message_bytes))
+        self._stub = BridgeServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def execute(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run a tool and return its result."""
+        request = execute_request(tool, parameters, session_id)
+        response = await self._call(methods.EXECUTE_TOOL, request, timeout)
+        return result_of(response, request)
+
+    async def stream(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Run a tool and yield its chunks as they come; leaving early cancels it.
+
+        Use `contextlib.aclosing` to have that happen at once.
+        """
+        request = execute_request(tool, parameters, session_id, stream=True)
+
+        async def run(take: Any) -> None:
+            try:
+                await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+            except aio.AioRpcError as error:
+                raise stream_error(error, f"the authority at {self.address}") from None
+
+        async with aclosing(chunks(run)) as received:
+            async for chunk in received:
+                yield chunk
+
+    async def create_session(
+        self,
+        session_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> None:
+        """Create a session, or touch the live one with that id. `ttl` is in seconds."""
+        headers = [(methods.CALL_SITE_HEADER, call_site().encode("ascii", "replace").decode())]
+        if ttl is not None:
+            headers.append((methods.TTL_HEADER, repr(float(ttl))))
+        if owner is not None:
+            headers.append((methods.OWNER_HEADER, owner))
+        request = pb.InitializeSessionRequest(session_id=session_id, metadata=metadata or {})
+        await self._call(methods.INITIALIZE_SESSION, request, None, headers)
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete a session; it is no error if there is none."""
+        await self._call(methods.CLEANUP_SESSION, pb.CleanupSessionRequest(session_id=session_id))
+
+    async def heartbeat(self, session_id: str) -> bool:
+        """Extend the session's life; False if it is not live."""
+        response = await self._call(methods.HEARTBEAT, pb.HeartbeatRequest(session_id=session_id))
+        return bool(response.session_valid)
+
+    async def ping(self, timeout: float = 5.0) -> None:
+        """Return if the authority answers."""
+        await self._call(methods.PING, pb.PingRequest(message="ping"), timeout)
+
+    async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
+        """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
+        request = admin_pb.ListSessionsRequest(after=after, limit=limit)
+        return list((await self._ask("ListSessions", request)).sessions)
+
+    async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
+        """Return one session with its state, untouched; on the authority's Unix socket only."""
+        request = admin_pb.ShowSessionRequest(session_id=session_id)
+        response: admin_pb.ShowSessionResponse = await self._ask("ShowSession", request)
+        return response
+
+    async def remove_session(self, session_id: str) -> bool:
+        """Delete a session and say whether it was there; on the authority's Unix socket only."""
+        response = await self._ask("DeleteSession", admin_pb.DeleteSessionRequest(session_id=session_id))
+        return bool(response.deleted)
+
+    async def stats(self) -> admin_pb.GetStatsResponse:
+        """Return the ledger; on the authority's Unix socket only."""
+        response: admin_pb.GetStatsResponse = await self._ask("GetStats", admin_pb.GetStatsRequest())
+        return response
+
+    async def _call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> Any:
+        try:
+            return await rpc.call(self._stub, method, request, timeout, headers)
+        except aio.AioRpcError as error:
+            raise self._error(error, getattr(request, "session_id", "")) from None
+
+    async def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return await rpc.call(self._admin, f"snakepit_otel.admin.AdminService/{method}", request, 10.0)
+        except aio.AioRpcError as error:
+            raise self._error(error, getattr(request, "session_id", "")) from None
+
+    def _error(self, error: aio.AioRpcError, session_id: str) -> SnakepitError:
+        code, details = error.code(), error.details() or ""
+        if code is grpc.StatusCode.NOT_FOUND:
+            return SessionNotFound(session_id)
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidSession(details.removeprefix("invalid_session: "))
+        if details.startswith("session_quota_exceeded"):
+            quota = SessionQuotaExceeded(0)
+            quota.args = (details.partition(": ")[2],)
+            return quota
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
+        return rpc.translated(error, f"the authority at {self.address}")
+
+
+async def chunks(run: Any) -> AsyncGenerator[Any, None]:
+    """Yield the data of the chunks that `run` pushes; leaving early cancels it.
+
+    `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context
+    is current in the consumer between chunks.
+    """
+    queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+
+    async def push() -> None:
+        try:
+            await run(queue.put)
+        finally:
+            await queue.put(_END)
+
+    task = asyncio.ensure_future(push())
+    try:
+        while (message := await queue.get()) is not _END:
+            if message.data or not message.is_final:
+                yield codec.decode_chunk(message.data, message.metadata)
+        await task
+    finally:
+        if not task.done():
+            task.cancel()
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            # Who leaves early does not ask how it ended.
+            task.exception()

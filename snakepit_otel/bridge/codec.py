@@ -1,0 +1,223 @@
+"""Values on the wire: JSON inside `google.protobuf.Any`, and opaque bytes beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from google.protobuf import json_format, struct_pb2, wrappers_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+
+from snakepit_otel.bridge.unserializable import Unserializable
+from snakepit_otel.errors import ValueRefused
+
+_PREFIX = "type.googleapis.com/"
+_STRING = _PREFIX + "google.protobuf.StringValue"
+_OURS = _PREFIX + "snakepit."
+_BINARY = _OURS + "binary"
+CHUNK_KIND = "snakepit.chunk"
+"""The key of a chunk's metadata that says what its data are, where that cannot be seen: `text` or `bytes`."""
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_KINDS = {
+    bool: "boolean",
+    int: "integer",
+    float: "float",
+    str: "string",
+    list: "list",
+    tuple: "list",
+    dict: "map",
+    type(None): "string",
+}
+_KINDS_BY_JSON = {b"{": "map", b"[": "list", b'"': "string", b"t": "boolean", b"f": "boolean", b"n": "string"}
+_WRAPPERS: Mapping[str, Any] = {
+    "BoolValue": wrappers_pb2.BoolValue,
+    "BytesValue": wrappers_pb2.BytesValue,
+    "DoubleValue": wrappers_pb2.DoubleValue,
+    "FloatValue": wrappers_pb2.FloatValue,
+    "Int32Value": wrappers_pb2.Int32Value,
+    "Int64Value": wrappers_pb2.Int64Value,
+    "StringValue": wrappers_pb2.StringValue,
+    "UInt32Value": wrappers_pb2.UInt32Value,
+    "UInt64Value": wrappers_pb2.UInt64Value,
+}
+_STRUCTURES: Mapping[str, Any] = {
+    "Value": struct_pb2.Value,
+    "Struct": struct_pb2.Struct,
+    "ListValue": struct_pb2.ListValue,
+}
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+_PICKLE_ADVICE = "unpickling what a peer sent would run its code; send JSON, raw bytes or a zero-copy reference"
+
+plain_markers = Unserializable()
+"""What becomes of values that JSON cannot carry, unless somebody else says otherwise."""
+
+
+def to_json(value: Any, default: Callable[[Any], Any] = plain_markers) -> bytes:
+    """Return `value` as JSON; `default` stands in for what JSON does not know.
+
+    NaN and infinities inside containers become null. Raises `ValueRefused` for circular values.
+    """
+    try:
+        return orjson.dumps(value, default, _OPTIONS)
+    except TypeError:
+        try:
+            # Integers beyond 64 bits, which JSON can carry and orjson cannot.
+            return json.dumps(value, default=default, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueRefused(f"a {type(value).__qualname__} cannot be sent: {error}") from None
+
+
+def from_json(raw: bytes) -> Any:
+    """Return what JSON says; integers of any size. Raises `ValueError`."""
+    value = orjson.loads(raw)
+    # orjson makes floats of integers beyond 64 bits.
+    return json.loads(raw) if _LONG_NUMBER.search(raw) else value
+
+
+def encode_parameters(values: Mapping[str, Any]) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
+    """Return a call's parameters as Any by name, and those that are bytes on their own."""
+    parameters: dict[str, AnyMessage] = {}
+    binary: dict[str, bytes] = {}
+    for name, value in values.items():
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            binary[name] = bytes(value)
+        else:
+            # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
+            parameters[name] = AnyMessage(type_url=_STRING, value=to_json(value))
+    return parameters, binary
+
+
+def decode_parameters(
+    parameters: Mapping[str, AnyMessage],
+    binary: Mapping[str, bytes] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return a call's arguments by name.
+
+    Raises `ValueRefused`, naming the parameter, for what is malformed, of unknown type or pickled.
+    """
+    values: dict[str, Any] = {}
+    for name, message in parameters.items():
+        values[name] = decode_any(message, name)
+    if binary:
+        for name, data in binary.items():
+            if (metadata or {}).get(f"binary_format:{name}") == "pickle":
+                raise ValueRefused(f"parameter {name!r} is pickled; {_PICKLE_ADVICE}")
+            values[name] = data
+    return values
+
+
+def decode_any(message: AnyMessage, name: str = "value") -> Any:
+    """Return what an Any holds: JSON under any of the bridge's types, or a genuine wrapper message."""
+    url, raw = message.type_url, message.value
+    if url == _STRING:
+        return _decode_string(raw, name)
+    if url.startswith(_OURS):
+        if url.endswith(".binary"):
+            raise ValueRefused(f"parameter {name!r} is pickled ({url}); {_PICKLE_ADVICE}")
+        value = _loads(raw, name, url)
+        return _NOT_FINITE.get(value, value) if url == _OURS + "float" and isinstance(value, str) else value
+    kind = url.removeprefix(_PREFIX + "google.protobuf.")
+    if kind in _STRUCTURES:
+        try:
+            return from_json(raw)  # upstream's worker writes raw JSON under this name as well
+        except ValueError:
+            structure = _parse(_STRUCTURES[kind], raw, name)
+        try:
+            return json_format.MessageToDict(structure)
+        except (json_format.Error, ValueError) as error:
+            raise ValueRefused(f"parameter {name!r} is malformed: {error}") from None
+    if kind in _WRAPPERS:
+        return _parse(_WRAPPERS[kind], raw, name).value
+    raise ValueRefused(f"parameter {name!r} has the type {url!r:.100}, which the bridge does not know")
+
+
+def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[AnyMessage, bytes]:
+    """Return a result as Any, and as bytes where it is bytes."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return AnyMessage(type_url=_BINARY, value=b"null"), bytes(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return AnyMessage(type_url=_OURS + "float", value=b'"%s"' % name.encode()), b""
+    raw = to_json(value, default)
+    kind = _KINDS.get(type(value)) or _KINDS_BY_JSON.get(raw[:1])
+    if kind is None:
+        kind = "integer" if raw.removeprefix(b"-").isdigit() else "float"
+    return AnyMessage(type_url=_OURS + kind, value=raw), b""
+
+
+def decode_result(message: AnyMessage, binary: bytes = b"") -> Any:
+    """Return a result, from either side of the bridge."""
+    if message.type_url == _BINARY:
+        return binary
+    if message.type_url.startswith(_OURS) and message.type_url.endswith(".binary"):
+        raise ValueRefused(f"the result is pickled ({message.type_url}); {_PICKLE_ADVICE}")
+    if binary:
+        return binary
+    return decode_any(message, "result") if message.type_url else None
+
+
+def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[bytes, dict[str, str]]:
+    """Return the data of a stream's chunk, bytes and text as they are, the rest as JSON; and its metadata.
+
+    The metadata say what the data are where that cannot be seen; upstream knows no such key, and guesses.
+    """
+    if value is None:
+        return b"", {}
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value), {CHUNK_KIND: "bytes"}
+    if not isinstance(value, str):
+        return to_json(value, default), {}
+    try:
+        data = value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueRefused(f"text cannot be sent: {error}") from None
+    return data, {} if decode_chunk(data) == value else {CHUNK_KIND: "text"}
+
+
+def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None) -> Any:
+    """Return the data of a chunk: what its metadata say it is, or else JSON, text or bytes, whichever it can be."""
+    kind = metadata.get(CHUNK_KIND) if metadata else None
+    if kind == "bytes":
+        return data
+    if kind != "text":
+        if not data:
+            return None
+        try:
+            return from_json(data)
+        except ValueError:
+            pass
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _decode_string(raw: bytes, name: str) -> Any:
+    # A genuine StringValue begins with its tag, a line feed, or is empty; raw JSON as peers write it
+    # begins with neither. JSON would take the tag, and some lengths, for white space.
+    if not raw:
+        return ""
+    if raw[0] == 0x0A:
+        return _parse(wrappers_pb2.StringValue, raw, name).value
+    return _loads(raw, name, "StringValue")
+
+
+def _loads(raw: bytes, name: str, url: str) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError as error:
+        raise ValueRefused(f"parameter {name!r} is malformed: not JSON under {url!r:.100} ({error})") from None
+
+
+def _parse(kind: Any, raw: bytes, name: str) -> Any:
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise ValueRefused(f"parameter {name!r} is malformed: not a {kind.DESCRIPTOR.name} ({error})") from None

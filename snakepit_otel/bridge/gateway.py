@@ -1,0 +1,141 @@
+"""The way of a request inside the authority: its session, then its tool, here or in a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from snakepit_otel import telemetry
+from snakepit_otel.bridge import codec
+from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
+from snakepit_otel.sessions import Creator, SessionStore
+from snakepit_otel.telemetry import names
+
+TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
+Chosen = Callable[[str], Awaitable[None]]
+
+
+class Workers(Protocol):
+    """Where tools of adapters run."""
+
+    def label(self, tool: str) -> str:
+        """Return a tool's name as an attribute of metrics."""
+        ...
+
+    async def execute(
+        self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
+    ) -> pb.ExecuteToolResponse:
+        """Run the request on a worker, `prefer` if it can, and tell `chosen` which before it runs."""
+        ...
+
+    async def stream(
+        self,
+        request: pb.ExecuteToolRequest,
+        take: TakeChunk,
+        *,
+        prefer: str | None,
+        chosen: Chosen,
+        timeout: float | None,
+    ) -> None:
+        """Run the request on a worker and hand each chunk to `take`."""
+        ...
+
+
+def _describe(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, Any]:
+    attributes = {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
+    if request.session_id:
+        attributes[names.SESSION_ID] = request.session_id
+    return attributes
+
+
+def describe_response(response: pb.ExecuteToolResponse) -> dict[str, Any]:
+    """Say what a response says of the request's outcome."""
+    return {} if response.success else {names.ERROR_TYPE: failed_type(response.error_message)}
+
+
+class Gateway:
+    """Takes requests from callers in this process and over gRPC alike.
+
+    A request that names a session which is not live creates it, as upstream's workers do, with the
+    default TTL; one that names none belongs to no session.
+    """
+
+    def __init__(self, sessions: SessionStore, tools: ToolRegistry, workers: Workers) -> None:
+        self.sessions = sessions
+        self.tools = tools
+        self._workers = workers
+
+    def label(self, tool: str) -> str:
+        """Return the tool's name as an attribute of metrics, which callers cannot make up."""
+        return tool if self.tools.find(tool) else self._workers.label(tool)
+
+    @telemetry.observed(names.REQUEST, _describe, describe_response)
+    async def execute(
+        self, request: pb.ExecuteToolRequest, creator: Creator | None = None, timeout: float | None = None
+    ) -> pb.ExecuteToolResponse:
+        """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer."""
+        prefer = await self._session(request.session_id, creator)
+        own = self.tools.find(request.tool_name)
+        if own is not None:
+            return await self._run_own(own, request)
+        return await self._workers.execute(
+            request, prefer=prefer, chosen=self._remember(request.session_id), timeout=timeout
+        )
+
+    @telemetry.observed(names.REQUEST, _describe)
+    async def stream(
+        self,
+        request: pb.ExecuteToolRequest,
+        take: TakeChunk,
+        creator: Creator | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Run a tool and hand each chunk of its result to `take`."""
+        prefer = await self._session(request.session_id, creator)
+        own = self.tools.find(request.tool_name)
+        if own is not None:
+            await self._run_own_as_stream(own, request, take)
+            return
+        await self._workers.stream(
+            request, take, prefer=prefer, chosen=self._remember(request.session_id), timeout=timeout
+        )
+
+    async def _session(self, session_id: str, creator: Creator | None) -> str | None:
+        if not session_id:
+            return None
+        return (await self.sessions.create(session_id, creator=creator)).last_worker_id
+
+    def _remember(self, session_id: str) -> Chosen:
+        async def chosen(worker_id: str) -> None:
+            if session_id:
+                await self.sessions.assign_worker(session_id, worker_id)
+
+        return chosen
+
+    async def _run_own_as_stream(self, own: AuthorityTool, request: pb.ExecuteToolRequest, take: TakeChunk) -> None:
+        """Give what one of our own tools returns as the only chunk."""
+        response = await self._run_own(own, request)
+        if not response.success:
+            raise from_wire(response.error_message)
+        value = codec.decode_result(response.result, response.binary_result)
+        data, metadata = codec.encode_chunk(value)
+        await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
+
+    async def _run_own(self, own: AuthorityTool, request: pb.ExecuteToolRequest) -> pb.ExecuteToolResponse:
+        started = time.perf_counter()
+        try:
+            arguments = codec.decode_parameters(request.parameters, request.binary_parameters, request.metadata)
+            value = await own.run(AuthorityContext(request.session_id or None, self.sessions), arguments)
+            result, binary = codec.encode_result(value)
+        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+        return pb.ExecuteToolResponse(
+            success=True,
+            result=result,
+            binary_result=binary,
+            execution_time_ms=round((time.perf_counter() - started) * 1000),
+        )

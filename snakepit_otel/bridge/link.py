@@ -1,0 +1,113 @@
+"""A worker's way back to its authority."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from snakepit_otel.bridge import rpc
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
+from snakepit_otel.bridge.codec import decode_result, encode_parameters
+from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.methods import EXECUTE_ELIXIR_TOOL, GET_EXPOSED_ELIXIR_TOOLS, PING
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.errors import AuthorityUnavailable, ValueRefused
+
+_PING_FIRST_WAIT = 0.05
+_PING_LONGEST_WAIT = 2.0
+
+
+class AuthorityLink:
+    """Calls the authority's tools, from tool threads over a blocking channel and from the loop over its own."""
+
+    def __init__(self, address: str, *, timeout: float = 30.0, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._options = options(max_message_bytes)
+        self._channel = aio.insecure_channel(address, options=self._options)
+        self.stub = BridgeServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._blocking: grpc.Channel | None = None
+        self._blocking_stub: Any = None
+
+    def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority from a thread; see `adapters.Authority`."""
+        request = _request(session_id, tool, parameters)
+        try:
+            response = rpc.call_blocking(self._from_thread(), EXECUTE_ELIXIR_TOOL, request, self._timeout)
+        except grpc.RpcError as error:
+            raise rpc.translated(error, f"the authority at {self.address}") from None
+        return _result(response, tool)
+
+    async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
+        """Call a tool of the authority from the event loop; see `adapters.Authority`."""
+        request = _request(session_id, tool, parameters)
+        try:
+            response = await rpc.call(self.stub, EXECUTE_ELIXIR_TOOL, request, self._timeout)
+        except grpc.RpcError as error:
+            raise rpc.translated(error, f"the authority at {self.address}") from None
+        return _result(response, tool)
+
+    def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
+        """Return the authority's tools that adapters may call, by name."""
+        request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
+        try:
+            response = rpc.call_blocking(self._from_thread(), GET_EXPOSED_ELIXIR_TOOLS, request, self._timeout)
+        except grpc.RpcError as error:
+            raise rpc.translated(error, f"the authority at {self.address}") from None
+        return {
+            spec.name: {
+                "name": spec.name,
+                "description": spec.description,
+                "parameters": {parameter.name: parameter.type for parameter in spec.parameters},
+            }
+            for spec in response.tools
+        }
+
+    async def wait_until_reachable(self, tries: int = 60) -> None:
+        """Ping the authority until it answers; raise `AuthorityUnavailable` if it never does."""
+        wait = _PING_FIRST_WAIT
+        for _ in range(tries):
+            try:
+                await self.stub.Ping(pb.PingRequest(message="connection_test"), timeout=1.0)
+            except aio.AioRpcError as error:
+                last = error
+            else:
+                return
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _PING_LONGEST_WAIT)
+        raise AuthorityUnavailable(
+            f"no authority answered {PING} at {self.address} in {tries} tries: {last.details() or last.code().name}"
+        )
+
+    async def close(self) -> None:
+        """Close both channels."""
+        await self._channel.close()
+        if self._blocking is not None:
+            self._blocking.close()
+
+    def _from_thread(self) -> Any:
+        with self._lock:
+            if self._blocking_stub is None:
+                self._blocking = grpc.insecure_channel(self.address, options=self._options)
+                self._blocking_stub = BridgeServiceStub(self._blocking)
+            return self._blocking_stub
+
+
+def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:
+    encoded, binary = encode_parameters(parameters)
+    if binary:
+        raise ValueRefused(f"bytes cannot be passed to the authority's tool {tool!r}: {', '.join(binary)}")
+    return pb.ExecuteElixirToolRequest(session_id=session_id or "", tool_name=tool, parameters=encoded)
+
+
+def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
+    if not response.success:
+        raise from_wire(response.error_message, {"tool_name": tool})
+    return decode_result(response.result, response.binary_result)

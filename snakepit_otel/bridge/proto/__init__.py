@@ -1,0 +1,1 @@
+"""The wire, as protobuf: definitions and the code generated from them by scripts/generate-stubs."""

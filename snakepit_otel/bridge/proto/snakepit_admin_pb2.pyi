@@ -1,0 +1,112 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SessionInfo(_message.Message):
+    __slots__ = ("id", "ttl_seconds", "created_at", "idle_seconds", "expires_in_seconds", "metadata", "owner", "last_worker_id", "version", "memory_bytes")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    LAST_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    ttl_seconds: float
+    created_at: float
+    idle_seconds: float
+    expires_in_seconds: float
+    metadata: _containers.ScalarMap[str, str]
+    owner: str
+    last_worker_id: str
+    version: int
+    memory_bytes: int
+    def __init__(self, id: _Optional[str] = ..., ttl_seconds: _Optional[float] = ..., created_at: _Optional[float] = ..., idle_seconds: _Optional[float] = ..., expires_in_seconds: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ..., owner: _Optional[str] = ..., last_worker_id: _Optional[str] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ListSessionsRequest(_message.Message):
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    limit: int
+    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListSessionsResponse(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionInfo]
+    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ...) -> None: ...
+
+class ShowSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class StateEntry(_message.Message):
+    __slots__ = ("key", "json", "version")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    json: bytes
+    version: int
+    def __init__(self, key: _Optional[str] = ..., json: _Optional[bytes] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ShowSessionResponse(_message.Message):
+    __slots__ = ("session", "state")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    session: SessionInfo
+    state: _containers.RepeatedCompositeFieldContainer[StateEntry]
+    def __init__(self, session: _Optional[_Union[SessionInfo, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateEntry, _Mapping]]] = ...) -> None: ...
+
+class DeleteSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class DeleteSessionResponse(_message.Message):
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: bool
+    def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
+
+class GetStatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatsResponse(_message.Message):
+    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions")
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_TTL_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_OVERFLOW_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    created: int
+    deleted: int
+    pruned_ttl: int
+    pruned_overflow: int
+    rejected: int
+    live: int
+    memory_bytes: int
+    max_sessions: float
+    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ...) -> None: ...

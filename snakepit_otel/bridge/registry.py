@@ -1,0 +1,183 @@
+"""The authority's tool registry: its own tools, and what foreign workers have registered."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from snakepit_otel.adapters import Tool, make_tool, tool
+from snakepit_otel.adapters.tool import checked_metadata, checked_name
+from snakepit_otel.bridge.codec import encode_parameters, to_json
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.errors import ToolNotFound, ToolRefused
+from snakepit_otel.sessions import SessionStore
+from snakepit_otel.telemetry import carried
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__snakepit_authority_tool__"
+_MAX_SESSIONS = 10_000
+_MAX_TOOLS_PER_SESSION = 1_000
+
+
+@dataclass(frozen=True)
+class AuthorityContext:
+    """What a tool of the authority knows of the call: the session, or None, and the store."""
+
+    session_id: str | None
+    sessions: SessionStore
+
+
+@dataclass(frozen=True)
+class AuthorityTool:
+    """A tool that runs in the authority; `exposed` to adapters, or for its own callers only."""
+
+    tool: Tool
+    exposed: bool
+
+    async def run(self, context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
+        """Check the arguments and call the tool, a plain function in a thread."""
+        checked = self.tool.check(arguments)
+        if self.tool.is_async:
+            return await self.tool.function(context, **checked)
+        return await asyncio.to_thread(carried(_call), self.tool.function, context, checked)
+
+
+@overload
+def authority_tool(function: F, /) -> F: ...
+@overload
+def authority_tool(description: str = "", /, *, name: str | None = None, exposed: bool = True) -> Callable[[F], F]: ...
+def authority_tool(description: Any = "", /, *, name: str | None = None, exposed: bool = True) -> Any:
+    """Mark a function `f(context, ...)` as a tool of the authority.
+
+    Adapters call it with `call_elixir_tool` if it is `exposed`; callers with `execute` in any case. A plain
+    function runs in a thread.
+    """
+    if callable(description):
+        return authority_tool()(description)
+
+    def mark(function: F) -> F:
+        setattr(function, _MARK, exposed)
+        return tool(description, name=name)(function)
+
+    return mark
+
+
+def authority_tools_in(namespace: Mapping[str, Any]) -> list[Callable[..., Any]]:
+    """Return the functions in a module's namespace that are marked as tools of the authority."""
+    return [value for value in namespace.values() if inspect.isfunction(value) and hasattr(value, _MARK)]
+
+
+def _call(function: Callable[..., Any], context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return function(context, **arguments)
+    except StopIteration as error:
+        # No future can hold it.
+        raise RuntimeError("the tool raised StopIteration") from error
+
+
+class ToolRegistry:
+    """Tools by name. Refuses bad names and duplicates, as the wire page has it."""
+
+    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+        self._own: dict[str, AuthorityTool] = {}
+        self._foreign: OrderedDict[str, dict[str, pb.ToolRegistration]] = OrderedDict()
+        for function in functions:
+            self.add(function)
+
+    def add(self, function: Callable[..., Any], *, exposed: bool | None = None) -> AuthorityTool:
+        """Register a function of the authority; raise `ToolRefused` for a duplicate."""
+        made = make_tool(function)
+        if made.name in self._own:
+            raise ToolRefused(f"duplicate_tool: the authority has a tool {made.name!r} already")
+        exposure = getattr(function, _MARK, True) if exposed is None else exposed
+        self._own[made.name] = registered = AuthorityTool(made, exposure)
+        return registered
+
+    def find(self, name: str) -> AuthorityTool | None:
+        """Return the authority's tool of that name."""
+        return self._own.get(name)
+
+    def exposed(self, name: str) -> AuthorityTool:
+        """Return the tool if adapters may call it; raise `ToolNotFound` otherwise."""
+        found = self._own.get(name)
+        if found is None:
+            known = ", ".join(sorted(name for name, own in self._own.items() if own.exposed))
+            raise ToolNotFound(f"the authority has no tool {name!r}; adapters may call {known}")
+        if not found.exposed:
+            raise ToolNotFound(f"the authority's tool {name!r} is not exposed to adapters")
+        return found
+
+    def specs(self, *, exposed_only: bool) -> list[pb.ToolSpec]:
+        """Return the authority's tools as the wire describes them."""
+        return [
+            pb.ToolSpec(
+                name=own.tool.name,
+                description=own.tool.description,
+                parameters=parameter_specs(own.tool),
+                metadata=own.tool.metadata,
+                supports_streaming=own.tool.supports_streaming,
+            )
+            for own in self._own.values()
+            if own.exposed or not exposed_only
+        ]
+
+    def register_foreign(self, session_id: str, tools: Iterable[pb.ToolRegistration]) -> dict[str, str]:
+        """Register a worker's tools for a session, all or none, and return their ids by name.
+
+        Raises `ToolRefused`; its message holds `duplicate_tool` for one that is there already.
+        """
+        there = self._foreign.get(session_id, {})
+        new: dict[str, pb.ToolRegistration] = {}
+        for registration in tools:
+            name = checked_name(registration.name.strip())
+            checked_metadata(name, registration.metadata)
+            if name in there or name in new:
+                raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
+            new[name] = registration
+        if len(there) + len(new) > _MAX_TOOLS_PER_SESSION:
+            raise ToolRefused(f"session {session_id!r} would have more than {_MAX_TOOLS_PER_SESSION} tools")
+        self._foreign[session_id] = {**there, **new}
+        self._foreign.move_to_end(session_id)
+        while len(self._foreign) > _MAX_SESSIONS:
+            self._foreign.popitem(last=False)
+        return {name: f"{session_id}:{name}" for name in new}
+
+    def foreign_count(self, session_id: str) -> int:
+        """Return how many tools workers have registered for the session."""
+        return len(self._foreign.get(session_id, ()))
+
+    def forget(self, session_id: str) -> None:
+        """Forget what workers registered for a session that has ended."""
+        self._foreign.pop(session_id, None)
+
+
+def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:
+    """Return a tool's parameters as the wire describes them."""
+    specs = []
+    for parameter in made.parameters:
+        spec = pb.ParameterSpec(name=parameter.name, type=parameter.type, required=parameter.required)
+        if not parameter.required:
+            encoded, _ = encode_parameters({"default": parameter.default})
+            if "default" in encoded:
+                spec.default_value.CopyFrom(encoded["default"])
+                spec.validation_json = to_json({"default": parameter.default}).decode()
+        specs.append(spec)
+    return specs
+
+
+def registrations(tools: Iterable[Tool]) -> list[pb.ToolRegistration]:
+    """Return an adapter's tools as a worker registers them."""
+    return [
+        pb.ToolRegistration(
+            name=made.name,
+            description=made.description,
+            parameters=parameter_specs(made),
+            metadata=made.metadata,
+            supports_streaming=made.supports_streaming,
+        )
+        for made in tools
+    ]

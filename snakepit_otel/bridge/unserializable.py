@@ -1,0 +1,86 @@
+"""What becomes of a value that JSON cannot carry: a conversion if it offers one, else a marker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from snakepit_otel.errors import ConfigurationError
+
+_DETAILS = ("none", "type", "repr_truncated", "repr_redacted_truncated")
+_SECRET = re.compile(
+    r"(?i)((?:api[_-]?key|token|secret|passw(?:or)?d|authorization|bearer)['\"]?\s*[:= ]\s*['\"]?)[^\s'\",)}\]]+"
+)
+_MAX_REPR = 2000
+_PLAIN: tuple[type[Any], ...] = (str, int, float, list, dict, tuple)
+
+
+class Unserializable:
+    """Stands in for values that JSON does not know.
+
+    Conversions are tried first: `model_dump`, `to_dict`, `_asdict`, `tolist` (arrays of at most
+    `tolist_max_elements`), `isoformat`. What offers none becomes
+    `{"__ffi_unserializable__": true, "__type__": "<module>.<Class>"}`; its repr is added only on request,
+    because it may say more than the caller should know.
+    """
+
+    def __init__(self, detail: str = "type", repr_maxlen: int = 500, tolist_max_elements: int = 1_000_000) -> None:
+        if detail not in _DETAILS:
+            raise ConfigurationError(
+                f"SNAKEPIT_UNSERIALIZABLE_DETAIL is {detail!r}; it must be one of {', '.join(_DETAILS)}"
+            )
+        self._detail = detail
+        self._repr_maxlen = max(0, min(repr_maxlen, _MAX_REPR))
+        self._tolist_max_elements = tolist_max_elements
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Unserializable:
+        """Read the `SNAKEPIT_UNSERIALIZABLE_*` and `SNAKEPIT_TOLIST_MAX_ELEMENTS` variables."""
+        return cls(
+            environ.get("SNAKEPIT_UNSERIALIZABLE_DETAIL", "type"),
+            _number(environ, "SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", 500),
+            _number(environ, "SNAKEPIT_TOLIST_MAX_ELEMENTS", 1_000_000),
+        )
+
+    def __call__(self, value: Any) -> Any:
+        """Return what stands in for `value`."""
+        for method in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
+            try:
+                convert = getattr(value, method, None)
+                if convert is None or isinstance(value, type):
+                    continue
+                if method == "tolist" and getattr(value, "size", 0) > self._tolist_max_elements:
+                    continue
+                return convert()
+            except Exception:  # noqa: BLE001, S112 - a conversion that fails is one that is not offered
+                continue
+        plain = next((kind for kind in _PLAIN if isinstance(value, kind)), None)
+        if plain is not None:
+            return plain(value)
+        if isinstance(value, (set, frozenset)):
+            return list(value)
+        return self._marker(value)
+
+    def _marker(self, value: Any) -> dict[str, Any]:
+        marker: dict[str, Any] = {"__ffi_unserializable__": True}
+        if self._detail == "none":
+            return marker
+        marker["__type__"] = f"{type(value).__module__}.{type(value).__qualname__}"
+        if self._detail.startswith("repr"):
+            try:
+                text = repr(value)
+            except Exception as error:  # noqa: BLE001 - a repr may do anything
+                text = f"<repr failed: {type(error).__name__}>"
+            if self._detail == "repr_redacted_truncated":
+                text = _SECRET.sub(r"\1<redacted>", text)
+            marker["__repr__"] = text[: self._repr_maxlen]
+        return marker
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} is {text!r}; it must be a whole number") from None

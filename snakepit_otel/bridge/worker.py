@@ -1,0 +1,243 @@
+"""The worker's side of the bridge: runs tools on a fresh adapter each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from snakepit_otel.adapters import AdapterHost, Request, SessionContext, StreamChunk
+from snakepit_otel.bridge import codec, methods, rpc
+from snakepit_otel.bridge.failures import to_status, to_wire
+from snakepit_otel.bridge.link import AuthorityLink
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.registry import registrations
+from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.errors import DeadlineExceeded, ValueRefused
+
+_WHOLE_NUMBER = re.compile("[0-9]{1,12}")
+_log = logging.getLogger("snakepit_otel.worker")
+_REMEMBERED_SESSIONS = 10_000
+_UNWATCHED = nullcontext()
+# Whatever user code raises is for the caller; a tool that calls `sys.exit` ends itself, not the worker.
+_FAILURES = (Exception, SystemExit)
+Context = aio.ServicerContext[Any, Any]
+
+
+class WorkerService(BridgeServiceServicer):
+    """Serves tool calls without asking the authority anything, unless the tool does.
+
+    What concerns sessions is passed on to the authority. With `register_tools`, the adapter's tools are
+    registered there for each session seen, aside from any call.
+    """
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        link: AuthorityLink,
+        *,
+        worker_id: str,
+        register_tools: bool = False,
+        on_session: Callable[[str], None] | None = None,
+        unserializable: Callable[[Any], Any] = codec.plain_markers,
+    ) -> None:
+        self._host = host
+        self._link = link
+        self._worker_id = worker_id
+        self._register_tools = register_tools
+        self._on_session = on_session
+        self._unserializable = unserializable
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._background: set[asyncio.Task[None]] = set()
+        self._events = TelemetryStream()
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        """Answer, with the time."""
+        now = Timestamp()
+        now.GetCurrentTime()
+        return pb.PingResponse(message=f"Pong from Python: {request.message}", server_time=now)
+
+    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
+        """Run a tool. A tool that fails is an answer, not a failed call."""
+        started = time.perf_counter()
+        self._notice(request.session_id)
+        job: Request | None = None
+        try:
+            job = self._job(request, context)
+            async with self._watched(job):
+                outcome = await self._host.run(job)
+            result, binary = codec.encode_result(outcome.result, self._unserializable)
+        except _FAILURES as error:
+            return pb.ExecuteToolResponse(
+                success=False,
+                error_message=to_wire(error, _where(request, job)),
+                execution_time_ms=_milliseconds(started),
+            )
+        response = pb.ExecuteToolResponse(
+            success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
+        )
+        if outcome.cleanup_error is not None:
+            response.metadata["cleanup_error"] = to_wire(
+                outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
+            )
+        return response
+
+    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+        """Run a tool and send its chunks as it makes them; end with a final one in any case."""
+        self._notice(request.session_id)
+        job: Request | None = None
+        number = 0
+        finished = False
+
+        async def send(value: Any) -> None:
+            nonlocal number, finished
+            number += 1
+            # By shape, so that other packages' chunk classes will do.
+            if hasattr(value, "data") and hasattr(value, "is_final"):
+                value = StreamChunk(value.data, bool(value.is_final), getattr(value, "metadata", None))
+                finished = finished or value.is_final
+            else:
+                value = StreamChunk(value)
+            data, metadata = codec.encode_chunk(value.data, self._unserializable)
+            await context.write(
+                pb.ToolChunk(
+                    chunk_id=f"{request.tool_name}-{number}",
+                    data=data,
+                    is_final=value.is_final,
+                    metadata={**metadata, **(value.metadata or {})},
+                )
+            )
+
+        try:
+            job = self._job(request, context)
+            async with self._watched(job):
+                await self._host.stream(job, send)
+        except _FAILURES as error:
+            await context.abort(grpc.StatusCode.INTERNAL, to_status(error, _where(request, job)))
+        if not finished:
+            await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
+
+    async def StreamTelemetry(self, controls: Any, context: Context) -> None:
+        """Send telemetry events for as long as the authority listens, and obey its controls."""
+        await self._events.serve(controls, context)
+
+    async def InitializeSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        response = await self._forward(methods.INITIALIZE_SESSION, request, context)
+        self._notice(request.session_id)
+        return response
+
+    async def CleanupSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        self._seen.pop(request.session_id, None)
+        return await self._forward(methods.CLEANUP_SESSION, request, context)
+
+    async def GetSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        return await self._forward(methods.GET_SESSION, request, context)
+
+    async def Heartbeat(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        return await self._forward(methods.HEARTBEAT, request, context)
+
+    def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
+        """Return what goes around the tool; for most requests nothing does."""
+        if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
+            return _UNWATCHED
+        return self._watch(job)
+
+    @asynccontextmanager
+    async def _watch(self, job: Request) -> AsyncIterator[None]:
+        metadata = job.context.request_metadata
+        with self._events.tool_execution(job.tool, metadata):
+            try:
+                async with asyncio.timeout(_time_limit(metadata)) as limit:
+                    yield
+            except TimeoutError:
+                if limit.expired():
+                    raise DeadlineExceeded("the request's timeout_ms passed while the tool ran") from None
+                raise
+
+    def _job(self, request: pb.ExecuteToolRequest, context: Context) -> Request:
+        metadata = dict(request.metadata)
+        if "correlation_id" not in metadata:
+            for key, value in context.invocation_metadata() or ():
+                if key == methods.CORRELATION_HEADER and isinstance(value, str):
+                    metadata["correlation_id"] = value
+        arguments = codec.decode_parameters(request.parameters, request.binary_parameters, metadata)
+        on_main_thread = metadata.get("thread_sensitive", "").lower() in ("1", "true") or (
+            self._host.is_thread_sensitive(request.tool_name)
+        )
+        session = SessionContext(request.session_id or None, self._link, metadata, may_block=on_main_thread)
+        return Request(request.tool_name, arguments, session, on_main_thread)
+
+    def _notice(self, session_id: str) -> None:
+        """Note a session that is new to this worker; never waits."""
+        if not self._register_tools or not session_id or session_id in self._seen:
+            return
+        self._seen[session_id] = None
+        if len(self._seen) > _REMEMBERED_SESSIONS:
+            self._seen.popitem(last=False)
+        if self._on_session is not None:
+            self._on_session(session_id)
+        task = asyncio.get_running_loop().create_task(self._register(session_id))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _register(self, session_id: str) -> None:
+        session = pb.InitializeSessionRequest(session_id=session_id)
+        request = pb.RegisterToolsRequest(
+            session_id=session_id, tools=registrations(self._host.tools.values()), worker_id=self._worker_id
+        )
+        try:
+            # An authority need not have the session yet; for one that has it, this changes nothing.
+            await self._link.stub.InitializeSession(session, timeout=5.0)
+            response = await self._link.stub.RegisterTools(request, timeout=5.0)
+        except aio.AioRpcError as error:
+            _log.warning("tools could not be registered for session %s: %s", session_id, error.details())
+            # To be tried again with the session's next request.
+            self._seen.pop(session_id, None)
+            return
+        if not response.success and "duplicate_tool" not in response.error_message:
+            _log.warning("the authority refused the tools for session %s: %s", session_id, response.error_message)
+
+    async def _forward(self, method: str, request: Any, context: Context) -> Any:
+        headers = [
+            (key, value)
+            for key, value in context.invocation_metadata() or ()
+            if key in methods.SESSION_HEADERS and isinstance(value, str)
+        ]
+        try:
+            return await rpc.call(self._link.stub, method, request, 10.0, headers)
+        except aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+
+
+def _time_limit(metadata: Mapping[str, str]) -> float | None:
+    """Return the request's own time limit in seconds, if it has one."""
+    text = metadata.get("timeout_ms")
+    if text is None:
+        return None
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
+        raise ValueRefused(f"request metadata timeout_ms is {text!r:.40}; it must be a positive whole number")
+    return int(text) / 1000
+
+
+def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
+    where = {"tool_name": request.tool_name, "session_id": request.session_id}
+    where["phase"] = job.phase if job is not None else "decode"
+    return where
+
+
+def _milliseconds(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)

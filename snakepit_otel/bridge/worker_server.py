@@ -1,0 +1,105 @@
+"""A worker as a server: loads its adapter, listens, and stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+from grpc import aio
+
+from snakepit_otel import telemetry
+from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
+from snakepit_otel.bridge.link import AuthorityLink
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.rpc import ObservingInterceptor
+from snakepit_otel.bridge.unserializable import Unserializable
+from snakepit_otel.bridge.worker import WorkerService
+
+
+def spare_what_is_loaded() -> None:
+    """Tell the garbage collector of a worker process that what is loaded by now stays.
+
+    It would look at all of it again and again, in the middle of requests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+class WorkerServer:
+    """Serves one adapter at one address.
+
+    `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
+    `ConfigurationError` for an address that will not.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: str,
+        listen: str,
+        authority: str,
+        worker_id: str,
+        threads: int = 1,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        grace: float = 2.0,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        register_tools: bool = False,
+        on_session: Callable[[str], None] | None = None,
+    ) -> None:
+        self._adapter = adapter
+        self._listen = listen
+        self._worker_id = worker_id
+        self._grace = grace
+        self._tls = tls
+        self._insecure = insecure
+        self._register_tools = register_tools
+        self._on_session = on_session
+        self._threads = ToolThreads(threads)
+        self._max_message_bytes = max_message_bytes
+        self._authority = authority
+        self._told_to_stop = asyncio.Event()
+        self.link: AuthorityLink
+        self.address = ""
+        self.tools: list[str] = []
+
+    async def start(self) -> None:
+        """Load the adapter and listen."""
+        self._telemetry = telemetry.setup("snakepit-worker", role="worker")
+        sensitive = os.environ.get("SNAKEPIT_THREAD_SENSITIVE", "").split(",")
+        host = AdapterHost(load_adapter(self._adapter), self._threads, [name.strip() for name in sensitive if name])
+        self.tools = [] if host.takes_any else list(host.tools)
+        self.link = AuthorityLink(self._authority, max_message_bytes=self._max_message_bytes)
+        service = WorkerService(
+            host,
+            self.link,
+            worker_id=self._worker_id,
+            register_tools=self._register_tools,
+            on_session=self._on_session,
+            unserializable=Unserializable.from_environment(os.environ),
+        )
+        self._server = aio.server(interceptors=[ObservingInterceptor()], options=options(self._max_message_bytes))
+        add_BridgeServiceServicer_to_server(service, self._server)
+        self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
+        await self._server.start()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.tell_to_stop)
+
+    def tell_to_stop(self) -> None:
+        """Let `run_until_told_to_stop` return, soon."""
+        self._told_to_stop.set()
+
+    async def run_until_told_to_stop(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve; then refuse new calls, finish those in flight within the grace, and send the telemetry."""
+        await self._told_to_stop.wait()
+        if before_closing is not None:
+            await before_closing()
+        await self._server.stop(self._grace)
+        await self.link.close()
+        await asyncio.to_thread(self._telemetry.shutdown)
+        self._threads.close()

@@ -1,0 +1,165 @@
+"""Bridges for tests: real servers on Unix sockets, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from grpc import aio
+
+from snakepit_otel.adapters import spec_of
+from snakepit_otel.bridge import methods, rpc
+from snakepit_otel.bridge.addresses import listen, options
+from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.client import stream_error
+from snakepit_otel.bridge.gateway import Chosen, Gateway, TakeChunk
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
+    BridgeServiceServicer,
+    BridgeServiceStub,
+    add_BridgeServiceServicer_to_server,
+)
+from snakepit_otel.bridge.registry import ToolRegistry
+from snakepit_otel.bridge.rpc import ObservingInterceptor
+from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.worker_server import WorkerServer
+from snakepit_otel.errors import PoolNotStarted
+from snakepit_otel.sessions import SessionStore
+
+STRING = "type.googleapis.com/google.protobuf.StringValue"
+VALUE = "type.googleapis.com/google.protobuf.Value"
+MAX_MESSAGE_BYTES = 1 << 20
+
+
+def raw(**values: Any) -> dict[str, AnyMessage]:
+    """Return parameters as an Elixir authority sends them: raw JSON under StringValue's name."""
+    return {name: AnyMessage(type_url=STRING, value=json.dumps(value).encode()) for name, value in values.items()}
+
+
+class NoWorkers:
+    """Workers of a pool that has none."""
+
+    def label(self, tool: str) -> str:
+        """Know every tool."""
+        return tool
+
+    async def execute(self, request: pb.ExecuteToolRequest, **_: Any) -> pb.ExecuteToolResponse:
+        """Fail."""
+        raise PoolNotStarted("there are no workers")
+
+    async def stream(self, request: pb.ExecuteToolRequest, take: TakeChunk, **_: Any) -> None:
+        """Fail."""
+        raise PoolNotStarted("there are no workers")
+
+
+class OneWorker:
+    """A pool of one worker, already running at an address."""
+
+    def __init__(self, address: str, tools: Iterable[str] = ()) -> None:
+        self._tools = frozenset(tools)
+        self.channel = aio.insecure_channel(address, options=options(MAX_MESSAGE_BYTES))
+        self._stub = BridgeServiceStub(self.channel)
+
+    def label(self, tool: str) -> str:
+        """Know the tools given, or all if none are."""
+        return tool if not self._tools or tool in self._tools else "_OTHER"
+
+    async def execute(
+        self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
+    ) -> pb.ExecuteToolResponse:
+        """Run the request on the worker."""
+        await chosen("worker-1")
+        try:
+            response: pb.ExecuteToolResponse = await rpc.call(self._stub, methods.EXECUTE_TOOL, request, timeout)
+        except aio.AioRpcError as error:
+            raise stream_error(error, "worker-1") from None
+        return response
+
+    async def stream(
+        self,
+        request: pb.ExecuteToolRequest,
+        take: TakeChunk,
+        *,
+        prefer: str | None,
+        chosen: Chosen,
+        timeout: float | None,
+    ) -> None:
+        """Run the request on the worker and hand on its chunks."""
+        await chosen("worker-1")
+        try:
+            await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+        except aio.AioRpcError as error:
+            raise stream_error(error, "worker-1") from None
+
+
+@asynccontextmanager
+async def serving(service: BridgeServiceServicer, address: str, *, observed: bool = False) -> AsyncIterator[Any]:
+    """Serve a bridge service at `unix:PATH`, and yield a stub to call it by."""
+    interceptors = [ObservingInterceptor()] if observed else []
+    server = aio.server(interceptors=interceptors, options=options(MAX_MESSAGE_BYTES))
+    add_BridgeServiceServicer_to_server(service, server)
+    listen(server, address)
+    await server.start()
+    try:
+        async with aio.insecure_channel(address, options=options(MAX_MESSAGE_BYTES)) as channel:
+            yield BridgeServiceStub(channel)
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def worker(adapter: type, authority: str, directory: Path, **more: Any) -> AsyncIterator[Any]:
+    """Run a worker that calls back to `authority`, and yield a stub to call it by."""
+    server = WorkerServer(
+        adapter=spec_of(adapter),
+        listen=f"unix:{directory}/worker",
+        authority=authority,
+        worker_id="worker-1",
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        grace=0.0,
+        **more,
+    )
+    await server.start()
+    try:
+        async with aio.insecure_channel(server.address, options=options(MAX_MESSAGE_BYTES)) as channel:
+            yield BridgeServiceStub(channel)
+    finally:
+        server.tell_to_stop()
+        await server.run_until_told_to_stop()
+
+
+class Authority:
+    """A served authority: its sessions, its tools, its address, and a stub to call it by."""
+
+    def __init__(self, address: str, sessions: SessionStore, tools: ToolRegistry, stub: Any) -> None:
+        self.address = address
+        self.sessions = sessions
+        self.tools = tools
+        self.stub = stub
+
+
+@asynccontextmanager
+async def authority(
+    directory: Path,
+    adapter: type | None = None,
+    *,
+    sessions: SessionStore | None = None,
+    tools: Iterable[Any] = (),
+) -> AsyncIterator[Authority]:
+    """Serve an authority, with one worker for the adapter if there is one."""
+    sessions = sessions or SessionStore()
+    registry = ToolRegistry((*STATE_TOOLS, *tools))
+    address = f"unix:{directory}/authority"
+    pool = OneWorker(f"unix:{directory}/worker") if adapter else None
+    service = AuthorityService(Gateway(sessions, registry, pool or NoWorkers()))
+    async with serving(service, address, observed=True) as stub:
+        served = Authority(address, sessions, registry, stub)
+        if adapter is None or pool is None:
+            yield served
+            return
+        async with worker(adapter, address, directory), pool.channel:
+            yield served
