@@ -1,0 +1,104 @@
+"""Worker processes: started by exec, watched by pidfd, and never outliving their authority."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+_PR_SET_PDEATHSIG = 1
+_MAX_REPORT = 1 << 20
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; leave if it has already.
+
+    Works while C code holds the interpreter, where nothing in Python can.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Process:
+    """A child process with a control socket in place of its standard input.
+
+    It gets one line of JSON there and answers with one. It must be started from a thread that lives as
+    long as the process may, because of `die_with_parent`; the event loop's is.
+    """
+
+    def __init__(self, module: str, environ: Mapping[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
+            self._popen = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", module],
+                stdin=theirs.fileno(),
+                start_new_session=True,
+                env=dict(environ) if environ is not None else None,
+            )
+        ours.setblocking(False)
+        self._control = ours
+        self.pid = self._popen.pid
+        self._descriptor = os.pidfd_open(self.pid)
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
+
+    async def exchange(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Send one line of JSON and return the line that comes back, or None if the process ended first."""
+        loop = asyncio.get_running_loop()
+        received = b""
+        try:
+            await loop.sock_sendall(self._control, orjson.dumps(message) + b"\n")
+            while not received.endswith(b"\n") and len(received) < _MAX_REPORT:
+                part = await loop.sock_recv(self._control, 1 << 16)
+                if not part:
+                    return None
+                received += part
+        except OSError:
+            return None
+        return orjson.loads(received)  # type: ignore[no-any-return]
+
+    async def wait(self) -> int:
+        """Return the exit status once the process is gone; negative for a signal."""
+        return await asyncio.shield(self._exited)
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, or None while the process runs."""
+        return self._exited.result() if self._exited.done() else None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if the process still runs; never to another one."""
+        try:
+            signal.pidfd_send_signal(self._descriptor, number)
+        except (ProcessLookupError, OSError):
+            return
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        status = self._popen.wait()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._control.close()
+        self._exited.set_result(status)
+
+
+def describe_exit(status: int) -> str:
+    """Say in words how a process ended."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,67 @@
+"""The program of a worker process that the pool starts: `python -m snakepit_otel.pool.worker_main`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+import orjson
+
+from snakepit_otel.pool.process import die_with_parent
+
+
+def main() -> int:
+    """Serve until told to stop; the control socket is standard input."""
+    control = _take_control_socket()
+    with control.makefile("rb") as lines:
+        spec = orjson.loads(lines.readline())
+    die_with_parent(spec["parent"])
+    logging.basicConfig(
+        level=os.environ.get("SNAKEPIT_LOG_LEVEL", "WARNING").upper(),
+        format=f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
+    )
+    # Imported late, so that the parent's death is noticed from the first moment.
+    from snakepit_otel.bridge.failures import to_wire
+    from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
+
+    def report(message: dict[str, Any]) -> None:
+        control.sendall(orjson.dumps(message) + b"\n")
+
+    async def serve() -> None:
+        server = WorkerServer(
+            adapter=spec["adapter"],
+            listen=spec["listen"],
+            authority=spec["authority"],
+            worker_id=spec["worker_id"],
+            threads=spec["threads"],
+            max_message_bytes=spec["max_message_bytes"],
+            grace=spec["shutdown_grace"],
+        )
+        await server.start()
+        spare_what_is_loaded()
+        report({"tools": server.tools})
+        await server.run_until_told_to_stop()
+
+    try:
+        asyncio.run(serve())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the authority is to know
+        report({"failed": to_wire(error, {"worker_id": spec["worker_id"]})})
+        return 1
+    return 0
+
+
+def _take_control_socket() -> socket.socket:
+    """Move the control socket off descriptor 0, where a tool that reads standard input would find it."""
+    control = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return control
+
+
+if __name__ == "__main__":
+    sys.exit(main())
