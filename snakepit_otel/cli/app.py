@@ -1,0 +1,43 @@
+"""All commands in one application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from snakepit_otel._version import VERSION
+from snakepit_otel.cli import call, demo, serve, sessions, worker
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run stateless Python workers for callers that keep sessions, and see everything that happens.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"snakepit-otel {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+app.command()(serve.serve)
+app.command()(worker.worker)
+app.command()(call.call)
+app.add_typer(sessions.app, name="sessions")
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

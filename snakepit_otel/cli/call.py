@@ -1,0 +1,72 @@
+"""`snakepit-otel call`: run one tool and print what it returns."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from snakepit_otel.bridge.client import Client
+from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.output import console, print_json, run
+from snakepit_otel.errors import ConfigurationError
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="unix:PATH or HOST:PORT of the authority.", show_default="that of serve, for this user"),
+]
+
+
+def call(
+    tool: Annotated[str, typer.Argument(help="The tool's name.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value pairs; a value is JSON, or text where it is none. key:=… is JSON only."),
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="The session the request belongs to.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the chunks of a streaming tool as they come.")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the result.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    address: Address = None,
+) -> None:
+    """Run one tool and print what it returns."""
+
+    async def work() -> None:
+        given = _parameters(parameters or [])
+        async with Client(resolved(address)) as client:
+            if stream:
+                async for chunk in client.stream(tool, given, session_id=session, timeout=timeout):
+                    _print(chunk, as_json)
+            else:
+                _print(await client.execute(tool, given, session_id=session, timeout=timeout), as_json)
+
+    run(work)
+
+
+def _parameters(pairs: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        must_be_json = key.endswith(":")
+        key = key.removesuffix(":")
+        if not equals or not key:
+            raise ConfigurationError(f"{pair!r} is no parameter; write key=value")
+        try:
+            found[key] = json.loads(text)
+        except json.JSONDecodeError as error:
+            if must_be_json:
+                raise ConfigurationError(f"the value of {key!r} is not JSON: {error}") from None
+            found[key] = text
+    return found
+
+
+def _print(value: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(value if not isinstance(value, bytes) else {"bytes": value.hex()})
+    elif isinstance(value, (dict, list)):
+        console.print_json(data=value, default=str)
+    else:
+        console.print(value, markup=False, highlight=False, soft_wrap=True)

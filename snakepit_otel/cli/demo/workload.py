@@ -1,0 +1,117 @@
+"""What the demo does to the pit: customers, visitors, a leak, and a worker that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit_otel.cli.demo.adapter import split_digits
+from snakepit_otel.errors import WorkerExited
+from snakepit_otel.pool.worker import State, Worker
+from snakepit_otel.snakepit import Snakepit
+
+CUSTOMERS = 12
+REQUESTS = 420
+VISITORS = 10
+VISITOR_TTL = 1.0
+MAX_SESSIONS = 50
+_AT_A_TIME = 8
+
+
+@dataclass
+class Findings:
+    """What was seen while the customers were served."""
+
+    answered: int = 0
+    right: int = 0
+    lost: list[WorkerExited] = field(default_factory=list)
+    seconds: float = 0.0
+    first_error_after: float = 0.0
+    replaced_after: float = 0.0
+    killed: str = ""
+    replacement: str = ""
+
+
+async def warm_up(pit: Snakepit) -> str:
+    """Have every worker train its model, by as many requests at once; return what they say it is."""
+    answers = await asyncio.gather(*(pit.execute("about") for _ in pit.pool.workers))
+    return str(answers[0])
+
+
+async def receive_visitors(pit: Snakepit) -> None:
+    """Open sessions that nobody comes back to; their TTL is short."""
+    _, _, images, _ = await asyncio.to_thread(split_digits)
+    for number in range(VISITORS):
+        await pit.sessions.create(f"visitor-{number:02}", ttl=VISITOR_TTL, owner="visitors")
+        await pit.execute("read_digit", {"pixels": images[number].tolist()}, session_id=f"visitor-{number:02}")
+
+
+async def serve_customers(pit: Snakepit, advance: Callable[[], Any]) -> Findings:
+    """Have digits read for every customer, several requests at a time; kill a worker a third of the way."""
+    _, _, images, labels = await asyncio.to_thread(split_digits)
+    for number in range(CUSTOMERS):
+        await pit.sessions.create(f"customer-{number:02}", owner="customers")
+    jobs = iter(range(REQUESTS))
+    kill_at = REQUESTS // 3
+    found = Findings()
+    killed_at = 0.0
+    replacing: asyncio.Task[None] | None = None
+
+    async def replaced(victim: Worker) -> None:
+        while not (ready := [w for w in pit.pool.workers if w.state is State.READY and _slot(w) == _slot(victim)]):
+            await asyncio.sleep(0.01)
+        found.replaced_after = time.perf_counter() - killed_at
+        found.replacement = f"{ready[0].id} (pid {ready[0].pid})"
+
+    async def client() -> None:
+        nonlocal killed_at, replacing
+        for job in jobs:
+            if job == kill_at:
+                victim = max(pit.pool.workers, key=lambda worker: worker.active)
+                found.killed = f"{victim.id} (pid {victim.pid})"
+                killed_at = time.perf_counter()
+                os.kill(victim.pid, signal.SIGKILL)
+                await victim.wait()
+                replacing = asyncio.ensure_future(replaced(victim))
+            index = job % len(labels)
+            try:
+                answer = await pit.execute(
+                    "read_digit",
+                    {"pixels": images[index].tolist()},
+                    session_id=f"customer-{job % CUSTOMERS:02}",
+                )
+            except WorkerExited as error:
+                found.first_error_after = found.first_error_after or time.perf_counter() - killed_at
+                found.lost.append(error)
+            else:
+                found.answered += 1
+                found.right += answer["digit"] == labels[index]
+            advance()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(_AT_A_TIME)))
+    found.seconds = time.perf_counter() - started
+    if replacing is not None:
+        await replacing
+    return found
+
+
+async def open_tabs_and_forget_them(pit: Snakepit) -> None:
+    """The leak: a session for each tab, and nobody to close it."""
+    for number in range(MAX_SESSIONS - CUSTOMERS + 1):
+        await pit.sessions.create(f"tab-{number:02}", owner="web")
+
+
+async def wait_for_pruning(pit: Snakepit) -> None:
+    """Wait until the periodic sweep has removed the visitors."""
+    while pit.sessions.glance().pruned_ttl < VISITORS:
+        await asyncio.sleep(0.05)
+
+
+def _slot(worker: Worker) -> str:
+    return worker.id.partition(".")[0]

@@ -1,0 +1,133 @@
+"""`snakepit-otel serve`: an authority and its workers, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from snakepit_otel import telemetry
+from snakepit_otel.bridge.registry import authority_tools_in
+from snakepit_otel.cli.addresses import default_socket
+from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.settings import Settings, load_settings
+from snakepit_otel.snakepit import Snakepit
+
+
+def serve(
+    adapter: Annotated[
+        str | None, typer.Argument(help="The adapter class: package.module:Class or path/to/file.py:Class.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="two for each core")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT for callers on TCP, beside the Unix socket.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="The Unix socket.", show_default="one for each user")] = None,
+    authority_tools: Annotated[
+        list[str] | None, typer.Option(help="A module whose @authority_tool functions are registered.")
+    ] = None,
+    default_ttl: Annotated[float | None, typer.Option(help="Seconds a session lives after its last access.")] = None,
+    max_sessions: Annotated[float | None, typer.Option(help="The quota of live sessions, or inf.")] = None,
+    strict_mode: Annotated[
+        bool | None, typer.Option("--strict-mode", help="Warn loudly, and say who, when sessions accumulate.")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file; callers on TCP must have a certificate signed by it.")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Listen beyond loopback without TLS. Anybody there may run tools."),
+    ] = None,
+) -> None:
+    """Own sessions and run tools for callers, until told to stop.
+
+    Settings come from the options, then the environment (SNAKEPIT_OTEL_<GROUP>__<NAME>), then --config.
+    Telemetry goes where the standard OTEL_* variables say.
+    """
+    given = {
+        "adapter": adapter,
+        "authority_tools": authority_tools or None,
+        "pool": {"size": workers},
+        "session_store": {
+            "default_ttl": default_ttl,
+            "max_sessions": max_sessions,
+            "strict_mode": strict_mode,
+        },
+        "server": {
+            "listen": listen,
+            "socket": socket,
+            "insecure": insecure,
+            "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
+        },
+    }
+    run(lambda: _serve(_stated(given), config))
+
+
+serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
+
+
+async def _serve(given: dict[str, Any], config: Path | None) -> None:
+    level = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(config, given)
+    if settings.adapter is None:
+        raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
+    try:
+        exporting = telemetry.setup("snakepit-authority")
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
+    # Adapters and tools named on the command line are looked for where the user is.
+    sys.path.insert(0, str(Path.cwd()))
+    pit = Snakepit(
+        settings.adapter,
+        authority_tools=_authority_tools(settings),
+        session_store=settings.session_store,
+        pool=settings.pool,
+        server=server,
+    )
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    try:
+        async with pit:
+            complaints.print(
+                f"serving [bold]{settings.adapter}[/] with {settings.pool.size} workers on {pit.socket}"
+                + (f" and {pit.address}" if pit.address else "")
+                + ("" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT"),
+                highlight=False,
+                soft_wrap=True,
+            )
+            await told_to_stop.wait()
+            complaints.print("stopping", highlight=False)
+    finally:
+        await asyncio.to_thread(exporting.shutdown)
+
+
+def _authority_tools(settings: Settings) -> list[Any]:
+    functions = []
+    for name in settings.authority_tools:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            raise ConfigurationError(f"authority_tools: importing {name} failed: {error!r}") from error
+        found = authority_tools_in(vars(module))
+        if not found:
+            raise ConfigurationError(f"authority_tools: {name} has no function marked with @authority_tool")
+        functions += found
+    return functions
+
+
+def _stated(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given, without those that were not."""
+    stated = {key: _stated(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in stated.items() if value is not None and value != {}}

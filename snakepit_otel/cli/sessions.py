@@ -1,0 +1,125 @@
+"""`snakepit-otel sessions`: look at the sessions of a running authority, and delete them."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from snakepit_otel.bridge.client import Client
+from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.call import Address
+from snakepit_otel.cli.output import EXIT_NOT_FOUND, complaints, console, print_json, run
+
+app = typer.Typer(no_args_is_help=True, help="Look at the sessions of a running authority, and delete them.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+SessionId = Annotated[str, typer.Argument(help="The session's id.")]
+
+
+@app.command("list")
+def list_sessions(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
+    after: Annotated[str, typer.Option(help="Only ids above this one, to read on.")] = "",
+    as_json: AsJson = False,
+    address: Address = None,
+) -> None:
+    """List live sessions in order of id. Looking does not extend their life."""
+
+    async def work() -> None:
+        async with Client(resolved(address)) as client:
+            sessions = await client.list_sessions(after, limit)
+        if as_json:
+            print_json([_as_dict(session) for session in sessions])
+            return
+        table = Table("session", "owner", "last worker", "idle", "expires in", "bytes", box=None)
+        for session in sessions:
+            table.add_row(
+                session.id,
+                session.owner or "-",
+                session.last_worker_id or "-",
+                f"{session.idle_seconds:.0f} s",
+                f"{session.expires_in_seconds:.0f} s",
+                str(session.memory_bytes),
+            )
+        console.print(table if sessions else "no live sessions")
+        if len(sessions) == limit:
+            console.print(f"there may be more: --after {sessions[-1].id}", highlight=False, markup=False)
+
+    run(work)
+
+
+@app.command()
+def show(session_id: SessionId, as_json: AsJson = False, address: Address = None) -> None:
+    """Show one session with its state. Looking does not extend its life."""
+
+    async def work() -> None:
+        async with Client(resolved(address)) as client:
+            shown = await client.show_session(session_id)
+        about = _as_dict(shown.session)
+        state = {entry.key: {"value": json.loads(entry.json), "version": entry.version} for entry in shown.state}
+        if as_json:
+            print_json({**about, "state": state})
+            return
+        for key, value in about.items():
+            console.print(f"{key:20} {value}", highlight=False, markup=False)
+        table = Table("key", "version", "value", box=None)
+        for key, entry in state.items():
+            text = json.dumps(entry["value"], ensure_ascii=False)
+            table.add_row(key, str(entry["version"]), text if len(text) <= 200 else text[:200] + "…")
+        console.print(table if state else "no state")
+
+    run(work)
+
+
+@app.command()
+def delete(session_id: SessionId, address: Address = None) -> None:
+    """Delete one session; exit code 3 if there is none."""
+
+    async def work() -> None:
+        async with Client(resolved(address)) as client:
+            if not await client.remove_session(session_id):
+                complaints.print(f"no live session {session_id!r}", markup=False, highlight=False)
+                raise typer.Exit(EXIT_NOT_FOUND)
+        console.print(f"deleted {session_id}", markup=False, highlight=False)
+
+    run(work)
+
+
+@app.command()
+def stats(as_json: AsJson = False, address: Address = None) -> None:
+    """Show the ledger: created - deleted - pruned = live."""
+
+    async def work() -> None:
+        async with Client(resolved(address)) as client:
+            found = await client.stats()
+        values: dict[str, Any] = {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
+        if math.isinf(values["max_sessions"]):
+            values["max_sessions"] = None
+        else:
+            values["max_sessions"] = int(values["max_sessions"])
+        if as_json:
+            print_json(values)
+            return
+        for key, value in values.items():
+            console.print(f"{key:16} {'no quota' if value is None else value}", highlight=False)
+
+    run(work)
+
+
+def _as_dict(session: Any) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "owner": session.owner or None,
+        "created_at": datetime.fromtimestamp(session.created_at, UTC).isoformat(timespec="seconds"),
+        "ttl_seconds": session.ttl_seconds,
+        "idle_seconds": round(session.idle_seconds, 3),
+        "expires_in_seconds": round(session.expires_in_seconds, 3),
+        "last_worker_id": session.last_worker_id or None,
+        "memory_bytes": session.memory_bytes,
+        "version": session.version,
+        "metadata": dict(session.metadata),
+    }

@@ -1,0 +1,183 @@
+"""The whole thing: an authority and its workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, Self
+
+from grpc import aio
+
+from snakepit_otel.adapters import spec_of
+from snakepit_otel.bridge.addresses import listen, options
+from snakepit_otel.bridge.admin import AdminService
+from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.client import chunks, execute_request, result_of
+from snakepit_otel.bridge.directory import PrivateDirectory
+from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.registry import ToolRegistry
+from snakepit_otel.bridge.rpc import ObservingInterceptor
+from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.errors import PoolNotStarted
+from snakepit_otel.pool import PoolSettings, WorkerPool
+from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
+from snakepit_otel.sessions.origin import call_site
+from snakepit_otel.settings import ServerSettings
+from snakepit_otel.validation import build
+
+
+class Snakepit:
+    """An authority with its sessions and a pool of workers for one adapter; an async context manager.
+
+        async with Snakepit(adapter=Classifier, workers=2) as pit:
+            label = await pit.execute("classify", {"pixels": pixels}, session_id="alice")
+
+    `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
+    `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
+    may call them. `worker_environment` is added to the environment of the workers.
+    `session_store`, `pool` and `server` are settings, as objects or as dicts; bad ones raise
+    `ConfigurationError`. `workers` is short for `pool={"size": …}`.
+    """
+
+    def __init__(
+        self,
+        adapter: type | str,
+        *,
+        workers: int | None = None,
+        authority_tools: Iterable[Callable[..., Any]] = (),
+        session_store: SessionSettings | Mapping[str, Any] | None = None,
+        pool: PoolSettings | Mapping[str, Any] | None = None,
+        server: ServerSettings | Mapping[str, Any] | None = None,
+        worker_environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._adapter = spec_of(adapter)
+        self._pool_settings = _settings(PoolSettings, pool, "pool.")
+        if workers is not None:
+            values = {**self._pool_settings.model_dump(exclude_unset=True), "size": workers}
+            self._pool_settings = build(PoolSettings, values, "pool.")
+        self._server_settings = _settings(ServerSettings, server, "server.")
+        self._worker_environment = dict(worker_environment or {})
+        self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
+        self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools))
+        self._pool: WorkerPool | None = None
+        self._gateway: Gateway | None = None
+        self._running = AsyncExitStack()
+        self.socket = ""
+        """The address of the Unix socket, `unix:PATH`, while running."""
+        self.address: str | None = None
+        """The `HOST:PORT` listened on for callers, while running; None if there is none."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, start the workers, and start sweeping; all or nothing.
+
+        Raises `ConfigurationError` for an address that will not do, `AdapterNotLoaded` or another
+        `WorkerStartFailed` if no worker becomes ready.
+        """
+        async with AsyncExitStack() as running:
+            directory = PrivateDirectory()
+            running.callback(directory.close)
+            socket = self._server_settings.socket or directory.path / "authority.sock"
+            pool = WorkerPool(
+                self._adapter, f"unix:{socket}", str(directory.path), self._pool_settings, self._worker_environment
+            )
+            gateway = Gateway(self.sessions, self.tools, pool)
+            self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
+            running.callback(Path(socket).unlink, missing_ok=True)
+            self.address = None
+            if self._server_settings.listen is not None:
+                self.address = await self._serve(running, gateway, self._server_settings.listen, admin=False)
+            running.push_async_callback(pool.stop)
+            await pool.start()
+            self.sessions.start()
+            running.push_async_callback(self.sessions.stop)
+            self._pool, self._gateway = pool, gateway
+            self._running = running.pop_all()
+
+    async def stop(self) -> None:
+        """Stop taking calls, let the workers finish what they have, and stop them. Twice does no harm."""
+        self._gateway = None
+        await self._running.aclose()
+        self._running = AsyncExitStack()
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The workers. Raises `PoolNotStarted` before `start`."""
+        if self._pool is None:
+            raise PoolNotStarted("there are no workers yet; use 'async with Snakepit(...)', or start it")
+        return self._pool
+
+    async def execute(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run a tool and return its result.
+
+        With a `session_id` the request belongs to that session, which is created with the default TTL if it
+        is not live. `timeout` is in seconds. A request runs at most once.
+
+        Raises what the tool raised as `ToolError`, `InvalidArguments` and `ToolNotFound` as themselves,
+        `WorkerExited` if the worker died with the request, `DeadlineExceeded`, `QueueTimeout`,
+        `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`.
+        """
+        request = execute_request(tool, parameters, session_id)
+        response = await self._started().execute(request, self._creator(tool, session_id), timeout)
+        return result_of(response, request)
+
+    async def stream(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Run a tool and yield its chunks as they come; see `execute`.
+
+        Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once.
+        """
+        request = execute_request(tool, parameters, session_id, stream=True)
+        gateway, creator = self._started(), self._creator(tool, session_id)
+        async with aclosing(chunks(lambda take: gateway.stream(request, take, creator, timeout))) as stream:
+            async for chunk in stream:
+                yield chunk
+
+    def _started(self) -> Gateway:
+        if self._gateway is None:
+            raise PoolNotStarted("not running; use 'async with Snakepit(...)', or call start first")
+        return self._gateway
+
+    def _creator(self, tool: str, session_id: str | None) -> Creator | None:
+        if session_id is None or not self.sessions.settings.strict_mode:
+            return None
+        return Creator(call_site(), tool)
+
+    async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
+        server = aio.server(
+            interceptors=[ObservingInterceptor()], options=options(self._pool_settings.max_message_bytes)
+        )
+        add_BridgeServiceServicer_to_server(AuthorityService(gateway), server)
+        if admin:
+            add_AdminServiceServicer_to_server(AdminService(self.sessions), server)
+        tls = self._server_settings.tls
+        bound = listen(server, address, tls=tls.files() if tls else None, insecure=self._server_settings.insecure)
+        await server.start()
+        running.push_async_callback(server.stop, self._pool_settings.shutdown_grace / 1000)
+        return bound
+
+
+def _settings(model: Any, given: Any, where: str) -> Any:
+    return given if isinstance(given, model) else build(model, dict(given or {}), where)

@@ -1,0 +1,119 @@
+"""Telemetry of a real authority and its workers, over real OTLP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snakepit_otel import Client
+from snakepit_otel.testing import OtlpSink, Span, tree
+from tests.processes import program
+
+TRACE = """\
+authority: snakepit.bridge.BridgeService/ExecuteTool
+  authority: execute request
+    authority: create session
+    authority: dispatch request
+      authority: snakepit.bridge.BridgeService/ExecuteTool
+        worker: snakepit.bridge.BridgeService/ExecuteTool
+          worker: handle request
+            worker: build adapter
+            worker: initialize adapter
+            worker: execute tool
+              worker: call authority
+                worker: snakepit.bridge.BridgeService/ExecuteElixirTool
+                  authority: snakepit.bridge.BridgeService/ExecuteElixirTool
+                    authority: access session
+              worker: call authority
+                worker: snakepit.bridge.BridgeService/ExecuteElixirTool
+                  authority: snakepit.bridge.BridgeService/ExecuteElixirTool
+                    authority: update session
+            worker: clean up adapter"""
+
+
+@pytest.fixture
+def sink() -> Iterator[OtlpSink]:
+    """Somewhere for telemetry to go."""
+    with OtlpSink() as listening:
+        yield listening
+
+
+def line(span: Span) -> str:
+    """A span by its side of the bridge and its name."""
+    return f"{span.service.removeprefix('snakepit-')}: {span.name}"
+
+
+async def test_one_request_is_one_trace(sink: OtlpSink, short_path: Path) -> None:
+    """From the caller's call through the worker to the call-backs, all spans are one tree."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--workers", "1", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            await client.execute("add", {"amount": 1}, session_id="s")
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await server.ends() == 0
+    requests = [span for span in sink.spans if span.name == "execute request"]
+    assert len(requests) == 1
+    assert tree((span for span in sink.spans if span.trace_id == requests[0].trace_id), line) == TRACE
+    assert all(span.ok for span in sink.spans)
+
+
+async def test_metrics_of_both_sides_arrive_with_their_resource(sink: OtlpSink, short_path: Path) -> None:
+    """Stopping sends what was counted; each process is an instance of its own."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_METRIC_EXPORT_INTERVAL": "600000",
+    }
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--workers", "2", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            for number in range(4):
+                await client.execute("add", {"amount": 1}, session_id=f"s{number}")
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await server.ends() == 0
+    assert {point.service for point in sink.points} == {"shop"}
+    handled = [point for point in sink.points if point.metric == "snakepit.adapter.request.duration"]
+    assert sum(point.count or 0 for point in handled) == 4
+    live = [point for point in sink.points if point.metric == "snakepit.session.count"]
+    assert [point.value for point in live] == [4]
+    assert not any(key.endswith(".id") for point in sink.points for key, _ in point.attributes)
+
+
+async def test_disabled_sdk_disables_all(sink: OtlpSink, short_path: Path) -> None:
+    """OTEL_SDK_DISABLED=true is obeyed on both sides."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_SDK_DISABLED": "true"}
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--workers", "1", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            assert await client.execute("echo", {"value": 1}) == 1
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await server.ends() == 0
+    assert (sink.spans, sink.points, sink.events) == ([], [], [])
+
+
+async def test_unknown_exporter_is_said(short_path: Path) -> None:
+    """An exporter that is not installed is named, and nothing is served."""
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ={"OTEL_TRACES_EXPORTER": "zipkin9"}) as server:
+        assert "OTEL_TRACES_EXPORTER names 'zipkin9'" in await server.says("error")
+        assert await server.ends() == 2
+
+
+async def test_collector_that_is_away_holds_up_nothing(short_path: Path) -> None:
+    """With nobody at the endpoint requests are served, and the stop takes seconds, not half a minute."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--workers", "1", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            assert await client.execute("echo", {"value": 1}) == 1
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await server.ends(timeout=10) == 0

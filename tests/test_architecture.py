@@ -1,0 +1,81 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
+ROOMS = ("telemetry", "sessions", "adapters", "bridge", "pool", "testing", "cli")
+FORBIDDEN = {
+    "telemetry": {"sessions", "adapters", "bridge", "pool", "testing", "cli", "grpc", "snakepit"},
+    "sessions": {"adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "multiprocessing", "snakepit"},
+    "adapters": {"bridge", "pool", "testing", "cli", "grpc", "subprocess", "multiprocessing", "snakepit"},
+    "bridge": {"pool", "testing", "cli", "snakepit"},
+    "pool": {"testing", "cli", "snakepit"},
+    "testing": {"cli", "pool", "snakepit"},
+}
+SDK_ALLOWED = {"telemetry/setup.py", "testing/capture.py", "testing/sink.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources() -> list[Path]:
+    """Return every source file of the package."""
+    return [path for path in PACKAGE.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_rooms_import_only_what_they_stand_on(room: str) -> None:
+    """No file of a room imports a room, or a library, that the design keeps from it."""
+    for path in (PACKAGE / room).rglob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            target = parts[1] if parts[0] == "snakepit_otel" and len(parts) > 1 else parts[0]
+            assert target not in FORBIDDEN[room], f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_library_code_uses_the_api_only() -> None:
+    """The OpenTelemetry SDK is imported where it is set up, and nowhere else."""
+    for path in sources():
+        if str(path.relative_to(PACKAGE)) not in SDK_ALLOWED:
+            for name in imports(path):
+                assert not name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")), f"{path} imports {name}"
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    """No code path can run what a peer sent: no pickle, marshal, eval or exec anywhere."""
+    for path in sources():
+        tree = ast.parse(path.read_text())
+        for name in imports(path):
+            assert name.split(".")[0] not in {"pickle", "cloudpickle", "marshal", "shelve", "dill"}, path
+        called = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"eval", "exec", "compile", "__import__"}, path
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """Each module opens with a docstring."""
+    for path in sources():
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_workers_are_never_forked() -> None:
+    """No code forks: workers are started by exec."""
+    for path in sources():
+        text = path.read_text()
+        assert "os.fork" not in text, path
+        assert "multiprocessing" not in text, path
+        assert "preexec_fn" not in text, path
