@@ -1,0 +1,118 @@
+"""A load generator for unary gRPC that costs little: prebuilt HTTP/2 frames over one Unix socket.
+
+gRPC's own Python client takes more processor time for a call than the servers measured here, and so hides
+what they cost.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+_WINDOW = 1 << 30
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def _header(name: bytes, value: bytes) -> bytes:
+    # HPACK literal without indexing, without Huffman coding; all of it shorter than 127 bytes.
+    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
+
+
+class Load:
+    """Calls one method with one message, `in_flight` calls at a time."""
+
+    def __init__(self, path: str, method: str, message: pb.ExecuteToolRequest, in_flight: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._headers = b"".join(
+            _header(name, value)
+            for name, value in (
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":path", b"/" + method.encode()),
+                (b":authority", b"localhost"),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+            )
+        )
+        body = message.SerializeToString()
+        self._body = b"\x00" + struct.pack(">I", len(body)) + body
+        self._in_flight = in_flight
+        self._next_stream = 1
+        self._buffer = b""
+        settings = struct.pack(">HIHI", 4, _WINDOW, 3, 1 << 20)
+        window = _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW))
+        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + window)
+
+    def run(self, calls: int) -> float:
+        """Make so many calls and return how many were answered in a second; every answer is checked."""
+        left, open_streams, failed = calls, 0, 0
+        started = time.perf_counter()
+        self._socket.sendall(b"".join(self._call() for _ in range(min(self._in_flight, left))))
+        open_streams = min(self._in_flight, left)
+        left -= open_streams
+        while open_streams:
+            ended, failed_now, control = self._read()
+            failed += failed_now
+            open_streams -= ended
+            again = min(ended, left)
+            left -= again
+            open_streams += again
+            out = b"".join((*control, *(self._call() for _ in range(again))))
+            if out:
+                self._socket.sendall(out)
+        elapsed = time.perf_counter() - started
+        if failed:
+            raise RuntimeError(f"{failed} of {calls} calls failed")
+        return calls / elapsed
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _call(self) -> bytes:
+        stream = self._next_stream
+        self._next_stream += 2
+        return _frame(_HEADERS, _END_HEADERS, stream, self._headers) + _frame(_DATA, _END_STREAM, stream, self._body)
+
+    def _read(self) -> tuple[int, int, list[bytes]]:
+        received = self._socket.recv(1 << 18)
+        if not received:
+            raise RuntimeError("the server closed the connection")
+        buffer = self._buffer + received
+        position, ended, failed, consumed = 0, 0, 0, 0
+        control: list[bytes] = []
+        while position + 9 <= len(buffer):
+            length = int.from_bytes(buffer[position : position + 3], "big")
+            if position + 9 + length > len(buffer):
+                break
+            kind, flags = buffer[position + 3], buffer[position + 4]
+            payload = buffer[position + 9 : position + 9 + length]
+            position += 9 + length
+            if kind == _DATA:
+                consumed += length
+                # The message begins with its first field: success = true.
+                failed += payload[5:7] != b"\x08\x01"
+            elif kind == _HEADERS:
+                ended += flags & _END_STREAM
+            elif kind == _SETTINGS and not flags & _ACK:
+                control.append(_frame(_SETTINGS, _ACK, 0))
+            elif kind == _PING and not flags & _ACK:
+                control.append(_frame(_PING, _ACK, 0, payload))
+            elif kind == _RST_STREAM:
+                ended, failed = ended + 1, failed + 1
+            elif kind == _GOAWAY:
+                raise RuntimeError("the server said GOAWAY")
+        self._buffer = buffer[position:]
+        if consumed:
+            control.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", consumed)))
+        return ended, failed, control

@@ -1,0 +1,127 @@
+"""What a worker adds to a bare gRPC server, telemetry off: python -m benchmarks.worker.
+
+An echo tool on one worker, called straight, 32 calls in flight, against a grpc.aio server that answers the
+same messages without doing anything. The three take turns in short bursts; the figures are medians. Two
+clients are used: prebuilt frames, which leave a core to the server, and gRPC's own client, which does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grpc import aio
+
+from benchmarks.load import Load
+from snakepit_otel.bridge.addresses import options
+from snakepit_otel.bridge.client import execute_request
+from snakepit_otel.bridge.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+
+IN_FLIGHT = 32
+CALLS = 1_500
+ROUNDS = 21
+CASES = (("bare grpc.aio", "bare", "echo"), ("async tool", "worker", "echo"), ("sync tool", "worker", "echo_sync"))
+TARGETS = {"async tool": 0.70, "sync tool": 0.50}
+
+
+def main() -> None:
+    """Measure and print everything."""
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
+        servers = {kind: start(kind, f"{directory}/{kind}.sock") for kind in ("bare", "worker")}
+        try:
+            print(f"echo, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
+            measure("prebuilt frames", with_frames(directory), servers)
+            with asyncio.Runner() as runner:
+                measure("grpc.aio client", with_grpc(directory, runner), servers)
+        finally:
+            for server in servers.values():
+                server.kill()
+                server.wait()
+
+
+Burst = Callable[[int], float]
+
+
+def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Let the cases take turns, and print the medians."""
+    rates: dict[str, list[float]] = {name: [] for name in bursts}
+    processor: dict[str, float] = dict.fromkeys(bursts, 0.0)
+    for burst in bursts.values():
+        burst(CALLS)
+    for _ in range(ROUNDS):
+        for name, kind, _tool in CASES:
+            before = processor_time(servers[kind].pid)
+            rates[name].append(bursts[name](CALLS))
+            processor[name] += processor_time(servers[kind].pid) - before
+    bare = rates["bare grpc.aio"]
+    print(f"  client: {client}")
+    for name, values in rates.items():
+        paired = statistics.median(value / reference for value, reference in zip(values, bare, strict=True))
+        target = f"   target {TARGETS[name]:.0%}" if name in TARGETS else ""
+        cost = processor[name] / (ROUNDS * CALLS) * 1e6
+        print(f"    {name:14} {statistics.median(values):6.0f}/s  {paired:6.1%}   {cost:4.0f} µs of server{target}")
+
+
+def with_frames(directory: str) -> dict[str, Burst]:
+    """Return a burst of each case, made with prebuilt frames."""
+    loads = {
+        name: Load(f"{directory}/{kind}.sock", EXECUTE_TOOL, execute_request(tool, {"value": "hello"}, "s"), IN_FLIGHT)
+        for name, kind, tool in CASES
+    }
+    return {name: load.run for name, load in loads.items()}
+
+
+def with_grpc(directory: str, runner: asyncio.Runner) -> dict[str, Burst]:
+    """Return a burst of each case, made with gRPC's own client."""
+
+    async def connect(kind: str) -> BridgeServiceStub:
+        return BridgeServiceStub(aio.insecure_channel(f"unix:{directory}/{kind}.sock", options=options()))
+
+    def burst_of(kind: str, tool: str) -> Burst:
+        stub = runner.run(connect(kind))
+        request = execute_request(tool, {"value": "hello"}, "s")
+        return lambda calls: runner.run(grpc_burst(stub, request, calls))
+
+    return {name: burst_of(kind, tool) for name, kind, tool in CASES}
+
+
+async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, calls: int) -> float:
+    """Make so many calls and return how many were answered in a second."""
+    left = iter(range(calls))
+
+    async def caller() -> None:
+        for _ in left:
+            response = await stub.ExecuteTool(request)
+            assert response.success, response.error_message
+
+    started = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+    return calls / (time.perf_counter() - started)
+
+
+def start(kind: str, path: str) -> subprocess.Popen[bytes]:
+    """Start one of the servers and return once it serves."""
+    arguments = [sys.executable, "-m", "benchmarks.echo_servers", kind, f"unix:{path}"]
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    if server.stdout.readline() != b"ready\n":
+        raise RuntimeError(f"the {kind} server did not start")
+    return server
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+if __name__ == "__main__":
+    main()
