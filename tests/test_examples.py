@@ -1,0 +1,69 @@
+"""The examples run, and print what they say."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, program
+
+PRINTED = {
+    "counter": "1\n3\n6\n",
+    "short_lived_session": "total: 6\nsessions left: 0\n",
+    "long_lived_session": "user_42 10\nuser_42 20\nuser_42 30\nsessions created: 1\n",
+    "shared_session": "total: 20\nthe session ended with its owner\n",
+    "summarizer": (
+        "- Snakes have no legs\n- They smell with their tongues\n- Some glide through the air\nlast read: snakes\n"
+    ),
+}
+
+
+async def output_of(*arguments: str) -> str:
+    """Run a program, which must complain of nothing, and return what it prints."""
+    async with program(*arguments) as started:
+        output, complaints = await asyncio.wait_for(started.process.communicate(), 60)
+    assert complaints.decode() == ""
+    assert started.process.returncode == 0
+    return output.decode()
+
+
+def test_every_example_is_tested() -> None:
+    """No example is left out here."""
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} - {"__init__"} == PRINTED.keys()
+
+
+@pytest.mark.parametrize("name", PRINTED)
+async def test_example_prints_what_it_says(name: str) -> None:
+    """The program ends well, with the output that its readers expect."""
+    assert await output_of("-m", f"examples.{name}") == PRINTED[name]
+
+
+async def test_example_runs_as_a_script() -> None:
+    """A program and its adapter may live in one file that is run directly."""
+    assert await output_of("examples/counter.py") == PRINTED["counter"]
+
+
+def python_blocks(path: Path) -> list[str]:
+    """Return the Python code of a Markdown page."""
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+async def test_readme_program_runs(tmp_path: Path) -> None:
+    """The README's program is complete: put into a file, it runs and prints what the README says."""
+    page = (ROOT / "README.md").read_text()
+    block = next(block for block in python_blocks(ROOT / "README.md") if "asyncio.run" in block)
+    file = tmp_path / "counter.py"
+    file.write_text(block)
+    printed = await output_of(str(file))
+    assert f"```text\n{printed}```" in page
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_code_in_the_docs_compiles(page: Path) -> None:
+    """Python in the documentation is Python."""
+    for block in python_blocks(page):
+        compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
