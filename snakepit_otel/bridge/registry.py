@@ -15,7 +15,6 @@ from snakepit_otel.bridge.codec import encode_parameters, to_json
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import ToolNotFound, ToolRefused
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.telemetry import carried
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"
@@ -43,7 +42,7 @@ class AuthorityTool:
         checked = self.tool.check(arguments)
         if self.tool.is_async:
             return await self.tool.function(context, **checked)
-        return await asyncio.to_thread(carried(_call), self.tool.function, context, checked)
+        return await asyncio.to_thread(_call, self.tool.function, context, checked)
 
 
 @overload

@@ -5,14 +5,13 @@ from snakepit_otel.telemetry.instruments import observe, record
 from snakepit_otel.telemetry.labels import Labels
 from snakepit_otel.telemetry.lifecycle import observed
 from snakepit_otel.telemetry.observation import Observation, error_type
-from snakepit_otel.telemetry.propagation import carried, current_trace, incoming, outgoing
+from snakepit_otel.telemetry.propagation import current_trace, incoming, outgoing
 from snakepit_otel.telemetry.setup import Telemetry, setup
 
 __all__ = [
     "Labels",
     "Observation",
     "Telemetry",
-    "carried",
     "current_trace",
     "emit",
     "error_type",

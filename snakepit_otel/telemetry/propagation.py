@@ -1,10 +1,9 @@
-"""Trace context across gRPC and threads (W3C, by the configured propagators)."""
+"""Trace context across gRPC (W3C, by the configured propagators)."""
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -12,8 +11,6 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel.telemetry import switch
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -29,16 +26,6 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
 def incoming(metadata: Metadata | None) -> Context:
     """Return the trace context that gRPC metadata carry."""
     return propagate.extract({key: value for key, value in metadata or () if isinstance(value, str)})
-
-
-def carried(function: Callable[P, R]) -> Callable[P, R]:
-    """Bind `function` to the current context, so that a thread runs it inside the current span."""
-    snapshot = contextvars.copy_context()
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return snapshot.run(function, *args, **kwargs)
-
-    return run
 
 
 def current_trace() -> str | None:
