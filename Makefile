@@ -32,6 +32,7 @@ generate: $(READY) ## Generate names, the telemetry reference and the protobuf s
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.worker
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.

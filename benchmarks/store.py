@@ -33,7 +33,9 @@ async def main() -> None:
 
 async def operations() -> None:
     """Create, get and update at 100 000 live sessions, against inserts into a dict of as many entries."""
-    ratios: dict[str, list[float]] = {"create": [], "get": [], "update": [], "first update": [], "delete": []}
+    ratios: dict[str, list[float]] = {
+        name: [] for name in ("create", "get", "update", "first update", "delete", "strict create")
+    }
     micros: dict[str, list[float]] = {name: [] for name in (*ratios, "dict insert")}
     for number in range(ROUNDS):
         store = SessionStore(max_sessions=float("inf"))
@@ -51,11 +53,14 @@ async def operations() -> None:
         assert stats.live == LIVE, stats
         assert await store.get_state(new[0], "visits") == 2
         taken["delete"] = await timed(store.delete, new)
+        # What it takes to say who: the call site of every creation. No target; strict mode is for development.
+        strict = SessionStore(max_sessions=float("inf"), strict_mode=True)
+        taken["strict create"] = await timed(strict.create, new)
         for name, seconds in taken.items():
             ratios[name].append(seconds / insert)
             micros[name].append(seconds * 1e6)
         micros["dict insert"].append(insert * 1e6)
-        del store
+        del store, strict
         gc.collect()
     print(f"store operations at {LIVE:,} live sessions, {ROUNDS} rounds of {OPERATIONS:,}; target: at most 30 ×")
     print(f"  {'dict insert':14} {statistics.median(micros['dict insert']):6.2f} µs      1 ×")

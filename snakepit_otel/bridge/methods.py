@@ -9,7 +9,6 @@ GET_SESSION = f"{_SERVICE}/GetSession"
 HEARTBEAT = f"{_SERVICE}/Heartbeat"
 EXECUTE_TOOL = f"{_SERVICE}/ExecuteTool"
 EXECUTE_STREAMING_TOOL = f"{_SERVICE}/ExecuteStreamingTool"
-REGISTER_TOOLS = f"{_SERVICE}/RegisterTools"
 GET_EXPOSED_ELIXIR_TOOLS = f"{_SERVICE}/GetExposedElixirTools"
 EXECUTE_ELIXIR_TOOL = f"{_SERVICE}/ExecuteElixirTool"
 

@@ -44,8 +44,8 @@ def observed(
 class _Point(wrapt.FunctionWrapper[..., Any]):
     """A wrapt function wrapper whose own call is short.
 
-    wrapt's stock call builds a bound wrapper for each method access; a plain bound method costs a
-    third of that and leaves introspection and unwrapping as they are.
+    wrapt's stock call builds a bound wrapper for each method access; a plain bound method does
+    without, and leaves introspection and unwrapping as they are.
     """
 
     def __init__(
