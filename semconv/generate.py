@@ -30,25 +30,31 @@ class Registry:
     metrics: list[Group] = field(default_factory=list)
     spans: list[Group] = field(default_factory=list)
     events: list[Group] = field(default_factory=list)
+    entities: list[Group] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path = REGISTRY) -> Registry:
         """Read the folder; raise `ValueError` for a reference to nothing."""
         registry = cls()
-        registry.schema_url = yaml.safe_load((folder / "registry_manifest.yaml").read_text())["schema_url"]
+        registry.schema_url = yaml.safe_load((folder / "manifest.yaml").read_text())["schema_url"]
         for path in sorted(folder.glob("*.yaml")):
             for group in yaml.safe_load(path.read_text()).get("groups", []):
                 kind = group["type"]
                 if kind == "attribute_group":
                     registry.attributes |= {attribute["id"]: attribute for attribute in group["attributes"]}
                 else:
-                    {"metric": registry.metrics, "span": registry.spans, "event": registry.events}[kind].append(group)
+                    {
+                        "metric": registry.metrics,
+                        "span": registry.spans,
+                        "event": registry.events,
+                        "entity": registry.entities,
+                    }[kind].append(group)
         registry.check()
         return registry
 
     def check(self) -> None:
         metrics = {group["metric_name"] for group in self.metrics}
-        for group in (*self.metrics, *self.spans, *self.events):
+        for group in (*self.metrics, *self.spans, *self.events, *self.entities):
             for name in attribute_names(group):
                 if name not in self.attributes:
                     raise ValueError(f"{group['id']} refers to the attribute {name!r}, which the registry lacks")
@@ -110,12 +116,16 @@ def names_module(registry: Registry) -> str:
     for group in registry.spans:
         notes = ours(group)
         lines.append(f"{constant(without(group['id'], 'span.', 'snakepit.'))} = Point(")
+        lines.append(f"    name={quoted(without(group['id'], 'span.'))},")
         lines.append(f"    span={quoted(notes['name'])},")
         lines.append(f"    kind={quoted(group['span_kind'])},")
         lines.append(f"    duration=METRIC_{constant(without(notes['duration'], 'snakepit.'))},")
         if fixed := notes.get("fixed"):
             pairs = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in fixed.items())
             lines.append(f"    fixed={{{pairs}}},")
+        for flag in ("essential", "exceptions"):
+            if notes.get(flag):
+                lines.append(f"    {flag}=True,")
         lines.append(")")
     lines += ["", "# Events"]
     for group in registry.events:
@@ -129,8 +139,11 @@ def names_module(registry: Registry) -> str:
                 lines.append(f"        {quoted(key)}: METRIC_{constant(without(metric, 'snakepit.'))},")
             lines.append("    },")
         lines.append(f"    attributes=frozenset({{{', '.join(quoted(n) for n in attribute_names(group))}}}),")
+        if marks := notes.get("marks"):
+            lines.append(f"    marks=frozenset({{{', '.join(quoted(n) for n in marks)}}}),")
         lines.append(")")
     lines += ["", "METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))"]
+    lines += ["POINTS = tuple(value for value in list(globals().values()) if isinstance(value, Point))"]
     return "\n".join(lines) + "\n"
 
 
@@ -190,6 +203,8 @@ def reference_page(registry: Registry) -> str:
         lines.append(
             f"| `{group['name']}` | {notes['severity']} | {group['brief']} | {ticked(notes.get('measurements', {}))} | {ticked(attribute_names(group))} |"
         )
+    lines += ["", "## Resource", ""]
+    lines += [f"{group['brief']} Its attributes: {ticked(attribute_names(group))}." for group in registry.entities]
     lines += [
         "",
         "## Attributes",

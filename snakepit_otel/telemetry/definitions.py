@@ -21,19 +21,31 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A lifecycle point: a span, and the histogram that takes its duration in seconds."""
+    """A lifecycle point: a span, and the histogram that takes its duration in seconds.
 
+    `essential` points have spans at the level `essential`, too. `exceptions` says that what is raised
+    through the point is somebody else's error, to be logged as an event.
+    """
+
+    name: str
     span: str
     kind: str
     duration: Metric
     fixed: Mapping[str, str] = field(default_factory=dict)
+    essential: bool = False
+    exceptions: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """A documented event: a log record with this event name, and a metric for each measurement."""
+    """A documented event: a log record with this event name, and a metric for each measurement.
+
+    `marks` are attributes that the current span gets as well, where they are true: what samples by span
+    sees no events.
+    """
 
     name: str
     severity: str
     attributes: frozenset[str]
     measurements: Mapping[str, Metric] = field(default_factory=dict)
+    marks: frozenset[str] = frozenset()

@@ -19,17 +19,40 @@ SNAKEPIT_WORKER_ID = "snakepit.worker.id"
 SNAKEPIT_WORKER_STATE = "snakepit.worker.state"
 SNAKEPIT_WORKER_EXIT_REASON = "snakepit.worker.exit_reason"
 SNAKEPIT_AFFINITY_OUTCOME = "snakepit.affinity.outcome"
+SNAKEPIT_TELEMETRY_SIGNAL = "snakepit.telemetry.signal"
+SNAKEPIT_TELEMETRY_DROP_REASON = "snakepit.telemetry.drop_reason"
+SNAKEPIT_TELEMETRY_LOSS_REASON = "snakepit.telemetry.loss_reason"
 SNAKEPIT_ROLE = "snakepit.role"
 REASON = "reason"
 STRICT_MODE = "strict_mode"
 TABLE_NAME = "table_name"
+SERVICE_NAME = "service.name"
+SERVICE_VERSION = "service.version"
+SERVICE_INSTANCE_ID = "service.instance.id"
 SESSION_ID = "session.id"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
 ERROR_TYPE = "error.type"
 RPC_SYSTEM_NAME = "rpc.system.name"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
 RPC_METHOD = "rpc.method"
 RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+SNAKEPIT_WORKER_EVENT_NAME = "snakepit.worker.event.name"
+SNAKEPIT_WORKER_EVENT_REFUSAL = "snakepit.worker.event.refusal"
+SNAKEPIT_WORKER_EVENT_DURATION = "snakepit.worker.event.duration"
+SNAKEPIT_CORRELATION_ID = "snakepit.correlation.id"
 
 # Metrics
+METRIC_ADAPTER_LOAD_DURATION = Metric(
+    name="snakepit.adapter.load.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long a worker took to import its adapter.",
+    attributes=frozenset({"error.type"}),
+    boundaries=(0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 30, 60, 120),
+)
 METRIC_ADAPTER_REQUEST_DURATION = Metric(
     name="snakepit.adapter.request.duration",
     instrument="histogram",
@@ -246,104 +269,313 @@ METRIC_TELEMETRY_FAULTS = Metric(
     description="Errors inside the telemetry code that were kept from the code it observes.",
     observable=True,
 )
+METRIC_TELEMETRY_ENDED = Metric(
+    name="snakepit.telemetry.ended",
+    instrument="counter",
+    unit="{item}",
+    description="Spans ended, log records emitted and metric points collected in this process, to be exported.",
+    attributes=frozenset({"snakepit.telemetry.signal"}),
+    observable=True,
+)
+METRIC_TELEMETRY_DELIVERED = Metric(
+    name="snakepit.telemetry.delivered",
+    instrument="counter",
+    unit="{item}",
+    description="Items that the exporter's peer has accepted.",
+    attributes=frozenset({"snakepit.telemetry.signal"}),
+    observable=True,
+)
+METRIC_TELEMETRY_FAILED = Metric(
+    name="snakepit.telemetry.failed",
+    instrument="counter",
+    unit="{item}",
+    description="Items given up after their export failed, or refused by the peer.",
+    attributes=frozenset({"snakepit.telemetry.signal"}),
+    observable=True,
+)
+METRIC_TELEMETRY_DROPPED = Metric(
+    name="snakepit.telemetry.dropped",
+    instrument="counter",
+    unit="{item}",
+    description="Items that were never sent.",
+    attributes=frozenset({"snakepit.telemetry.signal", "snakepit.telemetry.drop_reason"}),
+    observable=True,
+)
+METRIC_TELEMETRY_QUEUE_SIZE = Metric(
+    name="snakepit.telemetry.queue.size",
+    instrument="updowncounter",
+    unit="{item}",
+    description="Items that wait to be exported, those on their way included.",
+    attributes=frozenset({"snakepit.telemetry.signal"}),
+    observable=True,
+)
+METRIC_TELEMETRY_QUEUE_LIMIT = Metric(
+    name="snakepit.telemetry.queue.limit",
+    instrument="updowncounter",
+    unit="{item}",
+    description="How many items may wait to be exported.",
+    attributes=frozenset({"snakepit.telemetry.signal"}),
+    observable=True,
+)
+METRIC_TELEMETRY_FORKS = Metric(
+    name="snakepit.telemetry.forks",
+    instrument="counter",
+    unit="{fork}",
+    description="Times that code in this process forked it; the child has no telemetry.",
+    observable=True,
+)
+METRIC_WORKER_TELEMETRY_LOST = Metric(
+    name="snakepit.worker.telemetry.lost",
+    instrument="counter",
+    unit="{item}",
+    description="What workers that are gone had recorded and not delivered, by why, counted by the authority.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.telemetry.signal", "snakepit.telemetry.loss_reason"}),
+)
+METRIC_DOCTOR_CANARY = Metric(
+    name="snakepit.doctor.canary",
+    instrument="counter",
+    unit="{canary}",
+    description="Sent by the doctor, once, for somebody to look for.",
+)
+METRIC_WORKER_EVENT_RECEIVED = Metric(
+    name="snakepit.worker.event.received",
+    instrument="counter",
+    unit="{event}",
+    description="Events that workers without OpenTelemetry sent to this listener.",
+    attributes=frozenset({"snakepit.worker.event.name"}),
+)
+METRIC_WORKER_EVENT_REFUSED = Metric(
+    name="snakepit.worker.event.refused",
+    instrument="counter",
+    unit="{event}",
+    description="Events, or measurements of events, that a listener did not take.",
+    attributes=frozenset({"snakepit.worker.event.refusal"}),
+)
+METRIC_WORKER_EVENT_DROPPED = Metric(
+    name="snakepit.worker.event.dropped",
+    instrument="counter",
+    unit="{event}",
+    description="Events that a worker dropped because its listener had not taken those before.",
+    observable=True,
+)
+METRIC_WORKER_TOOL_EXECUTION_DURATION = Metric(
+    name="snakepit.worker.tool.execution.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long tools ran in workers that have no OpenTelemetry, as their events say.",
+    attributes=frozenset({"snakepit.tool.name", "error.type"}),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
+)
+METRIC_WORKER_PYTHON_CALL_DURATION = Metric(
+    name="snakepit.worker.python.call.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long calls took in workers that have no OpenTelemetry, as their events say.",
+    attributes=frozenset({"snakepit.tool.name", "error.type"}),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
+)
+METRIC_WORKER_PYTHON_CALL_EXCEPTION_COUNT = Metric(
+    name="snakepit.worker.python.call.exception.count",
+    instrument="counter",
+    unit="{exception}",
+    description="Calls that raised in workers without OpenTelemetry.",
+    attributes=frozenset({"snakepit.tool.name", "error.type"}),
+)
+METRIC_WORKER_TOOL_EXECUTION_EXCEPTION_COUNT = Metric(
+    name="snakepit.worker.tool.execution.exception.count",
+    instrument="counter",
+    unit="{exception}",
+    description="Tools that raised in workers without OpenTelemetry.",
+    attributes=frozenset({"snakepit.tool.name", "error.type"}),
+)
+METRIC_WORKER_TOOL_RESULT_SIZE_SIZE = Metric(
+    name="snakepit.worker.tool.result_size.size",
+    instrument="histogram",
+    unit="By",
+    description="The size of tools' results, as workers without OpenTelemetry say.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    boundaries=(100, 1000, 10000, 100000, 1e+06, 1e+07, 1e+08, 1e+09),
+)
+METRIC_WORKER_PYTHON_MEMORY_SAMPLED_RSS = Metric(
+    name="snakepit.worker.python.memory.sampled.rss",
+    instrument="histogram",
+    unit="By",
+    description="Resident memory of workers without OpenTelemetry, sample by sample; which worker, the event says.",
+    boundaries=(1e+07, 2.5e+07, 5e+07, 1e+08, 2.5e+08, 5e+08, 1e+09, 2.5e+09, 5e+09, 1e+10, 2.5e+10, 5e+10, 1e+11),
+)
+METRIC_WORKER_PYTHON_MEMORY_SAMPLED_VMS = Metric(
+    name="snakepit.worker.python.memory.sampled.vms",
+    instrument="histogram",
+    unit="By",
+    description="Virtual memory of workers without OpenTelemetry, sample by sample; which worker, the event says.",
+    boundaries=(1e+07, 2.5e+07, 5e+07, 1e+08, 2.5e+08, 5e+08, 1e+09, 2.5e+09, 5e+09, 1e+10, 2.5e+10, 5e+10, 1e+11),
+)
+METRIC_WORKER_PYTHON_CPU_SAMPLED_UTILIZATION = Metric(
+    name="snakepit.worker.python.cpu.sampled.utilization",
+    instrument="histogram",
+    unit="1",
+    description="The CPU that workers without OpenTelemetry use, sample by sample, where 1 is all of one core; which worker, the event says.",
+    boundaries=(0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1, 2, 4, 8, 16, 32, 64),
+)
+METRIC_WORKER_PYTHON_GC_COMPLETED_COUNT = Metric(
+    name="snakepit.worker.python.gc.completed.count",
+    instrument="counter",
+    unit="{collection}",
+    description="Collections of garbage in workers without OpenTelemetry.",
+)
+METRIC_WORKER_PYTHON_ERROR_OCCURRED_COUNT = Metric(
+    name="snakepit.worker.python.error.occurred.count",
+    instrument="counter",
+    unit="{error}",
+    description="Errors that workers without OpenTelemetry noted.",
+    attributes=frozenset({"snakepit.tool.name", "error.type"}),
+)
 
 # Lifecycle points
 ADAPTER_REQUEST = Point(
+    name="snakepit.adapter.request",
     span="handle request",
     kind="internal",
     duration=METRIC_ADAPTER_REQUEST_DURATION,
+    essential=True,
 )
 ADAPTER_BUILD = Point(
+    name="snakepit.adapter.build",
     span="build adapter",
     kind="internal",
     duration=METRIC_ADAPTER_PHASE_DURATION,
     fixed={"snakepit.phase": "build"},
+    exceptions=True,
 )
 ADAPTER_INITIALIZE = Point(
+    name="snakepit.adapter.initialize",
     span="initialize adapter",
     kind="internal",
     duration=METRIC_ADAPTER_PHASE_DURATION,
     fixed={"snakepit.phase": "initialize"},
+    exceptions=True,
 )
 ADAPTER_EXECUTE = Point(
+    name="snakepit.adapter.execute",
     span="execute tool",
     kind="internal",
     duration=METRIC_ADAPTER_PHASE_DURATION,
     fixed={"snakepit.phase": "execute"},
+    exceptions=True,
 )
 ADAPTER_CLEANUP = Point(
+    name="snakepit.adapter.cleanup",
     span="clean up adapter",
     kind="internal",
     duration=METRIC_ADAPTER_PHASE_DURATION,
     fixed={"snakepit.phase": "cleanup"},
+    exceptions=True,
 )
 CALLBACK = Point(
+    name="snakepit.callback",
     span="call authority",
     kind="internal",
     duration=METRIC_CALLBACK_DURATION,
 )
+ADAPTER_LOAD = Point(
+    name="snakepit.adapter.load",
+    span="load adapter",
+    kind="internal",
+    duration=METRIC_ADAPTER_LOAD_DURATION,
+    essential=True,
+)
 RPC_CLIENT = Point(
+    name="rpc.client",
     span="rpc",
     kind="client",
     duration=METRIC_RPC_CLIENT_CALL_DURATION,
+    essential=True,
 )
 RPC_SERVER = Point(
+    name="rpc.server",
     span="rpc",
     kind="server",
     duration=METRIC_RPC_SERVER_CALL_DURATION,
+    essential=True,
 )
 POOL_DISPATCH = Point(
+    name="snakepit.pool.dispatch",
     span="dispatch request",
     kind="internal",
     duration=METRIC_POOL_DISPATCH_DURATION,
+    essential=True,
 )
 WORKER_START = Point(
+    name="snakepit.worker.start",
     span="start worker",
     kind="internal",
     duration=METRIC_WORKER_STARTUP_DURATION,
+    essential=True,
 )
 WORKER_STOP = Point(
+    name="snakepit.worker.stop",
     span="stop worker",
     kind="internal",
     duration=METRIC_WORKER_SHUTDOWN_DURATION,
+    essential=True,
 )
 REQUEST = Point(
+    name="snakepit.request",
     span="execute request",
     kind="internal",
     duration=METRIC_REQUEST_DURATION,
+    essential=True,
 )
 SESSION_CREATE = Point(
+    name="snakepit.session.create",
     span="create session",
     kind="internal",
     duration=METRIC_SESSION_OPERATION_DURATION,
     fixed={"snakepit.operation": "create"},
 )
 SESSION_ACCESS = Point(
+    name="snakepit.session.access",
     span="access session",
     kind="internal",
     duration=METRIC_SESSION_OPERATION_DURATION,
     fixed={"snakepit.operation": "access"},
 )
 SESSION_UPDATE = Point(
+    name="snakepit.session.update",
     span="update session",
     kind="internal",
     duration=METRIC_SESSION_OPERATION_DURATION,
     fixed={"snakepit.operation": "update"},
 )
 SESSION_DELETE = Point(
+    name="snakepit.session.delete",
     span="delete session",
     kind="internal",
     duration=METRIC_SESSION_OPERATION_DURATION,
     fixed={"snakepit.operation": "delete"},
 )
 SESSION_PRUNE = Point(
+    name="snakepit.session.prune",
     span="prune sessions",
     kind="internal",
     duration=METRIC_SESSION_OPERATION_DURATION,
     fixed={"snakepit.operation": "prune"},
+    essential=True,
+)
+WORKER_TOOL_EXECUTION = Point(
+    name="snakepit.worker.tool.execution",
+    span="execute tool elsewhere",
+    kind="internal",
+    duration=METRIC_WORKER_TOOL_EXECUTION_DURATION,
+    essential=True,
 )
 
 # Events
+EVENT_ADAPTER_EXCEPTION = Event(
+    name="snakepit.adapter.exception",
+    severity="ERROR",
+    attributes=frozenset({"exception.type", "exception.message", "exception.stacktrace"}),
+)
 EVENT_WORKER_CRASH = Event(
     name="snakepit.worker.crash",
     severity="ERROR",
@@ -368,6 +600,85 @@ EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING = Event(
         "utilization": METRIC_BRIDGE_SESSION_ACCUMULATION_WARNING_UTILIZATION,
     },
     attributes=frozenset({"reason", "strict_mode", "table_name", "snakepit.session.creator", "snakepit.session.creators"}),
+    marks=frozenset({"strict_mode"}),
+)
+EVENT_WORKER_PYTHON_CALL_START = Event(
+    name="snakepit.worker.python.call.start",
+    severity="DEBUG",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_CALL_STOP = Event(
+    name="snakepit.worker.python.call.stop",
+    severity="DEBUG",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.worker.event.duration", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_CALL_EXCEPTION = Event(
+    name="snakepit.worker.python.call.exception",
+    severity="ERROR",
+    measurements={
+        "count": METRIC_WORKER_PYTHON_CALL_EXCEPTION_COUNT,
+    },
+    attributes=frozenset({"snakepit.tool.name", "error.type", "snakepit.worker.event.duration", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_TOOL_EXECUTION_START = Event(
+    name="snakepit.worker.tool.execution.start",
+    severity="DEBUG",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_TOOL_EXECUTION_STOP = Event(
+    name="snakepit.worker.tool.execution.stop",
+    severity="DEBUG",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.worker.event.duration", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_TOOL_EXECUTION_EXCEPTION = Event(
+    name="snakepit.worker.tool.execution.exception",
+    severity="ERROR",
+    measurements={
+        "count": METRIC_WORKER_TOOL_EXECUTION_EXCEPTION_COUNT,
+    },
+    attributes=frozenset({"snakepit.tool.name", "error.type", "snakepit.worker.event.duration", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_TOOL_RESULT_SIZE = Event(
+    name="snakepit.worker.tool.result_size",
+    severity="DEBUG",
+    measurements={
+        "size": METRIC_WORKER_TOOL_RESULT_SIZE_SIZE,
+    },
+    attributes=frozenset({"snakepit.tool.name", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_MEMORY_SAMPLED = Event(
+    name="snakepit.worker.python.memory.sampled",
+    severity="DEBUG",
+    measurements={
+        "rss": METRIC_WORKER_PYTHON_MEMORY_SAMPLED_RSS,
+        "vms": METRIC_WORKER_PYTHON_MEMORY_SAMPLED_VMS,
+    },
+    attributes=frozenset({"snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_CPU_SAMPLED = Event(
+    name="snakepit.worker.python.cpu.sampled",
+    severity="DEBUG",
+    measurements={
+        "utilization": METRIC_WORKER_PYTHON_CPU_SAMPLED_UTILIZATION,
+    },
+    attributes=frozenset({"snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_GC_COMPLETED = Event(
+    name="snakepit.worker.python.gc.completed",
+    severity="DEBUG",
+    measurements={
+        "count": METRIC_WORKER_PYTHON_GC_COMPLETED_COUNT,
+    },
+    attributes=frozenset({"snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_WORKER_PYTHON_ERROR_OCCURRED = Event(
+    name="snakepit.worker.python.error.occurred",
+    severity="ERROR",
+    measurements={
+        "count": METRIC_WORKER_PYTHON_ERROR_OCCURRED_COUNT,
+    },
+    attributes=frozenset({"snakepit.tool.name", "error.type", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
 )
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+POINTS = tuple(value for value in list(globals().values()) if isinstance(value, Point))
