@@ -29,11 +29,15 @@ class Authority(Protocol):
         ...
 
 
-def _describe(context: SessionContext, tool: str, _parameters: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = {names.SNAKEPIT_TOOL_NAME: tool}
-    if context.session_id is not None:
-        attributes[names.SESSION_ID] = context.session_id
-    return attributes
+_tools = telemetry.Labels()
+
+
+def _labels(_context: SessionContext, tool: str, _parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {names.SNAKEPIT_TOOL_NAME: _tools.of(tool, ())}
+
+
+def _details(context: SessionContext, _tool: str, _parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {} if context.session_id is None else {names.SESSION_ID: context.session_id}
 
 
 class SessionContext:
@@ -76,11 +80,11 @@ class SessionContext:
         """Call a tool of the authority from a coroutine."""
         return await self._acall(tool_name, parameters)
 
-    @telemetry.observed(names.CALLBACK, _describe)
+    @telemetry.observed(names.CALLBACK, labels=_labels, details=_details)
     def _call(self, tool: str, parameters: Mapping[str, Any]) -> Any:
         return self._authority.call(self.session_id, tool, parameters)
 
-    @telemetry.observed(names.CALLBACK, _describe)
+    @telemetry.observed(names.CALLBACK, labels=_labels, details=_details)
     async def _acall(self, tool: str, parameters: Mapping[str, Any]) -> Any:
         return await self._authority.acall(self.session_id, tool, parameters)
 

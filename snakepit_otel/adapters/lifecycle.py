@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 
 from snakepit_otel import telemetry
+from snakepit_otel.adapters import forks
 from snakepit_otel.adapters.base import BaseAdapter
 from snakepit_otel.adapters.context import SessionContext
 from snakepit_otel.adapters.loading import name_of
@@ -21,12 +22,13 @@ from snakepit_otel.errors import ToolNotFound, ToolRefused
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.adapters")
+_MOST_SESSIONS = 1_000
 T = TypeVar("T")
 Emit = Callable[[Any], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Request:
+@dataclass
+class Request(telemetry.Stepped):
     """One call of a tool."""
 
     tool: str
@@ -58,14 +60,13 @@ class RequestAbandoned(BaseException):
     error_type = "cancelled"
 
 
-def _describe(host: AdapterHost, request: Request, *_: Any) -> dict[str, Any]:
-    attributes = {
-        names.SNAKEPIT_TOOL_NAME: host.label(request.tool),
-        names.SNAKEPIT_ADAPTER_NAME: host.name,
-    }
-    if request.context.session_id is not None:
-        attributes[names.SESSION_ID] = request.context.session_id
-    return attributes
+def _labels(host: AdapterHost, request: Request) -> telemetry.AttributeSet:
+    return host.labels_of(request.tool)
+
+
+def _details(host: AdapterHost, request: Request) -> telemetry.Details | None:
+    session_id = request.context.session_id
+    return None if session_id is None else host.details_of(session_id)
 
 
 class AdapterHost:
@@ -82,11 +83,17 @@ class AdapterHost:
         self.tools: Mapping[str, Tool] = tools_of(adapter)
         self.takes_any = hasattr(adapter, "execute_tool")
         self._labels = telemetry.Labels()
+        self._labels_of: dict[str, telemetry.AttributeSet] = {}
+        self._details_of: dict[str, telemetry.Details] = {}
         self._threads = threads
         self._thread_sensitive = frozenset(thread_sensitive)
         self._entry = _entry(adapter) if self.takes_any else None
         self._has_constructor = inspect.getattr_static(adapter, "__init__") is not object.__init__
         self._hooks = {name: getattr(adapter, name, None) for name in ("set_session_context", "initialize", "cleanup")}
+        # What every adapter inherits never waits, and has no telemetry of its own.
+        self._initializes = self._overrides("set_session_context", "initialize")
+        self._cleans_up = self._overrides("cleanup")
+        forks.settle()
         self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
         for tool in self.tools.values():
             # Made now, so that annotations that cannot be checked are a failure to start, not to serve.
@@ -97,7 +104,7 @@ class AdapterHost:
                 "execute_tool(self, tool_name, args, context)"
             )
 
-    @telemetry.observed(names.ADAPTER_REQUEST, _describe)
+    @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def run(self, request: Request) -> Outcome:
         """Run one request and return its outcome.
 
@@ -111,7 +118,7 @@ class AdapterHost:
             return await self._live(request, tool, self._in_thread)
         return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)))
 
-    @telemetry.observed(names.ADAPTER_REQUEST, _describe)
+    @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def stream(self, request: Request, emit: Emit) -> Outcome:
         """Run one request and hand each chunk to `emit`, waiting for it before the tool goes on.
 
@@ -148,9 +155,24 @@ class AdapterHost:
                 emission.cancel()
             raise
 
-    def label(self, tool: str) -> str:
-        """Return the tool's name as an attribute of metrics."""
-        return self._labels.of(tool, () if self.takes_any else self.tools)
+    def labels_of(self, tool: str) -> telemetry.AttributeSet:
+        """Return what the tool is called in telemetry; callers cannot make it up."""
+        found = self._labels_of.get(tool)
+        if found is None:
+            label = self._labels.of(tool, () if self.takes_any else self.tools)
+            found = telemetry.interned({names.SNAKEPIT_TOOL_NAME: label, names.SNAKEPIT_ADAPTER_NAME: self.name})
+            if label == tool:
+                self._labels_of[tool] = found
+        return found
+
+    def details_of(self, session_id: str) -> telemetry.Details:
+        """Return what telemetry says of a session's requests, kept for the sessions that are busy."""
+        found = self._details_of.get(session_id)
+        if found is None:
+            if len(self._details_of) >= _MOST_SESSIONS:
+                self._details_of.clear()
+            found = self._details_of[session_id] = telemetry.Details.of_text(names.SESSION_ID, session_id)
+        return found
 
     def is_thread_sensitive(self, name: str) -> bool:
         """Say whether a tool is one of those that must run on the main thread."""
@@ -179,9 +201,15 @@ class AdapterHost:
             adapter = self._build(request)
 
         try:
-            await (run if self._has_constructor else _directly)(build)
+            if self._has_constructor:
+                await run(build)
+            else:
+                adapter = self._allocate(request)
             request.phase = "initialize"
-            await self._initialize(request, adapter, run)
+            if self._initializes:
+                await self._initialize(request, adapter, run)
+            else:
+                self._introduce(request, adapter)
             request.phase = "execute"
             result = await self._execute(request, adapter, tool, arguments, run, emit)
         except BaseException:
@@ -189,7 +217,7 @@ class AdapterHost:
                 await self._clean_up_after_failure(request, adapter, run)
             raise
         try:
-            await self._cleanup(request, adapter, run)
+            await self._clean_up(request, adapter, run)
         except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
             _log.exception("cleanup of adapter %s failed after tool %r had succeeded", self.name, request.tool)
             return Outcome(result, error)
@@ -197,38 +225,63 @@ class AdapterHost:
 
     async def _clean_up_after_failure(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
         try:
-            await self._cleanup(request, adapter, run)
+            await self._clean_up(request, adapter, run)
         except Exception:  # noqa: BLE001 - whatever user code raises
             # The caller hears of the first failure; this one is not to take its place.
             _log.exception("cleanup of adapter %s failed as well, after its %s had", self.name, request.phase)
 
-    @telemetry.observed(names.ADAPTER_BUILD, _describe)
+    @telemetry.step(names.ADAPTER_BUILD)
     def _build(self, _request: Request) -> Any:
         return self.adapter()
 
-    @telemetry.observed(names.ADAPTER_INITIALIZE, _describe)
+    @telemetry.step(names.ADAPTER_BUILD, quiet=True)
+    def _allocate(self, _request: Request) -> Any:
+        return self.adapter()
+
+    @telemetry.step(names.ADAPTER_INITIALIZE)
     async def _initialize(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
         await self._hook(adapter, "set_session_context", run, request.context)
         await self._hook(adapter, "initialize", run)
 
-    @telemetry.observed(names.ADAPTER_CLEANUP, _describe)
+    @telemetry.step(names.ADAPTER_INITIALIZE, quiet=True)
+    def _introduce(self, request: Request, adapter: Any) -> None:
+        self._call_inherited(adapter, "set_session_context", request.context)
+        self._call_inherited(adapter, "initialize")
+
+    async def _clean_up(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+        if self._cleans_up:
+            await self._cleanup(request, adapter, run)
+        else:
+            self._dismiss(request, adapter)
+
+    @telemetry.step(names.ADAPTER_CLEANUP, quiet=True)
+    def _dismiss(self, _request: Request, adapter: Any) -> None:
+        self._call_inherited(adapter, "cleanup")
+
+    @telemetry.step(names.ADAPTER_CLEANUP)
     async def _cleanup(self, _request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
         await self._hook(adapter, "cleanup", run)
 
-    async def _hook(self, adapter: Any, name: str, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def _overrides(self, *hooks: str) -> bool:
+        return any(self._hooks[name] not in (None, getattr(BaseAdapter, name)) for name in hooks)
+
+    def _call_inherited(self, adapter: Any, name: str, *args: Any) -> None:
         hook = self._hooks[name]
-        if hook is None:
-            return
-        if hook is getattr(BaseAdapter, name):
-            # Our own never wait, and are not worth a thread.
+        if hook is not None:
             hook(adapter, *args)
+
+    async def _hook(self, adapter: Any, name: str, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        if not self._overrides(name):
+            # Not worth a thread.
+            self._call_inherited(adapter, name, *args)
             return
+        hook = self._hooks[name]
         bound = getattr(adapter, name)
         result = bound(*args) if inspect.iscoroutinefunction(hook) else await run(bound, *args)
         if inspect.isawaitable(result):
             await result
 
-    @telemetry.observed(names.ADAPTER_EXECUTE, _describe)
+    @telemetry.step(names.ADAPTER_EXECUTE)
     async def _execute(
         self,
         request: Request,
@@ -245,12 +298,17 @@ class AdapterHost:
             return tool.function(adapter, **arguments)
 
         # A coroutine function is called here and awaited; a plain one may block, and runs where it may.
-        result = call() if tool.is_async else await run(call)
-        if hasattr(result, "__await__"):
-            result = await result
-        if emit is not None:
-            await self._pour(result, run, emit)
-            return None
+        try:
+            result = call() if tool.is_async else await run(call)
+            if hasattr(result, "__await__"):
+                result = await result
+            forks.leave_if_child()
+            if emit is not None:
+                await self._pour(result, run, emit)
+                return None
+        except BaseException as error:
+            forks.leave_if_child(error)
+            raise
         if _streams(result):
             await _close(result)
             raise ToolRefused(f"tool {request.tool!r} streams its result; call it with stream")
@@ -260,12 +318,14 @@ class AdapterHost:
         if isinstance(result, AsyncIterator):
             try:
                 async for chunk in result:
+                    forks.leave_if_child()
                     await emit(chunk)
             finally:
                 await _close(result)
         elif isinstance(result, Iterator):
             try:
                 while (chunk := await run(next, result, _END)) is not _END:
+                    forks.leave_if_child()
                     await emit(chunk)
             finally:
                 if hasattr(result, "close"):

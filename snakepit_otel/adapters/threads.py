@@ -11,6 +11,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar, cast
 
+from snakepit_otel.adapters import forks
+
 T = TypeVar("T")
 
 
@@ -88,6 +90,7 @@ class ToolThreads:
                 result, error = job.context.run(job.function), None
             except BaseException as raised:  # noqa: BLE001 - whatever it is, it is for whoever waits
                 result, error = None, raised
+            forks.leave_if_child(error)
             self._done.append((job, result, error))
             if not self._waking:
                 self._waking = True

@@ -33,9 +33,9 @@ class Creator(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """A session's creator, and the trace it was created in as `<trace id>-<span id>`."""
+    """A session's creator, in strict mode, and the trace it was created in as `<trace id>-<span id>`."""
 
-    creator: Creator
+    creator: Creator | None
     trace: str | None = None
 
 
@@ -61,12 +61,16 @@ class Census:
 
     def add(self, session_id: str, created: float, origin: Origin) -> None:
         """Count a session in; `created` is on the monotonic clock."""
+        if origin.creator is None:
+            return
         self._groups.setdefault(origin.creator, OrderedDict())[session_id] = (created, origin.trace)
 
     def remove(self, session_id: str, origin: Origin | None) -> None:
         """Count a session out."""
-        group = self._groups.get(origin.creator) if origin else None
-        if group is not None and origin is not None:
+        if origin is None or origin.creator is None:
+            return
+        group = self._groups.get(origin.creator)
+        if group is not None:
             group.pop(session_id, None)
             if not group:
                 del self._groups[origin.creator]

@@ -141,14 +141,17 @@ class SessionStore:
         return created.session
 
     @telemetry.observed(
-        names.SESSION_CREATE, _session_id, lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new}
+        names.SESSION_CREATE,
+        details=_session_id,
+        result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new},
     )
     async def _create(self, _session_id: str, new: NewSession, creator: Creator | None) -> Created:
-        if creator is not None:
-            new = new._replace(origin=Origin(creator, telemetry.current_trace()))
+        trace = telemetry.current_trace()
+        if creator is not None or trace is not None:
+            new = new._replace(origin=Origin(creator, trace))
         return await self._backend.create(new)
 
-    @telemetry.observed(names.SESSION_ACCESS, _session_id)
+    @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def get(self, session_id: str, *, touch: bool = True) -> Session:
         """Return the session, and start its TTL anew unless `touch` is False."""
         return await self._backend.get(checked_id(session_id), touch=touch)
@@ -161,7 +164,7 @@ class SessionStore:
             return False
         return True
 
-    @telemetry.observed(names.SESSION_DELETE, _session_id)
+    @telemetry.observed(names.SESSION_DELETE, details=_session_id)
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
         ended = await self._backend.delete(checked_id(session_id))
@@ -208,7 +211,7 @@ class SessionStore:
         """Remove one value; False if it was not there."""
         return await self._remove(session_id, state.checked_key(key))
 
-    @telemetry.observed(names.SESSION_UPDATE, _session_id)
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
     async def _remove(self, session_id: str, key: str) -> bool:
         there = False
 
@@ -224,7 +227,7 @@ class SessionStore:
         """Return the keys of the session's state with their versions."""
         return {key: entry.version for key, entry in (await self.read(session_id)).entries.items()}
 
-    @telemetry.observed(names.SESSION_UPDATE, _session_id)
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
     async def update(
         self, session_id: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]
     ) -> dict[str, Any]:
@@ -253,12 +256,12 @@ class SessionStore:
         await self._backend.update(checked_id(session_id), changes)
         return after
 
-    @telemetry.observed(names.SESSION_ACCESS, _session_id)
+    @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the state as JSON by key, with versions."""
         return await self._backend.read(checked_id(session_id), touch=touch)
 
-    @telemetry.observed(names.SESSION_UPDATE, _session_id)
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
     async def write(
         self,
         session_id: str,
@@ -299,18 +302,25 @@ class SessionStore:
 
     # Upkeep
 
-    @telemetry.observed(names.SESSION_PRUNE, result=lambda count: {names.SNAKEPIT_SESSION_PRUNED_COUNT: count})
     async def sweep(self) -> int:
         """Remove every expired session, let the watchdog look, and return how many went.
 
         Works in batches and lets other tasks run between them; the cost is that of the expired.
         """
+        return len(await self._sweep())
+
+    @telemetry.observed(
+        names.SESSION_PRUNE,
+        result=lambda ended: {names.SNAKEPIT_SESSION_PRUNED_COUNT: len(ended)},
+        result_links=lambda ended: telemetry.links_to(one.origin.trace for one in ended if one.origin),
+    )
+    async def _sweep(self) -> Sequence[Ended]:
         ended, live = await self._prune()
         self._watchdog.swept(live)
         return ended
 
-    async def _prune(self) -> tuple[int, int]:
-        """Remove every expired session; return how many went, and how many live."""
+    async def _prune(self) -> tuple[Sequence[Ended], int]:
+        """Remove every expired session; return those that went, and how many live."""
         ended: list[Ended] = []
         live = self._backend.glance().live
         more = True
@@ -324,7 +334,7 @@ class SessionStore:
         finally:
             # Also for a sweep that is stopped half-way: who went is not reported again.
             self._announcer.ended(ended, live)
-        return len(ended), live
+        return ended, live
 
     async def stats(self) -> Stats:
         """Return the ledger: `created - deleted - pruned_ttl - pruned_overflow == live`.

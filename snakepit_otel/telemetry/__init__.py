@@ -1,24 +1,45 @@
 """Names, lifecycle decorators, events, propagation and set-up of telemetry."""
 
+from snakepit_otel.telemetry.attributes import AttributeSet, Details, interned
+from snakepit_otel.telemetry.controls import Level
+from snakepit_otel.telemetry.correlation import correlate_logs, log_to_stderr
+from snakepit_otel.telemetry.current import within
 from snakepit_otel.telemetry.events import emit
+from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.instruments import observe, record
 from snakepit_otel.telemetry.labels import Labels
 from snakepit_otel.telemetry.lifecycle import observed
+from snakepit_otel.telemetry.links import Trail, links_to
 from snakepit_otel.telemetry.observation import Observation, error_type
 from snakepit_otel.telemetry.propagation import current_trace, incoming, outgoing
-from snakepit_otel.telemetry.setup import Telemetry, setup
+from snakepit_otel.telemetry.setup import LEDGER_FILE, Telemetry, setup
+from snakepit_otel.telemetry.steps import Stepped, request, step
 
 __all__ = [
+    "LEDGER_FILE",
+    "AttributeSet",
+    "Details",
     "Labels",
+    "Ledger",
+    "Level",
     "Observation",
+    "Stepped",
     "Telemetry",
+    "Trail",
+    "correlate_logs",
     "current_trace",
     "emit",
     "error_type",
     "incoming",
+    "interned",
+    "links_to",
+    "log_to_stderr",
     "observe",
     "observed",
     "outgoing",
     "record",
+    "request",
     "setup",
+    "step",
+    "within",
 ]

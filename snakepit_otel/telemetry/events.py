@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber, get_logger
+from opentelemetry.context import Context
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import faults, names, switch
 from snakepit_otel.telemetry.definitions import Event
 from snakepit_otel.telemetry.instruments import record
 
+_MOST_TEXT = 10_000
 _logger = get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 
 
@@ -21,11 +25,13 @@ def emit(
     measurements: Mapping[str, float] | None = None,
     *,
     body: str | None = None,
+    timestamp: int | None = None,
+    context: Context | None = None,
 ) -> None:
-    """Emit `event` in the current context: the log record, then its metrics.
+    """Emit `event` in the current context, or in `context`: the log record, then its metrics.
 
     `attributes` are the event's documented metadata; those its metrics allow go there too.
-    `body` is one line for people.
+    `body` is one line for people. `timestamp` is when it happened, in ns since 1970, if not now.
     """
     if not switch.on:
         return
@@ -33,6 +39,8 @@ def emit(
     try:
         _logger.emit(
             event_name=event.name,
+            timestamp=timestamp,
+            context=context,
             severity_number=SeverityNumber[event.severity],
             severity_text=event.severity,
             body=body,
@@ -40,6 +48,35 @@ def emit(
         )
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain(f"emitting {event.name}", error)
+    if event.marks:
+        _mark({key: attributes[key] for key in event.marks if attributes.get(key)})
     for key, value in measurements.items():
         metric = event.measurements[key]
         record(metric, value, {k: v for k, v in attributes.items() if k in metric.attributes})
+
+
+def _mark(attributes: Mapping[str, Any]) -> None:
+    span = trace.get_current_span()
+    if attributes and span.is_recording():
+        span.set_attributes(attributes)
+
+
+def emit_exception(error: BaseException) -> None:
+    """Emit an exception as an event, by the conventions for exceptions in logs."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    emit(
+        names.EVENT_ADAPTER_EXCEPTION,
+        {
+            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
+            names.EXCEPTION_MESSAGE: _text(error)[:_MOST_TEXT],
+            names.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error))[-_MOST_TEXT:],
+        },
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception's own text may be broken
+        return ""

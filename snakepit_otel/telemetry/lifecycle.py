@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from time import perf_counter_ns
 from types import MethodType
 from typing import Any, ParamSpec, TypeVar, cast
 
 import wrapt
+from opentelemetry.trace import SpanContext
 
-from snakepit_otel.telemetry import faults, names, switch
+from snakepit_otel.telemetry import current, faults, names, switch
+from snakepit_otel.telemetry.attributes import NONE, AttributeSet, interned
+from snakepit_otel.telemetry.current import SPAN_KEY
 from snakepit_otel.telemetry.definitions import Point
-from snakepit_otel.telemetry.observation import Observation
+from snakepit_otel.telemetry.lanes.lean import Unsampled
+from snakepit_otel.telemetry.links import Trail
+from snakepit_otel.telemetry.observation import Describe, Observation, count, count_failed
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Describe = Callable[..., dict[str, Any]]
+Labels = Callable[..., AttributeSet | Mapping[str, Any]]
 DescribeResult = Callable[[Any], dict[str, Any]]
+LinksOfResult = Callable[[Any], Iterable[SpanContext]]
 
 
 def observed(
-    point: Point, attributes: Describe | None = None, result: DescribeResult | None = None
+    point: Point,
+    *,
+    labels: Labels | None = None,
+    details: Describe | None = None,
+    result: DescribeResult | None = None,
+    trail: Trail | None = None,
+    result_links: LinksOfResult | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a function or coroutine function the span, duration and counts of `point`.
 
-    `attributes` is called with the arguments of the call and `result` with what it returned; both
-    return attributes. An `error.type` from `result` marks the passage as failed.
-    A generator is refused: its span would be current in its consumer.
+    `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few
+    values, for the span and the duration; `details` what only the span has, and is not called if there is
+    none. `result` is called with what was returned, and returns more of both; an `error.type` from it marks
+    the passage as failed. `trail` links the span to the one before it of the same session, say, and
+    `result_links` to whatever what was returned has to do with. A generator is refused: its span would be
+    current in its consumer.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,83 +53,140 @@ def observed(
                 f"{function.__qualname__} is a generator; a lifecycle point must not hold its context "
                 "across a yield: push to a callback instead"
             )
-        kind = _AsyncPoint if inspect.iscoroutinefunction(function) else _SyncPoint
-        return cast("Callable[P, R]", kind(function, point, attributes, result))
+        about = _About(point, labels, details, result, trail, result_links)
+        made = _observing_async if inspect.iscoroutinefunction(function) else _observing
+        return cast("Callable[P, R]", LifecyclePoint(function, made(function, about)))
 
     return decorate
 
 
-class _Point(wrapt.FunctionWrapper[..., Any]):
-    """A wrapt function wrapper whose own call is short.
+@dataclass(frozen=True)
+class _About:
+    """What a decorator was told."""
+
+    point: Point
+    labels: Labels | None
+    details: Describe | None
+    result: DescribeResult | None
+    trail: Trail | None
+    result_links: LinksOfResult | None
+
+
+class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
+    """A wrapt function wrapper that binds the observing function itself.
 
     wrapt's stock call builds a bound wrapper for each method access; a plain bound method does
     without, and leaves introspection and unwrapping as they are.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        point: Point,
-        attributes: Describe | None,
-        result: DescribeResult | None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], observing: Callable[..., Any]) -> None:
         super().__init__(function, _unused)
         self._self_function = function
-        self._self_point = point
-        self._self_attributes = attributes
-        self._self_result = result
+        self._self_observing = observing
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
         # Switched off, the method is the plain one.
-        return MethodType(self if switch.on else self._self_function, instance)
+        return MethodType(self._self_observing if switch.on else self._self_function, instance)
 
-    def _self_observation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
-        return Observation(self._self_point, _described(self._self_attributes, args, kwargs))
-
-    def _self_note(self, observation: Observation, returned: Any) -> None:
-        if self._self_result is None:
-            return
-        attributes = _described(self._self_result, (returned,), {})
-        # What is returned may itself be a failure, as answers over the bridge are.
-        failure = attributes.pop(names.ERROR_TYPE, None)
-        if failure is not None:
-            observation.fail(failure)
-        observation.set(attributes)
-
-
-class _SyncPoint(_Point):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not switch.on:
-            return self._self_function(*args, **kwargs)
-        with self._self_observation(args, kwargs) as observation:
-            returned = self._self_function(*args, **kwargs)
-            self._self_note(observation, returned)
+        """Call the function, observed or not."""
+        return (self._self_observing if switch.on else self._self_function)(*args, **kwargs)
+
+
+def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
+    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        few = NONE if labels is None else _labels(labels, args, kwargs)
+        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+            started = perf_counter_ns()
+            try:
+                returned = function(*args, **kwargs)
+            except BaseException as error:
+                count_failed(point, few, started, error, details, args, kwargs)
+                raise
+            count(point, few, started)
+            return returned
+        with Observation(point, few, details, args, kwargs) as observation:
+            if tells_more:
+                _tell_at_start(observation, about, args, kwargs)
+            returned = function(*args, **kwargs)
+            if tells_more:
+                _tell_at_end(observation, about, returned)
             return returned
 
+    return call
 
-class _AsyncPoint(_Point):
-    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        if not switch.on:
-            return cast("Awaitable[Any]", self._self_function(*args, **kwargs))
-        return self._self_run(args, kwargs)
 
-    async def _self_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self._self_observation(args, kwargs) as observation:
-            returned = await self._self_function(*args, **kwargs)
-            self._self_note(observation, returned)
+def _observing_async(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
+    # The same with an await in it.
+    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        few = NONE if labels is None else _labels(labels, args, kwargs)
+        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+            started = perf_counter_ns()
+            try:
+                returned = await function(*args, **kwargs)
+            except BaseException as error:
+                count_failed(point, few, started, error, details, args, kwargs)
+                raise
+            count(point, few, started)
+            return returned
+        with Observation(point, few, details, args, kwargs) as observation:
+            if tells_more:
+                _tell_at_start(observation, about, args, kwargs)
+            returned = await function(*args, **kwargs)
+            if tells_more:
+                _tell_at_end(observation, about, returned)
             return returned
 
+    return call
 
-def _described(describe: Describe | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if describe is None:
-        return {}
+
+def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttributeSet:
     try:
-        return describe(*args, **kwargs)
+        found = describe(*args, **kwargs)
+        return found if found.__class__ is AttributeSet else interned(found)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
-        return {}
+        return NONE
+
+
+def _tells_more(about: _About) -> bool:
+    return about.result is not None or about.trail is not None or about.result_links is not None
+
+
+def _tell_at_start(observation: Observation, about: _About, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if about.trail is None or observation.span is None or not observation.span.is_recording():
+        return
+    try:
+        key = about.trail.key(*args, **kwargs)
+        before = about.trail.step(key, observation.span) if key else None
+        if before is not None:
+            observation.link(before)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"linking {about.point.name}", error)
+
+
+def _tell_at_end(observation: Observation, about: _About, returned: Any) -> None:
+    try:
+        if about.result is not None:
+            attributes = about.result(returned)
+            if names.ERROR_TYPE in attributes:
+                # What is returned may itself be a failure, as answers over the bridge are.
+                observation.fail(attributes.pop(names.ERROR_TYPE))
+            if attributes:
+                observation.set(attributes)
+        if about.result_links is not None and observation.span is not None:
+            for link in about.result_links(returned):
+                observation.link(link)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"describing the result of {about.point.name}", error)
 
 
 def _unused(*_: Any) -> None:

@@ -8,61 +8,84 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.metrics.export import MetricReader as AnyMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import names, switch
+from snakepit_otel.telemetry import cells, controls, fork, instruments, names
+from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
+from snakepit_otel.telemetry.export.logs import LogPipeline
+from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricReader
+from snakepit_otel.telemetry.export.outbox import Batching
+from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.export.spans import SpanPipeline
 
 _log = logging.getLogger("snakepit_otel.telemetry")
-_SIGNALS = ("traces", "metrics", "logs")
+LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
+"""The variable that names the file for this process' ledger, set by the authority for its workers."""
+_SHARE_FOR_METRICS = 0.4
+"""Of the time for shutdown: metrics go last, since they tell what became of the rest."""
 
 
 class Telemetry:
-    """The providers of this process; `shutdown` sends what they hold."""
+    """The telemetry of this process; `shutdown` sends what it holds.
 
-    def __init__(self, shutdowns: list[Callable[[], Any]]) -> None:
-        self._shutdowns = shutdowns
+    `ledger` says what became of every item, for the signals that were set up here.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger or Ledger()
+        self._pipelines: list[SpanPipeline | LogPipeline] = []
+        self._readers: list[Any] = []
+        self._pid = os.getpid()
         atexit.register(self.shutdown)
 
     @property
     def exporting(self) -> bool:
         """True if any signal has an exporter."""
-        return bool(self._shutdowns)
+        return bool(self._pipelines or self._readers)
+
+    def flush(self, timeout: float = 3.0) -> bool:
+        """Send what is queued now; False if it is not all settled within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        outboxes = [pipeline.outbox for pipeline in self._pipelines]
+        flushed = _all_at_once((box.flush for box in outboxes), deadline)
+        return _all_at_once((_flusher(reader) for reader in self._readers), deadline) and flushed
 
     def shutdown(self, timeout: float = 3.0) -> bool:
-        """Flush and stop every provider, in at most `timeout` seconds; False if that was too short.
+        """Flush and stop, in at most `timeout` seconds; False if that was too short for all of it.
 
-        The SDK's own shutdown can wait half a minute for a collector that is away, hence the deadline.
+        What is left then is counted as dropped. The SDK's own shutdown can wait half a minute for a
+        collector that is away, hence the deadline.
         """
         atexit.unregister(self.shutdown)
+        if self._pid != os.getpid():
+            return True  # the child of a fork, which has nothing to send
         deadline = time.monotonic() + timeout
-        threads = []
-        for stop in self._shutdowns:
-            thread = threading.Thread(target=stop, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is on its way out, and starts no more threads
-                stop()
-            else:
-                threads.append(thread)
-        self._shutdowns = []
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        late = any(thread.is_alive() for thread in threads)
-        if late:
-            _log.warning("telemetry was not delivered within %.1f s of shutdown and is lost", timeout)
-        return not late
+        pipelines, self._pipelines = self._pipelines, []
+        readers, self._readers = self._readers, []
+        first = deadline - timeout * _SHARE_FOR_METRICS if readers else deadline
+        sent = _all_at_once((pipeline.outbox.close for pipeline in pipelines), first)
+        sent = _all_at_once((reader.close for reader in readers), deadline) and sent
+        if not sent:
+            _log.warning("some telemetry was not delivered within the %.1f s of shutdown and is lost", timeout)
+        return sent
+
+    def forget(self) -> None:
+        """Do nothing from now on; see `fork`."""
+        for pipeline in self._pipelines:
+            pipeline.outbox.forget()
+        for reader in self._readers:
+            reader.forget()
 
 
 def setup(
@@ -76,47 +99,177 @@ def setup(
 
     The standard variables decide: `OTEL_SDK_DISABLED`, `OTEL_{TRACES,METRICS,LOGS}_EXPORTER`,
     `OTEL_EXPORTER_OTLP_*`, samplers, limits, batching, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`
-    (which wins over `service_name`). One departure from the specification: a signal is exported over OTLP
-    by default only where an OTLP endpoint is set, because nothing listens on most machines.
+    (which wins over `service_name`); and `SNAKEPIT_TELEMETRY_LEVEL`: `off`, `essential` or `full`, the
+    default. Two departures from the specification: a signal is exported over OTLP by default only where
+    an OTLP endpoint is set, because nothing listens on most machines; and queues are larger, see `Batching`.
     Providers that the application has already set are left alone.
 
-    Raises `ValueError` for an exporter that is not installed.
+    Raises `ValueError` for an exporter that is not installed, or a level that there is not.
     """
     environ = os.environ if environ is None else environ
+    # Taken out, so that what a tool starts does not write into it as well.
+    named = os.environ.pop(LEDGER_FILE, None) if environ is os.environ else environ.get(LEDGER_FILE)
+    level = environ.get("SNAKEPIT_TELEMETRY_LEVEL", "").strip().lower() or controls.Level.FULL
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        switch.turn(False)
-        return Telemetry([])
+        level = controls.Level.OFF
+    try:
+        controls.set_level(level)
+    except ValueError:
+        raise ValueError(f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}; it must be off, essential or full") from None
+    if level == controls.Level.OFF:
+        return Telemetry()
+    given = OTELResourceDetector().detect().attributes
     resource = Resource.create(
         {
-            "service.name": environ.get("OTEL_SERVICE_NAME") or service_name,
-            "service.version": VERSION,
-            "service.instance.id": instance_id or str(uuid.uuid4()),
+            names.SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or given.get(names.SERVICE_NAME) or service_name,
+            names.SERVICE_VERSION: VERSION,
+            names.SERVICE_INSTANCE_ID: instance_id or str(uuid.uuid4()),
             names.SNAKEPIT_ROLE: role,
         }
     )
-    exporters = {signal: _exporters(signal, environ) for signal in _SIGNALS}
-    shutdowns: list[Callable[[], Any]] = []
+    exporters = {signal: _exporters(signal, environ) for signal in SIGNALS}
+    telemetry = Telemetry(Ledger(Path(named) if named else None))
     if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-        for exporter in exporters["traces"]:
-            tracing.add_span_processor(BatchSpanProcessor(exporter()))
-        trace.set_tracer_provider(tracing)
-        shutdowns.append(tracing.shutdown)
-    if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        readers = [
-            built if isinstance(built := exporter(), MetricReader) else PeriodicExportingMetricReader(built)
-            for exporter in exporters["metrics"]
-        ]
-        metering = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
-        metrics.set_meter_provider(metering)
-        shutdowns.append(metering.shutdown)
+        telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
     if exporters["logs"] and type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
-        logging_provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-        for exporter in exporters["logs"]:
-            logging_provider.add_log_record_processor(BatchLogRecordProcessor(exporter()))
-        _logs.set_logger_provider(logging_provider)
-        shutdowns.append(logging_provider.shutdown)
-    return Telemetry(shutdowns)
+        telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
+    if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+        telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
+    if telemetry.exporting:
+        _report(telemetry)
+        fork.watch()
+        fork.in_child(telemetry)
+    return telemetry
+
+
+def _set_up_traces(
+    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
+) -> list[SpanPipeline]:
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    batching = Batching.read("OTEL_BSP", environ)
+    pipelines = [
+        SpanPipeline(Peer(exporter(), "traces"), provider.resource, ledger["traces"], batching)
+        for exporter in exporters
+    ]
+    for pipeline in pipelines:
+        provider.add_span_processor(pipeline)
+    trace.set_tracer_provider(provider)
+    return pipelines
+
+
+def _set_up_logs(
+    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
+) -> list[LogPipeline]:
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    batching = Batching.read("OTEL_BLRP", environ)
+    pipelines = [LogPipeline(Peer(exporter(), "logs"), ledger["logs"], batching) for exporter in exporters]
+    for pipeline in pipelines:
+        provider.add_log_record_processor(pipeline)
+    _logs.set_logger_provider(provider)
+    if environ.get("OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED", "").strip().lower() == "true":
+        logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
+    return pipelines
+
+
+def _set_up_metrics(exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger) -> list[Any]:
+    readers: list[Any] = []
+    for exporter in exporters:
+        built = exporter()
+        if isinstance(built, AnyMetricReader):
+            readers.append(_ForeignReader(built))
+        else:
+            readers.append(MetricReader(MetricPipeline(Peer(built, "metrics"), ledger["metrics"])))
+    # What is kept for the next collection, as extremes and exemplars are, is kept once: for one reader that takes it.
+    exemplars = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based").strip().lower() or "trace_based"
+    if exemplars == "trace_based" and len(readers) == 1 and readers[0].adds_cells:
+        cells.go_live()
+    metrics.set_meter_provider(
+        MeterProvider([reader.reader for reader in readers], resource=resource, shutdown_on_exit=False)
+    )
+    return readers
+
+
+class _ForeignReader:
+    """A metric reader that came from another package, such as Prometheus' own."""
+
+    adds_cells = False
+
+    def __init__(self, reader: AnyMetricReader) -> None:
+        self.reader = reader
+
+    def flush(self, timeout: float) -> bool:
+        """Collect and send."""
+        return self.reader.force_flush(timeout * 1000)
+
+    def close(self, timeout: float) -> bool:
+        """Collect and send, and stop."""
+        self.reader.shutdown(timeout * 1000)
+        return True
+
+    def forget(self) -> None:
+        """Leave the child of a fork to the reader itself."""
+
+
+def _report(telemetry: Telemetry) -> None:
+    """Let the ledger be read as metrics."""
+    accounts = telemetry.ledger.accounts
+    observe = instruments.observe
+
+    def each(read: Callable[[Any], float]) -> Callable[[Telemetry], list[tuple[float, dict[str, str]]]]:
+        return lambda _: [
+            (read(account), {names.SNAKEPIT_TELEMETRY_SIGNAL: signal}) for signal, account in accounts.items()
+        ]
+
+    observe(telemetry, names.METRIC_TELEMETRY_ENDED, each(lambda account: account.ended))
+    observe(telemetry, names.METRIC_TELEMETRY_DELIVERED, each(lambda account: account.delivered))
+    observe(telemetry, names.METRIC_TELEMETRY_FAILED, each(lambda account: account.failed))
+    observe(telemetry, names.METRIC_TELEMETRY_QUEUE_SIZE, each(lambda account: account.queued))
+    observe(telemetry, names.METRIC_TELEMETRY_DROPPED, _dropped)
+    observe(telemetry, names.METRIC_TELEMETRY_QUEUE_LIMIT, _limits)
+    observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
+
+
+def _dropped(telemetry: Telemetry) -> list[tuple[float, dict[str, str]]]:
+    return [
+        (count, {names.SNAKEPIT_TELEMETRY_SIGNAL: signal, names.SNAKEPIT_TELEMETRY_DROP_REASON: reason})
+        for signal, account in telemetry.ledger.accounts.items()
+        for reason, count in account.dropped.items()
+    ]
+
+
+def _limits(telemetry: Telemetry) -> list[tuple[float, dict[str, str]]]:
+    return [
+        (pipeline.outbox.batching.queue_size, {names.SNAKEPIT_TELEMETRY_SIGNAL: pipeline.signal})
+        for pipeline in telemetry._pipelines
+    ]
+
+
+def _flusher(reader: Any) -> Callable[[float], bool]:
+    return reader.flush  # type: ignore[no-any-return]
+
+
+def _all_at_once(actions: Iterable[Callable[[float], bool]], deadline: float) -> bool:
+    """Do all of these in threads of their own, within the time; False if one failed or was late."""
+    results: list[bool] = []
+    threads = []
+    expected = 0
+    for action in actions:
+        expected += 1
+
+        def act(action: Callable[[float], bool] = action) -> None:
+            results.append(action(max(0.0, deadline - time.monotonic())))
+
+        thread = threading.Thread(target=act, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is on its way out, and starts no more threads
+            act()
+        else:
+            threads.append(thread)
+    for thread in threads:
+        # A little more than the time, for what ends at it to say so.
+        thread.join(max(0.0, deadline - time.monotonic()) + 0.2)
+    return len(results) == expected and all(results)
 
 
 def _exporters(signal: str, environ: Mapping[str, str]) -> list[Callable[[], Any]]:

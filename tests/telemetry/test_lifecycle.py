@@ -22,14 +22,18 @@ def describe(_self: Work, value: str, fail: bool = False) -> dict[str, str]:
 class Work:
     """Something to observe."""
 
-    @telemetry.observed(names.SESSION_CREATE, describe, lambda result: {names.SNAKEPIT_SESSION_CREATED: result == "v"})
+    @telemetry.observed(
+        names.SESSION_CREATE,
+        details=describe,
+        result=lambda result: {names.SNAKEPIT_SESSION_CREATED: result == "v"},
+    )
     def do(self, value: str, fail: bool = False) -> str:
         """Do it."""
         if fail:
             raise ValueError("no")
         return value
 
-    @telemetry.observed(names.SESSION_DELETE, describe)
+    @telemetry.observed(names.SESSION_DELETE, details=describe)
     async def do_async(self, value: str, fail: bool = False) -> str:
         """Do it, later."""
         await asyncio.sleep(0)
@@ -135,7 +139,7 @@ async def test_switched_off_nothing_is_emitted(capture: Capture) -> None:
 def test_faults_of_our_own_are_contained_and_counted(capture: Capture, caplog: pytest.LogCaptureFixture) -> None:
     """An error in describing an operation does not reach it; it is counted, and said once."""
 
-    @telemetry.observed(names.SESSION_ACCESS, lambda: {"a": 1 / 0})
+    @telemetry.observed(names.SESSION_ACCESS, details=lambda: {"a": 1 / 0})
     def work() -> str:
         return "done"
 

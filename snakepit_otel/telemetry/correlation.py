@@ -1,0 +1,60 @@
+"""Trace and span ids in the log lines of Python's own `logging`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import format_span_id, format_trace_id
+
+_NOWHERE = ("0", "0", False)
+
+
+def log_to_stderr(level: str, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+    """Send Python's log to standard error, each line of a request with its trace and span.
+
+    Does nothing, but for the ids, where logging is configured already.
+    """
+    correlate_logs()
+    handler = logging.StreamHandler()
+    handler.setFormatter(CorrelatedFormatter(line))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class CorrelatedFormatter(logging.Formatter):
+    """Adds `trace_id=… span_id=…` to what is logged within a span."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name for it
+        """See `logging.Formatter`."""
+        line = super().formatMessage(record)
+        trace_id = getattr(record, "otelTraceID", "0")
+        if trace_id == "0":
+            return line
+        return f"{line} trace_id={trace_id} span_id={getattr(record, 'otelSpanID', '0')}"
+
+
+def correlate_logs() -> None:
+    """Give every log record `otelTraceID`, `otelSpanID` and `otelTraceSampled`, from now on.
+
+    The names are those of OpenTelemetry's logging instrumentation; where it does so already, this does nothing.
+    """
+    make = logging.getLogRecordFactory()
+    if getattr(make, "correlates", False):
+        return
+
+    def correlated(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if not hasattr(record, "otelTraceID"):
+            record.otelTraceID, record.otelSpanID, record.otelTraceSampled = _where()
+        return record
+
+    correlated.correlates = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(correlated)
+
+
+def _where() -> tuple[str, str, bool]:
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return _NOWHERE
+    return format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled

@@ -1,0 +1,57 @@
+"""OpenTelemetry's current context, got and set with little work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import Any
+
+from opentelemetry import context as api
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+# The key of the current span in a context, by public means.
+SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
+
+
+def _means() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]], Callable[[Token[Context]], Any]]:
+    """Return what gets, sets and resets the context: its variable's own methods where it is in a variable.
+
+    `OTEL_PYTHON_CONTEXT` can put it elsewhere; then the API's functions do, at three times the price.
+    """
+    runtime = getattr(api, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime) is ContextVarsRuntimeContext and isinstance(variable, ContextVar):
+        return variable.get, variable.set, variable.reset
+    return api.get_current, api.attach, api.detach
+
+
+get, attach, _reset = _means()
+_put = dict.__setitem__
+
+
+def detach(token: Token[Context]) -> None:
+    """Make current what was before `attach`."""
+    try:
+        _reset(token)
+    except ValueError:
+        return  # set in another context, by a coroutine that the garbage collector closes: nothing is current here
+
+
+@contextmanager
+def within(context: Context) -> Iterator[None]:
+    """Make a context current for a block, in which there is no `yield` to others."""
+    token = attach(context)
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def with_span(context: Context, span: Any) -> Context:
+    """Return the context with another current span. Nobody else has it yet, so it may be filled in."""
+    new = Context(context)
+    _put(new, SPAN_KEY, span)
+    return new

@@ -1,0 +1,242 @@
+"""A bounded queue with one thread that sends, and an account of every item."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from snakepit_otel.telemetry.export.ledger import (
+    DELIVERED,
+    ENCODE,
+    ENDED,
+    FAILED,
+    IN_FLIGHT,
+    QUEUE_FULL,
+    SHUTDOWN,
+    Account,
+)
+
+_log = logging.getLogger("snakepit_otel.telemetry")
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How items are gathered: the variables of OpenTelemetry's batch processors, with defaults for many small spans.
+
+    `delay` is in seconds. The queue's default holds about two seconds of a busy worker; it is 32 768 where
+    OpenTelemetry's is 2 048, since an item of ours is a few hundred bytes, and not an object.
+    """
+
+    queue_size: int = 32_768
+    batch_size: int = 4_096
+    delay: float = 1.0
+    batch_bytes: int = 2 << 20
+    """Below the 4 MiB that gRPC servers take unless told otherwise."""
+
+    @classmethod
+    def read(cls, prefix: str, environ: Mapping[str, str]) -> Batching:
+        """Read `OTEL_BSP_*` or `OTEL_BLRP_*`; what is not a positive number is said and ignored."""
+        queue_size = _number(environ, f"{prefix}_MAX_QUEUE_SIZE", cls.queue_size)
+        batch_size = _number(environ, f"{prefix}_MAX_EXPORT_BATCH_SIZE", min(cls.batch_size, queue_size))
+        delay = _number(environ, f"{prefix}_SCHEDULE_DELAY", round(cls.delay * 1000))
+        return cls(queue_size, min(batch_size, queue_size), delay / 1000)
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) == 0:
+        _log.warning("%s is %r, which is not a positive whole number; %d is used", name, text, default)
+        return default
+    return int(text)
+
+
+class Sent(NamedTuple):
+    """What became of a batch."""
+
+    delivered: int = 0
+    failed: int = 0
+    unencodable: int = 0
+
+
+class Outbox:
+    """Takes items from any thread without waiting, and sends them in batches from one of its own.
+
+    `send` gets a list of items and says what became of them; `abort` makes a `send` under way return soon.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[list[Any]], Sent],
+        abort: Callable[[], Any],
+        account: Account,
+        batching: Batching,
+    ) -> None:
+        self.batching = batching
+        self._send = send
+        self._abort = abort
+        self._figures = account.figures
+        self._items: list[Any] = []
+        self._limit = batching.queue_size
+        self._batch = batching.batch_size
+        self._closed = False
+        self._over = False
+        """Nothing more is sent; what still fails was cut off by us."""
+        self._settled = False
+        """Nothing more is counted."""
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._busy = False
+        self._in_flight = 0
+        """Ours, of the account's, which other outboxes may share."""
+        self._done = 0
+        """How many have left the queue, wherever they went."""
+        self._thread = threading.Thread(target=self._run, name=f"snakepit telemetry {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Any) -> None:
+        """Queue an item, or count it as dropped."""
+        items, figures = self._items, self._figures
+        figures[ENDED] += 1
+        if self._closed:
+            figures[SHUTDOWN] += 1
+            return
+        waiting = len(items)
+        if waiting >= self._limit:
+            figures[QUEUE_FULL] += 1
+            return
+        items.append(item)
+        if waiting + 1 == self._batch:
+            self._wake.set()
+
+    def put_all(self, new: list[Any]) -> None:
+        """Queue items, or count them as dropped."""
+        items, count = self._items, len(new)
+        self._figures[ENDED] += count
+        waiting = len(items)
+        if self._closed or waiting + count > self._limit:
+            new = self._that_fit(new, self._limit - waiting)
+        items.extend(new)
+        if waiting < self._batch <= waiting + count:
+            self._wake.set()
+
+    def _that_fit(self, new: list[Any], room: int) -> list[Any]:
+        if self._closed:
+            self._figures[SHUTDOWN] += len(new)
+            return []
+        fitting = new[: max(0, room)]
+        self._figures[QUEUE_FULL] += len(new) - len(fitting)
+        return fitting
+
+    def flush(self, timeout: float) -> bool:
+        """Send what is queued now; False if it is not all settled within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._progress:
+            goal = self._done + self._waiting()
+            while self._done < goal:
+                self._wake.set()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    return False
+                self._progress.wait(min(left, 0.05))
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then stop; what is left after `timeout` seconds is dropped, and counted so."""
+        deadline = time.monotonic() + timeout
+        self._closed = True
+        self._wake.set()
+        with self._progress:
+            while (self._items or self._busy) and self._thread.is_alive():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._progress.wait(left)
+            in_time = not (self._items or self._busy)
+            self._over = True
+        self._abort()
+        with self._progress:
+            while self._busy and self._thread.is_alive() and time.monotonic() < deadline + 0.1:
+                self._progress.wait(0.02)
+            self._settled = True
+            self._figures[SHUTDOWN] += self._waiting()
+            self._done += self._waiting()
+            self._note_in_flight(0)
+            self._items.clear()
+        self._wake.set()
+        return in_time
+
+    def forget(self) -> None:
+        """Do nothing from now on. For the child of a fork, which has the queue but not the thread."""
+        self._closed = self._over = self._settled = True
+        self._items = []
+        self._in_flight = 0
+        self._figures = Account.unread().figures
+        # The parent's may be locked, by a thread that there is not here.
+        self._progress = threading.Condition()
+
+    def _waiting(self) -> int:
+        return len(self._items) + self._in_flight
+
+    def _note_in_flight(self, count: int) -> None:
+        self._figures[IN_FLIGHT] += count - self._in_flight
+        self._in_flight = count
+
+    def _run(self) -> None:
+        while not self._over:
+            if len(self._items) < self._batch:
+                self._wake.wait(self.batching.delay)
+            self._wake.clear()
+            # What was there at the start of the turn: who chases the queue's end sends many small batches.
+            left = len(self._items)
+            while left > 0 and not self._over:
+                left -= self._send_one(left)
+            with self._progress:
+                self._progress.notify_all()
+            if self._closed and not self._items:
+                return
+
+    def _send_one(self, most: int) -> int:
+        batch = self._take(min(most, self._batch))
+        if not batch:
+            return most
+        try:
+            sent = self._send(batch)
+        except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the items are lost and the thread stays
+            _log.warning("%d items of telemetry are lost, since their export raised: %r", len(batch), error)
+            sent = Sent(failed=len(batch))
+        figures = self._figures
+        with self._progress:
+            self._busy = False
+            if not self._settled:
+                figures[DELIVERED] += sent.delivered
+                figures[SHUTDOWN if self._over else FAILED] += sent.failed
+                figures[ENCODE] += sent.unencodable
+                self._note_in_flight(0)
+                self._done += len(batch)
+            self._progress.notify_all()
+        return len(batch)
+
+    def _take(self, most: int) -> list[Any]:
+        size = 0
+        count = 0
+        for item in self._items[:most]:
+            size += len(item) if item.__class__ is bytes else _ASSUMED_BYTES
+            if count and size > self.batching.batch_bytes:
+                break
+            count += 1
+        with self._progress:
+            batch = [] if self._over else self._items[:count]
+            self._busy = bool(batch)
+            self._note_in_flight(len(batch))
+            del self._items[: len(batch)]
+        return batch
+
+
+_ASSUMED_BYTES = 512

@@ -1,0 +1,220 @@
+"""How much is recorded can be changed while a process runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_trace_id, set_span_in_context
+
+from snakepit_otel.telemetry import Observation, controls, faults, names, observed, outgoing
+from snakepit_otel.telemetry.lanes import adoption, choosing
+from snakepit_otel.telemetry.lanes.plain import PlainLane
+from tests.telemetry.counting import in_cells, points
+from tests.telemetry.scripted import REMOTE, Ids, Node, Passage, Run, by_adoption, by_api, directly, provided
+
+Lane = Callable[[list[Node], TracerProvider], Run]
+LANES = pytest.mark.parametrize("lane", [by_api, by_adoption, directly])
+REQUEST: list[Node] = [
+    Passage(
+        names.RPC_SERVER,
+        parent=REMOTE[0],
+        children=(
+            Passage(
+                names.ADAPTER_REQUEST,
+                children=(
+                    Passage(names.ADAPTER_BUILD),
+                    Passage(names.ADAPTER_EXECUTE, children=(Passage(names.RPC_CLIENT),)),
+                ),
+            ),
+        ),
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Whatever a test sets, the next one begins with everything."""
+    yield
+    controls.set_level("full")
+    controls.set_sampling(1)
+    controls.set_filter()
+
+
+def spans_of(run: Run) -> list[Any]:
+    """What was exported."""
+    return [span for resource in run.exported.resource_spans for scope in resource.scope_spans for span in scope.spans]
+
+
+def tree(run: Run) -> set[tuple[str, str | None]]:
+    """Each span's name, and that of its parent here."""
+    spans = spans_of(run)
+    by_id = {span.span_id: span.name for span in spans}
+    return {(span.name, by_id.get(span.parent_span_id)) for span in spans}
+
+
+@LANES
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (
+            "full",
+            {
+                ("rpc", None), ("handle request", "rpc"), ("build adapter", "handle request"),
+                ("execute tool", "handle request"), ("rpc", "execute tool"),
+            },
+        ),
+        ("essential", {("rpc", None), ("handle request", "rpc"), ("rpc", "handle request")}),
+    ],
+)  # fmt: skip
+def test_levels_say_which_points_have_spans(lane: Lane, level: str, expected: Any) -> None:
+    """Essential are requests and calls; what has no span does not break the tree, and is counted as ever."""
+    controls.set_level(level)
+    with in_cells() as collect:
+        assert tree(lane(REQUEST, provided())) == expected
+        durations = points(collect())
+    assert sum(point.count for point in durations) == 5
+
+
+@LANES
+def test_off_nothing_is_recorded(lane: Lane) -> None:
+    """Off, decorated functions are plain calls: no span, no count."""
+    controls.set_level("off")
+    decorated: list[Node] = [
+        Passage(names.REQUEST, how="function", children=(Passage(names.ADAPTER_BUILD, how="function"),))
+    ]
+    with in_cells() as collect:
+        run = lane(decorated, provided())
+        assert collect() == []
+    assert spans_of(run) == []
+
+
+def test_a_level_that_is_none_changes_nothing() -> None:
+    """A wrong word is refused, and what was, stays."""
+    controls.set_level("essential")
+    unwanted = set(controls.unwanted)
+    with pytest.raises(ValueError, match="loud"):
+        controls.set_level("loud")
+    assert (controls.level, controls.unwanted) == (controls.Level.ESSENTIAL, unwanted)
+
+
+@LANES
+@pytest.mark.parametrize(
+    ("allow", "deny", "expected"),
+    [
+        (["snakepit.adapter.*"], [], {"handle request", "build adapter", "execute tool"}),
+        ([], ["rpc.*"], {"handle request", "build adapter", "execute tool"}),
+        (["snakepit.adapter.*"], ["*.build"], {"handle request", "execute tool"}),
+        (["*"], ["*"], set()),
+        (["snakepit.adapter.buil?", "rpc.client"], [], {"build adapter", "rpc"}),
+    ],
+)
+def test_filters_go_by_the_registrys_names(lane: Lane, allow: list[str], deny: list[str], expected: set[str]) -> None:
+    """Spans of points that are not allowed, or are denied, are not made, however they are made."""
+    controls.set_filter(allow, deny)
+    assert {span.name for span in spans_of(lane(REQUEST, provided()))} == expected
+
+
+def test_filter_and_level_both_hold() -> None:
+    """A filter does not bring back what the level leaves out."""
+    controls.set_level("essential")
+    controls.set_filter(allow=["snakepit.adapter.*"])
+    assert {span.name for span in spans_of(directly(REQUEST, provided()))} == {"handle request"}
+
+
+MANY: list[Node] = [
+    Passage(names.REQUEST, parent=parent, children=(Passage(names.ADAPTER_EXECUTE, how=how),))
+    for how in ("block", "function", "request")
+    for parent in (None, None, REMOTE[0], None, REMOTE[1], None, None, None)
+]
+
+
+@LANES
+@pytest.mark.parametrize("rate", [0, 0.2, 0.5, 0.8, 1])
+def test_sampling_keeps_whole_traces(lane: Lane, rate: float) -> None:
+    """Of the traces that would be recorded a share is, each with all its spans; which, does not depend on the way."""
+    everything = spans_of(lane(MANY, provided(id_generator=Ids())))
+    controls.set_sampling(rate)
+    kept = spans_of(lane(MANY, provided(id_generator=Ids())))
+    expected = sorted((span.trace_id, span.name) for span in everything if _in_share(span.trace_id, rate))
+    assert sorted((span.trace_id, span.name) for span in kept) == expected
+    assert 0 < len(expected) < len(everything) or rate in (0, 1)
+
+
+def _in_share(trace_id: bytes, rate: float) -> bool:
+    """By the W3C's random part of the id, which all processes see alike."""
+    return int.from_bytes(trace_id[-7:], "big") < rate * 2**56
+
+
+@given(trace_id=st.integers(1, 2**128 - 1), rates=st.tuples(st.floats(-1, 2), st.floats(-1, 2)))
+def test_more_is_more(trace_id: int, rates: tuple[float, float]) -> None:
+    """What is kept of little is kept of more; all is all, and none is none."""
+    low, high = sorted(rates)
+    controls.set_sampling(low)
+    kept = controls.keeps(trace_id)
+    controls.set_sampling(high)
+    assert controls.keeps(trace_id) or not kept
+    assert controls.keeps(trace_id) or high < 1
+    assert not controls.keeps(trace_id) or high > 0
+
+
+@LANES
+def test_what_the_sampler_left_out_stays_out(lane: Lane) -> None:
+    """The share is of what would be recorded."""
+    assert spans_of(lane(MANY, provided(sampler=ALWAYS_OFF))) == []
+
+
+@pytest.mark.parametrize("made", [PlainLane, adoption.adopt])
+def test_peers_are_told_of_what_is_left_out(made: Callable[[Any], Any]) -> None:
+    """A request that is not kept goes on under its trace, not sampled, so that others leave it out, too."""
+    provider, memory = provided(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    lane = made(provider)
+    out = SpanContext(5 << 100 | 0xFF << 48, 1, True, TraceFlags(1))
+    controls.set_sampling(0.5)
+    before = faults.count
+    with patch.object(choosing, "lane", lambda: lane):
+        for parent, trace_id in (
+            (set_span_in_context(NonRecordingSpan(out)), format_trace_id(out.trace_id)),
+            (None, None),
+        ):
+            controls.set_sampling(0.5 if parent else 0)
+            with Observation(names.REQUEST, parent=parent), Observation(names.ADAPTER_EXECUTE):
+                header = dict(outgoing())["traceparent"].split("-")
+                assert trace_id is None or header[1] == trace_id
+                assert int(header[3], 16) & 1 == 0
+                with provider.get_tracer("user").start_as_current_span("theirs"):
+                    pass
+    assert memory.get_finished_spans() == ()
+    assert faults.count == before
+
+
+def test_what_changes_holds_for_what_begins_then() -> None:
+    """A point that is under way keeps its span; the next goes by the new setting."""
+    seen = []
+
+    @observed(names.ADAPTER_BUILD)
+    def build() -> None:
+        seen.append(trace.get_current_span().is_recording())
+
+    provider = provided()
+    lane = adoption.adopt(provider)
+    with patch.object(choosing, "lane", lambda: lane):
+        with Observation(names.REQUEST) as passage:
+            controls.set_filter(deny=["snakepit.request"])
+            assert passage.span is not None
+            assert passage.span.is_recording()
+            build()
+        with Observation(names.REQUEST) as passage:
+            assert passage.span is None
+            build()
+    assert seen == [True, True]

@@ -1,0 +1,248 @@
+"""Set-up by the standard variables, and which way that leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.metrics._internal import _ProxyMeterProvider
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+)
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+
+from snakepit_otel.telemetry import cells, controls, fork, names, record, setup
+from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry.export.ledger import Ledger
+from snakepit_otel.telemetry.export.metrics import CellCollector, MetricPipeline
+from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.lanes import choosing
+from tests.telemetry.counting import DELTA, in_cells
+
+SetUp = Callable[..., Any]
+NOWHERE = "http://127.0.0.1:9"
+TOTAL = Metric("total", "counter", "{thing}", "How many.")
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
+    """Set telemetry up by these variables, as if nothing was; at the end all is as before."""
+    provided: dict[str, Any] = {"trace": trace.ProxyTracerProvider(), "metrics": _ProxyMeterProvider()}
+    for name, value in {"_provider": None, "_processors": None, "_lane": None, "_said": set()}.items():
+        monkeypatch.setattr(choosing, name, value)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provided["trace"])
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: provided.update(trace=provider))
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provided["metrics"])
+    monkeypatch.setattr(metrics, "set_meter_provider", lambda provider: provided.update(metrics=provider))
+    monkeypatch.setattr(cells, "live", False)
+    monkeypatch.setattr(fork, "watch", lambda: None)
+    begun = []
+
+    def act(**environ: str) -> Any:
+        for name, value in {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRIC_EXPORT_INTERVAL": "600000", **environ}.items():
+            monkeypatch.setenv(name, value)
+        begun.append(setup("test"))
+        return begun[-1]
+
+    yield act
+    for telemetry in begun:
+        telemetry.shutdown(0.1)
+    controls.set_level("full")
+
+
+def way() -> str:
+    """How the next root's spans are made."""
+    lane: Any = choosing.lane()
+    if lane is None:
+        return "none"
+    return "adopted" if getattr(lane, "take", None) is None else "direct"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}, "direct"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "direct"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": NOWHERE}, "direct"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "adopted"),
+        ({"OTEL_TRACES_EXPORTER": "otlp,console"}, "adopted"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_TRACES_EXPORTER": "none"}, "none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_SDK_DISABLED": "true"}, "none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "4"}, "adopted"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}, "direct"),
+    ],
+)
+def test_variables_lead_to_a_way(begin: SetUp, environ: dict[str, str], expected: str) -> None:
+    """One exporter over OTLP takes encoded spans; all else takes objects."""
+    begin(**environ, OTEL_METRICS_EXPORTER="none")
+    assert way() == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "live"),
+    [
+        ({}, True),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "DELTA"}, True),
+        ({"OTEL_METRICS_EXEMPLAR_FILTER": "trace_based"}, True),
+        ({"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}, False),
+        ({"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"}, False),
+        ({"OTEL_METRICS_EXPORTER": "console"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp,console"}, False),
+        ({"OTEL_METRICS_EXPORTER": "none"}, False),
+    ],
+)
+def test_cells_count_where_one_reader_takes_them(begin: SetUp, environ: dict[str, str], live: bool) -> None:
+    """Histograms of another kind, other exemplars or two readers are left to OpenTelemetry's instruments."""
+    begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_TRACES_EXPORTER="none", **environ)
+    assert cells.live is live
+
+
+def test_what_the_application_has_set_is_left_alone(begin: SetUp) -> None:
+    """Providers that are there already stay."""
+    provider = MeterProvider(shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    telemetry = begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_TRACES_EXPORTER="none")
+    assert metrics.get_meter_provider() is provider
+    assert not telemetry.exporting
+    assert not cells.live
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "test"),
+        ({"OTEL_SERVICE_NAME": "shop"}, "shop"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop,deployment.environment=test"}, "shop"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=other", "OTEL_SERVICE_NAME": "shop"}, "shop"),
+    ],
+)
+def test_the_service_is_named_by_whoever_runs_it(begin: SetUp, environ: dict[str, str], expected: str) -> None:
+    """A name from the environment, in either variable, wins over ours."""
+    begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_METRICS_EXPORTER="none", **environ)
+    provider: Any = trace.get_tracer_provider()
+    assert provider.resource.attributes[names.SERVICE_NAME] == expected
+    assert provider.resource.attributes[names.SNAKEPIT_ROLE] == "authority"
+
+
+def test_the_sampler_comes_from_the_environment(begin: SetUp) -> None:
+    """The SDK's variables for samplers are obeyed."""
+    begin(
+        OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE,
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_TRACES_SAMPLER="parentbased_traceidratio",
+        OTEL_TRACES_SAMPLER_ARG="0.25",
+    )
+    provider: Any = trace.get_tracer_provider()
+    assert isinstance(provider.sampler, ParentBasedTraceIdRatio)
+    lane: Any = choosing.lane()
+    assert [lane._sample_root(part << 56) for part in (0, 63, 64, 255)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("level", ["loud", "0"])
+def test_a_level_that_is_none_is_refused(begin: SetUp, level: str) -> None:
+    """The variable and the words it takes are named."""
+    with pytest.raises(ValueError, match=r"SNAKEPIT_TELEMETRY_LEVEL is .*off, essential or full"):
+        begin(SNAKEPIT_TELEMETRY_LEVEL=level)
+
+
+class Keeping(MetricExporter):
+    """Keeps what it is given, and answers as it is told."""
+
+    def __init__(
+        self, answers: list[Any], temporality: AggregationTemporality = AggregationTemporality.CUMULATIVE
+    ) -> None:
+        super().__init__({Counter: temporality, Histogram: temporality})
+        self.kept: list[MetricsData] = []
+        self._answers = iter(answers)
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
+        self.kept.append(metrics_data)
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
+        """Nothing to close."""
+
+
+def collected() -> MetricsData:
+    """What an SDK collects of one gauge."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    provider.get_meter("snakepit_otel").create_gauge("gauge").set(1)
+    provider.get_meter("other").create_gauge("gauge").set(1)
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    return data
+
+
+def test_cells_go_with_what_the_sdk_collects() -> None:
+    """Ours are among the metrics of our scope, and every point is accounted for."""
+    exporter = Keeping([MetricExportResult.SUCCESS, MetricExportResult.FAILURE, RuntimeError("no")])
+    account = Ledger()["metrics"]
+    pipeline = MetricPipeline(Peer(exporter, "metrics"), account)
+    with in_cells():
+        record(TOTAL, 1, {})
+        assert pipeline.export(collected()) is MetricExportResult.SUCCESS
+        assert (account.ended, account.delivered) == (3, 3)
+        assert pipeline.export(collected()) is MetricExportResult.FAILURE
+        assert (account.ended, account.delivered, account.failed) == (6, 3, 3)
+        with pytest.raises(RuntimeError, match=r"^no$"):
+            pipeline.export(collected())
+        assert (account.ended, account.failed, account.in_flight, account.queued) == (9, 6, 0, 0)
+        pipeline.close()
+        assert pipeline.export(collected()) is MetricExportResult.FAILURE
+        assert account.dropped["shutdown"] == 3
+    (of_resource,) = exporter.kept[0].resource_metrics
+    assert [(scope.scope.name, [metric.name for metric in scope.metrics]) for scope in of_resource.scope_metrics] == [
+        ("snakepit_otel", ["gauge", "total"]),
+        ("other", ["gauge"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preference", "expected"),
+    [("", "CUMULATIVE"), ("cumulative", "CUMULATIVE"), ("delta", "DELTA"), ("LOWMEMORY", "DELTA")],
+)
+def test_temporality_comes_from_the_environment(
+    preference: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter's preference holds for cells, too."""
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    if preference:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    exporter = OTLPMetricExporter()
+    pipeline = MetricPipeline(Peer(exporter, "metrics"), Ledger()["metrics"])
+    with in_cells():
+        record(TOTAL, 1, {})
+        record(Metric("times", "histogram", "s", "How long."), 1, {})
+        found = pipeline._collector.collect()
+    assert {metric.data.aggregation_temporality.name for metric in found} == {expected}
+    exporter.shutdown()
+
+
+def test_nothing_is_told_of_an_interval_in_which_nothing_was_added() -> None:
+    """With deltas, silence costs nothing."""
+    with in_cells(DELTA):
+        collector = CellCollector(DELTA, DELTA)
+        record(TOTAL, 1, {})
+        record(names.METRIC_REQUEST_DURATION, 1, {})
+        assert len(collector.collect()) == 2
+        assert collector.collect() == []
