@@ -47,6 +47,10 @@ class ServerSettings(BaseModel):
     insecure: bool = False
     """Listen beyond loopback without TLS: anybody who reaches the port may call."""
 
+    trust_trace_context: bool | None = None
+    """Whether callers' traces are continued, and their sampling obeyed; if not, ours begin anew and link to
+    theirs. By default those of callers on the Unix socket, and of those with a certificate on TCP."""
+
 
 class Settings(BaseSettings):
     """Everything that can be set; environment variables are `SNAKEPIT_OTEL_<GROUP>__<NAME>`."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, Self
 
-from grpc import aio
-
 from snakepit_otel.adapters import spec_of
-from snakepit_otel.bridge.addresses import listen, options
+from snakepit_otel.bridge import rpc
+from snakepit_otel.bridge.addresses import listen, only_known_callers, options
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.authority import AuthorityService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
@@ -18,14 +17,15 @@ from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.recording import Controls, refuse_if_off
 from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.rpc import ObservingInterceptor
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.errors import PoolNotStarted
 from snakepit_otel.pool import PoolSettings, WorkerPool
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.sessions.origin import call_site
 from snakepit_otel.settings import ServerSettings
+from snakepit_otel.telemetry import Level
 from snakepit_otel.validation import build
 
 
@@ -65,6 +65,7 @@ class Snakepit:
         self._pool: WorkerPool | None = None
         self._gateway: Gateway | None = None
         self._running = AsyncExitStack()
+        self._configured = self._controls = Controls.in_force()
         self.socket = ""
         """The address of the Unix socket, `unix:PATH`, while running."""
         self.address: str | None = None
@@ -83,9 +84,11 @@ class Snakepit:
         Raises `ConfigurationError` for an address that will not do, `AdapterNotLoaded` or another
         `WorkerStartFailed` if no worker becomes ready.
         """
+        self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory()
             running.callback(directory.close)
+            running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or directory.path / "authority.sock"
             pool = WorkerPool(
                 self._adapter, f"unix:{socket}", str(directory.path), self._pool_settings, self._worker_environment
@@ -155,6 +158,40 @@ class Snakepit:
             async for chunk in stream:
                 yield chunk
 
+    async def set_telemetry(
+        self,
+        *,
+        level: Level | str | None = None,
+        sampling: float | None = None,
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] | None = None,
+    ) -> Controls:
+        """Change what is recorded, in this process and in all workers, also those started later; say what is in force.
+
+        `level` is `off`, `essential` (all metrics and events, and the spans of requests and calls) or `full`.
+        `sampling` is the share of traces to keep, 0 to 1, of those that the configured sampler keeps. `allow`
+        and `deny` are patterns, as in file names, for the names of lifecycle points, such as
+        `snakepit.adapter.*`: only what is allowed, if anything is, and not denied has spans. What is not given
+        stays as it is. Workers obey when this returns, but for one that is too busy to say so within five
+        seconds. `stop` brings back what was configured.
+
+        Raises `ConfigurationError` naming what cannot be.
+        """
+        self._started()
+        changes = {"level": level, "sampling": sampling, "allow": allow, "deny": deny}
+        wanted = self._controls.changed(**changes)
+        if any(change is not None for change in changes.values()):
+            refuse_if_off(self._configured, wanted)
+            self._controls = wanted
+            wanted.apply()
+            # Also where nothing changes here: workers may have been started with something else.
+            await self.pool.record(wanted)
+        return wanted
+
+    def _restore_telemetry(self) -> None:
+        if self._controls != self._configured:
+            self._configured.apply()
+
     def _started(self) -> Gateway:
         if self._gateway is None:
             raise PoolNotStarted("not running; use 'async with Snakepit(...)', or call start first")
@@ -166,14 +203,20 @@ class Snakepit:
         return Creator(call_site(), tool)
 
     async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
-        server = aio.server(
-            interceptors=[ObservingInterceptor()], options=options(self._pool_settings.max_message_bytes)
+        tls = self._server_settings.tls.files() if self._server_settings.tls else None
+        trusted = self._server_settings.trust_trace_context
+        if trusted is None or admin:
+            # Our own workers call on the Unix socket, and are a part of every trace.
+            trusted = only_known_callers(address, tls)
+        server = rpc.aio_server(
+            interceptors=[rpc.ServerInterceptor(trusted=trusted)],
+            options=options(self._pool_settings.max_message_bytes),
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway), server)
         if admin:
-            add_AdminServiceServicer_to_server(AdminService(self.sessions), server)
-        tls = self._server_settings.tls
-        bound = listen(server, address, tls=tls.files() if tls else None, insecure=self._server_settings.insecure)
+            admin_service = AdminService(self.sessions, set_telemetry=self.set_telemetry)
+            add_AdminServiceServicer_to_server(admin_service, server)
+        bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
         await server.start()
         running.push_async_callback(server.stop, self._pool_settings.shutdown_grace / 1000)
         return bound

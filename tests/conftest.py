@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from snakepit_otel.testing import Capture, FakeClock
+pytest_plugins = ["snakepit_otel.testing.plugin"]
 
 # The suite decides what is exported, not the environment it happens to run in.
 for name in [name for name in os.environ if name.startswith(("OTEL_", "SNAKEPIT_"))]:
@@ -20,25 +20,6 @@ _examples = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "200"))
 hypothesis.settings.register_profile("test", deadline=None, derandomize=False, max_examples=_examples)
 hypothesis.settings.register_profile("proof", deadline=None, derandomize=False, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
-
-
-@pytest.fixture(scope="session")
-def _capture() -> Capture:
-    return Capture()
-
-
-@pytest.fixture
-def capture(_capture: Capture) -> Iterator[Capture]:
-    """Everything this process emits during the test."""
-    _capture.clear()
-    yield _capture
-    _capture.clear()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that stands still."""
-    return FakeClock()
 
 
 @pytest.fixture

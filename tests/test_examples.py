@@ -67,3 +67,15 @@ def test_code_in_the_docs_compiles(page: Path) -> None:
     """Python in the documentation is Python."""
     for block in python_blocks(page):
         compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def test_the_page_on_testing_runs(tmp_path: Path) -> None:
+    """What the page shows is a conftest and a test file that pass as they stand."""
+    conftest, tests = python_blocks(ROOT / "docs" / "testing.md")
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_counter.py").write_text(tests)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    arguments = ("-m", "pytest", "-q", "-p", "no:randomly", "--rootdir", str(tmp_path), str(tmp_path))
+    assert "3 passed" in await output_of(*arguments)

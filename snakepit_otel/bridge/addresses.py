@@ -109,6 +109,11 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
     return f"{host}:{bound or port}"
 
 
+def only_known_callers(address: str, tls: Tls | None) -> bool:
+    """Say whether whoever calls at an address has shown who it is: by a private socket, or a certificate."""
+    return address.startswith("unix:") or (tls is not None and tls.client_ca is not None)
+
+
 def split(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; raise `ConfigurationError` if it is no such thing."""
     host, colon, port = address.rpartition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -9,8 +10,9 @@ from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer
+from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.clock import Clock, SystemClock
-from snakepit_otel.errors import InvalidSession, SessionNotFound
+from snakepit_otel.errors import ConfigurationError, InvalidSession, PoolNotStarted, SessionNotFound
 from snakepit_otel.sessions import Session, SessionStore
 
 Context = aio.ServicerContext[Any, Any]
@@ -18,11 +20,21 @@ _MAX_PAGE = 10_000
 
 
 class AdminService(AdminServiceServicer):
-    """Looks at sessions without touching them, and deletes them."""
+    """Looks at sessions without touching them, deletes them, and turns telemetry up and down.
 
-    def __init__(self, sessions: SessionStore, clock: Clock | None = None) -> None:
+    `set_telemetry` takes what is to change, as `Controls.changed` does, and returns what is in force.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        clock: Clock | None = None,
+        *,
+        set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
+    ) -> None:
         self._sessions = sessions
         self._clock = clock or SystemClock()
+        self._set_telemetry = set_telemetry
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         """Return a page of live sessions in order of id."""
@@ -52,6 +64,23 @@ class AdminService(AdminServiceServicer):
         """Return the ledger."""
         stats = await self._sessions.stats()
         return pb.GetStatsResponse(**stats._asdict(), max_sessions=self._sessions.settings.max_sessions)
+
+    async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
+        """Change what is recorded, as far as the request says, and return what is in force."""
+        if self._set_telemetry is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no telemetry to set")
+        values: dict[str, Any] = {}
+        for name in ("level", "sampling", "allow", "deny"):
+            if request.HasField(name):
+                value = getattr(request, name)
+                values[name] = tuple(value.patterns) if isinstance(value, pb.Patterns) else value
+        try:
+            now = await self._set_telemetry(**values)
+        except ConfigurationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.SetTelemetryResponse(level=now.level, sampling=now.sampling, allow=now.allow, deny=now.deny)
 
     def _info(self, session: Session) -> pb.SessionInfo:
         idle = self._clock.monotonic() - session.last_accessed

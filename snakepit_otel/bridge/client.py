@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.errors import (
+    ConfigurationError,
     InvalidSession,
     SessionNotFound,
     SessionQuotaExceeded,
@@ -75,15 +76,15 @@ class Client:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self.address = address
-        if root_certificates is None:
-            self._channel = aio.insecure_channel(address, options=options(max_message_bytes))
-        else:
+        self._peer = rpc.Peer(address)
+        credentials = None
+        if root_certificates is not None:
             credentials = grpc.ssl_channel_credentials(
                 root_certificates.read_bytes(),
                 key.read_bytes() if key else None,
                 certificate.read_bytes() if certificate else None,
             )
-            self._channel = aio.secure_channel(address, credentials, options=options(max_message_bytes))
+        self._channel = rpc.aio_channel(address, credentials=credentials, options=options(max_message_bytes))
         self._stub = BridgeServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
 
@@ -126,7 +127,7 @@ class Client:
 
         async def run(take: Any) -> None:
             try:
-                await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+                await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
             except aio.AioRpcError as error:
                 raise stream_error(error, f"the authority at {self.address}") from None
 
@@ -185,6 +186,27 @@ class Client:
         response: admin_pb.GetStatsResponse = await self._ask("GetStats", admin_pb.GetStatsRequest())
         return response
 
+    async def set_telemetry(
+        self,
+        *,
+        level: str | None = None,
+        sampling: float | None = None,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+    ) -> admin_pb.SetTelemetryResponse:
+        """Change what the authority and its workers record, and return what is in force.
+
+        On the authority's Unix socket only; see `Snakepit.set_telemetry`.
+        """
+        request = admin_pb.SetTelemetryRequest(
+            level=level,
+            sampling=sampling,
+            allow=None if allow is None else admin_pb.Patterns(patterns=allow),
+            deny=None if deny is None else admin_pb.Patterns(patterns=deny),
+        )
+        response: admin_pb.SetTelemetryResponse = await self._ask("SetTelemetry", request)
+        return response
+
     async def _call(
         self,
         method: str,
@@ -193,13 +215,13 @@ class Client:
         headers: list[tuple[str, str]] | None = None,
     ) -> Any:
         try:
-            return await rpc.call(self._stub, method, request, timeout, headers)
+            return await rpc.call(self._stub, method, request, timeout, headers, self._peer)
         except aio.AioRpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
     async def _ask(self, method: str, request: Any) -> Any:
         try:
-            return await rpc.call(self._admin, f"snakepit_otel.admin.AdminService/{method}", request, 10.0)
+            return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, 10.0, peer=self._peer)
         except aio.AioRpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
@@ -207,6 +229,8 @@ class Client:
         code, details = error.code(), error.details() or ""
         if code is grpc.StatusCode.NOT_FOUND:
             return SessionNotFound(session_id)
+        if details.startswith("configuration: "):
+            return ConfigurationError(details.removeprefix("configuration: "))
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidSession(details.removeprefix("invalid_session: "))
         if details.startswith("session_quota_exceeded"):

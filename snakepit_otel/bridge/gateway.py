@@ -44,11 +44,15 @@ class Workers(Protocol):
         ...
 
 
-def _describe(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, Any]:
-    attributes = {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
-    if request.session_id:
-        attributes[names.SESSION_ID] = request.session_id
-    return attributes
+def _labels(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
+
+
+def _details(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+    return {names.SESSION_ID: request.session_id} if request.session_id else {}
+
+
+_requests_of_session = telemetry.Trail(lambda _gateway, request, *_, **__: request.session_id)
 
 
 def describe_response(response: pb.ExecuteToolResponse) -> dict[str, Any]:
@@ -72,7 +76,9 @@ class Gateway:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
         return tool if self.tools.find(tool) else self._workers.label(tool)
 
-    @telemetry.observed(names.REQUEST, _describe, describe_response)
+    @telemetry.observed(
+        names.REQUEST, labels=_labels, details=_details, result=describe_response, trail=_requests_of_session
+    )
     async def execute(
         self, request: pb.ExecuteToolRequest, creator: Creator | None = None, timeout: float | None = None
     ) -> pb.ExecuteToolResponse:
@@ -85,7 +91,7 @@ class Gateway:
             request, prefer=prefer, chosen=self._remember(request.session_id), timeout=timeout
         )
 
-    @telemetry.observed(names.REQUEST, _describe)
+    @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
     async def stream(
         self,
         request: pb.ExecuteToolRequest,

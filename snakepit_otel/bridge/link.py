@@ -21,6 +21,7 @@ from snakepit_otel.errors import AuthorityUnavailable, ValueRefused
 
 _PING_FIRST_WAIT = 0.05
 _PING_LONGEST_WAIT = 2.0
+_FORWARD_TIMEOUT = 10.0
 
 
 class AuthorityLink:
@@ -30,7 +31,8 @@ class AuthorityLink:
         self.address = address
         self._timeout = timeout
         self._options = options(max_message_bytes)
-        self._channel = aio.insecure_channel(address, options=self._options)
+        self._peer = rpc.Peer(address)
+        self._channel = rpc.aio_channel(address, options=self._options)
         self.stub = BridgeServiceStub(self._channel)
         self._lock = threading.Lock()
         self._blocking: grpc.Channel | None = None
@@ -40,7 +42,9 @@ class AuthorityLink:
         """Call a tool of the authority from a thread; see `adapters.Authority`."""
         request = _request(session_id, tool, parameters)
         try:
-            response = rpc.call_blocking(self._from_thread(), EXECUTE_ELIXIR_TOOL, request, self._timeout)
+            response = rpc.call_blocking(
+                self._from_thread(), EXECUTE_ELIXIR_TOOL, request, self._timeout, peer=self._peer
+            )
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         return _result(response, tool)
@@ -49,16 +53,22 @@ class AuthorityLink:
         """Call a tool of the authority from the event loop; see `adapters.Authority`."""
         request = _request(session_id, tool, parameters)
         try:
-            response = await rpc.call(self.stub, EXECUTE_ELIXIR_TOOL, request, self._timeout)
+            response = await rpc.call(self.stub, EXECUTE_ELIXIR_TOOL, request, self._timeout, peer=self._peer)
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         return _result(response, tool)
+
+    async def forward(self, method: str, request: Any, headers: list[tuple[str, str]]) -> Any:
+        """Make a call of the authority's as it is. Raises `grpc.aio.AioRpcError`."""
+        return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers, self._peer)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
         request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
         try:
-            response = rpc.call_blocking(self._from_thread(), GET_EXPOSED_ELIXIR_TOOLS, request, self._timeout)
+            response = rpc.call_blocking(
+                self._from_thread(), GET_EXPOSED_ELIXIR_TOOLS, request, self._timeout, peer=self._peer
+            )
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         return {
@@ -95,7 +105,7 @@ class AuthorityLink:
     def _from_thread(self) -> Any:
         with self._lock:
             if self._blocking_stub is None:
-                self._blocking = grpc.insecure_channel(self.address, options=self._options)
+                self._blocking = rpc.blocking_channel(self.address, options=self._options)
                 self._blocking_stub = BridgeServiceStub(self._blocking)
             return self._blocking_stub
 

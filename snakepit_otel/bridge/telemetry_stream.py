@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from typing import Any
 
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.telemetry import error_type
+from google.protobuf.message import DecodeError
+from grpc import aio
 
+from snakepit_otel import telemetry
+from snakepit_otel.bridge import methods
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.recording import Recording, checked
+from snakepit_otel.errors import ValueRefused
+from snakepit_otel.telemetry import error_type, names
+from snakepit_otel.telemetry.controls import matches
+
+_log = logging.getLogger("snakepit_otel.worker")
 _MAX_BUFFERED = 1024
+RECEIPT = ("telemetry", "control", "obeyed")
+"""The name of the event that answers a control, for a listener that asked for controls only."""
+
+
+@dataclass(eq=False)
+class _Listener:
+    """Who takes the events; with how many of its controls were obeyed, and how many it was told of."""
+
+    takes_events: bool
+    obeyed: int = 0
+    told: int = 0
 
 
 class TelemetryStream:
     """Buffers at most 1024 events for one listener, and counts what it drops.
 
-    Nothing is made while nobody listens.
+    Nothing is made while nobody listens. What the listener says of events is obeyed here, and what it says
+    goes for what the process records, if a `recording` is given. With the listener its controls go: an
+    authority that died must not leave a worker silent.
     """
 
-    def __init__(self, draw: Callable[[], float] = random.random) -> None:
+    _enabled: bool
+    _rate: float
+    _patterns: tuple[str, ...]
+    _allow: tuple[str, ...]
+    _deny: tuple[str, ...]
+
+    def __init__(self, recording: Recording | None = None, *, draw: Callable[[], float] = random.random) -> None:
+        self._recording = recording
         self._draw = draw
         self._buffer: deque[pb.TelemetryEvent] = deque()
         self._waiting = asyncio.Event()
-        self._listener: Any = None
-        self._enabled = True
-        self._rate = 1.0
-        self._patterns: tuple[str, ...] = ()
-        self._allow: tuple[str, ...] = ()
-        self._deny: tuple[str, ...] = ()
+        self._listener: _Listener | None = None
+        self._executing = 0
+        self._closing = False
         self.dropped = 0
+        self._obey_nobody()
+        telemetry.observe(self, names.METRIC_WORKER_EVENT_DROPPED, lambda me: [(me.dropped, {})])
 
     @property
     def listening(self) -> bool:
         """Whether anybody takes the events."""
-        return self._listener is not None
+        return self._listener is not None and self._listener.takes_events and self._enabled
 
     @contextmanager
     def tool_execution(self, tool: str, metadata: Mapping[str, str]) -> Iterator[None]:
@@ -48,13 +77,19 @@ class TelemetryStream:
         about = {"tool": tool}
         self.emit("tool.execution.start", {"system_time": time.time_ns()}, about, correlation)
         started = time.perf_counter_ns()
+        self._executing += 1
         try:
             yield
         except BaseException as error:
             taken = {"duration": time.perf_counter_ns() - started}
             self.emit("tool.execution.exception", taken, {**about, "error_type": error_type(error)}, correlation)
             raise
-        self.emit("tool.execution.stop", {"duration": time.perf_counter_ns() - started}, about, correlation)
+        else:
+            self.emit("tool.execution.stop", {"duration": time.perf_counter_ns() - started}, about, correlation)
+        finally:
+            self._executing -= 1
+            if self._closing:
+                self._waiting.set()
 
     def emit(
         self,
@@ -64,7 +99,7 @@ class TelemetryStream:
         correlation_id: str = "",
     ) -> None:
         """Buffer an event, if it is wanted and there is room."""
-        if self._listener is None or not self._wanted(name):
+        if not self.listening or not self._wanted(name):
             return
         if len(self._buffer) >= _MAX_BUFFERED:
             self.dropped += 1
@@ -83,52 +118,99 @@ class TelemetryStream:
         self._buffer.append(event)
         self._waiting.set()
 
-    async def serve(self, controls: Any, context: Any) -> None:
-        """Send events until the listener goes; a new listener takes the place of the one before."""
-        self._listener = context
+    async def serve(self, context: Any) -> None:
+        """Send events until the listener goes; a new listener takes the place of the one before.
+
+        The controls are read from the context, which goes on after a message that cannot be parsed.
+        """
+        if self._listener is not None:
+            self._obey_nobody()
+        asked = (methods.CONTROL_ONLY_HEADER, "true") in (context.invocation_metadata() or ())
+        listener = self._listener = _Listener(takes_events=not asked)
         self._buffer.clear()
         # The listener before, if there is one, is to leave.
         self._waiting.set()
-        obeying = asyncio.ensure_future(self._obey(controls))
+        obeying = asyncio.ensure_future(self._obey(context, listener))
         try:
             await context.send_initial_metadata(())
-            while self._listener is context:
-                while self._buffer and self._listener is context:
-                    await context.write(self._buffer.popleft())
-                if self._listener is context:
-                    self._waiting.clear()
-                    await self._waiting.wait()
+            await self._send(listener, context)
         finally:
             obeying.cancel()
-            if self._listener is context:
+            if self._listener is listener:
                 self._listener = None
+                if not self._closing:
+                    self._obey_nobody()
             self._waiting.set()
 
-    async def _obey(self, controls: Any) -> None:
-        async for control in controls:
-            self.control(control)
+    def close(self) -> None:
+        """Let the listener go, once it has the events of the executions that go on.
+
+        The process is about to end, and until then records as it was told to.
+        """
+        self._closing = True
+        self._waiting.set()
+
+    async def _send(self, listener: _Listener, context: Any) -> None:
+        while self._listener is listener:
+            if self._buffer:
+                await context.write(self._buffer.popleft())
+            elif listener.told < listener.obeyed and not listener.takes_events:
+                listener.told = listener.obeyed
+                await context.write(_receipt(listener.told))
+            elif self._closing and not self._executing:
+                return
+            else:
+                self._waiting.clear()
+                await self._waiting.wait()
+
+    async def _obey(self, context: Any, listener: _Listener) -> None:
+        while True:
+            try:
+                control = await context.read()
+                if control is aio.EOF or self._listener is not listener:
+                    return
+                self.control(control)
+            except (DecodeError, ValueRefused) as error:
+                # One bad message is not to cost the others.
+                _log.warning("a telemetry control was not obeyed: %s", error)
+            listener.obeyed += 1
+            self._waiting.set()
 
     def control(self, control: pb.TelemetryControl) -> None:
-        """Obey one control message."""
+        """Obey one control message. Raises `ValueRefused` for one that is too much to bear."""
         match control.WhichOneof("control"):
             case "toggle":
                 self._enabled = control.toggle.enabled
+                if self._recording is not None:
+                    self._recording.toggle(self._enabled)
             case "sampling":
+                patterns = checked(control.sampling.event_patterns)
                 rate = control.sampling.sampling_rate
                 self._rate = 1.0 if math.isnan(rate) else min(max(rate, 0.0), 1.0)
-                self._patterns = tuple(control.sampling.event_patterns)
+                self._patterns = patterns
+                if self._recording is not None:
+                    self._recording.sample(self._rate, patterns)
             case "filter":
-                self._allow = tuple(control.filter.allow)
-                self._deny = tuple(control.filter.deny)
+                self._allow, self._deny = checked(control.filter.allow), checked(control.filter.deny)
+                if self._recording is not None:
+                    self._recording.filter(self._allow, self._deny)
+
+    def _obey_nobody(self) -> None:
+        """Go by what was configured."""
+        self._enabled = True
+        self._rate = 1.0
+        self._patterns = self._allow = self._deny = ()
+        if self._recording is not None:
+            self._recording.restore()
 
     def _wanted(self, name: str) -> bool:
-        if not self._enabled or _matches(name, self._deny):
+        if matches(name, self._deny) or (self._allow and not matches(name, self._allow)):
             return False
-        if self._allow and not _matches(name, self._allow):
-            return False
-        sampled = not self._patterns or _matches(name, self._patterns)
+        sampled = not self._patterns or matches(name, self._patterns)
         return self._rate >= 1.0 or not sampled or self._draw() < self._rate
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _receipt(obeyed: int) -> pb.TelemetryEvent:
+    receipt = pb.TelemetryEvent(event_parts=RECEIPT, timestamp_ns=time.time_ns())
+    receipt.measurements["count"].int_value = obeyed
+    return receipt

@@ -16,11 +16,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.adapters import AdapterHost, Request, SessionContext, StreamChunk
-from snakepit_otel.bridge import codec, methods, rpc
+from snakepit_otel.bridge import codec, methods
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused
@@ -59,7 +60,7 @@ class WorkerService(BridgeServiceServicer):
         self._unserializable = unserializable
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
-        self._events = TelemetryStream()
+        self._events = TelemetryStream(Recording())
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         """Answer, with the time."""
@@ -129,7 +130,11 @@ class WorkerService(BridgeServiceServicer):
 
     async def StreamTelemetry(self, controls: Any, context: Context) -> None:
         """Send telemetry events for as long as the authority listens, and obey its controls."""
-        await self._events.serve(controls, context)
+        await self._events.serve(context)
+
+    def close_stream(self) -> None:
+        """Let who listens go, so that a stream without end does not hold up the worker's."""
+        self._events.close()
 
     async def InitializeSession(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
@@ -218,7 +223,7 @@ class WorkerService(BridgeServiceServicer):
             if key in methods.SESSION_HEADERS and isinstance(value, str)
         ]
         try:
-            return await rpc.call(self._link.stub, method, request, 10.0, headers)
+            return await self._link.forward(method, request, headers)
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
 

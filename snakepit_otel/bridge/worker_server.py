@@ -6,18 +6,21 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable
-
-from grpc import aio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
+from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
-from snakepit_otel.bridge.rpc import ObservingInterceptor
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker import WorkerService
+from snakepit_otel.telemetry import names
+
+_TIME_FOR_TELEMETRY = 2.5
+"""Seconds; with what comes before and after it, a worker is gone three seconds after its grace."""
 
 
 def spare_what_is_loaded() -> None:
@@ -29,11 +32,16 @@ def spare_what_is_loaded() -> None:
     gc.freeze()
 
 
+def _worker_id(server: WorkerServer, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_WORKER_ID: server.worker_id}
+
+
 class WorkerServer:
     """Serves one adapter at one address.
 
     `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
-    `ConfigurationError` for an address that will not.
+    `ConfigurationError` for an address that will not. `started_by` is trace context: loading the adapter
+    belongs to that trace.
     """
 
     def __init__(
@@ -50,10 +58,12 @@ class WorkerServer:
         insecure: bool = False,
         register_tools: bool = False,
         on_session: Callable[[str], None] | None = None,
+        started_by: Mapping[str, str] | None = None,
     ) -> None:
         self._adapter = adapter
         self._listen = listen
-        self._worker_id = worker_id
+        self.worker_id = worker_id
+        self._started_by = telemetry.incoming((started_by or {}).items())
         self._grace = grace
         self._tls = tls
         self._insecure = insecure
@@ -71,24 +81,32 @@ class WorkerServer:
         """Load the adapter and listen."""
         self._telemetry = telemetry.setup("snakepit-worker", role="worker")
         sensitive = os.environ.get("SNAKEPIT_THREAD_SENSITIVE", "").split(",")
-        host = AdapterHost(load_adapter(self._adapter), self._threads, [name.strip() for name in sensitive if name])
+        # Around this alone: what the server starts below keeps the context that it is started in.
+        with telemetry.within(self._started_by):
+            host = self._load([name.strip() for name in sensitive if name])
         self.tools = [] if host.takes_any else list(host.tools)
         self.link = AuthorityLink(self._authority, max_message_bytes=self._max_message_bytes)
-        service = WorkerService(
+        self._service = WorkerService(
             host,
             self.link,
-            worker_id=self._worker_id,
+            worker_id=self.worker_id,
             register_tools=self._register_tools,
             on_session=self._on_session,
             unserializable=Unserializable.from_environment(os.environ),
         )
-        self._server = aio.server(interceptors=[ObservingInterceptor()], options=options(self._max_message_bytes))
-        add_BridgeServiceServicer_to_server(service, self._server)
+        # Only the authority knows where to find us, so what it says of the trace is taken.
+        interceptors = [rpc.ServerInterceptor(trusted=True)]
+        self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
+        add_BridgeServiceServicer_to_server(self._service, self._server)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.tell_to_stop)
+
+    @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
+    def _load(self, thread_sensitive: list[str]) -> AdapterHost:
+        return AdapterHost(load_adapter(self._adapter), self._threads, thread_sensitive)
 
     def tell_to_stop(self) -> None:
         """Let `run_until_told_to_stop` return, soon."""
@@ -99,7 +117,8 @@ class WorkerServer:
         await self._told_to_stop.wait()
         if before_closing is not None:
             await before_closing()
+        self._service.close_stream()
         await self._server.stop(self._grace)
         await self.link.close()
-        await asyncio.to_thread(self._telemetry.shutdown)
+        await asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
         self._threads.close()

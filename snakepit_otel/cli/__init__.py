@@ -1,4 +1,4 @@
-"""The command line: serve, worker, call, sessions, demo."""
+"""The command line: serve, worker, call, sessions, demo, doctor."""
 
 from snakepit_otel.cli.app import main
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.cli import call, demo, serve, sessions, worker
+from snakepit_otel.cli import call, demo, doctor, serve, sessions, telemetry, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,9 @@ app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(call.call)
 app.add_typer(sessions.app, name="sessions")
+app.command()(telemetry.telemetry)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

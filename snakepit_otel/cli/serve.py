@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -20,6 +19,13 @@ from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
+
+_TIME_TO_FLUSH = 2.5
+"""Seconds; as long as workers have for their telemetry."""
+_TIME_FOR_THE_REST = 3.0
+"""Seconds, with a collector that answers."""
+_LAST_CHANCE = 1.0
+"""Seconds, with one that has not answered."""
 
 
 def serve(
@@ -47,6 +53,14 @@ def serve(
         bool | None,
         typer.Option("--insecure", help="Listen beyond loopback without TLS. Anybody there may run tools."),
     ] = None,
+    trust_trace_context: Annotated[
+        bool | None,
+        typer.Option(
+            "--trust-trace-context/--no-trust-trace-context",
+            help="Continue the traces of callers on TCP, and obey their sampling.",
+            show_default="only with --tls-client-ca",
+        ),
+    ] = None,
 ) -> None:
     """Own sessions and run tools for callers, until told to stop.
 
@@ -66,6 +80,7 @@ def serve(
             "listen": listen,
             "socket": socket,
             "insecure": insecure,
+            "trust_trace_context": trust_trace_context,
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
@@ -77,7 +92,7 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
     level = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    telemetry.log_to_stderr(level)
     settings = load_settings(config, given)
     if settings.adapter is None:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
@@ -96,6 +111,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         server=server,
     )
     told_to_stop = asyncio.Event()
+    flushing: asyncio.Future[bool] | None = None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     try:
@@ -109,8 +125,11 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
             )
             await told_to_stop.wait()
             complaints.print("stopping", highlight=False)
+            # While the workers send theirs, so that a collector that does not answer is waited for once.
+            flushing = asyncio.ensure_future(asyncio.to_thread(exporting.flush, _TIME_TO_FLUSH))
     finally:
-        await asyncio.to_thread(exporting.shutdown)
+        answers = flushing is None or await flushing
+        await asyncio.to_thread(exporting.shutdown, _TIME_FOR_THE_REST if answers else _LAST_CHANCE)
 
 
 def _authority_tools(settings: Settings) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
 from snakepit_otel.bridge.addresses import split
 from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
@@ -65,10 +65,7 @@ def worker(
     if os.environ.get("SNAKEPIT_PROCESS_GROUP") == "1":
         with suppress(PermissionError):  # already the leader of one
             os.setsid()
-    logging.basicConfig(
-        level=os.environ.get("SNAKEPIT_LOG_LEVEL", "ERROR").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    telemetry.log_to_stderr(os.environ.get("SNAKEPIT_LOG_LEVEL", "ERROR").upper())
     try:
         if thread_safety_check and max_workers > 1 and not getattr(load_adapter(adapter), "__thread_safe__", False):
             raise ConfigurationError(

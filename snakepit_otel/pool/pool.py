@@ -13,17 +13,18 @@ import grpc
 from grpc import aio
 
 from snakepit_otel import telemetry
+from snakepit_otel.backoff import Backoff
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.gateway import Chosen, TakeChunk, describe_response
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import (
     PoolNotStarted,
     QueueTimeout,
     SnakepitError,
     WorkerExited,
 )
-from snakepit_otel.pool.backoff import Backoff
 from snakepit_otel.pool.choosing import Choice, choose
 from snakepit_otel.pool.process import describe_exit
 from snakepit_otel.pool.settings import PoolSettings
@@ -35,16 +36,19 @@ _TIME_TO_DIE = 1.0
 """Seconds in which a worker whose connection broke is expected to be seen gone."""
 
 
-def _describe_dispatch(pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, Any]:
-    attributes = {
+def _labels(pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+    return {
         names.SNAKEPIT_POOL_NAME: pool.settings.name,
         names.SNAKEPIT_TOOL_NAME: pool.label(request.tool_name),
-        names.SNAKEPIT_WORKER_ID: choice.worker.id,
         names.SNAKEPIT_AFFINITY_OUTCOME: choice.affinity.value,
     }
+
+
+def _details(_pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+    details = {names.SNAKEPIT_WORKER_ID: choice.worker.id}
     if request.session_id:
-        attributes[names.SESSION_ID] = request.session_id
-    return attributes
+        details[names.SESSION_ID] = request.session_id
+    return details
 
 
 class WorkerPool:
@@ -74,6 +78,7 @@ class WorkerPool:
         self._partings: set[asyncio.Future[None]] = set()
         self._changed = asyncio.Event()
         self._running = False
+        self._controls: Controls | None = None
         telemetry.observe(self, names.METRIC_POOL_WORKER_COUNT, WorkerPool._read_workers)
         telemetry.observe(
             self,
@@ -110,8 +115,17 @@ class WorkerPool:
         await asyncio.gather(*(worker.stop() for worker in self.workers), *self._partings)
         for worker in self.workers:
             self._count_exit("stop")
+            worker.account_for_telemetry()
             _log.debug("worker %s has stopped", worker.id)
         self.workers.clear()
+
+    async def record(self, controls: Controls) -> None:
+        """Have all workers record so, those that are started later too.
+
+        Returns when they do; a worker too busy to say so is waited for five seconds, and obeys later.
+        """
+        self._controls = controls
+        await asyncio.gather(*(worker.record(controls) for worker in self.workers))
 
     async def execute(
         self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
@@ -139,26 +153,28 @@ class WorkerPool:
         await chosen(choice.worker.id)
         await self._dispatch_stream(choice, request, take, timeout)
 
-    @telemetry.observed(names.POOL_DISPATCH, _describe_dispatch, describe_response)
+    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(
         self, choice: Choice, request: pb.ExecuteToolRequest, timeout: float | None
     ) -> pb.ExecuteToolResponse:
         worker = choice.worker
         with worker.serving() as stub:
             try:
-                response: pb.ExecuteToolResponse = await rpc.call(stub, methods.EXECUTE_TOOL, request, timeout)
+                response: pb.ExecuteToolResponse = await rpc.call(
+                    stub, methods.EXECUTE_TOOL, request, timeout, peer=worker.peer
+                )
             except aio.AioRpcError as error:
                 raise await self._failure(worker, request.tool_name, error) from None
         return response
 
-    @telemetry.observed(names.POOL_DISPATCH, _describe_dispatch)
+    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
     async def _dispatch_stream(
         self, choice: Choice, request: pb.ExecuteToolRequest, take: TakeChunk, timeout: float | None
     ) -> None:
         worker = choice.worker
         with worker.serving() as stub:
             try:
-                await rpc.pour(stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+                await rpc.pour(stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, worker.peer)
             except aio.AioRpcError as error:
                 raise await self._failure(worker, request.tool_name, error) from None
 
@@ -213,6 +229,8 @@ class WorkerPool:
         while True:
             generation += 1
             worker = Worker(self._spec(slot, generation), self._environ)
+            if self._controls is not None:
+                await worker.record(self._controls)
             self.workers.append(worker)
             started = time.monotonic()
             failure: SnakepitError | None = None
@@ -232,6 +250,7 @@ class WorkerPool:
             else:
                 self._count_exit("start_failed")
             self.workers.remove(worker)
+            worker.account_for_telemetry()
             parting = asyncio.ensure_future(worker.disconnect())
             self._partings.add(parting)
             parting.add_done_callback(self._partings.discard)

@@ -16,14 +16,18 @@ from typing import Any
 from grpc import aio
 
 from snakepit_otel import telemetry
+from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import options
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
 from snakepit_otel.pool.process import Process, describe_exit
+from snakepit_otel.pool.recording import WorkerRecording
 from snakepit_otel.telemetry import names
 
-_KILL_AFTER = 3.0
+_KILL_AFTER = 3.5
+"""Seconds beyond its grace for a worker to send its telemetry and be gone."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,12 @@ class State(StrEnum):
     GONE = "gone"
 
 
-def _describe(worker: Worker, *_: Any) -> dict[str, Any]:
-    return {names.SNAKEPIT_POOL_NAME: worker.spec.pool, names.SNAKEPIT_WORKER_ID: worker.id}
+def _labels(worker: Worker, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_POOL_NAME: worker.spec.pool}
+
+
+def _details(worker: Worker, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_WORKER_ID: worker.id}
 
 
 class Worker:
@@ -67,22 +75,29 @@ class Worker:
         self._idle.set()
         self.tools: list[str] = []
         self._environ = environ
+        self._ledger = Path(f"{spec.listen.removeprefix('unix:')}.ledger")
         self._process: Process | None = None
         self._channel: aio.Channel | None = None
         self.stub: Any = None
+        self._controls: Controls | None = None
+        self._recording: WorkerRecording | None = None
+        self.peer = rpc.Peer(spec.listen)
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid if self._process else 0
 
-    @telemetry.observed(names.WORKER_START, _describe)
+    @telemetry.observed(names.WORKER_START, labels=_labels, details=_details)
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves; raise `WorkerStartFailed` if it does not."""
-        process = self._process = Process("snakepit_otel.pool.worker_main", _environment(self._environ))
+        process = self._process = Process(
+            "snakepit_otel.pool.worker_main",
+            {**_environment(self._environ), telemetry.LEDGER_FILE: str(self._ledger)},
+        )
         try:
             async with asyncio.timeout(timeout):
-                report = await process.exchange(asdict(self.spec))
+                report = await process.exchange({**asdict(self.spec), "started_by": dict(telemetry.outgoing())})
         except TimeoutError:
             await self._kill()
             raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
@@ -98,9 +113,18 @@ class Worker:
                 )
             raise _start_failure(self.id, from_wire(report["failed"]))
         self.tools = list(report["tools"])
-        self._channel = aio.insecure_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
+        self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
         self.stub = BridgeServiceStub(self._channel)
+        self._recording = WorkerRecording(self.stub, self.id, telemetry.Level(report["level"]))
+        if self._controls is not None:
+            await self._recording.apply(self._controls)
         self.state = State.READY
+
+    async def record(self, controls: Controls) -> None:
+        """Have the worker record so: now, or before it is ready if it is only starting."""
+        self._controls = controls
+        if self._recording is not None:
+            await self._recording.apply(controls)
 
     @contextmanager
     def serving(self) -> Iterator[Any]:
@@ -129,7 +153,7 @@ class Worker:
                 return await self._process.wait()
         return None
 
-    @telemetry.observed(names.WORKER_STOP, _describe)
+    @telemetry.observed(names.WORKER_STOP, labels=_labels, details=_details)
     async def stop(self) -> None:
         """Let the worker finish what it has within its grace, then see that it is gone."""
         if self._process is None:
@@ -147,11 +171,31 @@ class Worker:
         Closing earlier would cancel them, which callers could not tell from being cancelled themselves.
         """
         await self._idle.wait()
+        if self._recording is not None:
+            await self._recording.close()
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
         with suppress(FileNotFoundError):
             os.unlink(self.spec.listen.removeprefix("unix:"))  # noqa: PTH108 - no pathlib in coroutines
+
+    def account_for_telemetry(self) -> None:
+        """Count what the worker, which is gone, had recorded and did not deliver; once."""
+        left = telemetry.Ledger.read(self._ledger)
+        if left is None:
+            return
+        self._ledger.unlink(missing_ok=True)
+        for signal_name, account in left.accounts.items():
+            for reason, count in account.lost().items():
+                telemetry.record(
+                    names.METRIC_WORKER_TELEMETRY_LOST,
+                    count,
+                    {
+                        names.SNAKEPIT_POOL_NAME: self.spec.pool,
+                        names.SNAKEPIT_TELEMETRY_SIGNAL: signal_name,
+                        names.SNAKEPIT_TELEMETRY_LOSS_REASON: reason,
+                    },
+                )
 
     async def _kill(self) -> None:
         if self._process is not None:
@@ -162,7 +206,9 @@ class Worker:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     """The worker's environment: ours, and the directory of the script we run on its import path."""
-    environ = {**os.environ, **(extra or {})}
+    # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and can
+    # hold up the worker. It reads this when it is imported, which in a worker is before any code of ours runs.
+    environ = {"GRPC_ENABLE_FORK_SUPPORT": "0", **os.environ, **(extra or {})}
     script_directory = sys.path[0] if sys.path else ""
     if script_directory and Path(script_directory).is_dir():
         known = environ.get("PYTHONPATH", "")

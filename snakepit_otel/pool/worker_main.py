@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
@@ -20,13 +19,16 @@ def main() -> int:
     with control.makefile("rb") as lines:
         spec = orjson.loads(lines.readline())
     die_with_parent(spec["parent"])
-    logging.basicConfig(
-        level=os.environ.get("SNAKEPIT_LOG_LEVEL", "WARNING").upper(),
-        format=f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
-    )
     # Imported late, so that the parent's death is noticed from the first moment.
+    from snakepit_otel import telemetry
     from snakepit_otel.bridge.failures import to_wire
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.telemetry import controls
+
+    telemetry.log_to_stderr(
+        os.environ.get("SNAKEPIT_LOG_LEVEL", "WARNING").upper(),
+        f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
+    )
 
     def report(message: dict[str, Any]) -> None:
         control.sendall(orjson.dumps(message) + b"\n")
@@ -40,10 +42,11 @@ def main() -> int:
             threads=spec["threads"],
             max_message_bytes=spec["max_message_bytes"],
             grace=spec["shutdown_grace"],
+            started_by=spec["started_by"],
         )
         await server.start()
         spare_what_is_loaded()
-        report({"tools": server.tools})
+        report({"tools": server.tools, "level": controls.level})
         await server.run_until_told_to_stop()
 
     try:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 from snakepit_otel.testing.spans import Span
@@ -45,12 +46,13 @@ class Point:
 class Capture:
     """In-memory exporters for the whole process; make one, once, before anything is emitted.
 
-    Counters and histograms are given as what was added since the last look.
+    Counters and histograms are given as what was added since the last look. `ids` makes the ids of traces and
+    spans, random ones by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ids: IdGenerator | None = None) -> None:
         self._spans = InMemorySpanExporter()
-        tracing = TracerProvider()
+        tracing = TracerProvider(id_generator=ids)
         tracing.add_span_processor(SimpleSpanProcessor(self._spans))
         trace.set_tracer_provider(tracing)
         delta = AggregationTemporality.DELTA

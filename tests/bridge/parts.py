@@ -24,7 +24,6 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.rpc import ObservingInterceptor
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.worker_server import WorkerServer
 from snakepit_otel.errors import PoolNotStarted
@@ -61,7 +60,7 @@ class OneWorker:
 
     def __init__(self, address: str, tools: Iterable[str] = ()) -> None:
         self._tools = frozenset(tools)
-        self.channel = aio.insecure_channel(address, options=options(MAX_MESSAGE_BYTES))
+        self.channel = rpc.aio_channel(address, options=options(MAX_MESSAGE_BYTES))
         self._stub = BridgeServiceStub(self.channel)
 
     def label(self, tool: str) -> str:
@@ -99,13 +98,13 @@ class OneWorker:
 @asynccontextmanager
 async def serving(service: BridgeServiceServicer, address: str, *, observed: bool = False) -> AsyncIterator[Any]:
     """Serve a bridge service at `unix:PATH`, and yield a stub to call it by."""
-    interceptors = [ObservingInterceptor()] if observed else []
-    server = aio.server(interceptors=interceptors, options=options(MAX_MESSAGE_BYTES))
+    interceptors = [rpc.ServerInterceptor()] if observed else []
+    server = rpc.aio_server(interceptors=interceptors, options=options(MAX_MESSAGE_BYTES))
     add_BridgeServiceServicer_to_server(service, server)
     listen(server, address)
     await server.start()
     try:
-        async with aio.insecure_channel(address, options=options(MAX_MESSAGE_BYTES)) as channel:
+        async with rpc.aio_channel(address, options=options(MAX_MESSAGE_BYTES)) as channel:
             yield BridgeServiceStub(channel)
     finally:
         await server.stop(None)
@@ -125,7 +124,7 @@ async def worker(adapter: type, authority: str, directory: Path, **more: Any) ->
     )
     await server.start()
     try:
-        async with aio.insecure_channel(server.address, options=options(MAX_MESSAGE_BYTES)) as channel:
+        async with rpc.aio_channel(server.address, options=options(MAX_MESSAGE_BYTES)) as channel:
             yield BridgeServiceStub(channel)
     finally:
         server.tell_to_stop()

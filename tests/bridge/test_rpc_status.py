@@ -188,7 +188,7 @@ async def test_a_blocking_client_tells_the_status(stub: Any, capture: Capture, s
 
 @pytest.mark.parametrize("make", [unary, streaming])
 async def test_a_deadline(stub: Any, service: Ending, capture: Capture, make: Any) -> None:
-    """A deadline that passes is the client's error; the server is cancelled."""
+    """A deadline that passes is an error on both ends."""
 
     async def take(message: Any) -> None: ...
 
@@ -201,6 +201,36 @@ async def test_a_deadline(stub: Any, service: Ending, capture: Capture, make: An
         await call
     told_by_client = await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, method)
     assert told_by_client == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    await until(lambda: len(capture.spans(method)) == 2)
+    assert {span.attributes[names.ERROR_TYPE] for span in capture.spans(method)} == {"DEADLINE_EXCEEDED"}
+
+
+async def test_a_taker_that_fails(stub: Any, service: Ending, capture: Capture) -> None:
+    """Who takes a stream's messages and fails at it has cancelled the call, and keeps its own error."""
+
+    async def take(message: Any) -> None:
+        raise aio.AioRpcError(grpc.StatusCode.NOT_FOUND, aio.Metadata(), aio.Metadata(), "of another call")
+
+    with pytest.raises(aio.AioRpcError, match="of another call"):
+        await rpc.pour(stub, EXECUTE_STREAMING_TOOL, pb.ExecuteToolRequest(tool_name="wait"), take)
+    told_by_client = await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, EXECUTE_STREAMING_TOOL)
+    assert told_by_client == ("CANCELLED", "CANCELLED")
+
+
+async def test_a_call_that_cannot_be_made(capture: Capture, short_path: Path) -> None:
+    """A call that fails before it is one has no status, and its error's class for an error."""
+    channel = rpc.aio_channel(f"unix:{short_path}/s")
+    await channel.close()
+    with pytest.raises(aio.UsageError):
+        await rpc.call(BridgeServiceStub(channel), PING, pb.PingRequest())
+    assert await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, PING) == (None, "UsageError")
+
+
+async def test_the_peer_is_told(stub: Any, capture: Capture) -> None:
+    """A call whose peer is given tells it on its span."""
+    await rpc.call(stub, PING, pb.PingRequest(message="ok"), peer=rpc.Peer("unix:/run/s"))
+    (client,) = [span for span in capture.spans(PING) if span.parent_id is None]
+    assert client.attributes["server.address"] == "/run/s"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class Streaming(BridgeServiceServicer):
 
     async def StreamTelemetry(self, controls: Any, context: Any) -> None:
         """Serve."""
-        await self.events.serve(controls, context)
+        await self.events.serve(context)
 
 
 class Listener:

@@ -110,3 +110,33 @@ class GetStatsResponse(_message.Message):
     memory_bytes: int
     max_sessions: float
     def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ...) -> None: ...
+
+class Patterns(_message.Message):
+    __slots__ = ("patterns",)
+    PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    patterns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, patterns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetTelemetryRequest(_message.Message):
+    __slots__ = ("level", "sampling", "allow", "deny")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_FIELD_NUMBER: _ClassVar[int]
+    DENY_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    sampling: float
+    allow: Patterns
+    deny: Patterns
+    def __init__(self, level: _Optional[str] = ..., sampling: _Optional[float] = ..., allow: _Optional[_Union[Patterns, _Mapping]] = ..., deny: _Optional[_Union[Patterns, _Mapping]] = ...) -> None: ...
+
+class SetTelemetryResponse(_message.Message):
+    __slots__ = ("level", "sampling", "allow", "deny")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_FIELD_NUMBER: _ClassVar[int]
+    DENY_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    sampling: float
+    allow: _containers.RepeatedScalarFieldContainer[str]
+    deny: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, level: _Optional[str] = ..., sampling: _Optional[float] = ..., allow: _Optional[_Iterable[str]] = ..., deny: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -54,6 +54,11 @@ class AdminServiceStub:
                 request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.SetTelemetry = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/SetTelemetry',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -83,6 +88,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTelemetry(self, request, context):
+        """Changes what is given, and says what is in force then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +117,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsRequest.FromString,
                     response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'SetTelemetry': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTelemetry,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +232,33 @@ class AdminService:
             '/snakepit_otel.admin.AdminService/GetStats',
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsRequest.SerializeToString,
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTelemetry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/SetTelemetry',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,68 @@
+"""`snakepit-otel doctor`: the command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snakepit_otel.cli.doctor.adapter import check_adapter
+from snakepit_otel.cli.doctor.environment import check_environment
+from snakepit_otel.cli.doctor.packages import check_packages
+from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
+from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
+from snakepit_otel.cli.doctor.telemetry import check_telemetry
+from snakepit_otel.cli.output import console, print_json
+
+EXIT_PROBLEM = 1
+
+
+def doctor(
+    adapter: Annotated[
+        str | None, typer.Option(help="See whether this adapter can be served.", show_default="that of the settings")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="See whether this HOST:PORT is free.", show_default="that of the settings")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings, as for serve.")] = None,
+    telemetry: Annotated[
+        bool,
+        typer.Option("--telemetry", help="Send a trace, a metric and a log record, and see whether they are taken."),
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.2, max=600, help="Seconds that --telemetry may take in all.")] = 5.0,
+    as_json_document: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Find out what is wrong here, and say what to do about it.
+
+    Looks at the installed packages, the settings, the sockets, the adapter and the OTEL_* and SNAKEPIT_*
+    variables. With --telemetry it looks at those variables and at what really happens to telemetry that is sent where
+    they say. Secrets are not printed. Exit codes: 0 fine, or warnings only, 1 a problem.
+    """
+    sections = _telemetry(timeout) if telemetry else _everything(adapter, listen, config)
+    if as_json_document:
+        print_json(as_json(sections))
+    else:
+        show(console, sections)
+    raise typer.Exit(EXIT_PROBLEM if count(sections, Status.PROBLEM) else 0)
+
+
+def _telemetry(timeout: float) -> list[Section]:
+    return [Section("Environment", check_environment(os.environ)), Section("Telemetry", check_telemetry(timeout))]
+
+
+def _everything(adapter: str | None, listen: str | None, config: Path | None) -> list[Section]:
+    given = {"adapter": adapter} if adapter else {}
+    checks, settings = check_settings(config, given)
+    sections = [Section("Packages", check_packages()), Section("Settings", checks)]
+    if settings is not None:
+        server = settings.server
+        machine = check_sockets(settings)
+        if address := listen or server.listen:
+            machine.append(check_listen(address, tls=server.tls is not None, insecure=server.insecure))
+        sections.append(Section("Machine", machine))
+        if settings.adapter:
+            seconds = settings.pool.startup_timeout / 1000
+            sections.append(Section("Adapter", [check_adapter(settings.adapter, seconds)]))
+    return [*sections, Section("Environment", check_environment(os.environ))]

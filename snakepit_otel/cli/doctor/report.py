@@ -1,0 +1,118 @@
+"""What the doctor found, as lines for people or as JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+class Status(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what was found and, where it is not fine, what to do."""
+
+    topic: str
+    status: Status
+    said: str
+    remedy: str = ""
+    code: str = ""
+    """A word for machines that does not change with the wording; a diagnosis has one."""
+    evidence: str = ""
+    """What the machine or the peer really said."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """More for machines."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The check for machines, without what it has nothing to say of."""
+        values = {
+            "topic": self.topic,
+            "status": self.status.value,
+            "code": self.code,
+            "message": self.said,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            **self.about,
+        }
+        return {key: value for key, value in values.items() if value not in ("", None)}
+
+
+@dataclass
+class Section:
+    """Checks under one heading."""
+
+    title: str
+    checks: list[Check]
+
+
+def ok(topic: str, said: str, **about: Any) -> Check:
+    """A check that came out fine."""
+    return Check(topic, Status.OK, said, about=about)
+
+
+def warning(topic: str, said: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
+    """A check that came out in a way that may be meant, and may surprise."""
+    return Check(topic, Status.WARNING, said, remedy, code, evidence)
+
+
+def problem(topic: str, said: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
+    """A check that found what will not work."""
+    return Check(topic, Status.PROBLEM, said, remedy, code, evidence)
+
+
+def count(sections: Sequence[Section], status: Status) -> int:
+    """Return how many checks came out so."""
+    return sum(check.status is status for section in sections for check in section.checks)
+
+
+def as_json(sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the report as one JSON document."""
+    return {
+        "ok": count(sections, Status.PROBLEM) == 0,
+        "problems": count(sections, Status.PROBLEM),
+        "warnings": count(sections, Status.WARNING),
+        "checks": [{"section": section.title, **check.as_dict()} for section in sections for check in section.checks],
+    }
+
+
+def show(console: Console, sections: Sequence[Section]) -> None:
+    """Print one aligned line for each check and, beneath one that is not fine, why we think so and what to do."""
+    width = max((len(check.topic) for section in sections for check in section.checks), default=0)
+    for section in sections:
+        console.print(Text(section.title, style="bold"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=9, no_wrap=True)
+        table.add_column(width=min(width, 44), overflow="fold")
+        table.add_column(overflow="fold")
+        for position, check in enumerate(section.checks):
+            table.add_row(Text(f"  {check.status}", style=_STYLES[check.status]), Text(check.topic), Text(check.said))
+            following = section.checks[position + 1] if position + 1 < len(section.checks) else None
+            if following and (following.evidence, following.remedy) == (check.evidence, check.remedy):
+                continue  # one cause, told once, beneath the last line that has it
+            if check.evidence:
+                table.add_row("", "", Text(f"seen: {check.evidence}", style="dim"))
+            if check.remedy:
+                table.add_row("", "", Text(f"do: {check.remedy}", style="bold"))
+        console.print(table)
+    problems, warnings = count(sections, Status.PROBLEM), count(sections, Status.WARNING)
+    style = "bold red" if problems else "yellow" if warnings else "green"
+    console.print(Text(f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style=style))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

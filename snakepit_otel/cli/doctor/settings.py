@@ -1,0 +1,162 @@
+"""Whether the settings are right, and the machine has what they ask for: sockets, directories and ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from snakepit_otel.bridge.addresses import checked_socket_directory, split
+from snakepit_otel.bridge.directory import PrivateDirectory
+from snakepit_otel.cli.addresses import default_socket
+from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
+from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.settings import Settings, TlsSettings, load_settings
+
+_FOR_NAMES = 5.0
+"""Seconds that a name server may take."""
+_WORKER_SOCKET = "default-99999.99999.sock"
+"""About the longest name of a worker's socket."""
+
+
+def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Check], Settings | None]:
+    """Check the settings that serve would use, and return them if they can be."""
+    try:
+        settings = load_settings(config, given)
+    except ValueError as error:  # ours, and what pydantic-settings makes of JSON that is none
+        wrong = [
+            problem("settings", line, "correct it; docs/configuration.md has every setting", "bad_setting")
+            for line in str(error).splitlines()
+        ]
+        return wrong, None
+    set_here = _differences(settings, Settings.model_construct())
+    said = ", ".join(f"{name}={value}" for name, value in set_here.items()) or "the defaults"
+    checks = [ok("settings", said, settings=set_here)]
+    if config is None and Path("snakepit.toml").is_file():
+        said = "./snakepit.toml is not read unless --config names it"
+        checks.append(warning("settings", said, "--config snakepit.toml, here and with serve", "file_not_read"))
+    return checks, settings
+
+
+def check_sockets(settings: Settings) -> list[Check]:
+    """Check that the sockets can be made: the one that callers use, and those of the workers."""
+    checks = [_callers(settings.server.socket or default_socket()), _workers()]
+    return [*checks, _tls_files(settings.server.tls)] if settings.server.tls else checks
+
+
+def check_listen(address: str, *, tls: bool, insecure: bool) -> Check:
+    """Check that an address can be listened on, by listening on it."""
+    topic = f"listen on {address}"
+    try:
+        host, port = split(address)
+        look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        candidates = side_by_side({host: look_up}, Deadline(_FOR_NAMES))[host]
+    except ConfigurationError as error:
+        return problem(topic, str(error), "write HOST:PORT, such as 127.0.0.1:50051", "bad_address")
+    except OSError as error:
+        return problem(topic, f"the host {host!r} is unknown: {error.strerror}", "correct the host", "bad_address")
+    if candidates is None:
+        return problem(topic, "the name server does not answer", "say an address, not a name", "bad_address")
+    family, kind, _, _, place = candidates[0]
+    with socket.socket(family, kind) as listener:
+        # As gRPC does: a port that lately had connections is free, one with a listener is not.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(place)
+            listener.listen(1)
+        except OSError as error:
+            remedy = "choose another port, or stop whoever has it: ss -ltnp shows who"
+            return problem(topic, f"not possible: {error.strerror}", remedy, "cannot_listen")
+    if not tls and not insecure and not _is_loopback(str(place[0])):
+        said = "free, but other machines can reach it, and without TLS serve refuses that"
+        return problem(topic, said, "give TLS files (server.tls), or listen on 127.0.0.1", "insecure")
+    return ok(topic, "free")
+
+
+def _tls_files(tls: TlsSettings) -> Check:
+    try:
+        tls.files().credentials()
+    except ConfigurationError as error:
+        return problem("TLS for callers", str(error), "correct the paths, or the files", "bad_tls_files")
+    return ok("TLS for callers", f"{tls.certificate} and its key can be used")
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+def _differences(settings: BaseModel, defaults: BaseModel, prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value, default = getattr(settings, name), getattr(defaults, name)
+        if isinstance(value, BaseModel) and isinstance(default, BaseModel):
+            found |= _differences(value, default, f"{prefix}{name}.")
+        elif value != default:
+            found[prefix + name] = str(value)
+    return found
+
+
+def _callers(path: Path) -> Check:
+    topic = "socket for callers"
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        checked_socket_directory(path)
+    except ConfigurationError as error:
+        return problem(topic, str(error), "chmod 700 the directory, or choose another by --socket", "bad_directory")
+    try:
+        if wrong := _bind(path.with_name("d" * len(path.name))):
+            remedy = "choose a shorter path by --socket, or set XDG_RUNTIME_DIR to a short one"
+            return problem(topic, f"{path}: {wrong}", remedy, "bad_socket")
+    finally:
+        # Nothing is to be left behind by looking.
+        for directory in made:
+            with suppress(OSError):
+                directory.rmdir()
+    if _is_served(path):
+        return ok(topic, f"{path}, where a server answers now")
+    return ok(topic, f"{path} can be made, with mode 0700")
+
+
+def _workers() -> Check:
+    topic = "sockets for workers"
+    try:
+        directory = PrivateDirectory()
+    except OSError as error:
+        where = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - only named
+        said = f"no private directory can be made in {where}: {error.strerror}"
+        return problem(
+            topic, said, f"make {where} writable, or set XDG_RUNTIME_DIR to a directory that is", "no_directory"
+        )
+    try:
+        if wrong := _bind(directory.path / _WORKER_SOCKET):
+            return problem(topic, f"{directory.path}: {wrong}", "set XDG_RUNTIME_DIR to a shorter path", "bad_socket")
+        mode = directory.path.stat().st_mode & 0o777
+        return ok(topic, f"a private directory can be made in {directory.path.parent}, with mode {mode:04o}")
+    finally:
+        directory.close()
+
+
+def _bind(path: Path) -> str:
+    """Make a socket there and remove it; return what is wrong, if it cannot be made."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            return error.strerror or str(error)
+        path.unlink(missing_ok=True)
+    return ""
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.2)
+        with suppress(OSError):
+            probe.connect(str(path))
+            return True
+    return False
