@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import grpc
 from grpc import aio
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.bridge.addresses import options
@@ -15,7 +23,6 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
-from snakepit_otel.telemetry import switch
 
 
 class Echo(BaseAdapter):
@@ -51,8 +58,7 @@ async def serve_bare(address: str) -> None:
 
 
 async def serve_worker(address: str) -> None:
-    """Serve the worker until killed, telemetry off."""
-    switch.turn(False)
+    """Serve the worker until killed, telemetry as the environment says."""
     server = WorkerServer(
         adapter="benchmarks.echo_servers:Echo",
         listen=address,
@@ -65,5 +71,42 @@ async def serve_worker(address: str) -> None:
     await server.run_until_told_to_stop()
 
 
+async def serve_stock_worker(address: str) -> None:
+    """Serve the worker with the SDK as its documentation has it, every point done by its plain calls."""
+    tracing = TracerProvider()
+    tracing.add_span_processor(_Watching())
+    tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(tracing)
+    metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
+    await serve_worker(address)
+
+
+class _Watching(SpanProcessor):
+    """Sees spans as they start, which keeps the worker from using lean ones."""
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        """Do nothing."""
+
+
+async def serve_sink(address: str) -> None:
+    """Take whatever is exported over OTLP, and throw it away."""
+
+    async def take(_request: bytes, _context: object) -> bytes:
+        return b""
+
+    class Everything(grpc.GenericRpcHandler):
+        def service(self, _call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(take)
+
+    server = aio.server(options=[("grpc.max_receive_message_length", -1)])
+    server.add_generic_rpc_handlers((Everything(),))
+    server.add_insecure_port(address)
+    await server.start()
+    print("ready", flush=True)
+    await server.wait_for_termination()
+
+
+SERVERS = {"bare": serve_bare, "worker": serve_worker, "stock": serve_stock_worker, "sink": serve_sink}
+
 if __name__ == "__main__":
-    asyncio.run({"bare": serve_bare, "worker": serve_worker}[sys.argv[1]](sys.argv[2]))
+    asyncio.run(SERVERS[sys.argv[1]](sys.argv[2]))

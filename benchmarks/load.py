@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from random import getrandbits
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 
@@ -28,9 +29,15 @@ def _header(name: bytes, value: bytes) -> bytes:
 
 
 class Load:
-    """Calls one method with one message, `in_flight` calls at a time."""
+    """Calls one method with one message, `in_flight` calls at a time.
 
-    def __init__(self, path: str, method: str, message: pb.ExecuteToolRequest, in_flight: int) -> None:
+    With `sampled`, each call is the beginning of a trace, and that share of them says it is recorded.
+    """
+
+    def __init__(
+        self, path: str, method: str, message: pb.ExecuteToolRequest, in_flight: int, sampled: float | None = None
+    ) -> None:
+        self._sampled = sampled
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._headers = b"".join(
@@ -82,7 +89,11 @@ class Load:
     def _call(self) -> bytes:
         stream = self._next_stream
         self._next_stream += 2
-        return _frame(_HEADERS, _END_HEADERS, stream, self._headers) + _frame(_DATA, _END_STREAM, stream, self._body)
+        headers = self._headers
+        if self._sampled is not None:
+            flags = stream * 0.6180339887 % 1.0 < self._sampled
+            headers += _header(b"traceparent", b"00-%032x-%016x-%02x" % (getrandbits(128), getrandbits(64), flags))
+        return _frame(_HEADERS, _END_HEADERS, stream, headers) + _frame(_DATA, _END_STREAM, stream, self._body)
 
     def _read(self) -> tuple[int, int, list[bytes]]:
         received = self._socket.recv(1 << 18)

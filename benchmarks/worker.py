@@ -8,6 +8,7 @@ clients are used: prebuilt frames, which leave a core to the server, and gRPC's 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,9 @@ TARGETS = {"async tool": 0.70, "sync tool": 0.50}
 def main() -> None:
     """Measure and print everything."""
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
-        servers = {kind: start(kind, f"{directory}/{kind}.sock") for kind in ("bare", "worker")}
+        servers = {
+            kind: start(kind, f"{directory}/{kind}.sock", SNAKEPIT_TELEMETRY_LEVEL="off") for kind in ("bare", "worker")
+        }
         try:
             print(f"echo, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
             measure("prebuilt frames", with_frames(directory), servers)
@@ -107,10 +110,11 @@ async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, ca
     return calls / (time.perf_counter() - started)
 
 
-def start(kind: str, path: str) -> subprocess.Popen[bytes]:
+def start(kind: str, path: str, **environ: str) -> subprocess.Popen[bytes]:
     """Start one of the servers and return once it serves."""
     arguments = [sys.executable, "-m", "benchmarks.echo_servers", kind, f"unix:{path}"]
-    server = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=inherited | environ)
     assert server.stdout is not None
     if server.stdout.readline() != b"ready\n":
         raise RuntimeError(f"the {kind} server did not start")

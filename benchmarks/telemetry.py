@@ -1,0 +1,122 @@
+"""What telemetry costs a worker: python -m benchmarks.telemetry.
+
+An echo tool on one worker, 32 calls in flight, each the beginning of a trace: 6 spans and 6 durations per
+request, exported over OTLP/gRPC to a peer that throws them away. The cases take turns in short bursts, each
+paired with one of a worker at level `off`; the figures are medians of the pairs. Each case is several pairs of
+processes, since no two are quite equally fast. `stock` is the same worker and points, done by plain calls of
+OpenTelemetry's SDK. The load is prebuilt frames, since gRPC's own client takes more processor time than what
+is measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+
+from benchmarks.load import Load
+from benchmarks.worker import processor_time, start
+from snakepit_otel.bridge.client import execute_request
+from snakepit_otel.bridge.methods import EXECUTE_TOOL
+
+IN_FLIGHT = 32
+CALLS = 600
+INSTANCES = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A worker, and what it is asked to do."""
+
+    name: str
+    kind: str
+    level: str
+    sampled: float
+    target: float | None = None
+
+
+OFF = Case("off", "worker", "off", 1.0)
+CASES = (
+    Case("off, again", "worker", "off", 1.0, 0.97),
+    Case("full, 100 % sampled", "worker", "full", 1.0, 0.85),
+    Case("full, 10 % sampled", "worker", "full", 0.1, 0.90),
+    Case("essential, 100 % sampled", "worker", "essential", 1.0),
+    Case("stock SDK, 100 % sampled", "stock", "full", 1.0),
+    Case("stock SDK, 10 % sampled", "stock", "full", 0.1),
+)
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker process, the load on it, and what came of that."""
+
+    load: Load
+    server: subprocess.Popen[bytes]
+    rates: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def burst(self) -> float:
+        """Make calls, and return how many were answered in a second."""
+        before = processor_time(self.server.pid)
+        self.rates.append(self.load.run(CALLS))
+        self.seconds += processor_time(self.server.pid) - before
+        return self.rates[-1]
+
+
+def main(rounds: int) -> None:
+    """Measure and print everything."""
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
+        servers = [start("sink", f"{directory}/sink.sock")]
+        request = execute_request("echo", {"value": "hello"}, "s")
+
+        def worker(case: Case) -> Worker:
+            path = f"{directory}/{len(servers)}.sock"
+            servers.append(start(case.kind, path, **environment(case, directory)))
+            running = Worker(Load(path, EXECUTE_TOOL, request, IN_FLIGHT, case.sampled), servers[-1])
+            running.load.run(2 * CALLS)
+            return running
+
+        try:
+            pairs = {case: [(worker(OFF), worker(case)) for _ in range(INSTANCES)] for case in CASES}
+            measure(pairs, rounds)
+        finally:
+            for server in servers:
+                server.kill()
+                server.wait()
+
+
+def environment(case: Case, directory: str) -> dict[str, str]:
+    """Return what a case's worker is to find in its environment."""
+    return {
+        "SNAKEPIT_TELEMETRY_LEVEL": case.level,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{directory}/sink.sock",
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+    }
+
+
+def measure(pairs: dict[Case, list[tuple[Worker, Worker]]], rounds: int) -> None:
+    """Let the pairs take turns, and print the medians."""
+    ratios: dict[Case, list[float]] = {case: [] for case in pairs}
+    for number in range(rounds):
+        for case, of_case in pairs.items():
+            off, on = of_case[number % INSTANCES]
+            # One after the other, since the machine's pace changes from second to second; by turns first.
+            first, second = (off, on) if number // INSTANCES % 2 else (on, off)
+            rates = {first: first.burst(), second: second.burst()}
+            ratios[case].append(rates[on] / rates[off])
+    print(f"echo, {IN_FLIGHT} in flight, medians of {rounds} pairs of bursts of {CALLS} calls")
+    print("    case                        calls/s   of level off    µs of worker a call, and at level off")
+    for case, of_case in pairs.items():
+        off_cost, cost = (sum(pair[place].seconds for pair in of_case) / rounds / CALLS * 1e6 for place in (0, 1))
+        rate = statistics.median(rate for pair in of_case for rate in pair[1].rates)
+        paired = statistics.median(ratios[case])
+        # The standard error of a median, as if these were normally distributed.
+        spread = 1.25 * statistics.stdev(ratios[case]) / rounds**0.5
+        target = f"   target {case.target:.0%}" if case.target else ""
+        print(f"    {case.name:26} {rate:7.0f}   {paired:6.1%} ± {spread:4.1%}   {cost:9.0f} {off_cost:5.0f}{target}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 41)
