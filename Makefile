@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint types generate lock bench clean
+.PHONY: help demo test proof collector-test telemetry-proof lint types generate lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -13,11 +13,20 @@ help: ## Say what there is.
 demo: $(READY) ## Run the main job on real input: sessions, workers, a crash, a leak, and their telemetry.
 	$(BIN)/snakepit-otel demo
 
-test: $(READY) ## Run every test.
-	$(BIN)/pytest
+test: $(READY) ## Run every test but the slow proofs, which have commands of their own.
+	$(BIN)/pytest -m "not collector and not matrix"
 
 proof: $(READY) ## Run the property suites with 2 000 examples each.
 	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions -k propert --timeout 3600
+
+collector-test: $(READY) ## Run a real collector and a real Prometheus; builds them the first time, with Go.
+	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
+	scripts/install-prometheus || [ $$? -eq 69 ]
+	$(BIN)/pytest -m collector tests/collector
+
+telemetry-proof: $(READY) ## Prove that no telemetry is lost silently; takes ten minutes.
+	$(BIN)/pytest tests/telemetry -m matrix
+	$(BIN)/python -m benchmarks.outage --minutes 1 --moods refused mute
 
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
@@ -28,12 +37,16 @@ types: $(READY) ## Check types, strictly.
 
 generate: $(READY) ## Generate names, the telemetry reference and the protobuf stubs.
 	$(BIN)/python semconv/generate.py
+	$(BIN)/python semconv/prometheus_names.py
 	scripts/generate-stubs
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.worker
+	$(BIN)/python -m benchmarks.points
+	$(BIN)/python -m benchmarks.telemetry
+	$(BIN)/python -m benchmarks.instructions
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
 	scripts/lock
