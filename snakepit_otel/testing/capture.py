@@ -121,4 +121,5 @@ def _span(span: ReadableSpan) -> Span:
         dict(span.attributes or {}),
         span.status.status_code is not StatusCode.ERROR,
         str(span.resource.attributes.get("service.name", "")),
+        tuple(format_span_id(link.context.span_id) for link in span.links),
     )

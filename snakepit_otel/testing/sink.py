@@ -98,6 +98,7 @@ class OtlpSink:
                         _attributes(span.attributes),
                         span.status.code != _ERROR,
                         service,
+                        tuple(link.span_id.hex() for link in span.links),
                     )
                     for span in scope.spans
                 ]

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Span:
-    """A finished span, from the SDK or off the wire. Ids are hex; times are nanoseconds since the epoch."""
+    """A finished span, from the SDK or off the wire. Ids are hex; times are nanoseconds since the epoch.
+
+    `links` are the ids of the spans that it is linked to.
+    """
 
     name: str
     trace_id: str
@@ -20,6 +23,7 @@ class Span:
     attributes: Mapping[str, Any]
     ok: bool
     service: str = ""
+    links: tuple[str, ...] = ()
 
     @property
     def milliseconds(self) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,41 @@ async def test_one_request_is_one_trace(sink: OtlpSink, short_path: Path) -> Non
     assert len(requests) == 1
     assert tree((span for span in sink.spans if span.trace_id == requests[0].trace_id), line) == TRACE
     assert all(span.ok for span in sink.spans)
+
+
+async def test_loading_an_adapter_belongs_to_the_start_of_its_worker(sink: OtlpSink, short_path: Path) -> None:
+    """The trace of a worker's start goes on in the new process, and ends there: requests are traces of their own."""
+    async with serving(sink, short_path, "tests.adapters_for_tests:Useful") as client:
+        await client.execute("echo", {"value": 1})
+    (started,) = [span for span in sink.spans if span.name == "start worker"]
+    of_start = [span for span in sink.spans if span.trace_id == started.trace_id]
+    assert tree(of_start, line) == "authority: start worker\n  worker: load adapter"
+
+
+@pytest.mark.parametrize("tool", ["stream", "stream_async"])
+async def test_what_a_stream_does_on_its_way_is_in_its_trace(sink: OtlpSink, short_path: Path, tool: str) -> None:
+    """Call-backs between chunks, from a thread or from an async generator, are children of the tool."""
+    async with serving(sink, short_path, "tests.telemetry.propagating_adapter:Wanderer") as client:
+        assert [chunk async for chunk in client.stream(tool, {"to": 3}, session_id="s")] == [1, 2, 3]
+    (executed,) = [span for span in sink.spans if span.name == "execute tool"]
+    (request,) = [span for span in sink.spans if span.name == "execute request"]
+    called_back = [span for span in sink.spans if span.name == "call authority"]
+    assert len(called_back) == 6
+    assert {span.parent_id for span in called_back} == {executed.span_id}
+    assert {span.trace_id for span in called_back} == {request.trace_id}
+
+
+@asynccontextmanager
+async def serving(sink: OtlpSink, short_path: Path, adapter: str) -> AsyncIterator[Client]:
+    """A server with one worker, and a client; what they emit is in the sink when they have stopped."""
+    arguments = ["serve", adapter, "--workers", "1", "--socket", str(short_path / "a.sock")]
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            yield client
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert await server.ends() == 0
 
 
 async def test_metrics_of_both_sides_arrive_with_their_resource(sink: OtlpSink, short_path: Path) -> None:
