@@ -126,7 +126,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
             await told_to_stop.wait()
             complaints.print("stopping", highlight=False)
             # While the workers send theirs, so that a collector that does not answer is waited for once.
-            flushing = asyncio.ensure_future(asyncio.to_thread(exporting.flush, _TIME_TO_FLUSH))
+            flushing = asyncio.ensure_future(asyncio.to_thread(exporting.flush, _TIME_TO_FLUSH, metrics=False))
     finally:
         answers = flushing is None or await flushing
         await asyncio.to_thread(exporting.shutdown, _TIME_FOR_THE_REST if answers else _LAST_CHANCE)

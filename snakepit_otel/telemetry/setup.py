@@ -54,12 +54,16 @@ class Telemetry:
         """True if any signal has an exporter."""
         return bool(self._pipelines or self._readers)
 
-    def flush(self, timeout: float = 3.0) -> bool:
-        """Send what is queued now; False if it is not all settled within `timeout` seconds."""
+    def flush(self, timeout: float = 3.0, *, metrics: bool = True) -> bool:
+        """Send what is queued now; False if it is not all settled within `timeout` seconds.
+
+        With `metrics`, these are collected, too; the exemplars in a collection are those since the last one.
+        """
         deadline = time.monotonic() + timeout
         outboxes = [pipeline.outbox for pipeline in self._pipelines]
         flushed = _all_at_once((box.flush for box in outboxes), deadline)
-        return _all_at_once((_flusher(reader) for reader in self._readers), deadline) and flushed
+        readers = self._readers if metrics else []
+        return _all_at_once((_flusher(reader) for reader in readers), deadline) and flushed
 
     def shutdown(self, timeout: float = 3.0) -> bool:
         """Flush and stop, in at most `timeout` seconds; False if that was too short for all of it.

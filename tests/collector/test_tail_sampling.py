@@ -63,12 +63,14 @@ async def kept(land: Landscape, tracer: Tracer) -> list[str]:
 async def test_failed_requests_are_kept_and_ordinary_ones_are_not(
     land: Landscape, tracer: Tracer, short_path: Path
 ) -> None:
-    """Of a real deployment's requests the bad one arrives whole, and of the good ones nothing does."""
+    """Of a real deployment's requests the bad one arrives whole, and so does the one that made strict mode warn."""
     await serve_some_requests(land, short_path)
     await kept(land, tracer)
     requests = [span for span in land.sink.spans if span.name == "execute request"]
-    assert [(span.ok, span.attributes["snakepit.tool.name"]) for span in requests] == [(False, "fail")]
-    trace = [span for span in land.sink.spans if span.trace_id == requests[0].trace_id]
+    told = sorted((span.attributes["snakepit.tool.name"], span.attributes.get("strict_mode")) for span in requests)
+    assert told == [("echo", True), ("fail", None)]
+    (bad,) = [span for span in requests if not span.ok]
+    trace = [span for span in land.sink.spans if span.trace_id == bad.trace_id]
     assert {"dispatch request", "handle request", "execute tool", "clean up adapter"} <= {span.name for span in trace}
     assert not [span for span in land.sink.spans if span.attributes.get("session.id") == "ordinary"]
 
