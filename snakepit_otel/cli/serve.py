@@ -22,7 +22,7 @@ from snakepit_otel.snakepit import Snakepit
 
 _TIME_TO_FLUSH = 2.5
 """Seconds; as long as workers have for their telemetry."""
-_TIME_FOR_THE_REST = 3.0
+_TIME_FOR_THE_REST = 2.0
 """Seconds, with a collector that answers."""
 _LAST_CHANCE = 1.0
 """Seconds, with one that has not answered."""
