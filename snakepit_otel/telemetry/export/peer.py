@@ -59,7 +59,6 @@ class Peer:
 
     def __init__(self, exporter: Any, signal: str) -> None:
         self.exporter = exporter
-        self._client: type[_GrpcClient] | None = None
         self._rejected = 0
         self.takes_bytes = False
         if isinstance(exporter, OTLPExporterMixin):
