@@ -102,18 +102,7 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Queue an item, or count it as dropped."""
-        items, figures = self._items, self._figures
-        figures[ENDED] += 1
-        if self._closed:
-            figures[SHUTDOWN] += 1
-            return
-        waiting = len(items)
-        if waiting >= self._limit:
-            figures[QUEUE_FULL] += 1
-            return
-        items.append(item)
-        if waiting + 1 == self._batch:
-            self._wake.set()
+        self.put_all([item])
 
     def put_all(self, new: list[Any]) -> None:
         """Queue items, or count them as dropped."""
