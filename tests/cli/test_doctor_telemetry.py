@@ -51,13 +51,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def examine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Answer]]:
-    """Run the doctor in an environment with these variables and no others; return its report."""
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the variables that say where to go and whom to trust."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "no_proxy", "no_grpc_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def examine(monkeypatch: pytest.MonkeyPatch, clean_environ: None) -> Iterator[Callable[..., Answer]]:
+    """Run the doctor in an environment with these variables and no others; return its report."""
     for name in ("opentelemetry", "urllib3"):
         # Put back afterwards; the command hushes them for good.
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
@@ -67,13 +72,19 @@ def examine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Answer]]:
             monkeypatch.setenv(PREFIX + name if name in OURS else name, value)
         result = CliRunner().invoke(app, ["doctor", "--telemetry", "--json", *arguments])
         assert result.stderr == ""
-        report: Answer = json.loads(result.stdout)
+        report = read(result.stdout)
         assert result.exit_code == (0 if report["ok"] else 1), result.output
-        report["printed"] = result.stdout
-        report["codes"] = [check.get("code", "") for check in report["checks"] if " over " in check["topic"]]
         return report
 
     return examine
+
+
+def read(printed: str) -> Answer:
+    """Return the report that a doctor printed, with the codes of what it said of the signals."""
+    report: Answer = json.loads(printed)
+    report["printed"] = printed
+    report["codes"] = [check.get("code", "") for check in report["checks"] if " over " in check["topic"]]
+    return report
 
 
 def only(signal: str = "traces") -> dict[str, str]:
@@ -358,13 +369,21 @@ def test_handshake_that_fails(examine: Callable[..., Answer], certificates: Path
     assert "ALERT_HANDSHAKE_FAILURE" in told(report, "tls_failed")["evidence"]
 
 
-def test_client_certificate_that_grpc_ignores(examine: Callable[..., Answer], certificates: Path) -> None:
+async def test_client_certificate_that_grpc_ignores(clean_environ: None, certificates: Path) -> None:
     """The gRPC exporter takes no client's certificate unless it is also told whom to trust."""
-    environ = {"CLIENT_CERTIFICATE": str(certificates / "client.pem"), "CLIENT_KEY": str(certificates / "client.key")}
-    environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(certificates / "ca.pem")
+    environ = {
+        f"{PREFIX}PROTOCOL": "grpc",
+        f"{PREFIX}CLIENT_CERTIFICATE": str(certificates / "client.pem"),
+        f"{PREFIX}CLIENT_KEY": str(certificates / "client.key"),
+        # Read by gRPC once in a process' life, so this doctor has a process of its own: the others shall not trust it.
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates / "ca.pem"),
+        **only(),
+    }
     with grpc_peer(credentials=grpc_tls(certificates, client_ca="ca")) as peer:
-        report = examine(ENDPOINT=f"https://localhost:{peer.port}", **environ, **only())
-    assert "set OTEL_EXPORTER_OTLP_CERTIFICATE too" in told(report, "client_certificate_wanted")["remedy"]
+        environ[f"{PREFIX}ENDPOINT"] = f"https://localhost:{peer.port}"
+        code, output, complaints = await run("doctor", "--telemetry", "--json", environ=environ)
+    assert (code, complaints) == (1, "")
+    assert "set OTEL_EXPORTER_OTLP_CERTIFICATE too" in told(read(output), "client_certificate_wanted")["remedy"]
 
 
 def test_certificate_file_that_is_none(examine: Callable[..., Answer], tmp_path: Path) -> None:
