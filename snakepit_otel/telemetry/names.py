@@ -12,6 +12,17 @@ SNAKEPIT_SESSION_CREATOR = "snakepit.session.creator"
 SNAKEPIT_SESSION_CREATORS = "snakepit.session.creators"
 SNAKEPIT_SESSION_PRUNED_COUNT = "snakepit.session.pruned_count"
 SNAKEPIT_PHASE = "snakepit.phase"
+SNAKEPIT_ZERO_COPY_OWNER = "snakepit.zero_copy.owner"
+SNAKEPIT_ZERO_COPY_KIND = "snakepit.zero_copy.kind"
+SNAKEPIT_ZERO_COPY_DEVICE = "snakepit.zero_copy.device"
+SNAKEPIT_ZERO_COPY_TRANSPORT = "snakepit.zero_copy.transport"
+SNAKEPIT_ZERO_COPY_RELEASE_REASON = "snakepit.zero_copy.release_reason"
+SNAKEPIT_ZERO_COPY_FALLBACK_REASON = "snakepit.zero_copy.fallback_reason"
+SNAKEPIT_ZERO_COPY_DTYPE = "snakepit.zero_copy.dtype"
+SNAKEPIT_ZERO_COPY_SHAPE = "snakepit.zero_copy.shape"
+SNAKEPIT_ZERO_COPY_SIZE = "snakepit.zero_copy.size"
+SNAKEPIT_ZERO_COPY_REFERENCE_ID = "snakepit.zero_copy.reference.id"
+SNAKEPIT_ZERO_COPY_CREATOR = "snakepit.zero_copy.creator"
 SNAKEPIT_TOOL_NAME = "snakepit.tool.name"
 SNAKEPIT_ADAPTER_NAME = "snakepit.adapter.name"
 SNAKEPIT_POOL_NAME = "snakepit.pool.name"
@@ -430,6 +441,158 @@ METRIC_WORKER_PYTHON_ERROR_OCCURRED_COUNT = Metric(
     description="Errors that workers without OpenTelemetry noted.",
     attributes=frozenset({"snakepit.tool.name", "error.type"}),
 )
+METRIC_ZERO_COPY_CREATE_DURATION = Metric(
+    name="snakepit.zero_copy.create.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long it took to create a reference, the placing of its bytes included.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "error.type"}),
+    boundaries=(1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRIC_ZERO_COPY_RELEASE_DURATION = Metric(
+    name="snakepit.zero_copy.release.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long it took to release a reference.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "error.type"}),
+    boundaries=(1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRIC_ZERO_COPY_REFERENCE_CREATED = Metric(
+    name="snakepit.zero_copy.reference.created",
+    instrument="counter",
+    unit="{reference}",
+    description="References created.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind"}),
+)
+METRIC_ZERO_COPY_REFERENCE_RELEASED = Metric(
+    name="snakepit.zero_copy.reference.released",
+    instrument="counter",
+    unit="{reference}",
+    description="References released, each once. Created minus released is live, unless a process was killed.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.release_reason"}),
+)
+METRIC_ZERO_COPY_REFERENCE_COUNT = Metric(
+    name="snakepit.zero_copy.reference.count",
+    instrument="updowncounter",
+    unit="{reference}",
+    description="Live references, in the process that created them.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind"}),
+    observable=True,
+)
+METRIC_ZERO_COPY_REFERENCE_SIZE = Metric(
+    name="snakepit.zero_copy.reference.size",
+    instrument="updowncounter",
+    unit="By",
+    description="Bytes of the live references, in the process that created them.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind"}),
+    observable=True,
+)
+METRIC_ZERO_COPY_REFERENCE_LIFETIME = Metric(
+    name="snakepit.zero_copy.reference.lifetime",
+    instrument="histogram",
+    unit="s",
+    description="How long released references had lived.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.release_reason"}),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+METRIC_ZERO_COPY_VIEW_OUTLIVED = Metric(
+    name="snakepit.zero_copy.view.outlived",
+    instrument="counter",
+    unit="{view}",
+    description="Arrays and tables that were held when the request of their reference ended; they stay valid and keep their memory.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind"}),
+)
+METRIC_ZERO_COPY_HELD_COUNT = Metric(
+    name="snakepit.zero_copy.held.count",
+    instrument="updowncounter",
+    unit="{reference}",
+    description="References that an authority holds for the two sides of its requests.",
+    attributes=frozenset({"snakepit.zero_copy.owner"}),
+    observable=True,
+)
+METRIC_ZERO_COPY_HELD_SIZE = Metric(
+    name="snakepit.zero_copy.held.size",
+    instrument="updowncounter",
+    unit="By",
+    description="Bytes of the references that an authority holds.",
+    attributes=frozenset({"snakepit.zero_copy.owner"}),
+    observable=True,
+)
+METRIC_ZERO_COPY_HELD_LIMIT = Metric(
+    name="snakepit.zero_copy.held.limit",
+    instrument="updowncounter",
+    unit="By",
+    description="The limit of the bytes that an authority holds.",
+    observable=True,
+)
+METRIC_ZERO_COPY_EXPORT_DURATION = Metric(
+    name="snakepit.zero_copy.export.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long it took to hand over a reference.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner"}),
+    boundaries=(1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRIC_ZERO_COPY_EXPORT_SIZE = Metric(
+    name="snakepit.zero_copy.export.size",
+    instrument="histogram",
+    unit="By",
+    description="Bytes of the references that were handed over.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner"}),
+    boundaries=(1024, 4096, 16384, 65536, 262144, 1.04858e+06, 4.1943e+06, 1.67772e+07, 6.71089e+07, 2.68435e+08, 1.07374e+09),
+)
+METRIC_ZERO_COPY_IMPORT_DURATION = Metric(
+    name="snakepit.zero_copy.import.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long it took to open a reference.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner"}),
+    boundaries=(1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRIC_ZERO_COPY_IMPORT_SIZE = Metric(
+    name="snakepit.zero_copy.import.size",
+    instrument="histogram",
+    unit="By",
+    description="Bytes of the references that were opened.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner"}),
+    boundaries=(1024, 4096, 16384, 65536, 262144, 1.04858e+06, 4.1943e+06, 1.67772e+07, 6.71089e+07, 2.68435e+08, 1.07374e+09),
+)
+METRIC_ZERO_COPY_FALLBACK_COUNT = Metric(
+    name="snakepit.zero_copy.fallback.count",
+    instrument="counter",
+    unit="{reference}",
+    description="References whose bytes were copied over gRPC.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.owner", "snakepit.zero_copy.fallback_reason"}),
+)
+METRIC_ZERO_COPY_FALLBACK_DURATION = Metric(
+    name="snakepit.zero_copy.fallback.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long it took to copy them.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.owner", "snakepit.zero_copy.fallback_reason"}),
+    boundaries=(1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+METRIC_ZERO_COPY_FALLBACK_SIZE = Metric(
+    name="snakepit.zero_copy.fallback.size",
+    instrument="counter",
+    unit="By",
+    description="Bytes that were copied.",
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.owner", "snakepit.zero_copy.fallback_reason"}),
+)
+METRIC_ZERO_COPY_REFERENCE_UNUSED_COUNT = Metric(
+    name="snakepit.zero_copy.reference.unused.count",
+    instrument="counter",
+    unit="{reference}",
+    description="References that were created for nothing, in strict mode.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.release_reason"}),
+)
+METRIC_ZERO_COPY_REFERENCE_UNUSED_SIZE = Metric(
+    name="snakepit.zero_copy.reference.unused.size",
+    instrument="counter",
+    unit="By",
+    description="Bytes of the references that were created for nothing, in strict mode.",
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.release_reason"}),
+)
 
 # Lifecycle points
 ADAPTER_REQUEST = Point(
@@ -569,6 +732,18 @@ WORKER_TOOL_EXECUTION = Point(
     duration=METRIC_WORKER_TOOL_EXECUTION_DURATION,
     essential=True,
 )
+ZERO_COPY_CREATE = Point(
+    name="snakepit.zero_copy.create",
+    span="create reference",
+    kind="internal",
+    duration=METRIC_ZERO_COPY_CREATE_DURATION,
+)
+ZERO_COPY_RELEASE = Point(
+    name="snakepit.zero_copy.release",
+    span="release reference",
+    kind="internal",
+    duration=METRIC_ZERO_COPY_RELEASE_DURATION,
+)
 
 # Events
 EVENT_ADAPTER_EXCEPTION = Event(
@@ -678,6 +853,43 @@ EVENT_WORKER_PYTHON_ERROR_OCCURRED = Event(
         "count": METRIC_WORKER_PYTHON_ERROR_OCCURRED_COUNT,
     },
     attributes=frozenset({"snakepit.tool.name", "error.type", "snakepit.worker.id", "session.id", "snakepit.correlation.id"}),
+)
+EVENT_ZERO_COPY_EXPORT = Event(
+    name="snakepit.zero_copy.export",
+    severity="DEBUG",
+    measurements={
+        "duration": METRIC_ZERO_COPY_EXPORT_DURATION,
+        "size": METRIC_ZERO_COPY_EXPORT_SIZE,
+    },
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner", "snakepit.zero_copy.device", "snakepit.zero_copy.dtype", "snakepit.zero_copy.shape", "snakepit.zero_copy.reference.id", "session.id"}),
+)
+EVENT_ZERO_COPY_IMPORT = Event(
+    name="snakepit.zero_copy.import",
+    severity="DEBUG",
+    measurements={
+        "duration": METRIC_ZERO_COPY_IMPORT_DURATION,
+        "size": METRIC_ZERO_COPY_IMPORT_SIZE,
+    },
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.transport", "snakepit.zero_copy.owner", "snakepit.zero_copy.device", "snakepit.zero_copy.dtype", "snakepit.zero_copy.shape", "snakepit.zero_copy.reference.id", "session.id"}),
+)
+EVENT_ZERO_COPY_FALLBACK = Event(
+    name="snakepit.zero_copy.fallback",
+    severity="WARN",
+    measurements={
+        "count": METRIC_ZERO_COPY_FALLBACK_COUNT,
+        "duration": METRIC_ZERO_COPY_FALLBACK_DURATION,
+        "size": METRIC_ZERO_COPY_FALLBACK_SIZE,
+    },
+    attributes=frozenset({"snakepit.zero_copy.kind", "snakepit.zero_copy.owner", "snakepit.zero_copy.fallback_reason", "snakepit.zero_copy.device", "snakepit.zero_copy.dtype", "snakepit.zero_copy.shape", "snakepit.zero_copy.reference.id", "session.id"}),
+)
+EVENT_ZERO_COPY_REFERENCE_UNUSED = Event(
+    name="snakepit.zero_copy.reference.unused",
+    severity="WARN",
+    measurements={
+        "count": METRIC_ZERO_COPY_REFERENCE_UNUSED_COUNT,
+        "size": METRIC_ZERO_COPY_REFERENCE_UNUSED_SIZE,
+    },
+    attributes=frozenset({"snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.release_reason", "snakepit.zero_copy.creator", "snakepit.zero_copy.dtype", "snakepit.zero_copy.shape", "session.id"}),
 )
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
