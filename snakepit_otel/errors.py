@@ -20,6 +20,12 @@
     │   ├── ValueRefused (ValueError)        a value that may not cross the bridge
     │   ├── MessageTooLarge                  a message over the limit
     │   └── AuthorityUnavailable             nobody answers at the authority's address
+    ├── ZeroCopyError
+    │   ├── ReferenceRefused (ValueError)    what cannot be a reference, or a reference that is not what it says
+    │   ├── ReferenceReleased (LookupError)  used after its request, or after its release
+    │   ├── ReferenceMisused (TypeError)     copied, serialised, kept, or passed to another request
+    │   ├── ZeroCopyLimitExceeded            over a limit of size or number
+    │   └── ZeroCopyUnavailable              memory cannot be shared here, and copying is not allowed
     └── PoolError
         ├── WorkerStartFailed                a worker did not become ready
         ├── WorkerExited                     the worker died with the request
@@ -33,7 +39,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class SnakepitError(Exception):
@@ -182,6 +188,47 @@ class AuthorityUnavailable(BridgeError):
     """Nobody answers at the authority's address."""
 
     reason = "authority_unavailable"
+
+
+class ZeroCopyError(SnakepitError):
+    """Something about a reference to shared memory."""
+
+
+class ReferenceRefused(ZeroCopyError, ValueError):
+    """What cannot be a reference (a device, a dtype, an object), or a reference that is not what it says."""
+
+    reason = "reference_refused"
+
+
+class ReferenceReleased(ZeroCopyError, LookupError):
+    """The reference is used after the request that it lived for, or after its release."""
+
+    reason = "reference_released"
+
+
+class ReferenceMisused(ZeroCopyError, TypeError):
+    """What a reference is not for: to be copied, serialised, kept, or passed to another request."""
+
+    reason = "reference_misused"
+
+
+class ZeroCopyLimitExceeded(ZeroCopyError):
+    """A limit of size or number is reached; the message names the setting."""
+
+    reason = "zero_copy_limit_exceeded"
+    passes = False
+    """Whether it may pass: what the authority holds by now is too much, and not what is asked for."""
+
+    @classmethod
+    def of(cls, what: str, wanted: int, setting: str, limit: int) -> Self:
+        """Return the error for `wanted` of something where `zero_copy.<setting>` allows `limit`."""
+        return cls(f"{wanted} {what} are over the limit: zero_copy.{setting} is {limit}")
+
+
+class ZeroCopyUnavailable(ZeroCopyError):
+    """Memory cannot be shared here, and copying it is not allowed or not possible."""
+
+    reason = "zero_copy_unavailable"
 
 
 class PoolError(SnakepitError):

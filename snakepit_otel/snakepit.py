@@ -23,7 +23,7 @@ from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.errors import PoolNotStarted
 from snakepit_otel.pool import PoolSettings, WorkerPool
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
-from snakepit_otel.sessions.origin import call_site
+from snakepit_otel.call_site import call_site
 from snakepit_otel.settings import ServerSettings
 from snakepit_otel.telemetry import Level
 from snakepit_otel.validation import build

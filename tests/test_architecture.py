@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
-ROOMS = ("telemetry", "sessions", "adapters", "bridge", "pool", "testing", "cli")
+ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "pool", "testing", "cli")
 FORBIDDEN = {
-    "telemetry": {"sessions", "adapters", "bridge", "pool", "testing", "cli", "grpc", "snakepit"},
-    "sessions": {"adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "multiprocessing", "snakepit"},
-    "adapters": {"bridge", "pool", "testing", "cli", "grpc", "subprocess", "multiprocessing", "snakepit"},
+    "telemetry": {"sessions", "zero_copy", "adapters", "bridge", "pool", "testing", "cli", "grpc", "snakepit"},
+    "sessions": {"zero_copy", "adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
+    "zero_copy": {"sessions", "adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
+    "adapters": {"bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
     "bridge": {"pool", "testing", "cli", "snakepit"},
     "pool": {"testing", "cli", "snakepit"},
     "testing": {"cli", "pool", "snakepit"},

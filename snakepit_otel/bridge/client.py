@@ -26,7 +26,7 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
 )
-from snakepit_otel.sessions.origin import call_site
+from snakepit_otel.call_site import call_site
 
 _END = object()
 

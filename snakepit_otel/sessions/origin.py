@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
-
-_OUR_CODE = f"{Path(__file__).parent.parent}/"
-_COMMAND_LINE = _OUR_CODE + "cli/"
-_MACHINERY = (_OUR_CODE, f"{Path(asyncio.__file__).parent}/", contextlib.__file__, "<")
 
 
 class Creator(NamedTuple):
@@ -83,25 +74,3 @@ class Census:
             created, trace = next(iter(sessions.values()))
             found.append(Suspect(creator, len(sessions), now - created, trace))
         return found
-
-
-def call_site() -> str:
-    """Return the nearest frame outside our machinery and the event loop, as `file:line in function`.
-
-    The command line is a caller like any other.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_MACHINERY) or file.startswith(_COMMAND_LINE):
-            return f"{_short(file)}:{frame.f_lineno} in {frame.f_code.co_qualname}"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return "unknown"
-
-
-@lru_cache(maxsize=1024)
-def _short(file: str) -> str:
-    parts = Path(file).parts
-    return "/".join(parts[-2:])

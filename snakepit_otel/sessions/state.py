@@ -10,7 +10,7 @@ import orjson
 from snakepit_otel.errors import StateRefused
 
 ZERO_COPY_MARK = "__snakepit_zero_copy__"
-"""The key by which a zero-copy reference is known in JSON."""
+"""The key by which a zero-copy reference is known in JSON, and the attribute by which its class is."""
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _MARK = ZERO_COPY_MARK.encode()
@@ -91,13 +91,17 @@ def _refuse_reference(key: str, value: Any) -> None:
         path, part = remaining.pop()
         if isinstance(part, dict):
             if ZERO_COPY_MARK in part:
-                raise StateRefused(
-                    f"{path} is a zero-copy reference, which is valid within one request only; "
-                    "store the data itself, or a way to load it again"
-                )
+                raise StateRefused(_reference_refused(path))
             remaining += ((f"{path}[{name!r}]", item) for name, item in part.items())
         elif isinstance(part, list):
             remaining += ((f"{path}[{index}]", item) for index, item in enumerate(part))
+
+
+def _reference_refused(path: str) -> str:
+    return (
+        f"{path} is a zero-copy reference, which is valid within one request only; "
+        "store the data itself, or a way to load it again"
+    )
 
 
 def _refuse_what_is_not_json(value: Any, path: str, depth: int = 0) -> None:
@@ -117,5 +121,7 @@ def _refuse_what_is_not_json(value: Any, path: str, depth: int = 0) -> None:
                 raise StateRefused(f"{path} has the key {key!r}; keys of JSON objects are text")
             _refuse_what_is_not_json(item, f"{path}[{key!r}]", depth + 1)
         return
+    if hasattr(type(value), ZERO_COPY_MARK):
+        raise StateRefused(_reference_refused(path))
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise StateRefused(f"{path} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 from snakepit_otel import telemetry
+from snakepit_otel.call_site import call_site
 from snakepit_otel.clock import Clock, SystemClock
 from snakepit_otel.errors import ConfigurationError, SessionQuotaExceeded, StateRefused
 from snakepit_otel.sessions import state
@@ -23,7 +24,7 @@ from snakepit_otel.sessions.backend import (
     Stats,
 )
 from snakepit_otel.sessions.memory import MemoryBackend
-from snakepit_otel.sessions.origin import Census, Creator, Origin, call_site
+from snakepit_otel.sessions.origin import Census, Creator, Origin
 from snakepit_otel.sessions.owners import Bindings
 from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_ttl
 from snakepit_otel.sessions.settings import SessionSettings

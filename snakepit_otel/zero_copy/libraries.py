@@ -1,0 +1,38 @@
+"""NumPy and PyArrow, which are optional, and the means to tell what speaks their protocols."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from snakepit_otel.errors import ZeroCopyUnavailable
+
+
+def numpy(what: str = "arrays") -> Any:
+    """Return NumPy. Raises `ZeroCopyUnavailable` where it is not installed."""
+    return _imported("numpy", what, "numpy")
+
+
+def pyarrow(what: str = "tables") -> Any:
+    """Return PyArrow. Raises `ZeroCopyUnavailable` where it is not installed."""
+    return _imported("pyarrow", what, "arrow")
+
+
+def speaks_dlpack(value: Any) -> bool:
+    """Say whether `value` is a tensor, whoever's."""
+    return hasattr(type(value), "__dlpack__")
+
+
+def speaks_arrow(value: Any) -> bool:
+    """Say whether `value` is a table or an array of Arrow's, whoever's."""
+    kind = type(value)
+    return hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__")
+
+
+def _imported(name: str, what: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ZeroCopyUnavailable(
+            f"{what} need {name}, which is not installed: pip install 'snakepit-otel[{extra}]'"
+        ) from None
