@@ -14,6 +14,7 @@ from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.validation import build
+from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 
 class TlsSettings(BaseModel):
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     session_store: SessionSettings = SessionSettings()
     pool: PoolSettings = PoolSettings()
     server: ServerSettings = ServerSettings()
+    zero_copy: ZeroCopySettings = ZeroCopySettings()
 
     @classmethod
     def settings_customise_sources(
@@ -105,6 +107,7 @@ class _FileShape(BaseModel):
     session_store: SessionSettings = SessionSettings()
     pool: PoolSettings = PoolSettings()
     server: ServerSettings = ServerSettings()
+    zero_copy: ZeroCopySettings = ZeroCopySettings()
 
 
 def _read(file: Path) -> dict[str, Any]:

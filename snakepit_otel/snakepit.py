@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -12,21 +14,31 @@ from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import listen, only_known_callers, options
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
+from snakepit_otel.bridge.codec import decode_chunk
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ToolChunk
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.recording import Controls, refuse_if_off
 from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
-from snakepit_otel.errors import PoolNotStarted
-from snakepit_otel.pool import PoolSettings, WorkerPool
-from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.call_site import call_site
+from snakepit_otel.errors import ConfigurationError, PoolNotStarted, WorkerExited
+from snakepit_otel.pool import PoolSettings, WorkerPool
+from snakepit_otel.pool.pool import SharedMemory
+from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.settings import ServerSettings
 from snakepit_otel.telemetry import Level
 from snakepit_otel.validation import build
+from snakepit_otel.zero_copy import ZeroCopySettings
+from snakepit_otel.zero_copy.broker import Broker, broker_path
+from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.reports import PEER_LOST, REQUEST_END
+from snakepit_otel.zero_copy.scope import loose
 
 
 class Snakepit:
@@ -38,7 +50,7 @@ class Snakepit:
     `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
     `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
     may call them. `worker_environment` is added to the environment of the workers.
-    `session_store`, `pool` and `server` are settings, as objects or as dicts; bad ones raise
+    `session_store`, `pool`, `server` and `zero_copy` are settings, as objects or as dicts; bad ones raise
     `ConfigurationError`. `workers` is short for `pool={"size": …}`.
     """
 
@@ -51,6 +63,7 @@ class Snakepit:
         session_store: SessionSettings | Mapping[str, Any] | None = None,
         pool: PoolSettings | Mapping[str, Any] | None = None,
         server: ServerSettings | Mapping[str, Any] | None = None,
+        zero_copy: ZeroCopySettings | Mapping[str, Any] | None = None,
         worker_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._adapter = spec_of(adapter)
@@ -59,6 +72,7 @@ class Snakepit:
             values = {**self._pool_settings.model_dump(exclude_unset=True), "size": workers}
             self._pool_settings = build(PoolSettings, values, "pool.")
         self._server_settings = _settings(ServerSettings, server, "server.")
+        self._zero_copy_settings = _settings(ZeroCopySettings, zero_copy, "zero_copy.")
         self._worker_environment = dict(worker_environment or {})
         self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools))
@@ -90,10 +104,16 @@ class Snakepit:
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or directory.path / "authority.sock"
+            memory = self._share_memory(running, Path(socket))
             pool = WorkerPool(
-                self._adapter, f"unix:{socket}", str(directory.path), self._pool_settings, self._worker_environment
+                self._adapter,
+                f"unix:{socket}",
+                str(directory.path),
+                self._pool_settings,
+                self._worker_environment,
+                memory,
             )
-            gateway = Gateway(self.sessions, self.tools, pool)
+            gateway = Gateway(self.sessions, self.tools, pool, memory.holdings)
             self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
             running.callback(Path(socket).unlink, missing_ok=True)
             self.address = None
@@ -134,11 +154,21 @@ class Snakepit:
 
         Raises what the tool raised as `ToolError`, `InvalidArguments` and `ToolNotFound` as themselves,
         `WorkerExited` if the worker died with the request, `DeadlineExceeded`, `QueueTimeout`,
-        `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`.
+        `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`, and for references the kinds
+        of `ZeroCopyError`. Arrays and tables in the result are read-only, and valid for as long as they are held.
         """
-        request = execute_request(tool, parameters, session_id)
-        response = await self._started().execute(request, self._creator(tool, session_id), timeout)
-        return result_of(response, request)
+        gateway, creator = self._started(), self._creator(tool, session_id)
+        scope = gateway.holdings.open(session_id, tool)
+        reason = REQUEST_END
+        try:
+            request = execute_request(tool, parameters, session_id, scope=scope)
+            response = await gateway.execute(request, creator, timeout, scope)
+            return result_of(response, request, scope.take)
+        except WorkerExited:
+            reason = PEER_LOST
+            raise
+        finally:
+            scope.close(reason)
 
     async def stream(
         self,
@@ -152,11 +182,24 @@ class Snakepit:
 
         Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once.
         """
-        request = execute_request(tool, parameters, session_id, stream=True)
         gateway, creator = self._started(), self._creator(tool, session_id)
-        async with aclosing(chunks(lambda take: gateway.stream(request, take, creator, timeout))) as stream:
-            async for chunk in stream:
-                yield chunk
+        scope = gateway.holdings.open(session_id, tool)
+        reason = REQUEST_END
+
+        async def decode(chunk: ToolChunk) -> Any:
+            return decode_chunk(chunk.data, chunk.metadata, scope.take)
+
+        try:
+            request = execute_request(tool, parameters, session_id, stream=True, scope=scope)
+            pushed = chunks(lambda take: gateway.stream(request, take, creator, timeout, scope), decode)
+            async with aclosing(pushed) as stream:
+                async for chunk in stream:
+                    yield chunk
+        except WorkerExited:
+            reason = PEER_LOST
+            raise
+        finally:
+            scope.close(reason)
 
     async def set_telemetry(
         self,
@@ -202,6 +245,25 @@ class Snakepit:
             return None
         return Creator(call_site(), tool)
 
+    def _share_memory(self, running: AsyncExitStack, socket: Path) -> SharedMemory:
+        settings, strict = self._zero_copy_settings, self.sessions.settings.strict_mode
+        holdings = Holdings(settings, strict=strict)
+        holdings.be_observed()
+        # What is created before it is passed to anybody obeys whoever was started last.
+        running.callback(_restore_loose, loose.settings, loose.strict)
+        loose.settings, loose.strict = settings, strict
+        if not holdings.shares:
+            running.callback(holdings.close)
+            running.callback(asyncio.get_running_loop().create_task(_sweep(holdings)).cancel)
+            return SharedMemory(holdings, None)
+        broker = Broker(holdings, broker_path(socket))
+        try:
+            broker.start()
+        except OSError as error:
+            raise ConfigurationError(f"no socket for shared memory at {broker.path}: {error}") from None
+        running.callback(broker.close)
+        return SharedMemory(holdings, broker.path)
+
     async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
         tls = self._server_settings.tls.files() if self._server_settings.tls else None
         trusted = self._server_settings.trust_trace_context
@@ -213,6 +275,9 @@ class Snakepit:
             options=options(self._pool_settings.max_message_bytes),
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway), server)
+        add_BufferServiceServicer_to_server(
+            BufferService(gateway.holdings, self._pool_settings.max_message_bytes), server
+        )
         if admin:
             admin_service = AdminService(self.sessions, set_telemetry=self.set_telemetry)
             add_AdminServiceServicer_to_server(admin_service, server)
@@ -220,6 +285,18 @@ class Snakepit:
         await server.start()
         running.push_async_callback(server.stop, self._pool_settings.shutdown_grace / 1000)
         return bound
+
+
+async def _sweep(holdings: Holdings) -> None:
+    """Do what a broker's thread does besides, where there is none."""
+    while True:
+        await asyncio.sleep(1)
+        holdings.sweep()
+        loose.sweep(time.monotonic())
+
+
+def _restore_loose(settings: ZeroCopySettings, strict: bool) -> None:
+    loose.settings, loose.strict = settings, strict
 
 
 def _settings(model: Any, given: Any, where: str) -> Any:

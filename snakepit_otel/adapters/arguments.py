@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 from typing_extensions import TypedDict
 
 from snakepit_otel.errors import InvalidArguments, ToolRefused
+from snakepit_otel.zero_copy import MARK
 
 # A name of its own, because this one is made at run time.
 _make_typed_dict: Any = TypedDict
@@ -27,7 +30,8 @@ class ArgumentCheck:
 
     Text, numbers and booleans are taken as they are, never coerced; containers, dates, enums,
     dataclasses and pydantic models are built from their JSON form. What a pydantic model coerces is its
-    own affair. A parameter without annotation takes anything, and so does `**name`.
+    own affair. A parameter without annotation takes anything, and so does `**name`. A zero-copy reference is opened
+    for a parameter that is annotated as an array of NumPy's, a tensor of PyTorch's or something of PyArrow's.
 
     Raises `ToolRefused` for a signature that cannot be called by name.
     """
@@ -46,7 +50,7 @@ class ArgumentCheck:
         fields = {}
         for parameter in parameters:
             if parameter.kind not in _PASS_ON:
-                hint = hints.get(parameter.name, Any)
+                hint = _opening(hints.get(parameter.name, Any))
                 fields[parameter.name] = hint if parameter.default is parameter.empty else typing.NotRequired[hint]
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         shape = _make_typed_dict("Arguments", fields)
@@ -77,6 +81,28 @@ class ArgumentCheck:
             return f"unexpected argument {name!r} ({hint})"
         message = problem["msg"][:1].lower() + problem["msg"][1:]
         return f"argument {name!r}: {message}, got {problem['input']!r:.80}"
+
+
+def _opening(hint: Any) -> Any:
+    """Return the hint with what takes arrays and tables made to take references to them, at any depth."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    kind = origin if inspect.isclass(origin) else hint
+    package = kind.__module__.partition(".")[0] if inspect.isclass(kind) else ""
+    if package == "numpy" and kind.__name__ == "ndarray":
+        return typing.Annotated[kind, BeforeValidator(_opened(lambda reference: reference.to_numpy()))]
+    if package == "pyarrow":
+        return typing.Annotated[kind, BeforeValidator(_opened(lambda reference: reference.to_arrow()))]
+    if package == "torch" and kind.__name__ == "Tensor":
+        return typing.Annotated[kind, BeforeValidator(_opened(sys.modules["torch"].from_dlpack))]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_opening, parts))]  # noqa: UP007 - of parts that are known at run time only
+    if origin in (list, tuple, dict):
+        return origin[tuple(part if part is ... else _opening(part) for part in parts)]
+    return hint
+
+
+def _opened(open_: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: open_(value) if hasattr(type(value), MARK) else value
 
 
 def _strict(schema: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext
 from snakepit_otel.errors import (
     DeadlineExceeded,
@@ -25,8 +28,11 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
     ToolRefused,
+    ZeroCopyLimitExceeded,
 )
 from snakepit_otel.sessions import Creator
+from snakepit_otel.zero_copy.description import Owner
+from snakepit_otel.zero_copy.scope import Scope, within
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -35,6 +41,7 @@ _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (SessionNotFound, grpc.StatusCode.NOT_FOUND),
     (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ZeroCopyLimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (PoolError, grpc.StatusCode.UNAVAILABLE),
     (ToolError, grpc.StatusCode.INTERNAL),
@@ -107,16 +114,26 @@ class AuthorityService(BridgeServiceServicer):
         """Run a tool, of the authority or of a worker's adapter."""
         creator = _creator(context, _headers(context), request.tool_name)
         try:
-            return await self._gateway.execute(request, creator, context.time_remaining())
+            response = await self._gateway.execute(request, creator, context.time_remaining())
         except SnakepitError as error:
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+        if not _shares_memory(context) and has_references(response.result.value):
+            response.result.value = codec.labelled_as_copies(response.result.value)
+        return response
 
     async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
         """Run a tool of a worker's adapter and pass its chunks on."""
         creator = _creator(context, _headers(context), request.tool_name)
+
+        async def take(chunk: pb.ToolChunk) -> None:
+            is_json = codec.CHUNK_KIND not in chunk.metadata
+            if is_json and has_references(chunk.data) and not _shares_memory(context):
+                chunk.data = codec.labelled_as_copies(chunk.data)
+            await context.write(chunk)
+
         try:
-            await self._gateway.stream(request, context.write, creator, context.time_remaining())
+            await self._gateway.stream(request, take, creator, context.time_remaining())
         except SnakepitError as error:
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
             await context.abort(_code(error), to_status(error, where))
@@ -149,9 +166,12 @@ class AuthorityService(BridgeServiceServicer):
         started = time.perf_counter()
         try:
             tool = self._tools.exposed(request.tool_name)
-            arguments = codec.decode_parameters(request.parameters)
-            value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
-            encoded, binary = codec.encode_parameters({"result": value})
+            with self._references(request) as scope:
+                arguments = codec.decode_parameters(
+                    request.parameters, opened=scope.receive if tool.takes_references else None
+                )
+                value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
+                encoded, binary = codec.encode_parameters({"result": value}, Outgoing(scope, codec.plain_markers))
         except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id}
             return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
@@ -161,6 +181,25 @@ class AuthorityService(BridgeServiceServicer):
             binary_result=binary.get("result", b""),
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
+
+    @contextmanager
+    def _references(self, request: pb.ExecuteElixirToolRequest) -> Iterator[Scope]:
+        """Give a call-back the scope of the request that it is a part of."""
+        request_id = request.metadata.get(methods.REQUEST_ID)
+        if not request_id:
+            # From a worker that knows nothing of requests.
+            yield Scope(Owner.ELIXIR, None, self._gateway.holdings.settings, no_exchange="foreign_peer", foreign=True)
+            return
+        scope = self._gateway.holdings.join(request_id, request.session_id or None)
+        try:
+            with within(scope):
+                yield scope
+        finally:
+            scope.close()
+
+
+def _shares_memory(context: Context) -> bool:
+    return context.peer().startswith("unix:")
 
 
 def _headers(context: Context) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,29 +13,48 @@ from grpc import aio
 
 from snakepit_otel.bridge import codec, methods, rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
+from snakepit_otel.bridge.buffers import Copier
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.references import Opened, Outgoing, has_references
+from snakepit_otel.call_site import call_site
 from snakepit_otel.errors import (
     ConfigurationError,
     InvalidSession,
+    ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
     SnakepitError,
     ToolError,
 )
-from snakepit_otel.call_site import call_site
+from snakepit_otel.zero_copy.broker import broker_path
+from snakepit_otel.zero_copy.description import Owner
+from snakepit_otel.zero_copy.link import BrokerLink
+from snakepit_otel.zero_copy.scope import Scope
+from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 _END = object()
+_TIME_TO_FAIL = 1.0
+"""Seconds in which a stream whose references are gone is expected to say why."""
 
 
 def execute_request(
-    tool: str, parameters: Mapping[str, Any] | None, session_id: str | None, *, stream: bool = False
+    tool: str,
+    parameters: Mapping[str, Any] | None,
+    session_id: str | None,
+    *,
+    stream: bool = False,
+    scope: Scope | None = None,
 ) -> pb.ExecuteToolRequest:
-    """Return the message for a tool call. Raises `ValueRefused` for what cannot be sent."""
-    encoded, binary = codec.encode_parameters(parameters or {})
+    """Return the message for a tool call, arrays and tables by references of `scope`.
+
+    Raises `ValueRefused` and `ZeroCopyError` for what cannot be sent.
+    """
+    default = codec.plain_markers if scope is None else Outgoing(scope, codec.plain_markers)
+    encoded, binary = codec.encode_parameters(parameters or {}, default)
     return pb.ExecuteToolRequest(
         session_id=session_id or "",
         tool_name=tool,
@@ -45,11 +64,11 @@ def execute_request(
     )
 
 
-def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest) -> Any:
-    """Return what the tool returned; raise what it raised."""
+def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
+    """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
     if not response.success:
         raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
-    return codec.decode_result(response.result, response.binary_result)
+    return codec.decode_result(response.result, response.binary_result, opened)
 
 
 def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
@@ -62,6 +81,8 @@ class Client:
     """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
 
     `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS.
+    On a Unix socket, arrays and tables are passed by shared memory; on TCP their bytes are copied, as far as
+    `zero_copy` allows.
     Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
     seconds, and what the tool or the authority raised.
     """
@@ -74,8 +95,12 @@ class Client:
         certificate: Path | None = None,
         key: Path | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        zero_copy: ZeroCopySettings | None = None,
     ) -> None:
         self.address = address
+        self._memory = zero_copy or ZeroCopySettings()
+        shares = self._memory.enabled and address.startswith("unix:")
+        self._broker = BrokerLink(broker_path(Path(address.removeprefix("unix:")))) if shares else None
         self._peer = rpc.Peer(address)
         credentials = None
         if root_certificates is not None:
@@ -87,6 +112,7 @@ class Client:
         self._channel = rpc.aio_channel(address, credentials=credentials, options=options(max_message_bytes))
         self._stub = BridgeServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
+        self._copier = Copier(self._channel, self._peer, max_message_bytes)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,6 +123,8 @@ class Client:
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
+        if self._broker is not None:
+            self._broker.close()
 
     async def execute(
         self,
@@ -107,9 +135,17 @@ class Client:
         timeout: float | None = None,
     ) -> Any:
         """Run a tool and return its result."""
-        request = execute_request(tool, parameters, session_id)
-        response = await self._call(methods.EXECUTE_TOOL, request, timeout)
-        return result_of(response, request)
+        scope = self._scope(tool, session_id)
+        try:
+            request = execute_request(tool, parameters, session_id, scope=scope)
+            await self._copier.send(scope)
+            response = await self._call(methods.EXECUTE_TOOL, request, timeout)
+            if has_references(response.result.value):
+                result_of(response, request, scope.receive)
+                await self._copier.fetch(scope, of_request=False)
+            return result_of(response, request, scope.take)
+        finally:
+            scope.close()
 
     async def stream(
         self,
@@ -123,17 +159,38 @@ class Client:
 
         Use `contextlib.aclosing` to have that happen at once.
         """
-        request = execute_request(tool, parameters, session_id, stream=True)
+        scope = self._scope(tool, session_id)
+
+        async def decode(chunk: pb.ToolChunk) -> Any:
+            if has_references(chunk.data):
+                codec.decode_chunk(chunk.data, chunk.metadata, scope.receive)
+                await self._copier.fetch(scope, of_request=False)
+            return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         async def run(take: Any) -> None:
+            request = execute_request(tool, parameters, session_id, stream=True, scope=scope)
+            await self._copier.send(scope)
             try:
                 await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
             except aio.AioRpcError as error:
                 raise stream_error(error, f"the authority at {self.address}") from None
 
-        async with aclosing(chunks(run)) as received:
-            async for chunk in received:
-                yield chunk
+        try:
+            async with aclosing(chunks(run, decode)) as received:
+                async for chunk in received:
+                    yield chunk
+        finally:
+            scope.close()
+
+    def _scope(self, tool: str, session_id: str | None) -> Scope:
+        return Scope(
+            Owner.ELIXIR,
+            self._broker,
+            self._memory,
+            session_id=session_id,
+            tool=tool,
+            no_exchange="unreachable" if self._memory.enabled else "disabled",
+        )
 
     async def create_session(
         self,
@@ -242,8 +299,8 @@ class Client:
         return rpc.translated(error, f"the authority at {self.address}")
 
 
-async def chunks(run: Any) -> AsyncGenerator[Any, None]:
-    """Yield the data of the chunks that `run` pushes; leaving early cancels it.
+async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+    """Yield what `decode` makes of the chunks that `run` pushes; leaving early cancels it.
 
     `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context
     is current in the consumer between chunks.
@@ -260,7 +317,14 @@ async def chunks(run: Any) -> AsyncGenerator[Any, None]:
     try:
         while (message := await queue.get()) is not _END:
             if message.data or not message.is_final:
-                yield codec.decode_chunk(message.data, message.metadata)
+                try:
+                    chunk = await decode(message)
+                except ReferenceReleased:
+                    # Gone with a request that ended badly, and how it did says more.
+                    await _fail(task, queue)
+                    raise
+                yield chunk
+                del chunk
         await task
     finally:
         if not task.done():
@@ -271,3 +335,14 @@ async def chunks(run: Any) -> AsyncGenerator[Any, None]:
         if not task.cancelled():
             # Who leaves early does not ask how it ended.
             task.exception()
+        # What it raised has frames that would hold it, and with it what the tool's last chunk refers to.
+        del task
+
+
+async def _fail(task: asyncio.Future[None], queue: asyncio.Queue[Any]) -> None:
+    """Raise what the task raises, if it does so soon."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_TIME_TO_FAIL):
+            while await queue.get() is not _END:
+                pass
+            await task

@@ -13,8 +13,10 @@ from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from snakepit_otel.bridge.references import Opened, has_references
 from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.errors import ValueRefused
+from snakepit_otel.errors import SnakepitError, ValueRefused
+from snakepit_otel.zero_copy.description import replaced
 
 _PREFIX = "type.googleapis.com/"
 _STRING = _PREFIX + "google.protobuf.StringValue"
@@ -65,10 +67,15 @@ def to_json(value: Any, default: Callable[[Any], Any] = plain_markers) -> bytes:
     """
     try:
         return orjson.dumps(value, default, _OPTIONS)
-    except TypeError:
+    except TypeError as refused:
+        if isinstance(refused.__cause__, SnakepitError):
+            # What stands in for a value says more of it than that it is not JSON.
+            raise refused.__cause__ from None
         try:
             # Integers beyond 64 bits, which JSON can carry and orjson cannot.
             return json.dumps(value, default=default, allow_nan=False, ensure_ascii=False).encode()
+        except SnakepitError:
+            raise
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueRefused(f"a {type(value).__qualname__} cannot be sent: {error}") from None
 
@@ -80,7 +87,18 @@ def from_json(raw: bytes) -> Any:
     return json.loads(raw) if _LONG_NUMBER.search(raw) else value
 
 
-def encode_parameters(values: Mapping[str, Any]) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
+def labelled_as_copies(raw: bytes) -> bytes:
+    """Return JSON whose references say that their bytes are copied, for a peer that can be given nothing else."""
+    try:
+        value = from_json(raw)
+    except ValueError:
+        return raw
+    return to_json(replaced(value, lambda form: {**form, "copy": True}))
+
+
+def encode_parameters(
+    values: Mapping[str, Any], default: Callable[[Any], Any] = plain_markers
+) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
     """Return a call's parameters as Any by name, and those that are bytes on their own."""
     parameters: dict[str, AnyMessage] = {}
     binary: dict[str, bytes] = {}
@@ -89,7 +107,7 @@ def encode_parameters(values: Mapping[str, Any]) -> tuple[dict[str, AnyMessage],
             binary[name] = bytes(value)
         else:
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
-            parameters[name] = AnyMessage(type_url=_STRING, value=to_json(value))
+            parameters[name] = AnyMessage(type_url=_STRING, value=to_json(value, default))
     return parameters, binary
 
 
@@ -97,14 +115,15 @@ def decode_parameters(
     parameters: Mapping[str, AnyMessage],
     binary: Mapping[str, bytes] | None = None,
     metadata: Mapping[str, str] | None = None,
+    opened: Opened | None = None,
 ) -> dict[str, Any]:
-    """Return a call's arguments by name.
+    """Return a call's arguments by name, references as `opened` makes them of their JSON form.
 
     Raises `ValueRefused`, naming the parameter, for what is malformed, of unknown type or pickled.
     """
     values: dict[str, Any] = {}
     for name, message in parameters.items():
-        values[name] = decode_any(message, name)
+        values[name] = _open(decode_any(message, name), message.value, opened)
     if binary:
         for name, data in binary.items():
             if (metadata or {}).get(f"binary_format:{name}") == "pickle":
@@ -152,15 +171,15 @@ def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> 
     return AnyMessage(type_url=_OURS + kind, value=raw), b""
 
 
-def decode_result(message: AnyMessage, binary: bytes = b"") -> Any:
-    """Return a result, from either side of the bridge."""
+def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | None = None) -> Any:
+    """Return a result, from either side of the bridge, references as `opened` makes them of their JSON form."""
     if message.type_url == _BINARY:
         return binary
     if message.type_url.startswith(_OURS) and message.type_url.endswith(".binary"):
         raise ValueRefused(f"the result is pickled ({message.type_url}); {_PICKLE_ADVICE}")
     if binary:
         return binary
-    return decode_any(message, "result") if message.type_url else None
+    return _open(decode_any(message, "result"), message.value, opened) if message.type_url else None
 
 
 def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[bytes, dict[str, str]]:
@@ -181,7 +200,7 @@ def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> t
     return data, {} if decode_chunk(data) == value else {CHUNK_KIND: "text"}
 
 
-def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None) -> Any:
+def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened: Opened | None = None) -> Any:
     """Return the data of a chunk: what its metadata say it is, or else JSON, text or bytes, whichever it can be."""
     kind = metadata.get(CHUNK_KIND) if metadata else None
     if kind == "bytes":
@@ -190,13 +209,19 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None) -> Any:
         if not data:
             return None
         try:
-            return from_json(data)
+            value = from_json(data)
         except ValueError:
             pass
+        else:
+            return _open(value, data, opened)
     try:
         return data.decode()
     except UnicodeDecodeError:
         return data
+
+
+def _open(value: Any, raw: bytes, opened: Opened | None) -> Any:
+    return replaced(value, opened) if opened is not None and has_references(raw) else value
 
 
 def _decode_string(raw: bytes, name: str) -> Any:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
+from snakepit_otel.bridge.methods import REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
+from snakepit_otel.errors import WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import names
+from snakepit_otel.zero_copy import reports
+from snakepit_otel.zero_copy.description import replaced
+from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.scope import Scope, within
 
 TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
@@ -67,8 +75,11 @@ class Gateway:
     default TTL; one that names none belongs to no session.
     """
 
-    def __init__(self, sessions: SessionStore, tools: ToolRegistry, workers: Workers) -> None:
+    def __init__(
+        self, sessions: SessionStore, tools: ToolRegistry, workers: Workers, holdings: Holdings | None = None
+    ) -> None:
         self.sessions = sessions
+        self.holdings = holdings or Holdings()
         self.tools = tools
         self._workers = workers
 
@@ -80,16 +91,28 @@ class Gateway:
         names.REQUEST, labels=_labels, details=_details, result=describe_response, trail=_requests_of_session
     )
     async def execute(
-        self, request: pb.ExecuteToolRequest, creator: Creator | None = None, timeout: float | None = None
+        self,
+        request: pb.ExecuteToolRequest,
+        creator: Creator | None = None,
+        timeout: float | None = None,
+        scope: Scope | None = None,
     ) -> pb.ExecuteToolResponse:
-        """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer."""
-        prefer = await self._session(request.session_id, creator)
-        own = self.tools.find(request.tool_name)
-        if own is not None:
-            return await self._run_own(own, request)
-        return await self._workers.execute(
-            request, prefer=prefer, chosen=self._remember(request.session_id), timeout=timeout
-        )
+        """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
+
+        `scope` is that of the request's references, for callers in this process; others' get one here.
+        """
+        with self._references(request, scope) as references:
+            prefer = await self._session(request.session_id, creator)
+            own = self.tools.find(request.tool_name)
+            if own is not None:
+                response = await self._run_own(own, request, references)
+            else:
+                response = await self._workers.execute(
+                    request, prefer=prefer, chosen=self._remember(request), timeout=timeout
+                )
+            if scope is None:
+                self._offer(response.result.value, references)
+            return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
     async def stream(
@@ -98,44 +121,99 @@ class Gateway:
         take: TakeChunk,
         creator: Creator | None = None,
         timeout: float | None = None,
+        scope: Scope | None = None,
     ) -> None:
-        """Run a tool and hand each chunk of its result to `take`."""
-        prefer = await self._session(request.session_id, creator)
-        own = self.tools.find(request.tool_name)
-        if own is not None:
-            await self._run_own_as_stream(own, request, take)
+        """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        with self._references(request, scope) as references:
+
+            async def offer_and_take(chunk: pb.ToolChunk) -> None:
+                self._offer(chunk.data, references)
+                await take(chunk)
+
+            hand_on = offer_and_take if scope is None else take
+            prefer = await self._session(request.session_id, creator)
+            own = self.tools.find(request.tool_name)
+            if own is not None:
+                await self._run_own_as_stream(own, request, hand_on, references)
+                return
+            chosen = self._remember(request)
+            await self._workers.stream(request, hand_on, prefer=prefer, chosen=chosen, timeout=timeout)
+
+    @contextmanager
+    def _references(self, request: pb.ExecuteToolRequest, given: Scope | None) -> Iterator[Scope]:
+        """Give a request a scope for its references, for as long as it runs."""
+        scope = given or self.holdings.open(request.session_id or None, request.tool_name)
+        # In any case: callers cannot choose whose request theirs is.
+        request.metadata[REQUEST_ID] = scope.request or ""
+        reason = reports.REQUEST_END
+        try:
+            if given is None:
+                self._claim(request, scope)
+            yield scope
+        except WorkerExited:
+            reason = reports.PEER_LOST
+            raise
+        finally:
+            if given is None:
+                scope.close(reason)
+
+    def _claim(self, request: pb.ExecuteToolRequest, scope: Scope) -> None:
+        """Give the request the references that its caller has placed for it."""
+
+        def claim(form: dict[str, Any]) -> None:
+            if isinstance(form.get("ref"), str):
+                self.holdings.claim(scope.request or "", form["ref"])
+
+        for name, message in request.parameters.items():
+            if has_references(message.value):
+                replaced(codec.decode_any(message, name), claim)
+
+    def _offer(self, raw: bytes, scope: Scope) -> None:
+        """Let a caller in another process come for the results that it is told of here, which may be after the end."""
+        if not has_references(raw):
             return
-        await self._workers.stream(
-            request, take, prefer=prefer, chosen=self._remember(request.session_id), timeout=timeout
-        )
+
+        def offer(form: dict[str, Any]) -> None:
+            self.holdings.offer(scope.request or "", str(form.get("ref")))
+
+        with suppress(ValueError):  # text that is no JSON, in a chunk
+            replaced(codec.from_json(raw), offer)
 
     async def _session(self, session_id: str, creator: Creator | None) -> str | None:
         if not session_id:
             return None
         return (await self.sessions.create(session_id, creator=creator)).last_worker_id
 
-    def _remember(self, session_id: str) -> Chosen:
+    def _remember(self, request: pb.ExecuteToolRequest) -> Chosen:
         async def chosen(worker_id: str) -> None:
-            if session_id:
-                await self.sessions.assign_worker(session_id, worker_id)
+            self.holdings.serve(request.metadata[REQUEST_ID], worker_id)
+            if request.session_id:
+                await self.sessions.assign_worker(request.session_id, worker_id)
 
         return chosen
 
-    async def _run_own_as_stream(self, own: AuthorityTool, request: pb.ExecuteToolRequest, take: TakeChunk) -> None:
+    async def _run_own_as_stream(
+        self, own: AuthorityTool, request: pb.ExecuteToolRequest, take: TakeChunk, scope: Scope
+    ) -> None:
         """Give what one of our own tools returns as the only chunk."""
-        response = await self._run_own(own, request)
+        response = await self._run_own(own, request, scope)
         if not response.success:
             raise from_wire(response.error_message)
+        # References stay in their JSON form, which is what a chunk has them in.
         value = codec.decode_result(response.result, response.binary_result)
         data, metadata = codec.encode_chunk(value)
         await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
 
-    async def _run_own(self, own: AuthorityTool, request: pb.ExecuteToolRequest) -> pb.ExecuteToolResponse:
+    async def _run_own(
+        self, own: AuthorityTool, request: pb.ExecuteToolRequest, scope: Scope
+    ) -> pb.ExecuteToolResponse:
         started = time.perf_counter()
         try:
-            arguments = codec.decode_parameters(request.parameters, request.binary_parameters, request.metadata)
-            value = await own.run(AuthorityContext(request.session_id or None, self.sessions), arguments)
-            result, binary = codec.encode_result(value)
+            opened = scope.receive if own.takes_references else None
+            arguments = codec.decode_parameters(request.parameters, request.binary_parameters, request.metadata, opened)
+            with within(scope):
+                value = await own.run(AuthorityContext(request.session_id or None, self.sessions), arguments)
+            result, binary = codec.encode_result(value, Outgoing(scope, codec.plain_markers))
         except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))

@@ -1,6 +1,7 @@
 """The full names of the bridge's methods."""
 
 _SERVICE = "snakepit.bridge.BridgeService"
+_BUFFERS = "snakepit_otel.buffers.BufferService"
 
 PING = f"{_SERVICE}/Ping"
 INITIALIZE_SESSION = f"{_SERVICE}/InitializeSession"
@@ -11,6 +12,9 @@ EXECUTE_TOOL = f"{_SERVICE}/ExecuteTool"
 EXECUTE_STREAMING_TOOL = f"{_SERVICE}/ExecuteStreamingTool"
 GET_EXPOSED_ELIXIR_TOOLS = f"{_SERVICE}/GetExposedElixirTools"
 EXECUTE_ELIXIR_TOOL = f"{_SERVICE}/ExecuteElixirTool"
+
+READ_BUFFER = f"{_BUFFERS}/Read"
+WRITE_BUFFER = f"{_BUFFERS}/Write"
 
 ADMIN = "snakepit_otel.admin.AdminService"
 """The service that only the authority's Unix socket offers."""
@@ -27,3 +31,5 @@ CORRELATION_HEADER = "x-snakepit-correlation-id"
 """Upstream's own correlation id."""
 CONTROL_ONLY_HEADER = "x-snakepit-telemetry-control-only"
 """`true` from a listener that wants no events of a worker, but to be told when its controls are obeyed."""
+REQUEST_ID = "snakepit_request_id"
+"""The key of a call's metadata that names the request whose references it has."""

@@ -18,6 +18,7 @@ from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"
+_JSON = "__snakepit_takes_json__"
 _MAX_SESSIONS = 10_000
 _MAX_TOOLS_PER_SESSION = 1_000
 
@@ -36,6 +37,8 @@ class AuthorityTool:
 
     tool: Tool
     exposed: bool
+    takes_references: bool = True
+    """Whether references among its arguments are opened, rather than left in their JSON form."""
 
     async def run(self, context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
         """Check the arguments and call the tool, a plain function in a thread."""
@@ -63,6 +66,12 @@ def authority_tool(description: Any = "", /, *, name: str | None = None, exposed
         return tool(description, name=name)(function)
 
     return mark
+
+
+def takes_json(function: F) -> F:
+    """Mark a tool of the authority that wants references as the JSON they travel as, to refuse them."""
+    setattr(function, _JSON, True)
+    return function
 
 
 def authority_tools_in(namespace: Mapping[str, Any]) -> list[Callable[..., Any]]:
@@ -93,7 +102,7 @@ class ToolRegistry:
         if made.name in self._own:
             raise ToolRefused(f"duplicate_tool: the authority has a tool {made.name!r} already")
         exposure = getattr(function, _MARK, True) if exposed is None else exposed
-        self._own[made.name] = registered = AuthorityTool(made, exposure)
+        self._own[made.name] = registered = AuthorityTool(made, exposure, not hasattr(function, _JSON))
         return registered
 
     def find(self, name: str) -> AuthorityTool | None:

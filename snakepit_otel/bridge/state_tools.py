@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snakepit_otel.bridge.registry import AuthorityContext, authority_tool
+from snakepit_otel.bridge.registry import AuthorityContext, authority_tool, takes_json
 from snakepit_otel.errors import NoSession
 
 
@@ -25,6 +25,7 @@ async def get_session_state(
     return {"value": value, "version": version} if with_version else value
 
 
+@takes_json
 @authority_tool
 async def set_session_state(context: AuthorityContext, key: str, value: Any) -> int:
     """Set one value of the session's state and return its version."""
@@ -37,6 +38,7 @@ async def delete_session_state(context: AuthorityContext, key: str) -> bool:
     return await context.sessions.delete_state(_session(context), key)
 
 
+@takes_json
 @authority_tool
 async def compare_and_set_session_state(context: AuthorityContext, key: str, value: Any, version: int) -> int:
     """Set one value if it is still at the version given (0: not there) and return the new version."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from snakepit_otel.bridge.references import refuse_reference
 from snakepit_otel.errors import ConfigurationError
 
 _DETAILS = ("none", "type", "repr_truncated", "repr_redacted_truncated")
@@ -44,7 +45,8 @@ class Unserializable:
         )
 
     def __call__(self, value: Any) -> Any:
-        """Return what stands in for `value`."""
+        """Return what stands in for `value`. Raises `ReferenceMisused` for a reference, which nothing may."""
+        refuse_reference(value)
         for method in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
             try:
                 convert = getattr(value, method, None)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -22,14 +23,19 @@ from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.recording import Recording
+from snakepit_otel.bridge.references import Outgoing
 from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
-from snakepit_otel.errors import DeadlineExceeded, ValueRefused
+from snakepit_otel.bridge.worker_memory import WorkerMemory
+from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.zero_copy.scope import Scope, enter
 
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
 _REMEMBERED_SESSIONS = 10_000
 _UNWATCHED = nullcontext()
+_FIRST_WAIT = 0.001
+_LONGEST_WAIT = 0.05
 # Whatever user code raises is for the caller; a tool that calls `sys.exit` ends itself, not the worker.
 _FAILURES = (Exception, SystemExit)
 Context = aio.ServicerContext[Any, Any]
@@ -51,8 +57,10 @@ class WorkerService(BridgeServiceServicer):
         register_tools: bool = False,
         on_session: Callable[[str], None] | None = None,
         unserializable: Callable[[Any], Any] = codec.plain_markers,
+        memory: WorkerMemory | None = None,
     ) -> None:
         self._host = host
+        self._memory = memory or WorkerMemory()
         self._link = link
         self._worker_id = worker_id
         self._register_tools = register_tools
@@ -72,18 +80,35 @@ class WorkerService(BridgeServiceServicer):
         """Run a tool. A tool that fails is an answer, not a failed call."""
         started = time.perf_counter()
         self._notice(request.session_id)
+        scope = self._memory.open(request)
+        enter(scope)
+        try:
+            return await self._execute(request, context, scope, started)
+        finally:
+            # What the tool returned, and what it raised, is gone by now, so views that are left are held.
+            scope.close()
+
+    async def _execute(
+        self, request: pb.ExecuteToolRequest, context: Context, scope: Scope, started: float
+    ) -> pb.ExecuteToolResponse:
         job: Request | None = None
         try:
-            job = self._job(request, context)
+            job = self._job(request, context, scope)
+            if scope.to_fetch:
+                await self._link.copier.fetch(scope)
             async with self._watched(job):
                 outcome = await self._host.run(job)
-            result, binary = codec.encode_result(outcome.result, self._unserializable)
+            result, binary = codec.encode_result(outcome.result, self._outgoing(scope))
+            if scope.to_send:
+                await self._memory.send(scope, self._link)
         except _FAILURES as error:
-            return pb.ExecuteToolResponse(
+            response = pb.ExecuteToolResponse(
                 success=False,
                 error_message=to_wire(error, _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
+            _let_go(error, scope)
+            return response
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
@@ -91,11 +116,23 @@ class WorkerService(BridgeServiceServicer):
             response.metadata["cleanup_error"] = to_wire(
                 outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
             )
+            _let_go(outcome.cleanup_error, scope)
         return response
 
     async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
         """Run a tool and send its chunks as it makes them; end with a final one in any case."""
         self._notice(request.session_id)
+        scope = self._memory.open(request)
+        enter(scope)
+        try:
+            failed = await self._stream(request, context, scope)
+        finally:
+            scope.close()
+        if failed is not None:
+            await context.abort(grpc.StatusCode.INTERNAL, failed)
+
+    async def _stream(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> str | None:
+        """Stream, and return what went wrong, as a status has it."""
         job: Request | None = None
         number = 0
         finished = False
@@ -109,7 +146,9 @@ class WorkerService(BridgeServiceServicer):
                 finished = finished or value.is_final
             else:
                 value = StreamChunk(value)
-            data, metadata = codec.encode_chunk(value.data, self._unserializable)
+            data, metadata = await self._encode_chunk(value.data, scope)
+            if scope.to_send:
+                await self._memory.send(scope, self._link)
             await context.write(
                 pb.ToolChunk(
                     chunk_id=f"{request.tool_name}-{number}",
@@ -118,15 +157,22 @@ class WorkerService(BridgeServiceServicer):
                     metadata={**metadata, **(value.metadata or {})},
                 )
             )
+            # A stream may have no end, and what it has sent is the caller's by now.
+            scope.let_go_of_what_was_sent()
 
         try:
-            job = self._job(request, context)
+            job = self._job(request, context, scope)
+            if scope.to_fetch:
+                await self._link.copier.fetch(scope)
             async with self._watched(job):
                 await self._host.stream(job, send)
         except _FAILURES as error:
-            await context.abort(grpc.StatusCode.INTERNAL, to_status(error, _where(request, job)))
+            status = to_status(error, _where(request, job))
+            _let_go(error, scope)
+            return status
         if not finished:
             await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
+        return None
 
     async def StreamTelemetry(self, controls: Any, context: Context) -> None:
         """Send telemetry events for as long as the authority listens, and obey its controls."""
@@ -173,13 +219,31 @@ class WorkerService(BridgeServiceServicer):
                     raise DeadlineExceeded("the request's timeout_ms passed while the tool ran") from None
                 raise
 
-    def _job(self, request: pb.ExecuteToolRequest, context: Context) -> Request:
+    async def _encode_chunk(self, data: Any, scope: Scope) -> tuple[bytes, dict[str, str]]:
+        """Encode a chunk; where too much is on its way to the caller, wait until he has taken some of it."""
+        outgoing = self._outgoing(scope)
+        patience, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT
+        while True:
+            try:
+                return codec.encode_chunk(data, outgoing)
+            except ZeroCopyLimitExceeded as full:
+                if not full.passes or patience <= 0:
+                    raise
+            await asyncio.sleep(wait)
+            patience -= wait
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _outgoing(self, scope: Scope) -> Outgoing:
+        return Outgoing(scope, self._unserializable, foreign=scope.request is None)
+
+    def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)
+        metadata.pop(methods.REQUEST_ID, None)
         if "correlation_id" not in metadata:
             for key, value in context.invocation_metadata() or ():
                 if key == methods.CORRELATION_HEADER and isinstance(value, str):
                     metadata["correlation_id"] = value
-        arguments = codec.decode_parameters(request.parameters, request.binary_parameters, metadata)
+        arguments = codec.decode_parameters(request.parameters, request.binary_parameters, metadata, scope.receive)
         on_main_thread = metadata.get("thread_sensitive", "").lower() in ("1", "true") or (
             self._host.is_thread_sensitive(request.tool_name)
         )
@@ -226,6 +290,12 @@ class WorkerService(BridgeServiceServicer):
             return await self._link.forward(method, request, headers)
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+
+
+def _let_go(error: BaseException, scope: Scope) -> None:
+    """Forget what the frames of an error hold, which may be views of memory that is about to be released."""
+    if scope.in_use:
+        traceback.clear_frames(error.__traceback__)
 
 
 def _time_limit(metadata: Mapping[str, str]) -> float | None:

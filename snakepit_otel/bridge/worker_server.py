@@ -13,10 +13,13 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
+from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker import WorkerService
+from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.telemetry import names
 
 _TIME_FOR_TELEMETRY = 2.5
@@ -58,6 +61,7 @@ class WorkerServer:
         insecure: bool = False,
         register_tools: bool = False,
         on_session: Callable[[str], None] | None = None,
+        memory: WorkerMemory | None = None,
         started_by: Mapping[str, str] | None = None,
     ) -> None:
         self._adapter = adapter
@@ -69,6 +73,7 @@ class WorkerServer:
         self._insecure = insecure
         self._register_tools = register_tools
         self._on_session = on_session
+        self._memory = memory or WorkerMemory()
         self._threads = ToolThreads(threads)
         self._max_message_bytes = max_message_bytes
         self._authority = authority
@@ -93,11 +98,13 @@ class WorkerServer:
             register_tools=self._register_tools,
             on_session=self._on_session,
             unserializable=Unserializable.from_environment(os.environ),
+            memory=self._memory,
         )
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
         self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, self._server)
+        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), self._server)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
         loop = asyncio.get_running_loop()
@@ -120,5 +127,6 @@ class WorkerServer:
         self._service.close_stream()
         await self._server.stop(self._grace)
         await self.link.close()
+        self._memory.close()
         await asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
         self._threads.close()

@@ -107,6 +107,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         settings.adapter,
         authority_tools=_authority_tools(settings),
         session_store=settings.session_store,
+        zero_copy=settings.zero_copy,
         pool=settings.pool,
         server=server,
     )

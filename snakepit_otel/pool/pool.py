@@ -7,7 +7,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 from grpc import aio
@@ -30,6 +31,7 @@ from snakepit_otel.pool.process import describe_exit
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.worker import State, Worker, WorkerSpec
 from snakepit_otel.telemetry import names
+from snakepit_otel.zero_copy.holdings import Holdings
 
 _log = logging.getLogger("snakepit_otel.pool")
 _TIME_TO_DIE = 1.0
@@ -51,6 +53,13 @@ def _details(_pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, 
     return details
 
 
+class SharedMemory(NamedTuple):
+    """What an authority holds for its workers' requests, and the path of the socket where they get it."""
+
+    holdings: Holdings
+    broker: Path | None
+
+
 class WorkerPool:
     """`settings.size` workers for one adapter; each that ends is replaced, after a wait that grows.
 
@@ -65,6 +74,7 @@ class WorkerPool:
         directory: str,
         settings: PoolSettings,
         environ: Mapping[str, str] | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
         self.settings = settings
         self.workers: list[Worker] = []
@@ -74,6 +84,7 @@ class WorkerPool:
         self._authority = authority
         self._directory = directory
         self._environ = environ
+        self._memory = memory or SharedMemory(Holdings(), None)
         self._keepers: list[asyncio.Task[None]] = []
         self._partings: set[asyncio.Future[None]] = set()
         self._changed = asyncio.Event()
@@ -243,9 +254,11 @@ class WorkerPool:
             elif failure is not None:
                 _log.error("%s", failure)
             if failure is None:
+                self._memory.holdings.admit(worker.pid, worker.id)
                 self._tools |= set(worker.tools)
                 self._changed.set()
                 status = await worker.wait()
+                self._memory.holdings.dismiss(worker.pid)
                 self._note_crash(worker, status)
             else:
                 self._count_exit("start_failed")
@@ -268,6 +281,9 @@ class WorkerPool:
             max_message_bytes=settings.max_message_bytes,
             shutdown_grace=settings.shutdown_grace / 1000,
             parent=os.getpid(),
+            broker=str(self._memory.broker) if self._memory.broker is not None else None,
+            zero_copy=self._memory.holdings.settings.model_dump(),
+            strict=self._memory.holdings.strict,
         )
 
     def _note_crash(self, worker: Worker, status: int) -> None:

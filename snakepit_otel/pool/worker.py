@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ class WorkerSpec:
     max_message_bytes: int
     shutdown_grace: float
     parent: int
+    broker: str | None = None
+    """The path of the authority's socket for memory."""
+    zero_copy: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
 
 
 class State(StrEnum):

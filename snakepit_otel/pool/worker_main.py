@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,8 +23,15 @@ def main() -> int:
     # Imported late, so that the parent's death is noticed from the first moment.
     from snakepit_otel import telemetry
     from snakepit_otel.bridge.failures import to_wire
+    from snakepit_otel.bridge.worker_memory import WorkerMemory
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
     from snakepit_otel.telemetry import controls
+    from snakepit_otel.zero_copy import ZeroCopySettings
+    from snakepit_otel.zero_copy.description import Owner
+    from snakepit_otel.zero_copy.scope import loose
+
+    # What is made outside of a request here is a worker's, too.
+    loose.owner = Owner.PYTHON
 
     telemetry.log_to_stderr(
         os.environ.get("SNAKEPIT_LOG_LEVEL", "WARNING").upper(),
@@ -43,6 +51,11 @@ def main() -> int:
             max_message_bytes=spec["max_message_bytes"],
             grace=spec["shutdown_grace"],
             started_by=spec["started_by"],
+            memory=WorkerMemory(
+                ZeroCopySettings(**spec["zero_copy"]),
+                Path(spec["broker"]) if spec["broker"] else None,
+                strict=spec["strict"],
+            ),
         )
         await server.start()
         spare_what_is_loaded()

@@ -8,9 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from snakepit_otel.adapters import AdapterHost, Request, SessionContext, ToolThreads
+from snakepit_otel.bridge.references import can_be_shared
 from snakepit_otel.bridge.registry import AuthorityContext, ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.sessions import SessionStore
+from snakepit_otel.zero_copy import MARK
+from snakepit_otel.zero_copy.description import Owner
+from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.scope import Scope, within
 
 
 class LocalAuthority:
@@ -51,7 +56,8 @@ async def run_tool(
     """Run one request through the whole life of an adapter and return the result; a stream's as a list.
 
     `state` is put into the session first. Give `sessions` to look at the session afterwards, or to run
-    several requests on it. Raises what the adapter raises, unchanged, its clean-up included.
+    several requests on it. Arrays and tables reach the tool as they do in a worker, as references, and what it
+    returns comes back as arrays and tables. Raises what the adapter raises, unchanged, its clean-up included.
     """
     sessions = sessions or SessionStore()
     registry = ToolRegistry((*STATE_TOOLS, *authority_tools))
@@ -63,19 +69,56 @@ async def run_tool(
     chunks: list[Any] = []
 
     async def take(chunk: Any) -> None:
-        chunks.append(chunk)
+        chunks.append(memory.returned(chunk))
 
     threads = ToolThreads()
+    memory = _Memory(session_id, tool)
     try:
         host = AdapterHost(adapter, threads)
-        request = Request(tool, arguments or {}, context)
+        request = Request(tool, memory.passed(dict(arguments or {})), context)
         streams = tool in host.tools and host.tools[tool].supports_streaming
         if host.takes_any:
             entry = adapter.execute_tool  # type: ignore[attr-defined]
             streams = inspect.isgeneratorfunction(entry) or inspect.isasyncgenfunction(entry)
-        outcome = await (host.stream(request, take) if streams else host.run(request))
+        with within(memory.worker):
+            outcome = await (host.stream(request, take) if streams else host.run(request))
+        if outcome.cleanup_error is not None:
+            raise outcome.cleanup_error
+        return chunks if streams else memory.returned(outcome.result)
     finally:
         threads.close()
-    if outcome.cleanup_error is not None:
-        raise outcome.cleanup_error
-    return chunks if streams else outcome.result
+        memory.close()
+
+
+class _Memory:
+    """Both sides of a request's references."""
+
+    def __init__(self, session_id: str | None, tool: str) -> None:
+        self._holdings = Holdings()
+        self._caller = self._holdings.open(session_id, tool)
+        self.worker = Scope(
+            Owner.PYTHON, self._holdings, request=self._caller.request, session_id=session_id, tool=tool
+        )
+
+    def passed(self, value: Any) -> Any:
+        """Return an argument as the tool gets it."""
+        return _shared(value, lambda part: self.worker.receive(self._caller.send(part)))
+
+    def returned(self, value: Any) -> Any:
+        """Return a result as the caller gets it."""
+        return _shared(value, lambda part: self._caller.take(self.worker.send(part)))
+
+    def close(self) -> None:
+        self.worker.close()
+        self._caller.close()
+        self._holdings.close()
+
+
+def _shared(value: Any, cross: Callable[[Any], Any]) -> Any:
+    if can_be_shared(value) or hasattr(type(value), MARK):
+        return cross(value)
+    if type(value) is dict:
+        return {key: _shared(part, cross) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_shared(part, cross) for part in value)
+    return value

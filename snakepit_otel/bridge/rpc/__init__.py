@@ -1,6 +1,6 @@
 """Calls over gRPC, both ends: trace context in metadata, a span and a duration for each, the true status."""
 
-from snakepit_otel.bridge.rpc.calls import call, call_blocking, pour, translated
+from snakepit_otel.bridge.rpc.calls import call, call_blocking, pour, push, translated
 from snakepit_otel.bridge.rpc.client import BlockingClientInterceptor, client_interceptors
 from snakepit_otel.bridge.rpc.outcome import Peer
 from snakepit_otel.bridge.rpc.server import BlockingServerInterceptor, ServerInterceptor
@@ -19,5 +19,6 @@ __all__ = [
     "call_blocking",
     "client_interceptors",
     "pour",
+    "push",
     "translated",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -65,6 +65,20 @@ async def pour(
                 raise
 
         await _hand_on(multicallable(request, timeout=timeout, metadata=outgoing()), taking)
+
+
+async def push(stub: Any, method: str, messages: Iterable[Any], peer: Peer | None = None) -> Any:
+    """Make a call that streams its request, and return the answer. Raises `grpc.aio.AioRpcError`."""
+    multicallable = getattr(stub, method.rpartition("/")[2])
+
+    async def each() -> AsyncIterator[Any]:
+        for message in messages:
+            yield message
+
+    if not switch.on:
+        return await multicallable(each())
+    with ClientCall(method_of(method), peer):
+        return await multicallable(each(), metadata=outgoing())
 
 
 async def _hand_on(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:
