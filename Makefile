@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof collector-test telemetry-proof lint types generate lock bench clean
+.PHONY: help demo test proof collector-test telemetry-proof zero-copy-proof lint types generate lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -28,6 +28,9 @@ telemetry-proof: $(READY) ## Prove that no telemetry is lost silently; takes ten
 	$(BIN)/pytest tests/telemetry -m matrix
 	$(BIN)/python -m benchmarks.outage --minutes 1 --moods refused mute
 
+zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references in flight; takes three minutes.
+	$(BIN)/pytest tests/zero_copy -m matrix
+
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +49,7 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.worker
 	$(BIN)/python -m benchmarks.points
 	$(BIN)/python -m benchmarks.telemetry
+	$(BIN)/python -m benchmarks.hand_over
 	$(BIN)/python -m benchmarks.instructions
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
