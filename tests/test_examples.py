@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from snakepit_otel.zero_copy import ZeroCopySettings
 from tests.processes import ROOT, program
 
 PRINTED = {
@@ -19,6 +20,13 @@ PRINTED = {
     "summarizer": (
         "- Snakes have no legs\n- They smell with their tongues\n- Some glide through the air\nlast read: snakes\n"
     ),
+    "tensor_by_reference": (
+        "25,165,824 bytes went there, 25,165,824 came back\nspent with its request: True\nevery pixel is white: True\n"
+    ),
+    "table_by_reference": (
+        "arrow (1000000, 2)\nLima 124999500000\nOslo 124999750000\nPune 125000250000\nNone 125000000000\n"
+    ),
+    "dlpack_by_reference": "dlpack cpu float32 (1000000,) owner elixir\nenergy: 250000.0\n",
 }
 
 
@@ -67,6 +75,14 @@ def test_code_in_the_docs_compiles(page: Path) -> None:
     """Python in the documentation is Python."""
     for block in python_blocks(page):
         compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize(("page", "prefix"), [("configuration.md", "zero_copy."), ("zero-copy.md", "")])
+def test_limits_of_references_are_documented_as_they_are(page: str, prefix: str) -> None:
+    """Both pages list every setting of the group, with its default."""
+    text = (ROOT / "docs" / page).read_text()
+    for name, default in ZeroCopySettings().model_dump().items():
+        assert f"| `{prefix}{name}` | {str(default).lower()} |" in text
 
 
 async def test_the_page_on_testing_runs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tests.processes import run
 
 
 async def test_demo_shows_the_whole_day() -> None:
-    """Crash, replacement, expiry, leak, eviction, ledger, trace and metrics are all seen, and the sums are right."""
+    """Crash, replacement, expiry, leak, eviction, ledger, a batch by reference, traces, metrics: all seen and right."""
     code, output, complaints = await run("demo", environ={"COLUMNS": "160"})
     assert (code, complaints) == (0, "")
     answered = re.search(r"(\d+) answered in", output)
@@ -24,5 +24,21 @@ async def test_demo_shows_the_whole_day() -> None:
     assert re.search(r"evicted to make room, least recently used: customer-\d\d\n", output)
     assert "61 created - 0 deleted - 10 expired - 1 evicted = 50 live" in output
     assert re.search(r"rpc ExecuteElixirTool .* authority\s*\n.*update session", output)
+    given, returned = 8_192 * 64 * 8, 8_192 * 10 * 8
+    assert re.search(
+        rf"{given:,} bytes of images there and {returned:,} bytes of scores back .* 9\d\.\d% of them", output
+    )
+    batch = output.partition("The batch, as its trace tells it")[2]
+    assert re.search(r"── read a batch .* authority", batch)
+    # Of both references: who made them, and that they ended with the request.
+    for side, owner, size in (("authority", "elixir", given), ("worker", "python", returned)):
+        assert re.search(
+            rf"create reference .* {side}  owner={owner}  dtype=float64  shape=8192x\d+  size={size}", batch
+        )
+        assert re.search(rf"release reference .* {side}  owner={owner}  release_reason=request_end", batch)
+    assert re.search(rf"the worker opened the images in .*: {given:,} bytes, transport shm", batch)
+    assert re.search(rf"the caller opened the scores in .*: {returned:,} bytes, transport shm", batch)
+    assert f"{given + returned:,} bytes were shared, 0 were copied over gRPC" in batch
+    assert re.search(r"their description, \d{3} bytes of JSON", batch)
     assert "snakepit.adapter.phase.duration" in output
     assert "OTEL_EXPORTER_OTLP_ENDPOINT=" in output

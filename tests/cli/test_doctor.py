@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from snakepit_otel.cli.app import app
 from snakepit_otel.cli.doctor import packages
 from snakepit_otel.cli.doctor.masking import Masking, header_names, masked_url
 from snakepit_otel.cli.doctor.variables import OTEL, ours
+from snakepit_otel.zero_copy import memory
 from tests.processes import ROOT, alive, run
 
 Check = dict[str, Any]
@@ -158,6 +160,25 @@ def test_sockets_that_cannot_be_made(examine: Examine, short_path: Path) -> None
     assert not (short_path / ("x" * 100)).exists()
     found = examine(SNAKEPIT_OTEL_SERVER__SOCKET="/proc/none/a.sock")["socket for callers"]
     assert "cannot make /proc/none" in found["message"]
+
+
+def test_shared_memory(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without sealed memfds is told apart from one with too few descriptors; both go with what is set."""
+    few = {"SNAKEPIT_OTEL_ZERO_COPY__MAX_HOST_REFERENCES": "100000"}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    found = examine(**few)["shared memory"]
+    assert (found["status"], found["code"]) == ("warning", "few_descriptors")
+    assert "1024 descriptors allow for 512 references at a time, fewer than the 100000 set" in found["message"]
+    monkeypatch.setattr(memory, "can_share", lambda: False)
+    found = examine()["shared memory"]
+    assert (found["status"], found["code"]) == ("warning", "no_shared_memory")
+    found = examine(SNAKEPIT_OTEL_ZERO_COPY__ALLOW_FALLBACK="false")["shared memory"]
+    assert (found["status"], found["code"]) == ("problem", "no_shared_memory")
+    found = examine(SNAKEPIT_OTEL_ZERO_COPY__ENABLED="false")["shared memory"]
+    assert (found["status"], found["message"]) == (
+        "ok",
+        "switched off by zero_copy.enabled: bytes are copied over gRPC",
+    )
 
 
 def test_ports(examine: Examine) -> None:

@@ -21,7 +21,7 @@ from snakepit_otel.testing import OtlpSink
 
 
 def demo() -> None:
-    """Read handwritten digits on two workers, and watch sessions come, leak and go.
+    """Read handwritten digits on two workers, watch sessions come, leak and go, and pass a batch by reference.
 
     Trains a classifier on scikit-learn's digits (install snakepit-otel[demo]). Takes less than a minute.
     """
@@ -43,12 +43,14 @@ async def _demo() -> None:
         }
         process = telemetry.setup("snakepit-authority")
         try:
-            await _run_the_day()
+            batch = await _run_the_day()
         finally:
             process.shutdown()
-        _head("7. One request, as its trace tells it")
+        _head("8. One request, as its trace tells it")
         report.show_trace(console, report.pick_trace(sink))
-        _head("8. The metrics of all processes")
+        _head("9. The batch, as its trace tells it")
+        _show_batch(sink, batch)
+        _head("10. The metrics of all processes")
         report.show_metrics(console, sink)
         _say(f"\n   {len(sink.spans)} spans and {len(sink.events)} events arrived over OTLP.")
     _head("What next")
@@ -56,7 +58,7 @@ async def _demo() -> None:
     _say("   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 snakepit-otel serve your.module:YourAdapter")
 
 
-async def _run_the_day() -> None:
+async def _run_the_day() -> workload.Batch:
     _head("1. Start an authority and two workers")
     started = time.perf_counter()
     pit = Snakepit(
@@ -82,22 +84,43 @@ async def _run_the_day() -> None:
         _tell(await _serve_customers(pit))
         history = await pit.sessions.get_state("customer-00", "history")
         _say(f"   customer-00's history, kept in its session by both workers:\n   {history}")
-        _head("4. The visitors' sessions expire")
+        _head(f"4. {workload.BATCH:,} more images in one request, by reference")
+        batch = await workload.read_batch(pit)
+        _say(
+            f"   {batch.given:,} bytes of images there and {batch.returned:,} bytes of scores back "
+            f"in {batch.seconds:.2f} s; {batch.right:.1%} of them read right"
+        )
+
+        _head("5. The visitors' sessions expire")
         await workload.wait_for_pruning(pit)
         stats = pit.sessions.glance()
         _say(f"   pruned by TTL: {stats.pruned_ttl}; live: {stats.live}")
 
-        _head("5. Somebody opens sessions and forgets them, up to the quota and beyond")
+        _head("6. Somebody opens sessions and forgets them, up to the quota and beyond")
         before = {session.id for session in await pit.sessions.list()}
         await workload.open_tabs_and_forget_them(pit)
         gone = before - {session.id for session in await pit.sessions.list()}
         _say(f"   evicted to make room, least recently used: {', '.join(sorted(gone)) or 'none'}")
-        _head("6. The ledger")
+        _head("7. The ledger")
         stats = await pit.sessions.stats()
         _say(
             f"   {stats.created} created - {stats.deleted} deleted - {stats.pruned_ttl} expired "
             f"- {stats.pruned_overflow} evicted = {stats.live} live, {stats.memory_bytes} bytes"
         )
+    return batch
+
+
+def _show_batch(sink: OtlpSink, batch: workload.Batch) -> None:
+    spans = report.trace_of(sink, workload.BATCH_SPAN)
+    report.show_trace(console, spans)
+    crossed = report.crossings(sink, spans)
+    for one in sorted(crossed, key=lambda one: one.owner):
+        what = "the worker opened the images" if one.owner == "elixir" else "the caller opened the scores"
+        _say(f"   {what} in {one.milliseconds:.2f} ms: {one.size:,} bytes, transport {one.transport}")
+    shared = sum(one.size for one in crossed if one.transport == "shm")
+    copied = sum(one.size for one in crossed if one.transport != "shm")
+    _say(f"   {shared:,} bytes were shared, {copied:,} were copied over gRPC;")
+    _say(f"   what crossed it in place of the images is their description, {batch.described} bytes of JSON")
 
 
 async def _serve_customers(pit: Snakepit) -> workload.Findings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from snakepit_otel.adapters import BaseAdapter, tool
+from snakepit_otel.zero_copy import Reference
 
 # Trained once in each worker, shared by all its requests.
 _model_cache: dict[str, Any] = {}
@@ -35,6 +36,11 @@ class DigitReader(BaseAdapter):
         state = self.session_context.state
         history = state.change("history", lambda past: [*past, digit][-_KEPT:], default=[])
         return {"digit": digit, "history": history}
+
+    @tool
+    def score_digits(self, images: Reference) -> Any:
+        """Return an array of ten scores for each image; the images lie where the caller has put them."""
+        return self.model.decision_function(images.to_numpy())
 
 
 def split_digits() -> tuple[Any, Any, Any, Any]:

@@ -17,15 +17,20 @@ _SHOWN = {
     names.REQUEST.span: (names.SESSION_ID, names.SNAKEPIT_TOOL_NAME),
     names.POOL_DISPATCH.span: (names.SNAKEPIT_WORKER_ID, names.SNAKEPIT_AFFINITY_OUTCOME),
     names.CALLBACK.span: (names.SNAKEPIT_TOOL_NAME,),
+    names.ZERO_COPY_CREATE.span: (
+        names.SNAKEPIT_ZERO_COPY_OWNER,
+        names.SNAKEPIT_ZERO_COPY_DTYPE,
+        names.SNAKEPIT_ZERO_COPY_SHAPE,
+        names.SNAKEPIT_ZERO_COPY_SIZE,
+    ),
+    names.ZERO_COPY_RELEASE.span: (names.SNAKEPIT_ZERO_COPY_OWNER, names.SNAKEPIT_ZERO_COPY_RELEASE_REASON),
 }
 _SAME_EVERYWHERE = (names.RPC_SYSTEM_NAME, names.TABLE_NAME, names.STRICT_MODE, names.SNAKEPIT_POOL_NAME)
 
 
 def pick_trace(sink: OtlpSink) -> list[Span]:
     """Return the spans of one ordinary request that was answered: the one of median length."""
-    by_trace: dict[str, list[Span]] = defaultdict(list)
-    for span in sink.spans:
-        by_trace[span.trace_id].append(span)
+    by_trace = _by_trace(sink)
     whole = [
         spans
         for spans in by_trace.values()
@@ -35,6 +40,40 @@ def pick_trace(sink: OtlpSink) -> list[Span]:
     ]
     whole.sort(key=lambda spans: max(span.milliseconds for span in spans))
     return whole[len(whole) // 2] if whole else []
+
+
+def trace_of(sink: OtlpSink, root: str) -> list[Span]:
+    """Return the spans of the trace that begins with a span of this name."""
+    for spans in _by_trace(sink).values():
+        if any(span.parent_id is None and span.name == root for span in spans):
+            return spans
+    return []
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """How the bytes of a reference got to the side that did not create it."""
+
+    owner: str
+    size: int
+    transport: str
+    milliseconds: float
+
+
+def crossings(sink: OtlpSink, spans: list[Span]) -> list[Crossing]:
+    """Return how the references that were created in a trace were opened at the other side, as the events say."""
+    created = {span.attributes.get(names.SNAKEPIT_ZERO_COPY_REFERENCE_ID) for span in spans}
+    return [
+        Crossing(
+            event.attributes[names.SNAKEPIT_ZERO_COPY_OWNER],
+            event.attributes["size"],
+            event.attributes[names.SNAKEPIT_ZERO_COPY_TRANSPORT],
+            event.attributes["duration"] * 1000,
+        )
+        for event in sink.events
+        if event.name == names.EVENT_ZERO_COPY_IMPORT.name
+        and event.attributes[names.SNAKEPIT_ZERO_COPY_REFERENCE_ID] in created
+    ]
 
 
 def show_trace(console: Console, spans: list[Span]) -> None:
@@ -67,12 +106,20 @@ def show_metrics(console: Console, sink: OtlpSink) -> None:
         total.value += point.value
         total.count += point.count or 0
         total.is_histogram = point.count is not None
+        total.unit = point.unit
     table = Table("metric, attributes", "value", "mean", box=None, pad_edge=False, show_header=False)
     for metric in sorted(series):
         table.add_row(f"[bold]{metric}[/]")
         for about, total in sorted(series[metric].items()):
             table.add_row(f"    {escape(about) or '-'}", *total.shown())
     console.print(table)
+
+
+def _by_trace(sink: OtlpSink) -> dict[str, list[Span]]:
+    by_trace: dict[str, list[Span]] = defaultdict(list)
+    for span in sink.spans:
+        by_trace[span.trace_id].append(span)
+    return by_trace
 
 
 @dataclass
@@ -82,11 +129,14 @@ class _Total:
     value: float = 0.0
     count: int = 0
     is_histogram: bool = False
+    unit: str = ""
 
     def shown(self) -> tuple[str, str]:
         if not self.is_histogram:
             return f"{self.value:g}", ""
-        return f"{self.count} ×", f"mean {1000 * self.value / self.count:.2f} ms" if self.count else ""
+        mean = self.value / self.count if self.count else 0.0
+        shown = f"mean {1000 * mean:.2f} ms" if self.unit == "s" else f"mean {mean:,.0f} {self.unit}"
+        return f"{self.count} ×", shown if self.count else ""
 
 
 def _line(span: Span) -> str:
@@ -94,7 +144,6 @@ def _line(span: Span) -> str:
     kind, _, method = span.name.rpartition("/")
     name = f"rpc {method}" if kind else span.name
     wanted = _SHOWN.get(span.name, ())
-    about = "  ".join(
-        f"{key.removeprefix('snakepit.')}={span.attributes[key]}" for key in wanted if key in span.attributes
-    )
+    said = {key.removeprefix("snakepit.").removeprefix("zero_copy."): span.attributes.get(key) for key in wanted}
+    about = "  ".join(f"{key}={value}" for key, value in said.items() if value is not None)
     return f"{escape(name)}  [cyan]{span.milliseconds:.2f} ms[/]  [magenta]{side}[/]  [dim]{escape(about)}[/]"

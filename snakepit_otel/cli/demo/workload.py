@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+from opentelemetry import trace
+
+from snakepit_otel import zero_copy
 from snakepit_otel.cli.demo.adapter import split_digits
 from snakepit_otel.errors import WorkerExited
 from snakepit_otel.pool.worker import State, Worker
@@ -20,7 +24,10 @@ REQUESTS = 420
 VISITORS = 10
 VISITOR_TTL = 1.0
 MAX_SESSIONS = 50
+BATCH = 8_192
+BATCH_SPAN = "read a batch"
 _AT_A_TIME = 8
+_NOISE = 1.5
 
 
 @dataclass
@@ -35,6 +42,20 @@ class Findings:
     replaced_after: float = 0.0
     killed: str = ""
     replacement: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of many images, read in one request."""
+
+    given: int
+    """Bytes of the images."""
+    returned: int
+    """Bytes of the scores."""
+    described: int
+    """Bytes of what was sent in place of the images."""
+    seconds: float
+    right: float
 
 
 async def warm_up(pit: Snakepit) -> str:
@@ -99,6 +120,31 @@ async def serve_customers(pit: Snakepit, advance: Callable[[], Any]) -> Findings
     if replacing is not None:
         await replacing
     return found
+
+
+async def read_batch(pit: Snakepit) -> Batch:
+    """Have many images read in one request, with noise on them; neither they nor their scores cross gRPC."""
+    import numpy as np
+
+    _, _, unseen, labels = await asyncio.to_thread(split_digits)
+    generator = np.random.default_rng(7)
+    chosen = generator.integers(len(labels), size=BATCH)
+    # Memory that the worker will read, so that what is computed into it is written once.
+    images = zero_copy.empty((BATCH, unseen.shape[1]), "float64")
+    np.add(unseen[chosen], generator.normal(0, _NOISE, images.shape), out=images)
+    # A span of the caller's own makes one trace of the reference and the request that it is for.
+    with trace.get_tracer("snakepit_otel.demo").start_as_current_span(BATCH_SPAN):
+        started = time.perf_counter()
+        ref = zero_copy.from_numpy(images)
+        scores = await pit.execute("score_digits", {"images": ref})
+        seconds = time.perf_counter() - started
+    return Batch(
+        ref.bytes,
+        scores.nbytes,
+        len(orjson.dumps(ref.description.to_json())),
+        seconds,
+        float((scores.argmax(axis=1) == labels[chosen]).mean()),
+    )
 
 
 async def open_tabs_and_forget_them(pit: Snakepit) -> None:

@@ -13,6 +13,7 @@ from snakepit_otel.cli.doctor.environment import check_environment
 from snakepit_otel.cli.doctor.packages import check_packages
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
+from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
 from snakepit_otel.cli.doctor.telemetry import check_telemetry
 from snakepit_otel.cli.output import console, print_json
 
@@ -58,7 +59,7 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
     sections = [Section("Packages", check_packages()), Section("Settings", checks)]
     if settings is not None:
         server = settings.server
-        machine = check_sockets(settings)
+        machine = [*check_sockets(settings), check_shared_memory(settings.zero_copy)]
         if address := listen or server.listen:
             machine.append(check_listen(address, tls=server.tls is not None, insecure=server.insecure))
         sections.append(Section("Machine", machine))

@@ -1,0 +1,330 @@
+"""What it takes to hand an array to a worker that is running, and to get one back: python -m benchmarks.hand_over.
+
+A hand-over is timed from the call of `execute`, with a reference that exists, until the tool has read one element;
+CLOCK_MONOTONIC is the same in all processes. Another call comes right before, as on a worker that is in use; one case
+has a pause before, in which processor and caches turn to other things. Against the same bytes over gRPC, in the same
+run and in turns. Figures are medians, with ranges; telemetry is off. Both processes let go of an array before the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns as now
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.memory import Watch, memfds
+from snakepit_otel import AuthorityContext, BaseAdapter, Snakepit, authority_tool, tool, zero_copy
+from snakepit_otel.telemetry import switch
+
+ROUNDS = 9
+CALLS_BEFORE = 5
+PAUSE = 0.02
+MB = 1_000_000
+SIZES = (MB, 10 * MB, 100 * MB, 1000 * MB)
+COMPARED = 100 * MB
+TARGET_MS, TARGET_RATIO = 2.0, 100
+Taken = dict[str, list[float]]
+"""Milliseconds of each turn, by what took them."""
+TABLE_ROWS = COMPARED // 4 // 8
+
+
+class Receiver(BaseAdapter):
+    """Looks at what it is given, and says when it has."""
+
+    @tool
+    def first(self, data: np.ndarray) -> int:
+        """Read one element."""
+        return _stamp(data[0] == 1)
+
+    @tool
+    def nothing(self) -> int:
+        """Be there: what a hand-over takes without anything to hand over."""
+        return now()
+
+    @tool
+    def first_byte(self, data: bytes) -> int:
+        """Read one byte of what came over gRPC."""
+        return _stamp(data[0] == 1)
+
+    @tool
+    def first_cell(self, data: pa.Table) -> int:
+        """Read one cell."""
+        return _stamp(data.column(0)[0].is_valid)
+
+    @tool
+    def produce(self, size: int, sealed: bool) -> dict[str, Any]:
+        """Return an array that is computed in place; as a reference, which is sealed, before the clock runs."""
+        data = zero_copy.empty(size // 4, "f4")
+        data.fill(1)
+        result = zero_copy.from_numpy(data) if sealed else data
+        return {"data": result, "at": now()}
+
+    @tool
+    def hold(self, data: np.ndarray) -> float:
+        """Read everything, and have memory looked at while the view is held."""
+        total = float(data.sum(dtype="f8"))
+        self.session_context.call_elixir_tool("look")
+        return total
+
+    @tool
+    def hold_bytes(self, data: bytes) -> float:
+        """Do the same with what came over gRPC."""
+        total = float(np.frombuffer(data, "f4").sum(dtype="f8"))
+        self.session_context.call_elixir_tool("look")
+        return total
+
+
+class Looks:
+    """Looks at the memory when a tool says that now is the time."""
+
+    def __init__(self) -> None:
+        self.watch: Watch | None = None
+        self.seen = 0
+
+    def fresh(self) -> int:
+        """Return what is used now."""
+        self.most()
+        return self.most()
+
+    def most(self) -> int:
+        """Return the most that was used since the last look."""
+        assert self.watch is not None
+        return self.watch.peak()
+
+    def tool(self) -> Callable[..., None]:
+        """Return the tool of the authority."""
+
+        @authority_tool
+        def look(_context: AuthorityContext) -> None:
+            self.seen = self.most()
+
+        return look
+
+
+async def main() -> None:
+    """Measure and print everything."""
+    # Here, and by inheritance in the workers.
+    switch.turn(False)
+    os.environ["SNAKEPIT_TELEMETRY_LEVEL"] = "off"
+    print(f"float32 arrays, medians of {ROUNDS}, in ms; ranges in brackets")
+    looks = Looks()
+    pool = {"max_message_bytes": 300 << 20}
+    async with Snakepit(adapter=Receiver, workers=1, pool=pool, authority_tools=[looks.tool()]) as pit:
+        pids = [os.getpid(), pit.pool.workers[0].pid]
+        over_grpc: list[float] = []
+        handed: dict[int, Taken] = {}
+        for size in (size for size in SIZES if fits(size)):
+            handed[size] = await arrays(pit, pids, size, over_grpc)
+        await tables(pit, pids)
+        await accounting(pit, pids, looks)
+    async with Snakepit(adapter=Receiver, workers=1, zero_copy={"enabled": False}) as pit:
+        copied = await fallback(pit)
+    compare(handed, over_grpc, copied)
+
+
+def fits(size: int) -> bool:
+    """Say whether there is memory for an array, a source of it and a reserve; say so if not."""
+    free = meminfo("MemAvailable")
+    if free < 3 * size:
+        print(f"  {size // MB} MB: left out, because only {free // MB} MB of memory are free")
+    return free >= 3 * size
+
+
+async def arrays(pit: Snakepit, pids: list[int], size: int, over_grpc: list[float]) -> Taken:
+    """Hand over arrays of one size, and have them returned; print what it takes."""
+    taken: Taken = {name: [] for name in _CASES}
+    source = np.ones(size // 4, "f4")
+    message = b"\1" * size if size == COMPARED else b""
+    for turn in range(ROUNDS + 1):
+        begun = now()
+        data = zero_copy.empty(size // 4, "f4")
+        data.fill(1)
+        computed = now()
+        ref = zero_copy.from_numpy(data)
+        sealed = now()
+        # A worker that is in use: placing has turned the processor's caches over, and the processes were asleep.
+        for _ in range(CALLS_BEFORE):
+            await pit.execute("nothing")
+        asked = now()
+        there = await pit.execute("nothing")
+        called = now()
+        read = await pit.execute("first", {"data": ref})
+        answered = now()
+        figures = [ms(begun, sealed), ms(computed, sealed), ms(asked, there), ms(called, read), ms(called, answered)]
+        del data, ref
+        await freed(pids)
+
+        begun = now()
+        ref = zero_copy.from_numpy(source)
+        written = now()
+        await asyncio.sleep(PAUSE)
+        called = now()
+        figures += [ms(begun, written), ms(called, await pit.execute("first", {"data": ref}))]
+        del ref
+        await freed(pids)
+
+        for explicit in (False, True):
+            result = await pit.execute("produce", {"size": size, "sealed": explicit})
+            assert result["data"][0] == 1
+            figures.append(ms(result["at"], now()))
+            del result
+            await freed(pids)
+        if message:
+            sent = now()
+            over_grpc.append(ms(sent, await pit.execute("first_byte", {"data": message})))
+        if turn:
+            # The first is to warm up.
+            for name, figure in zip(_CASES, figures, strict=True):
+                taken[name].append(figure)
+    del over_grpc[: 1 if message else 0]
+    print(f"  {size // MB} MB")
+    for name, figures in taken.items():
+        print(f"    {name:48} {shown(figures)}")
+    return taken
+
+
+HANDED = "hand over, until the tool has read"
+RESTED = "hand over, after 20 ms without calls"
+_CASES = (
+    "place: empty, computed in place, sealed",
+    "       of that, sealing",
+    "a call without anything, until the tool runs",
+    HANDED,
+    "the whole call, there and back",
+    "place: from_numpy, one write",
+    RESTED,
+    "result, until the caller has read, sealing first",
+    "result, sealed by the tool with from_numpy",
+)
+
+
+async def tables(pit: Snakepit, pids: list[int]) -> None:
+    """Hand over tables, whose text is checked before it is used."""
+    generator = np.random.default_rng(7)
+    numbers = {name: generator.random(TABLE_ROWS) for name in "abcd"}
+    words = pa.array(generator.integers(10**15, 10**16, TABLE_ROWS * 8 // 5).astype("U16"))
+    for name, table in (("numbers", pa.table(numbers)), ("text", pa.table({"word": words}))):
+        placing, handing = [], []
+        for turn in range(ROUNDS + 1):
+            begun = now()
+            ref = zero_copy.from_arrow(table)
+            placed = now()
+            await pit.execute("nothing")
+            called = now()
+            read = await pit.execute("first_cell", {"data": ref})
+            if turn:
+                placing.append(ms(begun, placed))
+                handing.append(ms(called, read))
+            size = ref.bytes
+            del ref
+            await freed(pids)
+        print(f"  Arrow table of {name}, {size / MB:.0f} MB")
+        print(f"    {'place: from_arrow, one write':48} {shown(placing)}")
+        print(f"    {HANDED:48} {shown(handing)}")
+
+
+async def accounting(pit: Snakepit, pids: list[int], looks: Looks) -> None:
+    """Print how much memory both processes take together, at most until the tool has read everything, and after."""
+    size = COMPARED
+    print(f"  memory of both processes together, {size // MB} MB, as multiples of it")
+
+    async def weigh(name: str, prepare: Callable[[], Any], tool: str) -> None:
+        before = looks.fresh()
+        given = prepare()
+        assert await pit.execute(tool, {"data": given}) == size // 4
+        most = max(looks.seen, looks.most())
+        del given
+        await freed(pids)
+        added, left = (most - before) / size, (looks.fresh() - before) / size
+        print(f"    {name:48} at most + {added:.2f}, {round(added) - 1} extra copies; after {left:+.2f}")
+
+    def compute() -> zero_copy.Reference:
+        data = zero_copy.empty(size // 4, "f4")
+        data.fill(1)
+        return zero_copy.from_numpy(data)
+
+    source = np.ones(size // 4, "f4")
+    with Watch(*pids) as looks.watch:
+        # The first time both grow for good, by what their libraries keep.
+        await pit.execute("hold", {"data": compute()})
+        await weigh("array computed in place, by reference", compute, "hold")
+        await weigh("copy of an array that was there, by reference", lambda: zero_copy.from_numpy(source), "hold")
+        await weigh("bytes over gRPC", source.tobytes, "hold_bytes")
+
+
+async def fallback(pit: Snakepit) -> list[float]:
+    """Have the bytes copied in chunks, as it is done where memory cannot be shared."""
+    taken = []
+    source = np.ones(COMPARED // 4, "f4")
+    for _ in range(ROUNDS + 1):
+        ref = zero_copy.from_numpy(source)
+        called = now()
+        taken.append(ms(called, await pit.execute("first", {"data": ref})))
+        del ref
+    return taken[1:]
+
+
+def compare(handed: dict[int, Taken], over_grpc: list[float], copied: list[float]) -> None:
+    """Print the ratios."""
+    if COMPARED not in handed:
+        return
+    targets = f"targets for the first: at most {TARGET_MS:g} ms, {TARGET_RATIO} × as fast as the message"
+    print(f"  {COMPARED // MB} MB, until the tool has read; {targets}")
+    message = statistics.median(over_grpc)
+    for name, figures in (
+        ("by reference, right after other calls", handed[COMPARED][HANDED]),
+        ("by reference, after 20 ms without calls", handed[COMPARED][RESTED]),
+        ("copied in chunks of 1 MiB, sharing disabled", copied),
+        ("unary gRPC message", over_grpc),
+    ):
+        print(f"    {name:48} {shown(figures)}   {message / statistics.median(figures):5.1f} × as fast as the message")
+    smallest, largest = min(handed), max(handed)
+    ratio = statistics.median(handed[largest][HANDED]) / statistics.median(handed[smallest][HANDED])
+    print(f"    by reference, {largest // MB} MB takes {ratio:.2f} × as long as {smallest // MB} MB")
+
+
+def ms(start: int, end: int) -> float:
+    """Return the milliseconds between two times that `perf_counter_ns` gave, in whatever processes."""
+    return (end - start) / 1e6
+
+
+async def freed(pids: list[int]) -> None:
+    """Wait until the processes have no shared memory any more, and the kernel has taken it back."""
+    async with asyncio.timeout(10):
+        while memfds(pids):
+            await asyncio.sleep(0.001)
+    before, left = 0, meminfo("Shmem")
+    for _ in range(100):
+        # Others may use such memory, too, so it need not come to rest.
+        if abs(left - before) < MB:
+            return
+        await asyncio.sleep(0.01)
+        before, left = left, meminfo("Shmem")
+
+
+def shown(figures: list[float]) -> str:
+    """Return median and range."""
+    return f"{statistics.median(figures):8.2f}  ({min(figures):.2f} … {max(figures):.2f})"
+
+
+def meminfo(field: str) -> int:
+    """Return the bytes that the kernel says."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _stamp(as_sent: Any) -> int:
+    if not as_sent:
+        raise ValueError("this is not what was sent")
+    return now()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
