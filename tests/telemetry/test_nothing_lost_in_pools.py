@@ -145,7 +145,8 @@ async def test_authority_counts_what_dead_workers_took_with_them(mood: str, tmp_
         # Each worker's load of the adapter, and the requests answered.
         assert books.ended("traces", tmp_path) == 2 * WORKERS + SPANS_OF_A_REQUEST * 250
         assert books.ended("logs", tmp_path) == 25
-        assert (missing["traces"] == books.ended("traces", tmp_path)) == (mood not in (Mood.OK, Mood.SLOW, FLAPPING))
+        if mood != FLAPPING:  # whether it was ever up when it was asked is chance; that the books are right is not
+            assert (missing["traces"] == books.ended("traces", tmp_path)) == (mood not in (Mood.OK, Mood.SLOW))
         assert took < GRACE + OF_WORKERS
 
 
