@@ -10,9 +10,7 @@ import pickle
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from time import monotonic
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import orjson
@@ -486,12 +484,8 @@ async def test_results_of_the_authority_for_callers_in_other_processes(pit: Snak
         got = await client.execute("call", {"name": "there", "t": reference()})
         assert got["sums"] == {"t": 5_000.0, "own": 5_000.0, "array": 10.0}
         assert float(got["large"].sum()) == 10_000.0
-    # What was made on the way and is no result stays for no longer than a result waits.
-    assert pit._gateway is not None
-    holdings = pit._gateway.holdings
-    wait = holdings.settings.unused_ttl / 1000
-    with patch.object(holdings, "_clock", lambda: monotonic() + wait):
-        holdings.sweep()
+    # What was made on the way and is no result is not kept for the caller.
+    await until(lambda: not held(pit))
 
 
 # Views that are held for too long.
