@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from snakepit_otel.adapters import spec_of
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen, only_known_callers, options
+from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.authority import AuthorityService
 from snakepit_otel.bridge.buffers import BufferService
@@ -256,6 +256,8 @@ class Snakepit:
             running.callback(holdings.close)
             running.callback(asyncio.get_running_loop().create_task(_sweep(holdings)).cancel)
             return SharedMemory(holdings, None)
+        # Made here where it is not there yet, for both sockets.
+        checked_socket_directory(socket)
         broker = Broker(holdings, broker_path(socket))
         try:
             broker.start()

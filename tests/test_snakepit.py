@@ -161,6 +161,23 @@ async def test_admin_is_not_offered_on_tcp() -> None:
                 await client.list_sessions()
 
 
+async def test_socket_in_a_directory_that_is_not_there_yet(short_path: Path) -> None:
+    """The directory of the socket is made, for this user alone; both sockets are gone in the end."""
+    directory = short_path / "new"
+    async with Snakepit(Useful, workers=1, server={"socket": str(directory / "a.sock")}) as pit:
+        assert await pit.execute("echo", {"value": 1}) == 1
+        assert directory.stat().st_mode & 0o777 == 0o700
+    assert list(directory.iterdir()) == []
+
+
+async def test_no_room_for_the_socket_of_shared_memory(short_path: Path) -> None:
+    """Where the broker cannot listen, that is said with its path, and nothing is left running."""
+    (short_path / "a.sock.memory").mkdir()
+    with pytest.raises(ConfigurationError, match=r"no socket for shared memory at .*a\.sock\.memory"):
+        async with Snakepit(Useful, workers=1, server={"socket": str(short_path / "a.sock")}):
+            raise AssertionError("it must not start")
+
+
 async def test_two_pits_in_one_process() -> None:
     """Pits do not get in each other's way."""
     async with Snakepit(Useful, workers=1) as one, Snakepit(Useful, workers=1) as two:

@@ -171,7 +171,9 @@ class AuthorityService(BridgeServiceServicer):
                     request.parameters, opened=scope.receive if tool.takes_references else None
                 )
                 value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
-                encoded, binary = codec.encode_parameters({"result": value}, Outgoing(scope, codec.plain_markers))
+                # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
+                outgoing = Outgoing(scope, codec.plain_markers) if scope.request else codec.plain_markers
+                encoded, binary = codec.encode_parameters({"result": value}, outgoing)
         except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id}
             return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))

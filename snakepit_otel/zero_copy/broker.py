@@ -50,11 +50,15 @@ class Broker:
 
     def start(self) -> None:
         """Listen. Raises `OSError` if that is not possible at this path."""
-        if self.path.is_socket():
-            self.path.unlink()
-        self._listener.bind(str(self.path))
-        self.path.chmod(0o600)
-        self._listener.listen(128)
+        try:
+            if self.path.is_socket():
+                self.path.unlink()
+            self._listener.bind(str(self.path))
+            self.path.chmod(0o600)
+            self._listener.listen(128)
+        except OSError:
+            self._close_sockets()
+            raise
         for listening in (self._listener, self._woken):
             listening.setblocking(False)
             self._selector.register(listening, selectors.EVENT_READ)
@@ -79,6 +83,9 @@ class Broker:
                 loose.sweep(swept)
         for connection in list(self._peers):
             self._forget(connection)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self._selector.close()
         for mine in (self._listener, self._wake, self._woken):
             mine.close()

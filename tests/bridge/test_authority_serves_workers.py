@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.wrappers_pb2 import StringValue
@@ -33,6 +34,12 @@ def blob(context: AuthorityContext) -> bytes:
     return b"\x00"
 
 
+@authority_tool
+def vector(context: AuthorityContext, length: int) -> Any:
+    """Return an array."""
+    return np.arange(length)
+
+
 @authority_tool(exposed=False)
 async def hidden(context: AuthorityContext) -> str:
     """Not for adapters."""
@@ -43,7 +50,7 @@ async def hidden(context: AuthorityContext) -> str:
 async def ours(short_path: Path, clock: FakeClock) -> AsyncIterator[Authority]:
     """Our authority, with tools of its own and a clock that stands still."""
     sessions = SessionStore(clock=clock, default_ttl=60, max_sessions=3)
-    async with authority(short_path, sessions=sessions, tools=(greet, blob, hidden)) as served:
+    async with authority(short_path, sessions=sessions, tools=(greet, blob, vector, hidden)) as served:
         yield served
 
 
@@ -232,3 +239,11 @@ async def test_a_call_that_fails_is_an_answer(
     assert described["type"] == kind
     assert words in described["message"]
     assert described["context"]["tool_name"] == tool
+
+
+@pytest.mark.parametrize("length", [3, 10_000])
+async def test_arrays_for_workers_without_references(ours: Authority, length: int) -> None:
+    """A worker that knows nothing of requests gets an array as a list, however long."""
+    response = await call(ours, "vector", length=length)
+    assert response.success
+    assert json.loads(response.result.value) == list(range(length))
