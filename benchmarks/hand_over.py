@@ -22,6 +22,7 @@ import pyarrow as pa
 from benchmarks.memory import Watch, memfds
 from snakepit_otel import AuthorityContext, BaseAdapter, Snakepit, authority_tool, tool, zero_copy
 from snakepit_otel.telemetry import switch
+from snakepit_otel.zero_copy import ZeroCopySettings
 
 ROUNDS = 9
 CALLS_BEFORE = 5
@@ -122,6 +123,7 @@ async def main() -> None:
         handed: dict[int, Taken] = {}
         for size in (size for size in SIZES if fits(size)):
             handed[size] = await arrays(pit, pids, size, over_grpc)
+        await small(pit)
         await tables(pit, pids)
         await accounting(pit, pids, looks)
     async with Snakepit(adapter=Receiver, workers=1, zero_copy={"enabled": False}) as pit:
@@ -228,6 +230,21 @@ async def tables(pit: Snakepit, pids: list[int]) -> None:
         print(f"  Arrow table of {name}, {size / MB:.0f} MB")
         print(f"    {'place: from_arrow, one write':48} {shown(placing)}")
         print(f"    {HANDED:48} {shown(handing)}")
+
+
+async def small(pit: Snakepit) -> None:
+    """Pass the largest array that travels in its message, so and by reference, in turns; the placing is timed, too."""
+    array = np.ones(ZeroCopySettings().inline_bytes // 4, "f4")
+    inline, by_reference = [], []
+    for turn in range(10 * ROUNDS + 1):
+        for given, taken in ((lambda: array, inline), (lambda: zero_copy.from_numpy(array), by_reference)):
+            called = now()
+            read = await pit.execute("first", {"data": given()})
+            if turn:
+                taken.append(ms(called, read))
+    print(f"  {array.nbytes} bytes, until the tool has read, placing included")
+    print(f"    {'inside the message':48} {shown(inline)}")
+    print(f"    {'by reference':48} {shown(by_reference)}")
 
 
 async def accounting(pit: Snakepit, pids: list[int], looks: Looks) -> None:

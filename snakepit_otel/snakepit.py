@@ -28,17 +28,16 @@ from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.call_site import call_site
 from snakepit_otel.errors import ConfigurationError, PoolNotStarted, WorkerExited
-from snakepit_otel.pool import PoolSettings, WorkerPool
-from snakepit_otel.pool.pool import SharedMemory
+from snakepit_otel.pool import PoolSettings, SharedMemory, WorkerPool
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.settings import ServerSettings
 from snakepit_otel.telemetry import Level
 from snakepit_otel.validation import build
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import Broker, broker_path
+from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.reports import PEER_LOST, REQUEST_END
-from snakepit_otel.zero_copy.scope import loose
 
 
 class Snakepit:

@@ -15,7 +15,7 @@ from pydantic_core import SchemaValidator
 from typing_extensions import TypedDict
 
 from snakepit_otel.errors import InvalidArguments, ToolRefused
-from snakepit_otel.zero_copy import MARK
+from snakepit_otel.zero_copy import Reference
 
 # A name of its own, because this one is made at run time.
 _make_typed_dict: Any = TypedDict
@@ -102,7 +102,7 @@ def _opening(hint: Any) -> Any:
 
 
 def _opened(open_: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: open_(value) if hasattr(type(value), MARK) else value
+    return lambda value: open_(value) if isinstance(value, Reference) else value
 
 
 def _strict(schema: Any) -> Any:

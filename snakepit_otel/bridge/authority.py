@@ -31,8 +31,9 @@ from snakepit_otel.errors import (
     ZeroCopyLimitExceeded,
 )
 from snakepit_otel.sessions import Creator
+from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.description import Owner
-from snakepit_otel.zero_copy.scope import Scope, within
+from snakepit_otel.zero_copy.scope import Scope
 
 Context = aio.ServicerContext[Any, Any]
 

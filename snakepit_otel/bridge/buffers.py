@@ -23,7 +23,7 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.zero_copy.description import Description
 from snakepit_otel.zero_copy.holdings import BEARER, Holdings
-from snakepit_otel.zero_copy.memory import Buffer, Filling, can_share
+from snakepit_otel.zero_copy.memory import Buffer, Filling
 from snakepit_otel.zero_copy.packets import rebuild
 from snakepit_otel.zero_copy.scope import Scope
 
@@ -96,7 +96,7 @@ class Copier:
         """
         for copying in scope.to_fetch:
             description = copying.reference.description
-            filling = Filling(description.size, shared=can_share())
+            filling = Filling(description.size, shared=scope.settings.enabled)
             asked = pb.ReadRequest(request_id=(scope.request or "") if of_request else "", ref=description.ref)
 
             async def take(chunk: pb.Chunk, filling: Filling = filling) -> None:

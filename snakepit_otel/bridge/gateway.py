@@ -18,9 +18,10 @@ from snakepit_otel.errors import WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
+from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.description import replaced
 from snakepit_otel.zero_copy.holdings import Holdings
-from snakepit_otel.zero_copy.scope import Scope, within
+from snakepit_otel.zero_copy.scope import Scope
 
 TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]

@@ -20,7 +20,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.references import Outgoing
 from snakepit_otel.errors import AuthorityUnavailable, ValueRefused, ZeroCopyUnavailable
-from snakepit_otel.zero_copy.scope import current
+from snakepit_otel.zero_copy.current import current
 
 _PING_FIRST_WAIT = 0.05
 _PING_LONGEST_WAIT = 2.0

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit_otel.errors import ReferenceMisused
+from snakepit_otel.marks import UNSERIALIZABLE, ZERO_COPY
 from snakepit_otel.zero_copy import libraries, tensors
-from snakepit_otel.zero_copy.description import MARK, Description
+from snakepit_otel.zero_copy.description import Description
 from snakepit_otel.zero_copy.reference import Reference
 from snakepit_otel.zero_copy.scope import Scope
 
-_RAW_MARK = MARK.encode()
+_RAW_MARK = ZERO_COPY.encode()
 Opened = Callable[[dict[str, Any]], Any]
 
 
@@ -44,14 +45,14 @@ class Outgoing:
             return self._otherwise(value)
         if self._foreign:
             converted = self._otherwise(value)
-            if not (isinstance(converted, dict) and "__ffi_unserializable__" in converted):
+            if not (isinstance(converted, dict) and UNSERIALIZABLE in converted):
                 return converted
         return self._scope.made_of(value)
 
 
 def refuse_reference(value: Any) -> None:
     """Raise `ReferenceMisused` for a reference that is sent otherwise than with its request."""
-    if hasattr(type(value), MARK):
+    if isinstance(value, Reference):
         raise ReferenceMisused(
             f"{value!r} cannot be serialised: a reference lives for one request, and travels as its argument or result"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from snakepit_otel.bridge.references import refuse_reference
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.marks import UNSERIALIZABLE
 
 _DETAILS = ("none", "type", "repr_truncated", "repr_redacted_truncated")
 _SECRET = re.compile(
@@ -65,7 +66,7 @@ class Unserializable:
         return self._marker(value)
 
     def _marker(self, value: Any) -> dict[str, Any]:
-        marker: dict[str, Any] = {"__ffi_unserializable__": True}
+        marker: dict[str, Any] = {UNSERIALIZABLE: True}
         if self._detail == "none":
             return marker
         marker["__type__"] = f"{type(value).__module__}.{type(value).__qualname__}"

@@ -28,7 +28,8 @@ from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
-from snakepit_otel.zero_copy.scope import Scope, enter
+from snakepit_otel.zero_copy.current import enter
+from snakepit_otel.zero_copy.scope import Scope
 
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")

@@ -9,10 +9,11 @@ from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.methods import REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.zero_copy.description import Description, Owner
+from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import ExchangeUnavailable, Scope
+from snakepit_otel.zero_copy.scope import Scope
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 

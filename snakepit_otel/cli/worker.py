@@ -17,8 +17,8 @@ from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
 from snakepit_otel.cli.output import complaints, fail
 from snakepit_otel.errors import ConfigurationError, SnakepitError
+from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Owner
-from snakepit_otel.zero_copy.scope import loose
 
 _HEARTBEAT = "Heartbeats to the authority: "
 

@@ -27,8 +27,8 @@ def main() -> int:
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
     from snakepit_otel.telemetry import controls
     from snakepit_otel.zero_copy import ZeroCopySettings
+    from snakepit_otel.zero_copy.current import loose
     from snakepit_otel.zero_copy.description import Owner
-    from snakepit_otel.zero_copy.scope import loose
 
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON

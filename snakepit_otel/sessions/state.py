@@ -8,12 +8,10 @@ from typing import Any
 import orjson
 
 from snakepit_otel.errors import StateRefused
-
-ZERO_COPY_MARK = "__snakepit_zero_copy__"
-"""The key by which a zero-copy reference is known in JSON, and the attribute by which its class is."""
+from snakepit_otel.marks import ZERO_COPY
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
-_MARK = ZERO_COPY_MARK.encode()
+_MARK = ZERO_COPY.encode()
 _MAX_KEY_BYTES = 256
 _PLAIN = frozenset({bool, int, type(None)})
 _SMALL = 512
@@ -90,7 +88,7 @@ def _refuse_reference(key: str, value: Any) -> None:
     while remaining:
         path, part = remaining.pop()
         if isinstance(part, dict):
-            if ZERO_COPY_MARK in part:
+            if ZERO_COPY in part:
                 raise StateRefused(_reference_refused(path))
             remaining += ((f"{path}[{name!r}]", item) for name, item in part.items())
         elif isinstance(part, list):
@@ -121,7 +119,7 @@ def _refuse_what_is_not_json(value: Any, path: str, depth: int = 0) -> None:
                 raise StateRefused(f"{path} has the key {key!r}; keys of JSON objects are text")
             _refuse_what_is_not_json(item, f"{path}[{key!r}]", depth + 1)
         return
-    if hasattr(type(value), ZERO_COPY_MARK):
+    if hasattr(type(value), ZERO_COPY):
         raise StateRefused(_reference_refused(path))
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise StateRefused(f"{path} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)")

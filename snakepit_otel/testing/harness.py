@@ -12,10 +12,11 @@ from snakepit_otel.bridge.references import can_be_shared
 from snakepit_otel.bridge.registry import AuthorityContext, ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.zero_copy import MARK
+from snakepit_otel.zero_copy import Reference
+from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.description import Owner
 from snakepit_otel.zero_copy.holdings import Holdings
-from snakepit_otel.zero_copy.scope import Scope, within
+from snakepit_otel.zero_copy.scope import Scope
 
 
 class LocalAuthority:
@@ -115,7 +116,7 @@ class _Memory:
 
 
 def _shared(value: Any, cross: Callable[[Any], Any]) -> Any:
-    if can_be_shared(value) or hasattr(type(value), MARK):
+    if can_be_shared(value) or isinstance(value, Reference):
         return cross(value)
     if type(value) is dict:
         return {key: _shared(part, cross) for key, part in value.items()}

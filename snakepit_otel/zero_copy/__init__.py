@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_otel.call_site import call_site
 from snakepit_otel.zero_copy import tensors
-from snakepit_otel.zero_copy.description import MARK
+from snakepit_otel.zero_copy.current import current
 from snakepit_otel.zero_copy.reference import ArrowReference, Reference, TensorReference
-from snakepit_otel.zero_copy.scope import current
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
-    "MARK",
     "ArrowReference",
     "Reference",
     "TensorReference",

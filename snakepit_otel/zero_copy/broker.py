@@ -16,10 +16,11 @@ from typing import Any
 
 from snakepit_otel.errors import ReferenceRefused, SnakepitError
 from snakepit_otel.zero_copy import packets
+from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Description
+from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import ExchangeUnavailable, loose
 
 _log = logging.getLogger("snakepit_otel.zero_copy")
 _BETWEEN_SWEEPS = 1.0

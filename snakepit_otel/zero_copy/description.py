@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -13,14 +12,12 @@ from enum import StrEnum
 from typing import Any, Self
 
 from snakepit_otel.errors import ReferenceRefused, ValueRefused
-
-MARK = "__snakepit_zero_copy__"
-"""The key by which a reference is known in JSON, and the attribute by which its class is known in Python."""
+from snakepit_otel.marks import ZERO_COPY
 
 _ID = re.compile("[0-9a-f]{32}")
 _MOST_DIMENSIONS = 64
 _LARGEST = (1 << 63) - 1
-_FIELDS = frozenset({MARK, "kind", "device", "dtype", "shape", "owner", "ref", "copy", "bytes", "metadata"})
+_FIELDS = frozenset({ZERO_COPY, "kind", "device", "dtype", "shape", "owner", "ref", "copy", "bytes", "metadata"})
 _METADATA = frozenset({"offset", "strides", "form", "data"})
 
 
@@ -77,7 +74,7 @@ class Description:
         if self.data is not None:
             metadata["data"] = base64.b64encode(self.data).decode()
         return {
-            MARK: True,
+            ZERO_COPY: True,
             "kind": self.kind.value,
             "device": self.device,
             "dtype": self.dtype,
@@ -134,11 +131,6 @@ class Description:
                 raise ReferenceRefused(f"the reference says {field} {given!r:.60}, but it is {mine!r:.60}")
 
 
-def is_reference(value: Any) -> bool:
-    """Say whether `value` is a reference's JSON form."""
-    return isinstance(value, dict) and value.get(MARK) is True
-
-
 def replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
     """Return JSON with each reference's form replaced by what `by` makes of it."""
     try:
@@ -149,17 +141,12 @@ def replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
 
 def _replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
     if isinstance(value, dict):
-        if value.get(MARK) is True:
+        if value.get(ZERO_COPY) is True:
             return by(value)
         return {key: _replaced(part, by) for key, part in value.items()}
     if isinstance(value, list):
         return [_replaced(part, by) for part in value]
     return value
-
-
-def elements(shape: tuple[int, ...]) -> int:
-    """Return how many elements an array of this shape has."""
-    return math.prod(shape)
 
 
 def _one_of(kind: type[StrEnum], given: Mapping[str, Any], field: str) -> Any:

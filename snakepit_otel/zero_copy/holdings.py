@@ -15,9 +15,10 @@ from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceRe
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import memory, reports
 from snakepit_otel.zero_copy.description import Description, Owner
+from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.memory import Buffer
 from snakepit_otel.zero_copy.reference import check
-from snakepit_otel.zero_copy.scope import ExchangeUnavailable, Scope
+from snakepit_otel.zero_copy.scope import Scope
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 HERE = "here"

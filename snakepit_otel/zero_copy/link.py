@@ -12,8 +12,8 @@ from typing import Any
 from snakepit_otel.errors import ReferenceRefused
 from snakepit_otel.zero_copy import packets
 from snakepit_otel.zero_copy.description import Description
+from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import ExchangeUnavailable
 
 _TIMEOUT = 5.0
 """Seconds for an answer, which takes the broker some ten microseconds."""

@@ -161,7 +161,7 @@ class Filling:
         if self._view is not None:
             self._view.write(data)
         elif self._descriptor is not None:
-            # Writing is twice as fast as copying into a map, which has to fault every page in.
+            # Written rather than copied into a map, which would have to fault every page in.
             _pwrite(self._descriptor, memoryview(data), self._at)
         self._at += len(data)
 

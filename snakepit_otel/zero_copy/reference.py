@@ -8,8 +8,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased, ZeroCopyUnavailable
+from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.zero_copy import libraries, reports, tables, tensors
-from snakepit_otel.zero_copy.description import MARK, Description, Form, Kind
+from snakepit_otel.zero_copy.description import Description, Form, Kind
 from snakepit_otel.zero_copy.memory import Buffer
 from snakepit_otel.zero_copy.reaper import reaper
 
@@ -190,7 +191,7 @@ class Reference:
 
 
 # Known by the mark in Python as it is in JSON, to those who must refuse references and do not import this.
-setattr(Reference, MARK, True)
+setattr(Reference, ZERO_COPY, True)
 
 
 class TensorReference(Reference):

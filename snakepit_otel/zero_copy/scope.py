@@ -6,12 +6,10 @@ import mmap
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snakepit_otel import telemetry
 from snakepit_otel.errors import (
@@ -24,40 +22,13 @@ from snakepit_otel.errors import (
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import libraries, reports, tables, tensors
 from snakepit_otel.zero_copy.description import Description, Form, Kind, Owner
+from snakepit_otel.zero_copy.exchange import Exchange, ExchangeUnavailable
 from snakepit_otel.zero_copy.memory import Allocation, Buffer
 from snakepit_otel.zero_copy.reference import Abandoned, DescribedReference, Reference, check, reference_for
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class ExchangeUnavailable(Exception):
-    """Memory cannot be exchanged with the other side; `reason` is a value of `snakepit.zero_copy.fallback_reason`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Exchange(Protocol):
-    """The way to the other side. All raise `ExchangeUnavailable`, and what the other side refuses."""
-
-    def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:
-        """Let the other side fetch the buffer; without a request, for one that is to come."""
-        ...
-
-    def fetch(self, request: str | None, ref: str) -> tuple[Description, Buffer]:
-        """Return what the other side has published."""
-        ...
-
-    def release(self, request: str | None, ref: str) -> None:
-        """Take back what was published."""
-        ...
-
-    def has(self, ref: str) -> bool:
-        """Say whether a reference is known here, as far as that can be told without asking."""
-        ...
 
 
 class Copying(NamedTuple):
@@ -104,6 +75,9 @@ class Scope:
     is the request's random id, None where references wait for a request to come. `foreign` says that the peer is
     none of ours and may send descriptions of memory that nobody shares.
     """
+
+    waits = False
+    """Whether its references wait for a request, and may be passed to one."""
 
     def __init__(
         self,
@@ -217,7 +191,7 @@ class Scope:
             check(description, len(data))
             return self._keep(reference_for(self, description, Buffer.of([memoryview(data)], len(data), shared=False)))
         if len(self._references) >= self.settings.max_request_references:
-            raise _over("references in one request", len(self._references) + 1, self.settings, "max_request_references")
+            raise over("references in one request", len(self._references) + 1, self.settings, "max_request_references")
         started = perf_counter()
         try:
             if self._exchange is None:
@@ -343,11 +317,11 @@ class Scope:
     def _admit(self, size: int) -> None:
         limits = self.settings
         if size > limits.max_bytes:
-            raise _over("bytes in one reference", size, limits, "max_bytes")
+            raise over("bytes in one reference", size, limits, "max_bytes")
         if self._bytes + size > limits.max_request_bytes:
-            raise _over("bytes in one request", self._bytes + size, limits, "max_request_bytes")
+            raise over("bytes in one request", self._bytes + size, limits, "max_request_bytes")
         if len(self._references) >= limits.max_request_references:
-            raise _over("references in one request", len(self._references) + 1, limits, "max_request_references")
+            raise over("references in one request", len(self._references) + 1, limits, "max_request_references")
 
     def _describe(self, layout: tensors.Layout) -> Description:
         return Description(
@@ -394,7 +368,7 @@ class Scope:
         other = reference.scope
         if other is self:
             return
-        if not isinstance(other, LooseScope):
+        if not other.waits:
             raise ReferenceMisused(
                 f"{reference} belongs to {other.name()} and cannot be passed to {self.name()}: "
                 "a reference lives for one request; create one for each"
@@ -437,7 +411,7 @@ class Scope:
     def _copy_later(self, description: Description, reason: str, started: float) -> Reference:
         self._refuse_to_copy(reason)
         if description.size > self.settings.max_bytes:
-            raise _over("bytes in one reference", description.size, self.settings, "max_bytes")
+            raise over("bytes in one reference", description.size, self.settings, "max_bytes")
         reference = self._keep(reference_for(self, description.as_copy(), None))
         self.to_fetch.append(Copying(reference, reason, started))
         return reference
@@ -463,30 +437,6 @@ class Scope:
             )
 
 
-class LooseScope(Scope):
-    """References that wait for a request, which whoever created them holds; nobody else keeps them."""
-
-    def __init__(self) -> None:
-        super().__init__(Owner.ELIXIR)
-        self._references = weakref.WeakValueDictionary()
-
-    def sweep(self, now: float) -> None:
-        """Release what has waited too long; `now` is the monotonic time in seconds."""
-        for reference in list(self._references.values()):
-            if now - reference.created > self.settings.unused_ttl / 1000:
-                self.release(reference, reports.EXPIRED)
-
-    def _admit(self, size: int) -> None:
-        self.sweep(monotonic())
-        limits = self.settings
-        if size > limits.max_bytes:
-            raise _over("bytes in one reference", size, limits, "max_bytes")
-        if self._bytes + size > limits.max_host_bytes:
-            raise _over("bytes that wait for a request", self._bytes + size, limits, "max_host_bytes")
-        if len(self._references) >= limits.max_host_references:
-            raise _over("references that wait for a request", len(self._references) + 1, limits, "max_host_references")
-
-
 _WHY = {
     reports.EXPLICIT: "{} has been released: its creator said so",
     reports.REQUEST_END: "{} has been released: its request{} has ended, and a reference lives for one request",
@@ -495,28 +445,6 @@ _WHY = {
 }
 _releasing = threading.RLock()
 _allocations: weakref.WeakKeyDictionary[Any, Allocation] = weakref.WeakKeyDictionary()
-loose = LooseScope()
-_current: ContextVar[Scope | None] = ContextVar("snakepit_zero_copy_scope", default=None)
-
-
-def current() -> Scope:
-    """Return the scope of the request that the calling code serves, or the one of references that wait for one."""
-    return _current.get() or loose
-
-
-def enter(scope: Scope) -> None:
-    """Make `scope` the current one of this task, and of what it starts."""
-    _current.set(scope)
-
-
-@contextmanager
-def within(scope: Scope) -> Iterator[None]:
-    """Make `scope` the current one for the block."""
-    token = _current.set(scope)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 def _new_id() -> str:
@@ -534,7 +462,8 @@ def _claimed(array: NDArray[Any]) -> bool:
     return _allocations.pop(tensors.allocated(array), None) is not None
 
 
-def _over(what: str, wanted: int, limits: ZeroCopySettings, setting: str) -> ZeroCopyLimitExceeded:
+def over(what: str, wanted: int, limits: ZeroCopySettings, setting: str) -> ZeroCopyLimitExceeded:
+    """Return the error for more than a setting allows."""
     return ZeroCopyLimitExceeded.of(what, wanted, setting, getattr(limits, setting))
 
 

@@ -139,12 +139,8 @@ def import_dlpack(value: Any) -> NDArray[Any]:
     np = libraries.numpy()
     if isinstance(value, np.ma.MaskedArray):
         raise ReferenceRefused("a masked array would lose its mask; pass array.filled() or the data and the mask")
-    made: NDArray[Any]
-    if isinstance(value, np.ndarray):
-        made = value
-        return made
     try:
-        made = np.from_dlpack(value)
+        made: NDArray[Any] = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
     except (BufferError, TypeError, ValueError, RuntimeError) as error:
         raise ReferenceRefused(f"a {_type(value)} cannot be had through DLPack: {error}") from None
     return made

@@ -10,8 +10,8 @@ import pytest
 
 from snakepit_otel.adapters import BaseAdapter, SessionState, tool
 from snakepit_otel.errors import NoSession, StateConflict, StateRefused
+from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.sessions.state import ZERO_COPY_MARK
 from snakepit_otel.testing import run_tool
 from tests.adapters.hosting import authority_of, hosted, request
 
@@ -149,7 +149,7 @@ async def test_change_gives_up_in_the_end() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"inner": {ZERO_COPY_MARK: True, "ref": "1"}}, "zero-copy reference, which is valid within one request"),
+        ({"inner": {ZERO_COPY: True, "ref": "1"}}, "zero-copy reference, which is valid within one request"),
         (b"bytes", "is a builtins.bytes; state holds JSON only"),
         ([1, {"x": {1, 2}}], r"state\['key'\]\[1\]\['x'\] is a builtins.set"),
         ({1: "a"}, "keys of JSON objects are text"),

@@ -23,7 +23,7 @@ from snakepit_otel.errors import (
     ToolError,
     ValueRefused,
 )
-from snakepit_otel.sessions.state import ZERO_COPY_MARK
+from snakepit_otel.marks import ZERO_COPY
 from tests.bridge.painting import Painting
 from tests.bridge.parts import MAX_MESSAGE_BYTES, STRING, Authority, authority, raw
 from tests.waiting import until
@@ -166,7 +166,7 @@ async def test_a_message_over_the_limit(ours: Authority, client: Client) -> None
     [
         (
             "k",
-            {"tensor": {ZERO_COPY_MARK: True, "ref": "r"}},
+            {"tensor": {ZERO_COPY: True, "ref": "r"}},
             "zero-copy reference, which is valid within one request only",
         ),
         ("k", "x" * 2_000, "would take session 'alice' to .* bytes; max_session_bytes is 1000"),
@@ -177,7 +177,7 @@ async def test_a_message_over_the_limit(ours: Authority, client: Client) -> None
 )
 async def test_state_through_a_call_back(client: Client, ours: Authority, key: str, value: Any, words: str) -> None:
     """State that may not be kept is refused by name, whether the worker or the authority sees it."""
-    if ZERO_COPY_MARK in str(value):
+    if ZERO_COPY in str(value):
         # Made by hand, it does not even get to the tool.
         with pytest.raises(ReferenceRefused, match="ref of a reference is 'r'"):
             await client.execute("keep", {"key": key, "value": value}, session_id="alice")

@@ -11,7 +11,7 @@ import pytest
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
 from snakepit_otel.bridge.buffers import chunk_size
 from snakepit_otel.bridge.codec import labelled_as_copies
-from snakepit_otel.zero_copy.description import MARK
+from snakepit_otel.marks import ZERO_COPY
 
 
 class Echo(BaseAdapter):
@@ -40,6 +40,6 @@ async def test_copies_through_small_messages() -> None:
 
 def test_references_in_json_are_labelled_as_copies() -> None:
     """What a peer on TCP is told of a reference says that it gets a copy; all else stays as it is."""
-    raw = json.dumps({"a": [{MARK: True, "copy": False, "ref": "r"}], "b": 1}).encode()
-    assert json.loads(labelled_as_copies(raw)) == {"a": [{MARK: True, "copy": True, "ref": "r"}], "b": 1}
+    raw = json.dumps({"a": [{ZERO_COPY: True, "copy": False, "ref": "r"}], "b": 1}).encode()
+    assert json.loads(labelled_as_copies(raw)) == {"a": [{ZERO_COPY: True, "copy": True, "ref": "r"}], "b": 1}
     assert labelled_as_copies(b"no json") == b"no json"

@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from snakepit_otel.zero_copy import MARK, ZeroCopySettings
+from snakepit_otel.marks import ZERO_COPY
+from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import Broker
 from snakepit_otel.zero_copy.description import Description, Kind, Owner
 from snakepit_otel.zero_copy.holdings import Holdings
@@ -351,4 +352,4 @@ _FORGERIES: dict[str, Callable[[random.Random, dict[str, Any], list[str]], None]
     "copy": _copy,
 }
 
-assert MARK in form()
+assert ZERO_COPY in form()

@@ -28,10 +28,11 @@ from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.errors import ReferenceReleased, ZeroCopyUnavailable
+from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.testing import Capture, OtlpSink
-from snakepit_otel.zero_copy import MARK, ZeroCopySettings
+from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import broker_path
-from snakepit_otel.zero_copy.scope import loose
+from snakepit_otel.zero_copy.current import loose
 from tests.bridge import parts
 from tests.bridge.elixir import Elixir
 from tests.processes import program
@@ -304,7 +305,7 @@ async def test_elixir_gets_lists_and_copies(capture: Capture, short_path: Path) 
         assert await executed(stub, "make", length=3) == [0, 1, 2]
         assert fallbacks(capture) == {}
         made = await executed(stub, "make", length=400_000)
-        assert (made[MARK], made["copy"], made["owner"], made["kind"]) == (True, True, "python", "dlpack")
+        assert (made[ZERO_COPY], made["copy"], made["owner"], made["kind"]) == (True, True, "python", "dlpack")
         assert (made["bytes"], made["shape"], made["dtype"], made["device"]) == (3_200_000, [400_000], "float64", "cpu")
         assert fallbacks(capture) == {("python", "dlpack", "foreign_peer"): 1}
         chunks = [chunk.data async for chunk in buffers.Read(pb.ReadRequest(ref=made["ref"]))]
@@ -330,7 +331,7 @@ async def test_elixir_gets_copies_in_streams(capture: Capture, short_path: Path)
 async def test_elixir_descriptions_can_be_read_but_not_opened(short_path: Path, metadata: Any) -> None:
     """What an Elixir authority says of memory that nobody shares reaches the tool, and says so when it is opened."""
     given = {
-        MARK: True,
+        ZERO_COPY: True,
         "kind": "dlpack",
         "device": "cuda",
         "dtype": "bfloat16",

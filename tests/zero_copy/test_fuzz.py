@@ -33,9 +33,10 @@ from snakepit_otel.errors import (
 from snakepit_otel.zero_copy import ZeroCopySettings, link, packets
 from snakepit_otel.zero_copy.broker import broker_path
 from snakepit_otel.zero_copy.description import Description, Form, Kind, Owner
+from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import ExchangeUnavailable, Scope
+from snakepit_otel.zero_copy.scope import Scope
 from tests.waiting import until
 from tests.zero_copy.hostile import (
     DEEP,

@@ -28,11 +28,11 @@ from snakepit_otel.errors import ConfigurationError, ReferenceReleased, ZeroCopy
 from snakepit_otel.testing import FakeClock
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import broker_path
+from snakepit_otel.zero_copy.current import LooseScope, loose
 from snakepit_otel.zero_copy.description import Description, Kind, Owner
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import LooseScope, loose
 from tests.waiting import until
 from tests.zero_copy.hostile import brokering, description, descriptors, quick_to_collect, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile

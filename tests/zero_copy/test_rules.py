@@ -31,8 +31,8 @@ from snakepit_otel.errors import (
     ZeroCopyError,
 )
 from snakepit_otel.testing import Capture
+from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.reference import Reference
-from snakepit_otel.zero_copy.scope import loose
 from tests.waiting import until
 from tests.zero_copy.parts import Bridge
 

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as npst
 
 from snakepit_otel import zero_copy
 from snakepit_otel.errors import ReferenceRefused
+from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.reference import Reference
-from snakepit_otel.zero_copy.scope import within
 from snakepit_otel.zero_copy.tensors import ITEM_SIZES
 from tests.zero_copy.parts import Bridge, inode_at, inode_of, mapping_at
 
