@@ -93,15 +93,18 @@ def told(metrics: Iterable[Encoded], *, exemplars: bool = True) -> dict[str, Any
         kind = metric.WhichOneof("data")
         data = getattr(metric, kind)
         about = (metric.description, metric.unit, kind, data.aggregation_temporality)
-        of_points = {}
+        of_points: dict[Any, list[Any]] = {}
         for point in data.data_points:
             labels = tuple(sorted((pair.key, str(pair.value)) for pair in point.attributes))
             if kind == "sum" and not _sum(point) and data.aggregation_temporality == DELTA:
                 continue  # nothing was added; the SDK tells it where that was done in so many words
-            assert labels not in of_points, "two points of one metric have the same attributes"
-            of_points[labels] = _histogram(point, exemplars=exemplars) if kind == "histogram" else _sum(point)
+            # More than one where OTLP has no place for a value, such as a number of more than 64 bits: it is left out.
+            of_points.setdefault(labels, []).append(
+                _histogram(point, exemplars=exemplars) if kind == "histogram" else _sum(point)
+            )
         if of_points:
-            found[metric.name] = (about, getattr(data, "is_monotonic", None), of_points)
+            same = {labels: sorted(points, key=repr) for labels, points in of_points.items()}
+            found[metric.name] = (about, getattr(data, "is_monotonic", None), same)
     return found
 
 

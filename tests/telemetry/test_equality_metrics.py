@@ -100,6 +100,15 @@ def test_passages_are_counted_the_same(script: list[Node], temporality: Aggregat
     assert counted(in_cells, directly, exemplars=False) == counted(by_instruments, by_api, exemplars=False)
 
 
+def test_values_that_do_not_fit_are_left_out_the_same() -> None:
+    """A number of more than 64 bits is no attribute's value, so points differ that are told without it."""
+    steps = [(TOTAL, 1, labels, None) for labels in ({}, {"a": 1 << 63}, {"a": 1 << 63, "b": 1})]
+    with by_instruments() as collect:
+        expected = rounds(collect, [steps])
+    with in_cells() as collect:
+        assert rounds(collect, [steps]) == expected
+
+
 def test_equal_values_of_other_kinds_are_other_attributes() -> None:
     """1, 1.0, True and "1" are four series, as the SDK has it."""
     with in_cells() as collect:
