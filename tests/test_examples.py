@@ -85,8 +85,9 @@ def test_limits_of_references_are_documented_as_they_are(page: str, prefix: str)
         assert f"| `{prefix}{name}` | {str(default).lower()} |" in text
 
 
-async def test_the_page_on_testing_runs(tmp_path: Path) -> None:
+async def test_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the page shows is a conftest and a test file that pass as they stand."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     conftest, tests = python_blocks(ROOT / "docs" / "testing.md")
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_counter.py").write_text(tests)

@@ -199,8 +199,14 @@ class HostileBroker:
                 os.close(number)
             if not data:
                 return
-            for packet, numbers in self._answer(orjson.loads(data)):
-                send(connection, packet, numbers)
+            answers = self._answer(orjson.loads(data))
+            try:
+                while answers:
+                    send(connection, *answers.pop(0))
+            finally:
+                # Whoever has heard enough hangs up.
+                for number in (number for _, numbers in answers for number in numbers):
+                    os.close(number)
 
     def close(self) -> None:
         """Stop, once all have gone who were served."""
