@@ -29,8 +29,14 @@
     └── PoolError
         ├── WorkerStartFailed                a worker did not become ready
         ├── WorkerExited                     the worker died with the request
-        ├── QueueTimeout (TimeoutError)      no worker became ready in time
+        ├── WorkerFenced                     a worker that was replaced, or lost the request, calls back
+        ├── WorkerBusy                       the session's own worker has no room, and no other will do
+        ├── SessionWorkerUnavailable         the session's own worker is gone, and no other will do
+        ├── PoolSaturated                    the queue is full, or too long for the request's deadline
+        ├── QueueTimeout (TimeoutError)      no worker had room in time
         ├── DeadlineExceeded (TimeoutError)  the request's own time was up
+        ├── CircuitOpen                      workers die of every request, so none is tried for a while
+        ├── PoolNotFound (LookupError)       there is no pool of that name
         └── PoolNotStarted                   used before start or after stop
 
 `reason` is the word the wire uses for the error, where it has one.
@@ -247,8 +253,47 @@ class WorkerExited(PoolError):
     reason = "worker_exit"
 
 
+class WorkerFenced(PoolError):
+    """A worker that was replaced, or whose request was given to another one, may not call back for it."""
+
+    reason = "worker_fenced"
+
+
+class WorkerBusy(PoolError):
+    """The worker that the session used last has no room, and `strict_fail_fast` wants no other; it did not run."""
+
+    reason = "worker_busy"
+
+
+class SessionWorkerUnavailable(PoolError):
+    """The worker that the session used last is gone, and a strict affinity wants no other; it did not run.
+
+    The session goes on with any worker from its next request on.
+    """
+
+    reason = "session_worker_unavailable"
+
+
+class PoolSaturated(PoolError):
+    """The queue is full, or the request could not be done before its deadline; it did not run."""
+
+    reason = "pool_saturated"
+
+
+class CircuitOpen(PoolError):
+    """Requests of this pool have lost their workers, one after the other; none is tried for a while. It did not run."""
+
+    reason = "circuit_open"
+
+
+class PoolNotFound(PoolError, LookupError):
+    """There is no pool of that name."""
+
+    reason = "pool_not_found"
+
+
 class QueueTimeout(PoolError, TimeoutError):
-    """No worker became ready within the queue timeout; the request did not run."""
+    """No worker had room within the queue timeout; the request did not run."""
 
     reason = "queue_timeout"
 

@@ -27,9 +27,14 @@ SNAKEPIT_TOOL_NAME = "snakepit.tool.name"
 SNAKEPIT_ADAPTER_NAME = "snakepit.adapter.name"
 SNAKEPIT_POOL_NAME = "snakepit.pool.name"
 SNAKEPIT_WORKER_ID = "snakepit.worker.id"
+SNAKEPIT_WORKER_MEMORY = "snakepit.worker.memory"
 SNAKEPIT_WORKER_STATE = "snakepit.worker.state"
 SNAKEPIT_WORKER_EXIT_REASON = "snakepit.worker.exit_reason"
 SNAKEPIT_AFFINITY_OUTCOME = "snakepit.affinity.outcome"
+SNAKEPIT_AFFINITY_REASON = "snakepit.affinity.reason"
+SNAKEPIT_POOL_REJECTION = "snakepit.pool.rejection"
+SNAKEPIT_WORKER_SUSPICION = "snakepit.worker.suspicion"
+SNAKEPIT_BREAKER_STATE = "snakepit.breaker.state"
 SNAKEPIT_TELEMETRY_SIGNAL = "snakepit.telemetry.signal"
 SNAKEPIT_TELEMETRY_DROP_REASON = "snakepit.telemetry.drop_reason"
 SNAKEPIT_TELEMETRY_LOSS_REASON = "snakepit.telemetry.loss_reason"
@@ -108,7 +113,7 @@ METRIC_POOL_DISPATCH_DURATION = Metric(
     name="snakepit.pool.dispatch.duration",
     instrument="histogram",
     unit="s",
-    description="How long the authority waited for a worker's answer, choosing included.",
+    description="How long the authority waited for a worker's answer, once it had a worker.",
     attributes=frozenset({"snakepit.pool.name", "snakepit.tool.name", "error.type"}),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
 )
@@ -117,7 +122,7 @@ METRIC_POOL_AFFINITY_DECISIONS = Metric(
     instrument="counter",
     unit="{request}",
     description="What became of the affinity hint, request by request.",
-    attributes=frozenset({"snakepit.pool.name", "snakepit.affinity.outcome"}),
+    attributes=frozenset({"snakepit.pool.name", "snakepit.affinity.outcome", "snakepit.affinity.reason"}),
 )
 METRIC_POOL_WORKER_COUNT = Metric(
     name="snakepit.pool.worker.count",
@@ -157,6 +162,119 @@ METRIC_WORKER_EXITS = Metric(
     unit="{worker}",
     description="Worker processes that ended, by reason.",
     attributes=frozenset({"snakepit.pool.name", "snakepit.worker.exit_reason"}),
+)
+METRIC_POOL_QUEUE_DURATION = Metric(
+    name="snakepit.pool.queue.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long requests waited for a worker; those that found one at once are not in it.",
+    attributes=frozenset({"snakepit.pool.name", "error.type"}),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 30, 60),
+)
+METRIC_POOL_QUEUE_LENGTH = Metric(
+    name="snakepit.pool.queue.length",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Requests that wait for a worker.",
+    attributes=frozenset({"snakepit.pool.name"}),
+    observable=True,
+)
+METRIC_POOL_QUEUE_LIMIT = Metric(
+    name="snakepit.pool.queue.limit",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Requests that may wait for a worker.",
+    attributes=frozenset({"snakepit.pool.name"}),
+    observable=True,
+)
+METRIC_POOL_CAPACITY = Metric(
+    name="snakepit.pool.capacity",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Requests that the serving workers can run at a time.",
+    attributes=frozenset({"snakepit.pool.name"}),
+    observable=True,
+)
+METRIC_POOL_MEMORY_USAGE = Metric(
+    name="snakepit.pool.memory.usage",
+    instrument="updowncounter",
+    unit="By",
+    description="Resident memory of all workers of the pool.",
+    attributes=frozenset({"snakepit.pool.name"}),
+    observable=True,
+)
+METRIC_POOL_REJECTIONS = Metric(
+    name="snakepit.pool.rejections",
+    instrument="counter",
+    unit="{request}",
+    description="Requests that were refused before they ran.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.pool.rejection"}),
+)
+METRIC_POOL_RETRIES = Metric(
+    name="snakepit.pool.retries",
+    instrument="counter",
+    unit="{request}",
+    description="Times that an idempotent request which had lost its worker was run again.",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+METRIC_POOL_BREAKER_STATE = Metric(
+    name="snakepit.pool.breaker.state",
+    instrument="updowncounter",
+    unit="1",
+    description="1 for the state that the circuit breaker is in, 0 for the others.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.breaker.state"}),
+    observable=True,
+)
+METRIC_WORKER_HEARTBEAT_DURATION = Metric(
+    name="snakepit.worker.heartbeat.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long a worker took to answer a heartbeat.",
+    attributes=frozenset({"snakepit.pool.name", "error.type"}),
+    boundaries=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+METRIC_WORKER_REPLACEMENT_DURATION = Metric(
+    name="snakepit.worker.replacement.duration",
+    instrument="histogram",
+    unit="s",
+    description="From starting a worker's successor to the worker's own end.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.exit_reason", "error.type"}),
+    boundaries=(0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 30, 60, 120),
+)
+METRIC_WORKER_RECYCLED_COUNT = Metric(
+    name="snakepit.worker.recycled.count",
+    instrument="counter",
+    unit="{worker}",
+    description="Number of workers replaced by intention.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.exit_reason"}),
+)
+METRIC_WORKER_RESTARTED_COUNT = Metric(
+    name="snakepit.worker.restarted.count",
+    instrument="counter",
+    unit="{worker}",
+    description="Number of workers whose predecessor had ended unasked.",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+METRIC_WORKER_TAINTED_COUNT = Metric(
+    name="snakepit.worker.tainted.count",
+    instrument="counter",
+    unit="{worker}",
+    description="Number of times that a worker was set aside.",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.suspicion"}),
+)
+METRIC_HEARTBEAT_TIMEOUT_COUNT = Metric(
+    name="snakepit.heartbeat.timeout.count",
+    instrument="counter",
+    unit="{heartbeat}",
+    description="Number of heartbeats that were not answered in time.",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+METRIC_POOL_SATURATED_COUNT = Metric(
+    name="snakepit.pool.saturated.count",
+    instrument="counter",
+    unit="{request}",
+    description="Number of requests refused because the queue was full or too long.",
+    attributes=frozenset({"snakepit.pool.name"}),
 )
 METRIC_REQUEST_DURATION = Metric(
     name="snakepit.request.duration",
@@ -668,6 +786,19 @@ POOL_DISPATCH = Point(
     duration=METRIC_POOL_DISPATCH_DURATION,
     essential=True,
 )
+POOL_QUEUE = Point(
+    name="snakepit.pool.queue",
+    span="queue request",
+    kind="internal",
+    duration=METRIC_POOL_QUEUE_DURATION,
+)
+WORKER_REPLACE = Point(
+    name="snakepit.worker.replace",
+    span="replace worker",
+    kind="internal",
+    duration=METRIC_WORKER_REPLACEMENT_DURATION,
+    essential=True,
+)
 WORKER_START = Point(
     name="snakepit.worker.start",
     span="start worker",
@@ -755,6 +886,76 @@ EVENT_WORKER_CRASH = Event(
     name="snakepit.worker.crash",
     severity="ERROR",
     attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id", "snakepit.worker.exit_reason"}),
+)
+EVENT_WORKER_READY = Event(
+    name="snakepit.worker.ready",
+    severity="INFO",
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id"}),
+)
+EVENT_WORKER_RECYCLED = Event(
+    name="snakepit.worker.recycled",
+    severity="INFO",
+    measurements={
+        "count": METRIC_WORKER_RECYCLED_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id", "snakepit.worker.exit_reason", "snakepit.worker.memory"}),
+)
+EVENT_WORKER_RESTARTED = Event(
+    name="snakepit.worker.restarted",
+    severity="INFO",
+    measurements={
+        "count": METRIC_WORKER_RESTARTED_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id"}),
+)
+EVENT_WORKER_TAINTED = Event(
+    name="snakepit.worker.tainted",
+    severity="WARN",
+    measurements={
+        "count": METRIC_WORKER_TAINTED_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id", "snakepit.worker.suspicion"}),
+)
+EVENT_HEARTBEAT_TIMEOUT = Event(
+    name="snakepit.heartbeat.timeout",
+    severity="WARN",
+    measurements={
+        "count": METRIC_HEARTBEAT_TIMEOUT_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id"}),
+)
+EVENT_POOL_SATURATED = Event(
+    name="snakepit.pool.saturated",
+    severity="WARN",
+    measurements={
+        "count": METRIC_POOL_SATURATED_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+EVENT_POOL_BARRED = Event(
+    name="snakepit.pool.barred",
+    severity="ERROR",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+EVENT_CIRCUIT_BREAKER_OPENED = Event(
+    name="snakepit.circuit_breaker.opened",
+    severity="ERROR",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+EVENT_CIRCUIT_BREAKER_HALF_OPEN = Event(
+    name="snakepit.circuit_breaker.half_open",
+    severity="INFO",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+EVENT_CIRCUIT_BREAKER_CLOSED = Event(
+    name="snakepit.circuit_breaker.closed",
+    severity="INFO",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+EVENT_WORKER_ORPHAN_KILLED = Event(
+    name="snakepit.worker.orphan_killed",
+    severity="WARN",
+    attributes=frozenset({"snakepit.worker.id"}),
 )
 EVENT_BRIDGE_SESSION_PRUNED = Event(
     name="snakepit.bridge.session.pruned",
