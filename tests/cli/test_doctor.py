@@ -137,12 +137,14 @@ def test_grpc_that_is_instrumented_by_others(examine: Examine, monkeypatch: pyte
 
 
 def test_settings_that_are_wrong(examine: Examine, short_path: Path) -> None:
-    """Each bad setting of file and environment is a problem of its own; a file nobody reads is a warning."""
+    """Each bad setting of file and environment is a problem of its own, with its place."""
     (short_path / "snakepit.toml").write_text("[pool]\nsiez = 2\n")
-    assert examine()["settings"]["code"] == "file_not_read"
-    found = examine("--config", "snakepit.toml")["settings"]
-    assert "did you mean 'size'?" in found["message"]
-    assert "pool.size" in examine(SNAKEPIT_OTEL_POOL__SIZE="none")["settings"]["message"]
+    for arguments in ((), ("--config", "snakepit.toml")):
+        found = examine(*arguments)["settings"]
+        assert found["message"] == "snakepit.toml:2: pool.siez: unknown setting; did you mean 'size'?"
+    (short_path / "snakepit.toml").write_text("[pool]\nsize = 2\n")
+    assert examine()["settings"]["message"] == "snakepit.toml: pool.size=2"
+    assert "SNAKEPIT_OTEL_POOL__SIZE: input" in examine(SNAKEPIT_OTEL_POOL__SIZE="none")["settings"]["message"]
     assert examine(SNAKEPIT_OTEL_POOL="{")["settings"]["code"] == "bad_setting"
     (short_path / "snakepit.toml").unlink()
     assert examine(SNAKEPIT_OTEL_POOL__SIZE="3")["settings"]["settings"] == {"pool.size": "3"}
@@ -241,6 +243,25 @@ def test_adapters_that_cannot_be_served(
         assert word in f"{found['message']} {found.get('evidence', '')} {found['remedy']}"
 
 
+def test_adapters_of_all_pools(examine: Examine, short_path: Path) -> None:
+    """Each pool's adapter is looked at, once where pools share it, with the shortest of their times."""
+    (short_path / "shop.py").write_text(
+        "from snakepit_otel import tool\nclass Shop:\n    @tool\n    def buy(self) -> None: ...\n"
+    )
+    (short_path / "slow.py").write_text("import threading\nthreading.Event().wait()\n")
+    (short_path / "snakepit.toml").write_text(
+        'adapter = "shop:Shop"\n[pools.second]\nadapter = "shop:Shop"\n[pools.gone]\nadapter = "nowhere:A"\n'
+        '[pools.patient]\nadapter = "slow:A"\n[pools.slow]\nadapter = "slow:A"\nstartup_timeout = 1000\n'
+    )
+    found = {topic: check for topic, check in examine().items() if topic.startswith("adapter ")}
+    assert {topic: check.get("code") for topic, check in found.items()} == {
+        "adapter shop:Shop": None,
+        "adapter nowhere:A": "missing_module",
+        "adapter slow:A": "slow_import",
+    }
+    assert "after 1 s" in found["adapter slow:A"]["message"]
+
+
 def test_adapter_that_never_finishes_its_import(examine: Examine, short_path: Path) -> None:
     """An import that hangs is ended with all it has started, after the time that workers get."""
     (short_path / "mine.py").write_text(
@@ -262,6 +283,9 @@ def test_variables_are_explained(variables: Examine) -> None:
         OTEL_SERVICE_NAME="shop",
         SNAKEPIT_LOG_LEVEL="",
         SNAKEPIT_OTEL_SERVER__TLS__CERTIFICATE="/server.pem",
+        SNAKEPIT_OTEL_POOLS__GPU__SIZE="2",
+        SNAKEPIT_OTEL_POOL__ENVIRONMENT__API_KEY="hidden",
+        SNAKEPIT_OTEL_SERVICE_HOST="10.0.0.1",
     )
     assert {check["status"] for check in found.values()} == {"ok"}
     assert "authorization=***, x-key=***" in found["OTEL_EXPORTER_OTLP_HEADERS"]["message"]
@@ -269,6 +293,8 @@ def test_variables_are_explained(variables: Examine) -> None:
     assert found["OTEL_SERVICE_NAME"]["message"] == "shop - the service's name"
     assert "as good as not set" in found["SNAKEPIT_LOG_LEVEL"]["message"]
     assert "server.tls.certificate" in found["SNAKEPIT_OTEL_SERVER__TLS__CERTIFICATE"]["message"]
+    assert found["SNAKEPIT_OTEL_POOLS__GPU__SIZE"]["message"] == "2 - the setting pools.gpu.size"
+    assert "Kubernetes" in found["SNAKEPIT_OTEL_SERVICE_HOST"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from snakepit_otel.cli.doctor.settings import check_listen, check_settings, chec
 from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
 from snakepit_otel.cli.doctor.telemetry import check_telemetry
 from snakepit_otel.cli.output import console, print_json
+from snakepit_otel.settings import Settings
 
 EXIT_PROBLEM = 1
 
@@ -63,7 +65,17 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
         if address := listen or server.listen:
             machine.append(check_listen(address, tls=server.tls is not None, insecure=server.insecure))
         sections.append(Section("Machine", machine))
-        if settings.adapter:
-            seconds = settings.pool.startup_timeout / 1000
-            sections.append(Section("Adapter", [check_adapter(settings.adapter, seconds)]))
+        if adapters := _adapters(settings):
+            checks = [check_adapter(spec, seconds) for spec, seconds in adapters.items()]
+            sections.append(Section("Adapter" if len(checks) == 1 else "Adapters", checks))
     return [*sections, Section("Environment", check_environment(os.environ))]
+
+
+def _adapters(settings: Settings) -> dict[str, float]:
+    """The adapters of all pools, each once, with the seconds that its workers have to become ready."""
+    found: dict[str, float] = {}
+    for spec, pool in [(settings.adapter, settings.pool), *((pool.adapter, pool) for pool in settings.pools.values())]:
+        if spec:
+            # Of several pools, the least patient one.
+            found[spec] = min(found.get(spec, math.inf), pool.startup_timeout / 1000)
+    return found

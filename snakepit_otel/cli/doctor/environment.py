@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from snakepit_otel.cli.doctor.masking import header_names, masked_url
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
 from snakepit_otel.cli.doctor.target import CA_BUNDLES, GRPC, HTTP, SIGNALS, exporters_of, protocol_of
-from snakepit_otel.cli.doctor.variables import FOREIGN, LEVELS, OTEL, OTHERS, SETTINGS_PREFIX, ours
+from snakepit_otel.cli.doctor.variables import FOREIGN, LEVELS, OTEL, OTHERS, ours
+from snakepit_otel.settings.environment import PREFIX as SETTINGS
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _COMPRESSIONS = {GRPC: ("gzip",), HTTP: ("none", "gzip", "deflate")}
@@ -18,7 +19,7 @@ _COMPRESSIONS = {GRPC: ("gzip",), HTTP: ("none", "gzip", "deflate")}
 
 def check_environment(environ: Mapping[str, str]) -> list[Check]:
     """Explain each variable that is set, point out those that nobody reads, and those that clash."""
-    known = {**OTEL, **ours()}
+    known = {**OTEL, **ours(environ)}
     named = sorted(name for name in environ if name.startswith(("OTEL_", "SNAKEPIT_")))
     checks = [_explained(name, environ[name], known) for name in named]
     return [*checks, *_clashes(environ)] or [ok("environment", "no OTEL_ or SNAKEPIT_ variables are set")]
@@ -56,8 +57,9 @@ def _shown(name: str, value: str) -> str:
         return masked_url(value)
     if name == "OTEL_RESOURCE_ATTRIBUTES":
         return ", ".join(pair.partition("=")[0].strip() for pair in value.split(","))
-    # Settings can be JSON of anything; what they come to is shown with the settings.
-    return "set" if name.startswith(SETTINGS_PREFIX) and value.lstrip().startswith("{") else value[:120]
+    # Settings can be JSON of anything, and workers' variables secrets; what they come to is shown with the settings.
+    unknown = value.lstrip().startswith("{") or "__ENVIRONMENT" in name
+    return "set" if name.startswith(SETTINGS) and unknown else value[:120]
 
 
 def _clashes(environ: Mapping[str, str]) -> list[Check]:

@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from snakepit_otel.bridge.addresses import checked_socket_directory, split
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
-from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
+from snakepit_otel.cli.doctor.report import Check, ok, problem
+from snakepit_otel.cli.effective import effective, written
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.settings import Settings, TlsSettings, load_settings
+from snakepit_otel.settings import Settings, TlsSettings, load
 
 _FOR_NAMES = 5.0
 """Seconds that a name server may take."""
@@ -28,20 +27,18 @@ _WORKER_SOCKET = "default-99999.99999.sock"
 def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Check], Settings | None]:
     """Check the settings that serve would use, and return them if they can be."""
     try:
-        settings = load_settings(config, given)
-    except ValueError as error:  # ours, and what pydantic-settings makes of JSON that is none
+        loaded = load(config, given)
+    except ConfigurationError as error:
         wrong = [
             problem("settings", line, "correct it; docs/configuration.md has every setting", "bad_setting")
             for line in str(error).splitlines()
         ]
         return wrong, None
-    set_here = _differences(settings, Settings.model_construct())
+    set_here = {row.name: written(row.value) for row in effective(loaded) if row.changed}
     said = ", ".join(f"{name}={value}" for name, value in set_here.items()) or "the defaults"
-    checks = [ok("settings", said, settings=set_here)]
-    if config is None and Path("snakepit.toml").is_file():
-        said = "./snakepit.toml is not read unless --config names it"
-        checks.append(warning("settings", said, "--config snakepit.toml, here and with serve", "file_not_read"))
-    return checks, settings
+    if loaded.file is not None:
+        said = f"{loaded.file}: {said}"
+    return [ok("settings", said, settings=set_here)], loaded.settings
 
 
 def check_sockets(settings: Settings) -> list[Check]:
@@ -89,17 +86,6 @@ def _tls_files(tls: TlsSettings) -> Check:
 
 def _is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
-
-
-def _differences(settings: BaseModel, defaults: BaseModel, prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value, default = getattr(settings, name), getattr(defaults, name)
-        if isinstance(value, BaseModel) and isinstance(default, BaseModel):
-            found |= _differences(value, default, f"{prefix}{name}.")
-        elif value != default:
-            found[prefix + name] = str(value)
-    return found
 
 
 def _callers(path: Path) -> Check:

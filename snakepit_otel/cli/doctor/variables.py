@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from pydantic import BaseModel
+from snakepit_otel.settings.environment import NO_SETTINGS, PREFIX, is_for_settings, setting_of, variables
+from snakepit_otel.validation import Where, dotted
 
-from snakepit_otel.settings import Settings
-
-SETTINGS_PREFIX = "SNAKEPIT_OTEL_"
 LEVELS = ("off", "essential", "full")
 """What SNAKEPIT_TELEMETRY_LEVEL can be."""
 
@@ -109,7 +107,7 @@ FOREIGN = {
 """Prefixes that other languages' packages read, and none of Python's."""
 
 _OURS = {
-    "SNAKEPIT_OTEL_ADDRESS": "where call and sessions find the authority",
+    **NO_SETTINGS,
     "SNAKEPIT_LOG_LEVEL": "the level of the log",
     "SNAKEPIT_TELEMETRY_LEVEL": "how much telemetry there is: off, essential or full",
     "SNAKEPIT_TELEMETRY_LEDGER": "a worker's file of what became of its telemetry; the authority sets it",
@@ -125,22 +123,20 @@ _OURS = {
 }
 
 
-def ours() -> dict[str, str]:
-    """Return the variables that we read, and what for."""
-    return {**_OURS, **dict(_settings(Settings, SETTINGS_PREFIX))}
+def ours(environ: Iterable[str] = ()) -> dict[str, str]:
+    """Return the variables that we read, and what for; with those of pools and such that `environ` names."""
+    settings = variables()
+    for name in environ:
+        if name.startswith(PREFIX) and is_for_settings(name) and (where := setting_of(name)):
+            settings.setdefault(name, (where, False))
+    kubernetes = [name for name in environ if name.startswith(PREFIX) and not is_for_settings(name)]
+    return {
+        **dict.fromkeys(kubernetes, "what Kubernetes says of a service; no setting"),
+        **{name: _meaning(*setting) for name, setting in settings.items()},
+        **_OURS,
+    }
 
 
-def _settings(model: type[BaseModel], prefix: str, path: str = "") -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        inner = next((kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)), None)
-        if inner is None:
-            yield prefix + name.upper(), f"the setting {path}{name}"
-        else:
-            # A whole group may be given as JSON.
-            yield prefix + name.upper(), f"the settings {path}{name}, as JSON"
-            yield from _settings(inner, f"{prefix}{name.upper()}__", f"{path}{name}.")
-
-
-def _kinds(annotation: object) -> list[type]:
-    inside = getattr(annotation, "__args__", ())
-    return [kind for kind in (annotation, *inside) if isinstance(kind, type)]
+def _meaning(where: Where, group: bool) -> str:
+    # A whole group may be given as JSON.
+    return f"the settings {dotted(where)}, as JSON" if group else f"the setting {dotted(where)}"

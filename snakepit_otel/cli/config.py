@@ -1,0 +1,96 @@
+"""`snakepit-otel config`: what the settings come to, and whether they are right, without serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from snakepit_otel.cli.effective import DEFAULT, Effective, effective, plain, written
+from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, print_json
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.settings import load
+
+EXIT_WRONG = 1
+
+app = typer.Typer(no_args_is_help=True, help="Look at the settings that serve would use, and check them.")
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A TOML file with settings.", show_default="SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml"),
+]
+
+
+@app.command()
+def show(
+    config: Config = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not the default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Show every setting, its default, and where it was set.
+
+    What looks like a secret in the workers' environment is not shown.
+    """
+    try:
+        loaded = load(config)
+    except ConfigurationError as error:
+        fail(error)
+    rows = [row for row in effective(loaded) if row.changed or not changed]
+    if as_json:
+        print_json(
+            {"file": None if loaded.file is None else str(loaded.file), "settings": [_as_dict(row) for row in rows]}
+        )
+        return
+    if rows:
+        # Lines that other programs are to read are not folded.
+        (console if console.is_terminal else Console(width=1_000)).print(_table(rows))
+    else:
+        console.print("everything is as by default", highlight=False)
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Say whether serve would take the settings; it has a line for everything that is wrong."""
+    try:
+        loaded = load(config)
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            complaints.print(escape(line), highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_WRONG) from None
+    read = f"{loaded.file} and the environment" if loaded.file else "the environment; there is no file"
+    console.print(f"the settings are right; read from {escape(read)}", highlight=False, soft_wrap=True)
+
+
+show.__doc__ = f"{show.__doc__}\n\nExit codes: 0 done, {EXIT_USAGE} the settings are wrong."
+check.__doc__ = f"{check.__doc__}\n\nExit codes: 0 the settings are right, {EXIT_WRONG} they are not."
+
+
+def _as_dict(row: Effective) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "value": plain(row.value),
+        "default": plain(row.default),
+        "changed": row.changed,
+        "source": row.source,
+    }
+
+
+def _table(rows: list[Effective]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", overflow="fold")
+    table.add_column("value", overflow="fold")
+    # Of what is as by default, the default need not be said twice.
+    table.add_column("default", overflow="fold", style="dim")
+    table.add_column("from", overflow="fold")
+    for row in rows:
+        value, default = escape(written(row.value)), escape(written(row.default))
+        table.add_row(
+            escape(row.name),
+            f"[bold]{value}[/]" if row.changed else value,
+            default if row.changed else "=",
+            f"[dim]{DEFAULT}[/]" if row.source == DEFAULT else escape(row.source),
+        )
+    return table

@@ -1,0 +1,89 @@
+"""What every setting comes to, and where that was said, fit to be shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.settings import Loaded, Settings
+from snakepit_otel.validation import Where, dotted, is_secret
+
+DEFAULT = "default"
+PROGRAM = "command line"
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+@dataclass(frozen=True)
+class Effective:
+    """One setting as it is."""
+
+    name: str
+    value: Any
+    default: Any
+    source: str
+    """`snakepit.toml:12`, a variable's name, `command line` or `default`."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is anything but the default."""
+        return bool(self.value != self.default)
+
+
+def effective(loaded: Loaded) -> list[Effective]:
+    """Return every setting, in the order of the documentation; what may be a secret is masked."""
+    return list(_of_group(loaded, (), loaded.settings, Settings()))
+
+
+def written(value: Any) -> str:
+    """Return a value much as TOML has it; `none` for what is not set."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can have it; infinity becomes text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _of_group(loaded: Loaded, where: Where, group: BaseModel, default: BaseModel | None) -> Iterator[Effective]:
+    for name in type(group).model_fields:
+        if (*where, name) == ("pool", "adapter"):
+            continue  # cannot be set: the adapter of [pool] is the top-level one
+        yield from _of(loaded, (*where, name), getattr(group, name), getattr(default, name, None))
+
+
+def _of(loaded: Loaded, where: Where, value: Any, default: Any) -> Iterator[Effective]:
+    if isinstance(value, BaseModel):
+        yield from _of_group(loaded, where, value, default)
+    elif isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _of(loaded, (*where, name), inner, PoolSettings() if where == ("pools",) else None)
+    else:
+        place = loaded.place(where)
+        source = DEFAULT if place is None else place or PROGRAM
+        empty = value == {}
+        yield Effective(dotted(where), None if empty else _masked(where, value), None if empty else default, source)
+
+
+def _masked(where: Where, value: Any) -> Any:
+    if not is_secret(where):
+        return value
+    return "***" if _SECRET.search(str(where[-1])) else _USER.sub("***", value)

@@ -1,0 +1,23 @@
+"""One tree of settings: keyword arguments, then environment, then a TOML file, then defaults."""
+
+from snakepit_otel.settings.loading import Loaded, load, load_settings
+from snakepit_otel.settings.tree import (
+    DEFAULT_POOL,
+    Pools,
+    ServerSettings,
+    Settings,
+    TlsSettings,
+    further_pools,
+)
+
+__all__ = [
+    "DEFAULT_POOL",
+    "Loaded",
+    "Pools",
+    "ServerSettings",
+    "Settings",
+    "TlsSettings",
+    "further_pools",
+    "load",
+    "load_settings",
+]
