@@ -23,6 +23,7 @@ from snakepit_otel.sessions.backend import (
     StateView,
     Stats,
 )
+from snakepit_otel.sessions.leases import Lease
 from snakepit_otel.sessions.memory import MemoryBackend
 from snakepit_otel.sessions.origin import Census, Creator, Origin
 from snakepit_otel.sessions.owners import Bindings
@@ -115,6 +116,19 @@ class SessionStore:
 
         Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota.
         """
+        return await self._obtain(session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator)
+
+    async def _obtain(
+        self,
+        session_id: str | None,
+        *,
+        ttl: float | None,
+        metadata: Mapping[str, str] | None,
+        owner: str | None,
+        creator: Creator | None,
+        taken: Callable[[Session], object] = bool,
+    ) -> Session:
+        """Create a session, or touch the live one; `taken` has it before anybody else can end it."""
         new = NewSession(
             uuid.uuid4().hex if session_id is None else checked_id(session_id),
             self.settings.default_ttl if ttl is None else checked_ttl(ttl),
@@ -132,6 +146,7 @@ class SessionStore:
             raise
         if created.ended:
             self._settle(created.ended, created.live - created.new)
+        taken(created.session)
         if created.new:
             if self._census is not None and created.session.origin is not None:
                 self._census.add(new.id, created.session.last_accessed, created.session.origin)
@@ -283,12 +298,19 @@ class SessionStore:
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
-        """Create a session for the length of an `async with` block; it is deleted at the end of it."""
-        session = await self.create(session_id, **options)
-        try:
-            yield session
-        finally:
-            await self.delete(session.id)
+        """Create a session for the length of an `async with` block.
+
+        It is deleted at the end of the block, and inside it its TTL does not run out.
+        """
+        async with self.lease() as lease:
+            yield await lease.create(session_id, **options)
+
+    def lease(self, ended: Callable[[str], object] = bool) -> Lease:
+        """Return a lease, which keeps sessions alive until it ends, and ends them with it.
+
+        `ended` is called with the id of a session that ends while it is held.
+        """
+        return Lease(self._bindings, obtain=self._obtain, access=self.get, touch=self._backend.get, ended=ended)
 
     def bind_to_task(self, session_id: str, task: asyncio.Task[Any] | None = None) -> None:
         """Let the session end with `task`, by default the current one."""
