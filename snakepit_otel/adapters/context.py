@@ -1,13 +1,15 @@
-"""What a tool knows of its request: the session, the authority's tools and the session's state."""
+"""What a tool knows of its request: its session, the authority's tools, the session's state and its time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from functools import cached_property
+from time import monotonic
 from typing import Any, Protocol
 
 from snakepit_otel import telemetry
+from snakepit_otel.adapters.abandoned import RequestAbandoned
 from snakepit_otel.adapters.state import SessionState
 from snakepit_otel.errors import BlockingCall
 from snakepit_otel.telemetry import names
@@ -41,7 +43,10 @@ def _details(context: SessionContext, _tool: str, _parameters: Mapping[str, Any]
 
 
 class SessionContext:
-    """One request's view of its session. `session_id` is None for a request without one."""
+    """One request's view of its session. `session_id` is None for a request without one.
+
+    `deadline` is on the clock of `time.monotonic`.
+    """
 
     def __init__(
         self,
@@ -50,16 +55,41 @@ class SessionContext:
         request_metadata: Mapping[str, str] | None = None,
         *,
         may_block: bool = False,
+        deadline: float | None = None,
     ) -> None:
         self.session_id = session_id
         self.request_metadata = dict(request_metadata or {})
         self._authority = authority
         self._may_block = may_block
+        self._deadline = deadline
+        self._abandoned = False
 
     @cached_property
     def state(self) -> SessionState:
         """The session's state, kept by the authority."""
         return SessionState(self)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any more: the caller has gone, or the deadline has passed.
+
+        Plain tools that take long look at this from time to time, since a thread cannot be stopped. A tool on
+        the main thread sees only that the deadline has passed, since it keeps the worker from hearing more.
+        """
+        return self._abandoned or (self._deadline is not None and monotonic() >= self._deadline)
+
+    def raise_if_cancelled(self) -> None:
+        """End the tool if nobody waits for the result any more, by an exception that `except Exception` lets pass."""
+        if self.cancelled:
+            raise RequestAbandoned
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, at least 0; None if the caller has set none."""
+        return None if self._deadline is None else max(self._deadline - monotonic(), 0.0)
+
+    def abandon(self) -> None:
+        """Note that nobody waits for the result any more. Called by whoever runs the request."""
+        self._abandoned = True
 
     @property
     def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import forks
+from snakepit_otel.adapters.abandoned import RequestAbandoned
 from snakepit_otel.adapters.base import BaseAdapter
 from snakepit_otel.adapters.context import SessionContext
 from snakepit_otel.adapters.loading import name_of
@@ -37,6 +38,13 @@ class Request(telemetry.Stepped):
     on_main_thread: bool = False
     phase: str = field(default="build", init=False)
     """How far the request has come; where it failed, if it did."""
+    rest: asyncio.Future[Any] | None = field(default=None, init=False)
+    """What of the request goes on in a thread, once nobody waits for it."""
+
+    def leave(self, rest: asyncio.Future[Any]) -> None:
+        """Note that nobody waits for the request any more, while it goes on until `rest` is done."""
+        self.rest = rest
+        self.context.abandon()
 
 
 class Outcome(NamedTuple):
@@ -52,12 +60,6 @@ class StreamChunk(NamedTuple):
     data: Any
     is_final: bool = False
     metadata: Mapping[str, str] | None = None
-
-
-class RequestAbandoned(BaseException):
-    """Ends a streaming tool whose caller has gone. Not an `Exception`, so that it is not swallowed."""
-
-    error_type = "cancelled"
 
 
 def _labels(host: AdapterHost, request: Request) -> telemetry.AttributeSet:
@@ -115,8 +117,8 @@ class AdapterHost:
         if request.on_main_thread:
             return await self._live(request, tool, _directly)
         if tool.is_async or self._async_hooks:
-            return await self._live(request, tool, self._in_thread)
-        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)))
+            return await self._live(request, tool, partial(self._in_thread, request))
+        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)), request.leave)
 
     @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def stream(self, request: Request, emit: Emit) -> Outcome:
@@ -128,32 +130,32 @@ class AdapterHost:
         if request.on_main_thread:
             return await self._live(request, tool, _directly, emit)
         if tool.is_async or self._async_hooks:
-            return await self._live(request, tool, self._in_thread, emit)
+            return await self._live(request, tool, partial(self._in_thread, request), emit)
         loop = asyncio.get_running_loop()
-        abandoned = threading.Event()
         emission: Future[None] | None = None
+
+        def left() -> bool:
+            return request.rest is not None
 
         async def emit_from_thread(chunk: Any) -> None:
             nonlocal emission
-            if abandoned.is_set():
+            if left():
                 raise RequestAbandoned
             emission = asyncio.run_coroutine_threadsafe(emit(chunk), loop)  # type: ignore[arg-type]
-            if abandoned.is_set():
+            if left():
                 emission.cancel()
             try:
                 emission.result()
             except CancelledError:
                 raise RequestAbandoned from None
 
-        work = self._threads.run(lambda: _finish(self._live(request, tool, _plainly, emit_from_thread)))
-        try:
-            return await work
-        except asyncio.CancelledError:
+        def leave(rest: asyncio.Future[Any]) -> None:
             # The thread cannot be stopped; it notices at its next chunk, and cleans up.
-            abandoned.set()
+            request.leave(rest)
             if emission is not None:
                 emission.cancel()
-            raise
+
+        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly, emit_from_thread)), leave)
 
     def labels_of(self, tool: str) -> telemetry.AttributeSet:
         """Return what the tool is called in telemetry; callers cannot make it up."""
@@ -304,22 +306,28 @@ class AdapterHost:
                 result = await result
             forks.leave_if_child()
             if emit is not None:
-                await self._pour(result, run, emit)
+                await self._pour(request, result, run, emit)
                 return None
         except BaseException as error:
             forks.leave_if_child(error)
+            if isinstance(error, asyncio.CancelledError):
+                # The tool knows; what it has started elsewhere, and the clean-up, are to see it too.
+                request.context.abandon()
             raise
         if _streams(result):
             await _close(result)
             raise ToolRefused(f"tool {request.tool!r} streams its result; call it with stream")
         return result
 
-    async def _pour(self, result: Any, run: Callable[..., Awaitable[Any]], emit: Emit) -> None:
+    async def _pour(self, request: Request, result: Any, run: Callable[..., Awaitable[Any]], emit: Emit) -> None:
         if isinstance(result, AsyncIterator):
             try:
                 async for chunk in result:
                     forks.leave_if_child()
                     await emit(chunk)
+            except asyncio.CancelledError:
+                request.context.abandon()
+                raise
             finally:
                 await _close(result)
         elif isinstance(result, Iterator):
@@ -333,10 +341,10 @@ class AdapterHost:
         else:
             await emit(result)
 
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+    async def _in_thread(self, request: Request, function: Callable[..., T], *args: Any) -> T:
         """Run one step of a request in a thread. It cannot be stopped, so what comes next waits for its end."""
         # As a coroutine, so that StopIteration, which no future can hold, becomes RuntimeError.
-        return await self._threads.run_to_its_end(lambda: _finish(_directly(function, *args)))
+        return await self._threads.run_to_its_end(lambda: _finish(_directly(function, *args)), request.leave)
 
 
 _END = object()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from snakepit_otel.errors import AdapterNotLoaded
+from snakepit_otel.errors import AdapterNotLoaded, ConfigurationError
 
 SCRIPT_MODULE = "__snakepit_script__"
 
@@ -70,6 +70,18 @@ def load_adapter(spec: str) -> type:
     if not inspect.isclass(found):
         raise AdapterNotLoaded(f"adapter {spec!r} is a {type(found).__name__}, not a class")
     return found
+
+
+def require_thread_safe(adapter: type, otherwise: str) -> None:
+    """Raise `ConfigurationError` unless the adapter says that its plain tools may run at the same time.
+
+    `otherwise` is what to use if they may not.
+    """
+    if getattr(adapter, "__thread_safe__", False) is not True:
+        raise ConfigurationError(
+            f"adapter {name_of(adapter)} does not say that it is thread-safe; set __thread_safe__ = True on the "
+            f"class if it is, or use {otherwise}"
+        )
 
 
 def _load_file(path: Path) -> ModuleType:

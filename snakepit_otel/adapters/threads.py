@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, cast
 from snakepit_otel.adapters import forks
 
 T = TypeVar("T")
+OnCancel = Callable[[asyncio.Future[Any]], None]
 
 
 class ToolThreads:
@@ -39,24 +40,33 @@ class ToolThreads:
         for thread in self._threads:
             thread.join()
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], on_cancel: OnCancel | None = None) -> T:
         """Run a function in a thread, in the current context, and return its result.
 
         Cancelled before it has begun, it does not run; cancelled later, it runs to its end, unwaited for.
+        `on_cancel` is called then, with a future that is done when the function is.
         """
         job = self._start(function)
         try:
             return cast("T", await job.future)
+        except asyncio.CancelledError:
+            # A future that was not cancelled has its result: the function had ended by then.
+            if not job.take() and job.future.cancelled() and on_cancel is not None:
+                job.rest = job.loop.create_future()
+                on_cancel(job.rest)
+            raise
         finally:
             job.take()
 
-    async def run_to_its_end(self, function: Callable[[], T]) -> T:
-        """Run a function in a thread; cancelled while it runs, wait for its end before being so."""
+    async def run_to_its_end(self, function: Callable[[], T], on_cancel: OnCancel | None = None) -> T:
+        """Run a function in a thread; cancelled while it runs, wait for its end before being so; see `run`."""
         job = self._start(function)
         try:
             return cast("T", await asyncio.shield(job.future))
         except asyncio.CancelledError:
             if not job.take():
+                if on_cancel is not None:
+                    on_cancel(job.future)
                 await asyncio.wait([job.future])
                 # Looked at, or it would be reported as never looked at.
                 job.future.exception()
@@ -105,6 +115,8 @@ class ToolThreads:
         while self._done:
             job, result, error = self._done.popleft()
             if job.future.done():
+                if job.rest is not None:
+                    job.rest.set_result(None)
                 continue
             if error is None:
                 job.future.set_result(result)
@@ -115,13 +127,15 @@ class ToolThreads:
 class _Job:
     """A function to run, once, by whoever takes it."""
 
-    __slots__ = ("_takers", "context", "function", "future", "loop")
+    __slots__ = ("_takers", "context", "function", "future", "loop", "rest")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.context = contextvars.copy_context()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.rest: asyncio.Future[None] | None = None
+        """What tells of its end, once nobody waits for its result."""
         self._takers = [None]
 
     def take(self) -> bool:

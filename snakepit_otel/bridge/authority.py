@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ from grpc import aio
 
 from snakepit_otel.bridge import codec, methods
 from snakepit_otel.bridge.failures import to_status, to_wire
+from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -23,11 +24,13 @@ from snakepit_otel.errors import (
     InvalidSession,
     MessageTooLarge,
     PoolError,
+    ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
     SnakepitError,
     ToolError,
     ToolRefused,
+    WorkerFenced,
     ZeroCopyLimitExceeded,
 )
 from snakepit_otel.sessions import Creator
@@ -44,16 +47,21 @@ _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ZeroCopyLimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (WorkerFenced, grpc.StatusCode.PERMISSION_DENIED),
     (PoolError, grpc.StatusCode.UNAVAILABLE),
     (ToolError, grpc.StatusCode.INTERNAL),
 )
 
 
 class AuthorityService(BridgeServiceServicer):
-    """Serves workers, ours and upstream's, and any other gRPC client."""
+    """Serves workers, ours and upstream's, and any other gRPC client.
 
-    def __init__(self, gateway: Gateway) -> None:
+    With `fences`, a call that says of which worker of ours it is must be one that this worker may make.
+    """
+
+    def __init__(self, gateway: Gateway, fences: Fences | None = None) -> None:
         self._gateway = gateway
+        self._fences = fences
         self._sessions = gateway.sessions
         self._tools = gateway.tools
 
@@ -67,6 +75,7 @@ class AuthorityService(BridgeServiceServicer):
         """Create the session, or touch the live one with that id."""
         headers = _headers(context)
         try:
+            self._check(context)
             await self._sessions.create(
                 request.session_id,
                 ttl=_ttl(headers.get(methods.TTL_HEADER)),
@@ -82,6 +91,7 @@ class AuthorityService(BridgeServiceServicer):
     async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
         """Delete the session; one that is not there is as good as deleted."""
         try:
+            self._check(context)
             await self._sessions.delete(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
@@ -91,6 +101,7 @@ class AuthorityService(BridgeServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         """Return the session; NOT_FOUND if it is not live."""
         try:
+            self._check(context)
             session = await self._sessions.get(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
@@ -104,9 +115,12 @@ class AuthorityService(BridgeServiceServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         """Touch the session and say whether it is live."""
         try:
+            self._check(context)
             await self._sessions.get(request.session_id)
         except (SessionNotFound, InvalidSession):
             valid = False
+        except WorkerFenced as error:
+            await _abort(context, error)
         else:
             valid = True
         return pb.HeartbeatResponse(server_time=_timestamp(time.time()), session_valid=valid)
@@ -142,11 +156,12 @@ class AuthorityService(BridgeServiceServicer):
     async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
         """Register a worker's tools for a session, all or none."""
         try:
+            self._check(context)
             await self._sessions.get(request.session_id)
             ids = self._tools.register_foreign(request.session_id, request.tools)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
-        except (ToolRefused, InvalidSession) as error:
+        except (ToolRefused, InvalidSession, WorkerFenced) as error:
             return pb.RegisterToolsResponse(success=False, error_message=str(error))
         return pb.RegisterToolsResponse(success=True, tool_ids=ids)
 
@@ -166,6 +181,7 @@ class AuthorityService(BridgeServiceServicer):
         """Run a tool of the authority for an adapter; one that fails is an answer, not a failed call."""
         started = time.perf_counter()
         try:
+            self._check(context, request.metadata.get(methods.REQUEST_ID))
             tool = self._tools.exposed(request.tool_name)
             with self._references(request) as scope:
                 arguments = codec.decode_parameters(
@@ -185,15 +201,28 @@ class AuthorityService(BridgeServiceServicer):
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
 
+    def _check(self, context: Context, request_id: str | None = None) -> None:
+        """Raise `WorkerFenced` for a call of a worker of ours that it may not make."""
+        if self._fences is None:
+            return
+        headers = _headers(context)
+        worker_id = headers.get(methods.WORKER_HEADER)
+        if worker_id is not None:
+            self._fences.check(worker_id, headers.get(methods.WORKER_TOKEN_HEADER, ""), request_id)
+
     @contextmanager
     def _references(self, request: pb.ExecuteElixirToolRequest) -> Iterator[Scope]:
         """Give a call-back the scope of the request that it is a part of."""
         request_id = request.metadata.get(methods.REQUEST_ID)
-        if not request_id:
-            # From a worker that knows nothing of requests.
+        scope: Scope | None = None
+        if request_id:
+            # One that has ended has no references any more, but its clean-up may run on, and call back.
+            with suppress(ReferenceReleased):
+                scope = self._gateway.holdings.join(request_id, request.session_id or None)
+        if scope is None:
+            # Or from a worker that knows nothing of requests.
             yield Scope(Owner.ELIXIR, None, self._gateway.holdings.settings, no_exchange="foreign_peer", foreign=True)
             return
-        scope = self._gateway.holdings.join(request_id, request.session_id or None)
         try:
             with within(scope):
                 yield scope

@@ -10,16 +10,24 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from snakepit_otel import deadline
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
 from snakepit_otel.bridge.buffers import Copier
 from snakepit_otel.bridge.codec import decode_result, encode_parameters, plain_markers
 from snakepit_otel.bridge.failures import from_wire
-from snakepit_otel.bridge.methods import EXECUTE_ELIXIR_TOOL, GET_EXPOSED_ELIXIR_TOOLS, PING, REQUEST_ID
+from snakepit_otel.bridge.methods import (
+    EXECUTE_ELIXIR_TOOL,
+    GET_EXPOSED_ELIXIR_TOOLS,
+    PING,
+    REQUEST_ID,
+    WORKER_HEADER,
+    WORKER_TOKEN_HEADER,
+)
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.references import Outgoing
-from snakepit_otel.errors import AuthorityUnavailable, ValueRefused, ZeroCopyUnavailable
+from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, ValueRefused, ZeroCopyUnavailable
 from snakepit_otel.zero_copy.current import current
 
 _PING_FIRST_WAIT = 0.05
@@ -28,11 +36,24 @@ _FORWARD_TIMEOUT = 10.0
 
 
 class AuthorityLink:
-    """Calls the authority's tools, from tool threads over a blocking channel and from the loop over its own."""
+    """Calls the authority's tools, from tool threads over a blocking channel and from the loop over its own.
 
-    def __init__(self, address: str, *, timeout: float = 30.0, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    A call takes at most `timeout` seconds, or what the request's deadline leaves; with nothing left it raises
+    `DeadlineExceeded` at once. With a `token`, the authority is shown whose calls these are.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 30.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        worker_id: str = "",
+        token: str | None = None,
+    ) -> None:
         self.address = address
         self._timeout = timeout
+        self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (WORKER_TOKEN_HEADER, token)]
         self._options = options(max_message_bytes)
         self.peer = rpc.Peer(address)
         self._channel = rpc.aio_channel(address, options=self._options)
@@ -51,7 +72,12 @@ class AuthorityLink:
             self._wait_for(self.copier.send(scope))
         try:
             response = rpc.call_blocking(
-                self._from_thread(), EXECUTE_ELIXIR_TOOL, request, self._timeout, peer=self.peer
+                self._from_thread(),
+                EXECUTE_ELIXIR_TOOL,
+                request,
+                deadline.at_most(self._timeout),
+                self.headers,
+                self.peer,
             )
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
@@ -65,7 +91,9 @@ class AuthorityLink:
         request, scope = _request(session_id, tool, parameters), current()
         await self.copier.send(scope)
         try:
-            response = await rpc.call(self.stub, EXECUTE_ELIXIR_TOOL, request, self._timeout, peer=self.peer)
+            response = await rpc.call(
+                self.stub, EXECUTE_ELIXIR_TOOL, request, deadline.at_most(self._timeout), self.headers, self.peer
+            )
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         result = _result(response, tool)
@@ -74,14 +102,18 @@ class AuthorityLink:
 
     async def forward(self, method: str, request: Any, headers: list[tuple[str, str]]) -> Any:
         """Make a call of the authority's as it is. Raises `grpc.aio.AioRpcError`."""
-        return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers, self.peer)
+        return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers + self.headers, self.peer)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
         request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
         try:
             response = rpc.call_blocking(
-                self._from_thread(), GET_EXPOSED_ELIXIR_TOOLS, request, self._timeout, peer=self.peer
+                self._from_thread(),
+                GET_EXPOSED_ELIXIR_TOOLS,
+                request,
+                deadline.at_most(self._timeout),
+                peer=self.peer,
             )
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
@@ -124,7 +156,14 @@ class AuthorityLink:
                 "memory is not shared with the authority, and a tool on the main thread cannot wait for copies; "
                 "run it in a thread of its own"
             )
-        asyncio.run_coroutine_threadsafe(copying, self._loop).result()
+        left = deadline.remaining()
+        copied = asyncio.run_coroutine_threadsafe(copying, self._loop)
+        try:
+            copied.result(left)
+        except TimeoutError:
+            if not copied.cancel():
+                raise
+            raise DeadlineExceeded("the request's deadline passed while memory was copied") from None
 
     def _from_thread(self) -> Any:
         with self._lock:

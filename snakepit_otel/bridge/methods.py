@@ -2,6 +2,7 @@
 
 _SERVICE = "snakepit.bridge.BridgeService"
 _BUFFERS = "snakepit_otel.buffers.BufferService"
+_SUPERVISION = "snakepit_otel.supervision.SupervisionService"
 
 PING = f"{_SERVICE}/Ping"
 INITIALIZE_SESSION = f"{_SERVICE}/InitializeSession"
@@ -16,6 +17,8 @@ EXECUTE_ELIXIR_TOOL = f"{_SERVICE}/ExecuteElixirTool"
 READ_BUFFER = f"{_BUFFERS}/Read"
 WRITE_BUFFER = f"{_BUFFERS}/Write"
 
+AWAIT_END = f"{_SUPERVISION}/AwaitEnd"
+
 ADMIN = "snakepit_otel.admin.AdminService"
 """The service that only the authority's Unix socket offers."""
 
@@ -27,9 +30,17 @@ OWNER_HEADER = "x-snakepit-session-owner"
 """In whose name a session is created."""
 SESSION_HEADERS = frozenset({CALL_SITE_HEADER, TTL_HEADER, OWNER_HEADER})
 """What a worker passes on with a session call."""
+WORKER_HEADER = "x-snakepit-worker"
+"""The id of the worker of ours that calls back."""
+WORKER_TOKEN_HEADER = "x-snakepit-worker-token"  # noqa: S105 - the header's name
+"""What shows that it is that worker: the token that it was given at its start."""
 CORRELATION_HEADER = "x-snakepit-correlation-id"
 """Upstream's own correlation id."""
 CONTROL_ONLY_HEADER = "x-snakepit-telemetry-control-only"
 """`true` from a listener that wants no events of a worker, but to be told when its controls are obeyed."""
 REQUEST_ID = "snakepit_request_id"
 """The key of a call's metadata that names the request whose references it has."""
+POOL = "snakepit_pool"
+"""The key of a request's metadata that names the pool it is for."""
+IDEMPOTENT = "snakepit_idempotent"
+"""The key of a request's metadata that says `true` where it may be run again if it loses its worker."""

@@ -10,13 +10,15 @@ import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from time import monotonic
 from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from snakepit_otel.adapters import AdapterHost, Request, SessionContext, StreamChunk
+from snakepit_otel import deadline
+from snakepit_otel.adapters import AdapterHost, Request, RequestAbandoned, SessionContext, StreamChunk
 from snakepit_otel.bridge import codec, methods
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.link import AuthorityLink
@@ -25,6 +27,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceSer
 from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.references import Outgoing
 from snakepit_otel.bridge.registry import registrations
+from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
@@ -38,7 +41,7 @@ _UNWATCHED = nullcontext()
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
 # Whatever user code raises is for the caller; a tool that calls `sys.exit` ends itself, not the worker.
-_FAILURES = (Exception, SystemExit)
+_FAILURES = (Exception, SystemExit, RequestAbandoned)
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -59,8 +62,10 @@ class WorkerService(BridgeServiceServicer):
         on_session: Callable[[str], None] | None = None,
         unserializable: Callable[[Any], Any] = codec.plain_markers,
         memory: WorkerMemory | None = None,
+        running: RunningRequests | None = None,
     ) -> None:
         self._host = host
+        self._running = running or RunningRequests()
         self._memory = memory or WorkerMemory()
         self._link = link
         self._worker_id = worker_id
@@ -83,11 +88,13 @@ class WorkerService(BridgeServiceServicer):
         self._notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
+        self._running.begin(scope.request)
         try:
             return await self._execute(request, context, scope, started)
         finally:
             # What the tool returned, and what it raised, is gone by now, so views that are left are held.
             scope.close()
+            self._running.end(scope.request)
 
     async def _execute(
         self, request: pb.ExecuteToolRequest, context: Context, scope: Scope, started: float
@@ -105,11 +112,14 @@ class WorkerService(BridgeServiceServicer):
         except _FAILURES as error:
             response = pb.ExecuteToolResponse(
                 success=False,
-                error_message=to_wire(error, _where(request, job)),
+                error_message=to_wire(_told(error), _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
             _let_go(error, scope)
             return response
+        finally:
+            if job is not None and job.rest is not None:
+                self._running.go_on(scope.request, job.rest)
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
@@ -125,10 +135,12 @@ class WorkerService(BridgeServiceServicer):
         self._notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
+        self._running.begin(scope.request)
         try:
             failed = await self._stream(request, context, scope)
         finally:
             scope.close()
+            self._running.end(scope.request)
         if failed is not None:
             await context.abort(grpc.StatusCode.INTERNAL, failed)
 
@@ -168,9 +180,12 @@ class WorkerService(BridgeServiceServicer):
             async with self._watched(job):
                 await self._host.stream(job, send)
         except _FAILURES as error:
-            status = to_status(error, _where(request, job))
+            status = to_status(_told(error), _where(request, job))
             _let_go(error, scope)
             return status
+        finally:
+            if job is not None and job.rest is not None:
+                self._running.go_on(scope.request, job.rest)
         if not finished:
             await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
         return None
@@ -213,7 +228,8 @@ class WorkerService(BridgeServiceServicer):
         metadata = job.context.request_metadata
         with self._events.tool_execution(job.tool, metadata):
             try:
-                async with asyncio.timeout(_time_limit(metadata)) as limit:
+                left = job.context.time_remaining() if "timeout_ms" in metadata else None
+                async with asyncio.timeout(left) as limit:
                     yield
             except TimeoutError:
                 if limit.expired():
@@ -240,6 +256,9 @@ class WorkerService(BridgeServiceServicer):
     def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)
         metadata.pop(methods.REQUEST_ID, None)
+        due = _deadline(metadata, context)
+        if due is not None:
+            deadline.enter(due)
         if "correlation_id" not in metadata:
             for key, value in context.invocation_metadata() or ():
                 if key == methods.CORRELATION_HEADER and isinstance(value, str):
@@ -248,7 +267,9 @@ class WorkerService(BridgeServiceServicer):
         on_main_thread = metadata.get("thread_sensitive", "").lower() in ("1", "true") or (
             self._host.is_thread_sensitive(request.tool_name)
         )
-        session = SessionContext(request.session_id or None, self._link, metadata, may_block=on_main_thread)
+        session = SessionContext(
+            request.session_id or None, self._link, metadata, may_block=on_main_thread, deadline=due
+        )
         return Request(request.tool_name, arguments, session, on_main_thread)
 
     def _notice(self, session_id: str) -> None:
@@ -271,8 +292,8 @@ class WorkerService(BridgeServiceServicer):
         )
         try:
             # An authority need not have the session yet; for one that has it, this changes nothing.
-            await self._link.stub.InitializeSession(session, timeout=5.0)
-            response = await self._link.stub.RegisterTools(request, timeout=5.0)
+            await self._link.stub.InitializeSession(session, timeout=5.0, metadata=self._link.headers)
+            response = await self._link.stub.RegisterTools(request, timeout=5.0, metadata=self._link.headers)
         except aio.AioRpcError as error:
             _log.warning("tools could not be registered for session %s: %s", session_id, error.details())
             # To be tried again with the session's next request.
@@ -299,14 +320,24 @@ def _let_go(error: BaseException, scope: Scope) -> None:
         traceback.clear_frames(error.__traceback__)
 
 
-def _time_limit(metadata: Mapping[str, str]) -> float | None:
-    """Return the request's own time limit in seconds, if it has one."""
+def _told(error: BaseException) -> BaseException:
+    """Return what the caller is told of an error."""
+    if isinstance(error, RequestAbandoned):
+        # A caller that is still there to be told has not gone, so it was the deadline.
+        return DeadlineExceeded("the request's deadline passed, and the tool gave up")
+    return error
+
+
+def _deadline(metadata: Mapping[str, str], context: Context) -> float | None:
+    """Return when the request has to be done, on the monotonic clock: by the call's deadline or its own time limit."""
+    left = context.time_remaining()
     text = metadata.get("timeout_ms")
-    if text is None:
-        return None
-    if not _WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
-        raise ValueRefused(f"request metadata timeout_ms is {text!r:.40}; it must be a positive whole number")
-    return int(text) / 1000
+    if text is not None:
+        if not _WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
+            raise ValueRefused(f"request metadata timeout_ms is {text!r:.40}; it must be a positive whole number")
+        limit = int(text) / 1000
+        left = limit if left is None else min(left, limit)
+    return None if left is None else monotonic() + left
 
 
 def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:

@@ -10,20 +10,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from snakepit_otel import telemetry
-from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
+from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
+from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker import WorkerService
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.telemetry import names
 
-_TIME_FOR_TELEMETRY = 2.5
-"""Seconds; with what comes before and after it, a worker is gone three seconds after its grace."""
+_TIME_FOR_TELEMETRY = 1.7
+"""Seconds; with what comes before and after it, a worker is gone two and a half seconds after its grace."""
 
 
 def spare_what_is_loaded() -> None:
@@ -43,8 +45,9 @@ class WorkerServer:
     """Serves one adapter at one address.
 
     `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
-    `ConfigurationError` for an address that will not. `started_by` is trace context: loading the adapter
-    belongs to that trace.
+    `ConfigurationError` for an address that will not, or where the adapter is to be thread-safe and does not say
+    that it is. `started_by` is trace context: loading the adapter belongs to that trace. `token` shows the authority
+    whose call-backs these are.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class WorkerServer:
         authority: str,
         worker_id: str,
         threads: int = 1,
+        thread_safe: bool = False,
+        token: str | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         grace: float = 2.0,
         tls: Tls | None = None,
@@ -75,9 +80,12 @@ class WorkerServer:
         self._on_session = on_session
         self._memory = memory or WorkerMemory()
         self._threads = ToolThreads(threads)
+        self._thread_safe = thread_safe
+        self._token = token
         self._max_message_bytes = max_message_bytes
         self._authority = authority
         self._told_to_stop = asyncio.Event()
+        self._told_again = asyncio.Event()
         self.link: AuthorityLink
         self.address = ""
         self.tools: list[str] = []
@@ -90,7 +98,13 @@ class WorkerServer:
         with telemetry.within(self._started_by):
             host = self._load([name.strip() for name in sensitive if name])
         self.tools = [] if host.takes_any else list(host.tools)
-        self.link = AuthorityLink(self._authority, max_message_bytes=self._max_message_bytes)
+        self.link = AuthorityLink(
+            self._authority,
+            max_message_bytes=self._max_message_bytes,
+            worker_id=self.worker_id,
+            token=self._token,
+        )
+        running = RunningRequests()
         self._service = WorkerService(
             host,
             self.link,
@@ -99,12 +113,14 @@ class WorkerServer:
             on_session=self._on_session,
             unserializable=Unserializable.from_environment(os.environ),
             memory=self._memory,
+            running=running,
         )
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
         self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, self._server)
         add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), self._server)
+        add_SupervisionServiceServicer_to_server(SupervisionService(running), self._server)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
         loop = asyncio.get_running_loop()
@@ -113,10 +129,15 @@ class WorkerServer:
 
     @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
     def _load(self, thread_sensitive: list[str]) -> AdapterHost:
-        return AdapterHost(load_adapter(self._adapter), self._threads, thread_sensitive)
+        adapter = load_adapter(self._adapter)
+        if self._thread_safe:
+            require_thread_safe(adapter, "profile = 'process'")
+        return AdapterHost(adapter, self._threads, thread_sensitive)
 
     def tell_to_stop(self) -> None:
-        """Let `run_until_told_to_stop` return, soon."""
+        """Let `run_until_told_to_stop` return, soon; told once more, it waits for no call."""
+        if self._told_to_stop.is_set():
+            self._told_again.set()
         self._told_to_stop.set()
 
     async def run_until_told_to_stop(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -125,8 +146,18 @@ class WorkerServer:
         if before_closing is not None:
             await before_closing()
         self._service.close_stream()
-        await self._server.stop(self._grace)
+        await self._finish_calls()
         await self.link.close()
         self._memory.close()
         await asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
         self._threads.close()
+
+    async def _finish_calls(self) -> None:
+        """Refuse new calls, and let those in flight end within the grace, or until told once more."""
+        finishing = asyncio.ensure_future(self._server.stop(self._grace))
+        told_again = asyncio.ensure_future(self._told_again.wait())
+        await asyncio.wait([finishing, told_again], return_when=asyncio.FIRST_COMPLETED)
+        if told_again.done():
+            await self._server.stop(0)
+        told_again.cancel()
+        await finishing

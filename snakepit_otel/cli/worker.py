@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from snakepit_otel import telemetry
-from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter
+from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.bridge.addresses import split
 from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
@@ -69,11 +69,8 @@ def worker(
             os.setsid()
     telemetry.log_to_stderr(os.environ.get("SNAKEPIT_LOG_LEVEL", "ERROR").upper())
     try:
-        if thread_safety_check and max_workers > 1 and not getattr(load_adapter(adapter), "__thread_safe__", False):
-            raise ConfigurationError(
-                f"{adapter} does not say that it is thread-safe; set __thread_safe__ = True on the class if it is, "
-                "or use --max-workers 1"
-            )
+        if thread_safety_check and max_workers > 1:
+            require_thread_safe(load_adapter(adapter), "--max-workers 1")
         if health_check:
             AdapterHost(load_adapter(adapter), ToolThreads())
             complaints.print(f"{adapter} can be served", highlight=False)

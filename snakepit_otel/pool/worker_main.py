@@ -1,4 +1,4 @@
-"""The program of a worker process that the pool starts: `python -m snakepit_otel.pool.worker_main`."""
+"""The program of a worker process that the pool starts: `python -m snakepit_otel.pool.worker_main RUN_ID WORKER_ID`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ import orjson
 
 from snakepit_otel.pool.process import die_with_parent
 
+_ARGUMENTS = 3  # with the program's own name
+
 
 def main() -> int:
-    """Serve until told to stop; the control socket is standard input."""
+    """Serve until told to stop; the control socket is standard input.
+
+    The arguments say in the process list whose worker this is, and which.
+    """
+    if len(sys.argv) != _ARGUMENTS:
+        print("a pool starts this program, as: worker_main RUN_ID WORKER_ID", file=sys.stderr)  # noqa: T201 - for a person
+        return 2
     control = _take_control_socket()
     with control.makefile("rb") as lines:
         spec = orjson.loads(lines.readline())
@@ -25,6 +33,7 @@ def main() -> int:
     from snakepit_otel.bridge.failures import to_wire
     from snakepit_otel.bridge.worker_memory import WorkerMemory
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.pool.settings import Profile
     from snakepit_otel.telemetry import controls
     from snakepit_otel.zero_copy import ZeroCopySettings
     from snakepit_otel.zero_copy.current import loose
@@ -47,7 +56,9 @@ def main() -> int:
             listen=spec["listen"],
             authority=spec["authority"],
             worker_id=spec["worker_id"],
-            threads=spec["threads"],
+            threads=spec["threads"] if spec["profile"] == Profile.THREAD else 1,
+            thread_safe=spec["profile"] == Profile.THREAD,
+            token=spec["token"],
             max_message_bytes=spec["max_message_bytes"],
             grace=spec["shutdown_grace"],
             started_by=spec["started_by"],

@@ -138,3 +138,49 @@ async def test_closing_calls_off_what_has_not_begun(threads: ToolThreads) -> Non
     assert await running == "done"
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_who_cancels_is_told_of_the_end(threads: ToolThreads, patient: bool) -> None:
+    """Cancelling what runs gives a future that is done with the function, whatever it raises, and not before."""
+    started, go = threading.Event(), threading.Event()
+    rests: list[asyncio.Future[object]] = []
+
+    def work() -> None:
+        started.set()
+        go.wait()
+        fail()
+
+    run = threads.run_to_its_end if patient else threads.run
+    running = asyncio.ensure_future(run(work, rests.append))
+    await until(started.is_set)
+    running.cancel()
+    rest = await until(lambda: rests and rests[0])
+    assert not rest.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await until(rest.done)
+    assert len(rests) == 1
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_there_is_nothing_to_tell_of_what_never_ran_or_has_ended(threads: ToolThreads, patient: bool) -> None:
+    """Nobody is told of an end where the function was called off, or had ended before it was cancelled."""
+    started, go = threading.Event(), threading.Event()
+    rests: list[asyncio.Future[object]] = []
+    run = threads.run_to_its_end if patient else threads.run
+
+    def work() -> None:
+        started.set()
+        go.wait()
+
+    ending = asyncio.ensure_future(run(work, rests.append))
+    await until(started.is_set)
+    never = asyncio.ensure_future(run(fail, rests.append))
+    await asyncio.sleep(0)
+    never.cancel()
+    await asyncio.wait([never])
+    go.set()
+    assert await ending is None
+    assert rests == []

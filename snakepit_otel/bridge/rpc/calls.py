@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -28,13 +29,20 @@ async def call(
         return await multicallable(request, timeout=timeout, metadata=outgoing(headers))
 
 
-def call_blocking(stub: Any, method: str, request: Any, timeout: float | None = None, peer: Peer | None = None) -> Any:
+def call_blocking(
+    stub: Any,
+    method: str,
+    request: Any,
+    timeout: float | None = None,
+    headers: list[tuple[str, str]] | None = None,
+    peer: Peer | None = None,
+) -> Any:
     """Make a unary call on a blocking stub. Raises `grpc.RpcError`."""
     multicallable = getattr(stub, method.rpartition("/")[2])
     if not switch.on:
-        return multicallable(request, timeout=timeout)
+        return multicallable(request, timeout=timeout, metadata=headers)
     with ClientCall(method_of(method), peer):
-        return multicallable(request, timeout=timeout, metadata=outgoing())
+        return multicallable(request, timeout=timeout, metadata=outgoing(headers))
 
 
 async def pour(
@@ -82,9 +90,35 @@ async def push(stub: Any, method: str, messages: Iterable[Any], peer: Peer | Non
 
 
 async def _hand_on(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:
-    try:
+    """Hand on what a stream has; cancelled meanwhile, cancel the stream, and return once it knows.
+
+    A read that is cancelled, rather than its stream, never gives back what gRPC has allocated for it: some
+    kilobytes for each consumer who leaves early.
+    """
+    reading, left = True, False
+
+    async def pump() -> None:
+        nonlocal reading
         async for message in stream:
+            if left:
+                return
+            reading = False
             await take(message)
+            reading = True
+
+    pumping = asyncio.ensure_future(pump())
+    try:
+        await asyncio.shield(pumping)
+    except asyncio.CancelledError:
+        left = True
+        stream.cancel()
+        if not reading:
+            pumping.cancel()
+        await asyncio.wait([pumping])
+        if not pumping.cancelled():
+            # Looked at, or it would be reported as never looked at.
+            pumping.exception()
+        raise
     finally:
         stream.cancel()
 
