@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, Self
 
+from snakepit_otel import telemetry
+from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import spec_of
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options
@@ -18,20 +22,26 @@ from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
 from snakepit_otel.bridge.directory import PrivateDirectory
+from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.keepalive import LISTENER
+from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ToolChunk
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
 from snakepit_otel.bridge.recording import Controls, refuse_if_off
 from snakepit_otel.bridge.registry import ToolRegistry
+from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.status import SessionsStatus, Status
 from snakepit_otel.call_site import call_site
 from snakepit_otel.errors import ConfigurationError, PoolNotStarted, WorkerExited
-from snakepit_otel.pool import PoolSettings, SharedMemory, WorkerPool
+from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
-from snakepit_otel.settings import ServerSettings
-from snakepit_otel.telemetry import Level
+from snakepit_otel.settings import DEFAULT_POOL, ServerSettings, further_pools
+from snakepit_otel.telemetry import Level, names
 from snakepit_otel.validation import build
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import Broker, broker_path
@@ -39,44 +49,58 @@ from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.reports import PEER_LOST, REQUEST_END
 
+_log = logging.getLogger("snakepit_otel.authority")
+_LAST_WORDS = 0.5
+"""Seconds that callers have to hear the answers of the last requests."""
+
 
 class Snakepit:
-    """An authority with its sessions and a pool of workers for one adapter; an async context manager.
+    """An authority with its sessions and its workers; an async context manager.
 
         async with Snakepit(adapter=Classifier, workers=2) as pit:
             label = await pit.execute("classify", {"pixels": pixels}, session_id="alice")
 
     `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
     `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
-    may call them. `worker_environment` is added to the environment of the workers.
-    `session_store`, `pool`, `server` and `zero_copy` are settings, as objects or as dicts; bad ones raise
-    `ConfigurationError`. `workers` is short for `pool={"size": …}`.
+    may call them. `session_store`, `pool`, `server` and `zero_copy` are settings, as objects or as dicts; bad ones
+    raise `ConfigurationError`. `workers` is short for `pool={"size": …}`. `pools` are further pools by name, each with
+    an `adapter` of its own; without a top-level `adapter`, they are all there are.
     """
 
     def __init__(
         self,
-        adapter: type | str,
+        adapter: type | str | None = None,
         *,
         workers: int | None = None,
         authority_tools: Iterable[Callable[..., Any]] = (),
         session_store: SessionSettings | Mapping[str, Any] | None = None,
         pool: PoolSettings | Mapping[str, Any] | None = None,
+        pools: Mapping[str, PoolSettings | Mapping[str, Any]] | None = None,
         server: ServerSettings | Mapping[str, Any] | None = None,
         zero_copy: ZeroCopySettings | Mapping[str, Any] | None = None,
-        worker_environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._adapter = spec_of(adapter)
-        self._pool_settings = _settings(PoolSettings, pool, "pool.")
-        if workers is not None:
-            values = {**self._pool_settings.model_dump(exclude_unset=True), "size": workers}
-            self._pool_settings = build(PoolSettings, values, "pool.")
+        self._pool_settings: dict[str, tuple[str, PoolSettings]] = {}
+        if adapter is not None:
+            settings = _settings(PoolSettings, pool, "pool.")
+            if workers is not None:
+                settings = build(PoolSettings, {**settings.model_dump(exclude_unset=True), "size": workers}, "pool.")
+            if settings.adapter is not None:
+                raise ConfigurationError("pool.adapter is for further pools; here, `adapter` says it")
+            self._pool_settings[DEFAULT_POOL] = (spec_of(adapter), settings)
+        elif pool or workers is not None:
+            raise ConfigurationError("pool and workers are for the top-level adapter, and there is none")
+        for name, settings in further_pools(_with_adapters_named(pools or {})).items():
+            self._pool_settings[name] = (settings.adapter or "", settings)
+        if not self._pool_settings:
+            raise ConfigurationError("say which adapter to run: Snakepit(adapter=...), or pools with one each")
         self._server_settings = _settings(ServerSettings, server, "server.")
         self._zero_copy_settings = _settings(ZeroCopySettings, zero_copy, "zero_copy.")
-        self._worker_environment = dict(worker_environment or {})
         self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools))
-        self._pool: WorkerPool | None = None
+        self._pools: WorkerPools | None = None
         self._gateway: Gateway | None = None
+        self._run_id = ""
+        self._since = 0.0
         self._running = AsyncExitStack()
         self._configured = self._controls = Controls.in_force()
         self.socket = ""
@@ -99,44 +123,65 @@ class Snakepit:
         """
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
-            directory = PrivateDirectory()
+            directory = PrivateDirectory(_bury)
+            self._run_id = directory.path.name
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or directory.path / "authority.sock"
-            memory = self._share_memory(running, Path(socket))
-            pool = WorkerPool(
-                self._adapter,
-                f"unix:{socket}",
-                str(directory.path),
-                self._pool_settings,
-                self._worker_environment,
-                memory,
+            holdings, broker = self._share_memory(running, Path(socket))
+            roster = Roster(directory.path)
+            home = Home(directory.path, f"unix:{socket}", holdings, broker, Fences(), roster)
+            pools = WorkerPools(
+                {
+                    name: WorkerPool(name, adapter, settings, home)
+                    for name, (adapter, settings) in self._pool_settings.items()
+                }
             )
-            gateway = Gateway(self.sessions, self.tools, pool, memory.holdings)
+            gateway = Gateway(self.sessions, self.tools, pools, holdings, home.fences)
             self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
             running.callback(Path(socket).unlink, missing_ok=True)
             self.address = None
             if self._server_settings.listen is not None:
                 self.address = await self._serve(running, gateway, self._server_settings.listen, admin=False)
-            running.push_async_callback(pool.stop)
-            await pool.start()
+            running.push_async_callback(pools.stop)
+            await pools.start()
             self.sessions.start()
             running.push_async_callback(self.sessions.stop)
-            self._pool, self._gateway = pool, gateway
+            self._since = time.monotonic()
+            self._pools, self._gateway = pools, gateway
             self._running = running.pop_all()
 
     async def stop(self) -> None:
-        """Stop taking calls, let the workers finish what they have, and stop them. Twice does no harm."""
-        self._gateway = None
+        """Take no more requests, let those there are end within `shutdown_grace`, and stop. Twice does no harm.
+
+        Workers are given another 2.1 seconds, to send their telemetry.
+        """
+        await self.drain()
         await self._running.aclose()
         self._running = AsyncExitStack()
 
+    async def drain(self) -> None:
+        """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
+        if self._gateway is not None and self._pools is not None:
+            self._gateway = None
+            await self._pools.drain()
+
+    @property
+    def longest_grace(self) -> float:
+        """Seconds that requests have to end when it stops."""
+        return max(settings.shutdown_grace for _, settings in self._pool_settings.values()) / 1000
+
+    @property
+    def pools(self) -> WorkerPools:
+        """The pools by name. Raises `PoolNotStarted` before `start`."""
+        if self._pools is None:
+            raise PoolNotStarted("there are no workers yet; use 'async with Snakepit(...)', or start it")
+        return self._pools
+
     @property
     def pool(self) -> WorkerPool:
-        """The workers. Raises `PoolNotStarted` before `start`."""
-        if self._pool is None:
-            raise PoolNotStarted("there are no workers yet; use 'async with Snakepit(...)', or start it")
-        return self._pool
+        """The first pool: that of the top-level adapter, where there is one. Raises `PoolNotStarted`."""
+        return next(iter(self.pools.values()))
 
     async def execute(
         self,
@@ -145,14 +190,19 @@ class Snakepit:
         *,
         session_id: str | None = None,
         timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
     ) -> Any:
         """Run a tool and return its result.
 
         With a `session_id` the request belongs to that session, which is created with the default TTL if it
-        is not live. `timeout` is in seconds. A request runs at most once.
+        is not live. `timeout` is in seconds, for all of it: waiting, running and calling back. It goes to the `pool` of
+        that name, else to the first whose adapter has the tool. A request runs at most once; one that is
+        `idempotent` is run again if it loses its worker, up to `max_retries` times within its time.
 
         Raises what the tool raised as `ToolError`, `InvalidArguments` and `ToolNotFound` as themselves,
-        `WorkerExited` if the worker died with the request, `DeadlineExceeded`, `QueueTimeout`,
+        `WorkerExited` if the worker died with the request, `DeadlineExceeded`; `PoolSaturated`, `QueueTimeout`,
+        `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and `PoolNotFound` if it did not run;
         `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`, and for references the kinds
         of `ZeroCopyError`. Arrays and tables in the result are read-only, and valid for as long as they are held.
         """
@@ -160,7 +210,7 @@ class Snakepit:
         scope = gateway.holdings.open(session_id, tool)
         reason = REQUEST_END
         try:
-            request = execute_request(tool, parameters, session_id, scope=scope)
+            request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
             response = await gateway.execute(request, creator, timeout, scope)
             return result_of(response, request, scope.take)
         except WorkerExited:
@@ -176,10 +226,13 @@ class Snakepit:
         *,
         session_id: str | None = None,
         timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
     ) -> AsyncGenerator[Any, None]:
         """Run a tool and yield its chunks as they come; see `execute`.
 
-        Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once.
+        Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once. An `idempotent`
+        one is run again only if it loses its worker before its first chunk.
         """
         gateway, creator = self._started(), self._creator(tool, session_id)
         scope = gateway.holdings.open(session_id, tool)
@@ -189,7 +242,9 @@ class Snakepit:
             return decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         try:
-            request = execute_request(tool, parameters, session_id, stream=True, scope=scope)
+            request = execute_request(
+                tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
+            )
             pushed = chunks(lambda take: gateway.stream(request, take, creator, timeout, scope), decode)
             async with aclosing(pushed) as stream:
                 async for chunk in stream:
@@ -227,8 +282,33 @@ class Snakepit:
             self._controls = wanted
             wanted.apply()
             # Also where nothing changes here: workers may have been started with something else.
-            await self.pool.record(wanted)
+            await self.pools.record(wanted)
         return wanted
+
+    async def restart_workers(
+        self, pool: str | None = None, progress: Callable[[Replacement], None] = lambda _: None
+    ) -> RestartReport:
+        """Replace all workers of a pool, or of all pools: one after the other, each once its successor is ready.
+
+        No request fails of it that ends within `shutdown_grace`. `progress` hears of each worker. A worker whose
+        successor does not become ready goes on; the report says so. Raises `PoolNotFound`, `PoolNotStarted`.
+        """
+        self._started()
+        return await self.pools.restart(pool, progress)
+
+    async def status(self) -> Status:
+        """Return how sessions, pools and workers are. Raises `PoolNotStarted` before `start`."""
+        stats, pools = await self.sessions.stats(), self.pools
+        return Status(
+            version=VERSION,
+            run_id=self._run_id,
+            pid=os.getpid(),
+            uptime_seconds=time.monotonic() - self._since,
+            stopping=self._gateway is None,
+            telemetry_level=self._controls.level,
+            sessions=SessionsStatus(**stats._asdict(), max_sessions=self.sessions.settings.max_sessions),
+            pools=tuple(status_of(pool) for pool in pools.values()),
+        )
 
     def _restore_telemetry(self) -> None:
         if self._controls != self._configured:
@@ -244,7 +324,7 @@ class Snakepit:
             return None
         return Creator(call_site(), tool)
 
-    def _share_memory(self, running: AsyncExitStack, socket: Path) -> SharedMemory:
+    def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[Holdings, Path | None]:
         settings, strict = self._zero_copy_settings, self.sessions.settings.strict_mode
         holdings = Holdings(settings, strict=strict)
         holdings.be_observed()
@@ -254,7 +334,7 @@ class Snakepit:
         if not holdings.shares:
             running.callback(holdings.close)
             running.callback(asyncio.get_running_loop().create_task(_sweep(holdings)).cancel)
-            return SharedMemory(holdings, None)
+            return holdings, None
         # Made here where it is not there yet, for both sockets.
         checked_socket_directory(socket)
         broker = Broker(holdings, broker_path(socket))
@@ -263,7 +343,7 @@ class Snakepit:
         except OSError as error:
             raise ConfigurationError(f"no socket for shared memory at {broker.path}: {error}") from None
         running.callback(broker.close)
-        return SharedMemory(holdings, broker.path)
+        return holdings, broker.path
 
     async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
         tls = self._server_settings.tls.files() if self._server_settings.tls else None
@@ -271,20 +351,27 @@ class Snakepit:
         if trusted is None or admin:
             # Our own workers call on the Unix socket, and are a part of every trace.
             trusted = only_known_callers(address, tls)
+        largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
         server = rpc.aio_server(
-            interceptors=[rpc.ServerInterceptor(trusted=trusted)],
-            options=options(self._pool_settings.max_message_bytes),
+            interceptors=[rpc.ServerInterceptor(trusted=trusted)], options=[*options(largest), *LISTENER]
         )
-        add_BridgeServiceServicer_to_server(AuthorityService(gateway), server)
-        add_BufferServiceServicer_to_server(
-            BufferService(gateway.holdings, self._pool_settings.max_message_bytes), server
-        )
+        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
+        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest), server)
+        leases = LeaseService(self.sessions, trusted=trusted)
+        add_LeaseServiceServicer_to_server(leases, server)
         if admin:
-            admin_service = AdminService(self.sessions, set_telemetry=self.set_telemetry)
+            admin_service = AdminService(
+                self.sessions,
+                set_telemetry=self.set_telemetry,
+                status=self.status,
+                restart=self.restart_workers,
+            )
             add_AdminServiceServicer_to_server(admin_service, server)
         bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
         await server.start()
-        running.push_async_callback(server.stop, self._pool_settings.shutdown_grace / 1000)
+        # By then requests have had their time, and are answered.
+        running.push_async_callback(server.stop, _LAST_WORDS)
+        running.callback(leases.close)
         return bound
 
 
@@ -302,3 +389,32 @@ def _restore_loose(settings: ZeroCopySettings, strict: bool) -> None:
 
 def _settings(model: Any, given: Any, where: str) -> Any:
     return given if isinstance(given, model) else build(model, dict(given or {}), where)
+
+
+def _with_adapters_named(
+    pools: Mapping[str, PoolSettings | Mapping[str, Any]],
+) -> dict[str, PoolSettings | Mapping[str, Any]]:
+    """Put names in the place of classes."""
+    return {
+        name: {**pool, "adapter": spec_of(pool["adapter"])}
+        if isinstance(pool, Mapping) and isinstance(pool.get("adapter"), type)
+        else pool
+        for name, pool in pools.items()
+    }
+
+
+def _bury(directory: Path) -> None:
+    """Kill what has outlived the authority whose directory this is."""
+    for orphan in kill_orphans(directory):
+        text = (
+            f"worker {orphan.worker_id} (pid {orphan.pid}) had outlived its authority {directory.name}; it was killed"
+        )
+        _log.warning("%s", text)
+        telemetry.emit(
+            names.EVENT_WORKER_ORPHAN_KILLED,
+            {
+                names.SNAKEPIT_POOL_NAME: orphan.worker_id.rpartition("-")[0],
+                names.SNAKEPIT_WORKER_ID: orphan.worker_id,
+            },
+            body=text,
+        )

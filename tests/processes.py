@@ -56,10 +56,10 @@ async def program(*arguments: str, environ: Mapping[str, str] | None = None) -> 
         await process.communicate()
 
 
-async def run(*arguments: str, environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+async def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60.0) -> tuple[int, str, str]:
     """Run `snakepit-otel ARGUMENTS` to its end; return its exit status, output and complaints."""
     async with program("-m", "snakepit_otel", *arguments, environ=environ) as started:
-        output, complaints = await asyncio.wait_for(started.process.communicate(), 60)
+        output, complaints = await asyncio.wait_for(started.process.communicate(), timeout)
     assert started.process.returncode is not None
     return started.process.returncode, output.decode(), complaints.decode()
 

@@ -32,7 +32,7 @@ def sink() -> Iterator[OtlpSink]:
 def pit(sink: OtlpSink, **environ: str) -> Snakepit:
     """A pit of one worker whose spans are sent at once."""
     exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "20"}
-    return Snakepit(Useful, workers=1, worker_environment={**exporting, **environ})
+    return Snakepit(Useful, workers=1, pool={"environment": {**exporting, **environ}})
 
 
 async def traced(running: Snakepit) -> str:

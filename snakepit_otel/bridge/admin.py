@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 from grpc import aio
 
+from snakepit_otel.bridge.failures import to_status
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer
 from snakepit_otel.bridge.recording import Controls
+from snakepit_otel.bridge.rolling import Replacement, Restart, RestartReport
+from snakepit_otel.bridge.status import Status
 from snakepit_otel.clock import Clock, SystemClock
-from snakepit_otel.errors import ConfigurationError, InvalidSession, PoolNotStarted, SessionNotFound
+from snakepit_otel.errors import (
+    ConfigurationError,
+    InvalidSession,
+    PoolNotFound,
+    PoolNotStarted,
+    SessionNotFound,
+    SnakepitError,
+)
 from snakepit_otel.sessions import Session, SessionStore
 
 Context = aio.ServicerContext[Any, Any]
 _MAX_PAGE = 10_000
+_log = logging.getLogger("snakepit_otel.admin")
 
 
 class AdminService(AdminServiceServicer):
-    """Looks at sessions without touching them, deletes them, and turns telemetry up and down.
+    """Looks at sessions without touching them, deletes them, turns telemetry up and down, and replaces workers.
 
-    `set_telemetry` takes what is to change, as `Controls.changed` does, and returns what is in force.
+    `set_telemetry` takes what is to change, as `Controls.changed` does, and returns what is in force. What is
+    None is not offered.
     """
 
     def __init__(
@@ -31,10 +45,15 @@ class AdminService(AdminServiceServicer):
         clock: Clock | None = None,
         *,
         set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
+        status: Callable[[], Awaitable[Status]] | None = None,
+        restart: Restart | None = None,
     ) -> None:
         self._sessions = sessions
         self._clock = clock or SystemClock()
         self._set_telemetry = set_telemetry
+        self._status = status
+        self._restart = restart
+        self._rolls: set[asyncio.Future[RestartReport]] = set()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         """Return a page of live sessions in order of id."""
@@ -82,6 +101,40 @@ class AdminService(AdminServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return pb.SetTelemetryResponse(level=now.level, sampling=now.sampling, allow=now.allow, deny=now.deny)
 
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """Return how server, sessions, pools and workers are."""
+        if self._status is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no status to tell")
+        try:
+            return (await self._status()).to_message()
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def RestartWorkers(
+        self, request: pb.RestartWorkersRequest, context: Context
+    ) -> AsyncIterator[pb.Replacement]:
+        """Replace the workers of one pool or of all; tell of each, and go on if nobody listens any more."""
+        if self._restart is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no workers to restart")
+        told: asyncio.Queue[Replacement | None] = asyncio.Queue()
+        # In a task of its own: half a restart would leave two versions of an adapter side by side.
+        roll = asyncio.ensure_future(self._restart(request.pool or None, told.put_nowait))
+        self._rolls.add(roll)
+        roll.add_done_callback(self._rolled)
+        roll.add_done_callback(lambda _: told.put_nowait(None))
+        while (replacement := await told.get()) is not None:
+            yield replacement.to_message()
+        try:
+            roll.result()
+        except SnakepitError as error:
+            await context.abort(_code(error), to_status(error, {}))
+
+    def _rolled(self, roll: asyncio.Future[RestartReport]) -> None:
+        self._rolls.discard(roll)
+        # Looked at here, too, as whoever asked for it may have left.
+        if not roll.cancelled() and (error := roll.exception()) is not None:
+            _log.warning("the rolling restart ended early: %s", error)
+
     def _info(self, session: Session) -> pb.SessionInfo:
         idle = self._clock.monotonic() - session.last_accessed
         return pb.SessionInfo(
@@ -96,3 +149,9 @@ class AdminService(AdminServiceServicer):
             version=session.version,
             memory_bytes=session.memory_bytes,
         )
+
+
+def _code(error: SnakepitError) -> grpc.StatusCode:
+    if isinstance(error, PoolNotFound):
+        return grpc.StatusCode.NOT_FOUND
+    return grpc.StatusCode.UNAVAILABLE if isinstance(error, PoolNotStarted) else grpc.StatusCode.INTERNAL

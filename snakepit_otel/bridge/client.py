@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +16,15 @@ from snakepit_otel.bridge import codec, methods, rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
 from snakepit_otel.bridge.buffers import Copier
 from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.keepalive import CALLER
+from snakepit_otel.bridge.lease_holder import LeaseHolder
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.references import Opened, Outgoing, has_references
+from snakepit_otel.bridge.rolling import Replacement, RestartReport
+from snakepit_otel.bridge.status import Status
 from snakepit_otel.call_site import call_site
 from snakepit_otel.errors import (
     ConfigurationError,
@@ -48,6 +53,8 @@ def execute_request(
     *,
     stream: bool = False,
     scope: Scope | None = None,
+    pool: str | None = None,
+    idempotent: bool = False,
 ) -> pb.ExecuteToolRequest:
     """Return the message for a tool call, arrays and tables by references of `scope`.
 
@@ -55,13 +62,18 @@ def execute_request(
     """
     default = codec.plain_markers if scope is None else Outgoing(scope, codec.plain_markers)
     encoded, binary = codec.encode_parameters(parameters or {}, default)
-    return pb.ExecuteToolRequest(
+    request = pb.ExecuteToolRequest(
         session_id=session_id or "",
         tool_name=tool,
         parameters=encoded,
         binary_parameters=binary,
         stream=stream,
     )
+    if pool is not None:
+        request.metadata[methods.POOL] = pool
+    if idempotent:
+        request.metadata[methods.IDEMPOTENT] = "true"
+    return request
 
 
 def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
@@ -109,10 +121,13 @@ class Client:
                 key.read_bytes() if key else None,
                 certificate.read_bytes() if certificate else None,
             )
-        self._channel = rpc.aio_channel(address, credentials=credentials, options=options(max_message_bytes))
+        self._channel = rpc.aio_channel(
+            address, credentials=credentials, options=[*options(max_message_bytes), *CALLER]
+        )
         self._stub = BridgeServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
         self._copier = Copier(self._channel, self._peer, max_message_bytes)
+        self._leases = LeaseHolder(self._channel, lambda error: self._error(error, ""))
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,7 +136,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and with it end the sessions bound to it."""
+        await self._leases.close()
         await self._channel.close()
         if self._broker is not None:
             self._broker.close()
@@ -133,11 +149,14 @@ class Client:
         *,
         session_id: str | None = None,
         timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
     ) -> Any:
-        """Run a tool and return its result."""
+        """Run a tool and return its result; see `Snakepit.execute`."""
+        self._leases.check(session_id)
         scope = self._scope(tool, session_id)
         try:
-            request = execute_request(tool, parameters, session_id, scope=scope)
+            request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
             await self._copier.send(scope)
             response = await self._call(methods.EXECUTE_TOOL, request, timeout)
             if has_references(response.result.value):
@@ -154,11 +173,14 @@ class Client:
         *,
         session_id: str | None = None,
         timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
     ) -> AsyncGenerator[Any, None]:
         """Run a tool and yield its chunks as they come; leaving early cancels it.
 
         Use `contextlib.aclosing` to have that happen at once.
         """
+        self._leases.check(session_id)
         scope = self._scope(tool, session_id)
 
         async def decode(chunk: pb.ToolChunk) -> Any:
@@ -168,7 +190,9 @@ class Client:
             return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         async def run(take: Any) -> None:
-            request = execute_request(tool, parameters, session_id, stream=True, scope=scope)
+            request = execute_request(
+                tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
+            )
             await self._copier.send(scope)
             try:
                 await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
@@ -192,6 +216,27 @@ class Client:
             no_exchange="unreachable" if self._memory.enabled else "disabled",
         )
 
+    @asynccontextmanager
+    async def session(
+        self,
+        session_id: str | None = None,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> AsyncIterator[str]:
+        """Create a session for the length of an `async with` block, and give its id.
+
+        Inside the block its TTL does not run out. It is deleted at the end of the block, and by the authority
+        if this process, its machine or the connection is gone before; see `create_session` with `bound`.
+        """
+        session_id = uuid.uuid4().hex if session_id is None else session_id
+        await self.create_session(session_id, ttl=ttl, metadata=metadata, owner=owner, bound=True)
+        try:
+            yield session_id
+        finally:
+            await self._leases.end(session_id)
+
     async def create_session(
         self,
         session_id: str,
@@ -199,18 +244,38 @@ class Client:
         ttl: float | None = None,
         metadata: Mapping[str, str] | None = None,
         owner: str | None = None,
+        bound: bool = False,
     ) -> None:
-        """Create a session, or touch the live one with that id. `ttl` is in seconds."""
-        headers = [(methods.CALL_SITE_HEADER, call_site().encode("ascii", "replace").decode())]
+        """Create a session, or touch the live one with that id. `ttl` is in seconds.
+
+        One that is `bound` lives for as long as this client is connected, at most; its TTL does not run out
+        meanwhile. If the connection breaks, or the session ends otherwise, requests of this client for it raise
+        `SessionNotFound`. A client has at most 1 000 bound ones: `SessionQuotaExceeded`.
+        """
+        site = call_site()
+        if bound:
+            await self._leases.create(session_id, ttl=ttl, metadata=metadata, owner=owner, call_site=site)
+            return
+        headers = [(methods.CALL_SITE_HEADER, site.encode("ascii", "replace").decode())]
         if ttl is not None:
             headers.append((methods.TTL_HEADER, repr(float(ttl))))
         if owner is not None:
             headers.append((methods.OWNER_HEADER, owner))
         request = pb.InitializeSessionRequest(session_id=session_id, metadata=metadata or {})
         await self._call(methods.INITIALIZE_SESSION, request, None, headers)
+        self._leases.excuse(session_id)
+
+    async def bind_session(self, session_id: str) -> None:
+        """Bind a live session to this client's connection; see `create_session`. Raises `SessionNotFound`."""
+        await self._leases.hold(session_id)
+
+    async def release_session(self, session_id: str) -> bool:
+        """Bind the session no more: it lives on for its TTL. Say whether it was bound to this client."""
+        return await self._leases.release(session_id)
 
     async def delete_session(self, session_id: str) -> None:
         """Delete a session; it is no error if there is none."""
+        self._leases.expect_end(session_id)
         await self._call(methods.CLEANUP_SESSION, pb.CleanupSessionRequest(session_id=session_id))
 
     async def heartbeat(self, session_id: str) -> bool:
@@ -264,6 +329,36 @@ class Client:
         response: admin_pb.SetTelemetryResponse = await self._ask("SetTelemetry", request)
         return response
 
+    async def status(self, *, timeout: float = 10.0) -> Status:
+        """Return how the authority, its sessions, pools and workers are; on its Unix socket only.
+
+        `timeout` is in seconds.
+        """
+        return Status.of_message(await self._ask("GetStatus", admin_pb.GetStatusRequest(), timeout))
+
+    async def restart_workers(
+        self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None
+    ) -> RestartReport:
+        """Replace all workers of a pool, or of every pool, one after another; on the authority's Unix socket only.
+
+        `progress` is told of each when it has been replaced. Once begun, the authority goes on with it, whatever
+        becomes of the caller. Raises `PoolNotFound`.
+        """
+        replacements: list[Replacement] = []
+
+        async def take(message: admin_pb.Replacement) -> None:
+            replacements.append(Replacement.of_message(message))
+            if progress is not None:
+                progress(replacements[-1])
+
+        request = admin_pb.RestartWorkersRequest(pool=pool or "")
+        try:
+            await rpc.pour(self._admin, f"{methods.ADMIN}/RestartWorkers", request, take, peer=self._peer)
+        except aio.AioRpcError as error:
+            told = (error.details() or "").startswith("{")
+            raise (stream_error(error, self.address) if told else self._error(error, "")) from None
+        return RestartReport(tuple(replacements))
+
     async def _call(
         self,
         method: str,
@@ -276,9 +371,9 @@ class Client:
         except aio.AioRpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
-    async def _ask(self, method: str, request: Any) -> Any:
+    async def _ask(self, method: str, request: Any, timeout: float = 10.0) -> Any:
         try:
-            return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, 10.0, peer=self._peer)
+            return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, timeout, peer=self._peer)
         except aio.AioRpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
@@ -306,12 +401,14 @@ async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> 
     is current in the consumer between chunks.
     """
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+    left = False
 
     async def push() -> None:
         try:
             await run(queue.put)
         finally:
-            await queue.put(_END)
+            if not left:
+                await queue.put(_END)
 
     task = asyncio.ensure_future(push())
     try:
@@ -328,9 +425,8 @@ async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> 
         await task
     finally:
         if not task.done():
+            left = True
             task.cancel()
-            while not queue.empty():
-                queue.get_nowait()
             await asyncio.wait([task])
         if not task.cancelled():
             # Who leaves early does not ask how it ended.

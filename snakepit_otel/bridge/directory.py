@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+_log = logging.getLogger("snakepit_otel.bridge")
 _PREFIX = "snakepit-"
 _LOCK = "lock"
 _LONGEST_BASE = 40
@@ -19,14 +22,18 @@ class PrivateDirectory:
 
     Its owner holds a lock on a file in it, which the kernel releases however the owner ends. So whoever
     makes the next one can tell the dead from the living, across containers that share the place, too.
+    `on_abandoned` is called with each directory of a dead owner before it is removed, under its lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_abandoned: Callable[[Path], object] | None = None) -> None:
         base = _base()
-        _remove_abandoned(base)
+        _remove_abandoned(base, on_abandoned)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        # It gets its name once it is locked, so that nobody finds it without.
+        made = self.path / f"{_LOCK}.new"
+        self._lock = os.open(made, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        made.rename(self.path / _LOCK)
 
     def close(self) -> None:
         """Remove the directory and all in it."""
@@ -40,7 +47,7 @@ def _base() -> Path:
     return Path(runtime) if 0 < len(runtime) < _LONGEST_BASE and Path(runtime).is_dir() else Path("/tmp")  # noqa: S108 - made with 0700
 
 
-def _remove_abandoned(base: Path) -> None:
+def _remove_abandoned(base: Path, on_abandoned: Callable[[Path], object] | None) -> None:
     for directory in base.glob(f"{_PREFIX}*"):
         # Others' are not ours to open; one without a lock is just being made.
         with suppress(OSError):
@@ -49,6 +56,15 @@ def _remove_abandoned(base: Path) -> None:
             lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _tell(on_abandoned, directory)
                 shutil.rmtree(directory, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _tell(on_abandoned: Callable[[Path], object] | None, directory: Path) -> None:
+    try:
+        if on_abandoned is not None:
+            on_abandoned(directory)
+    except Exception:  # noqa: BLE001 - what a dead owner left must not keep the next one from starting
+        _log.exception("what was left in %s could not be looked at", directory)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
-from snakepit_otel.bridge.methods import REQUEST_ID
+from snakepit_otel.bridge.fences import Fences
+from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
-from snakepit_otel.errors import WorkerExited
+from snakepit_otel.errors import DeadlineExceeded, SessionWorkerUnavailable, SnakepitError, WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
@@ -27,6 +30,23 @@ TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 
 
+@dataclass(eq=False)
+class Job:
+    """A request for a worker, and what is to be heeded."""
+
+    request: pb.ExecuteToolRequest
+    prefer: str | None
+    """The worker that its session used last."""
+    chosen: Chosen
+    """Hears which worker it is to run on, before it does; each time, if that is more than once."""
+    deadline: float | None = None
+    """When its time is up, on the monotonic clock."""
+    pool: str | None = None
+    """The pool that it asks for."""
+    idempotent: bool = False
+    """Whether it may be run again if it loses its worker."""
+
+
 class Workers(Protocol):
     """Where tools of adapters run."""
 
@@ -34,21 +54,11 @@ class Workers(Protocol):
         """Return a tool's name as an attribute of metrics."""
         ...
 
-    async def execute(
-        self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
-    ) -> pb.ExecuteToolResponse:
-        """Run the request on a worker, `prefer` if it can, and tell `chosen` which before it runs."""
+    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
+        """Run the request on a worker, the preferred one if it can."""
         ...
 
-    async def stream(
-        self,
-        request: pb.ExecuteToolRequest,
-        take: TakeChunk,
-        *,
-        prefer: str | None,
-        chosen: Chosen,
-        timeout: float | None,
-    ) -> None:
+    async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run the request on a worker and hand each chunk to `take`."""
         ...
 
@@ -77,10 +87,16 @@ class Gateway:
     """
 
     def __init__(
-        self, sessions: SessionStore, tools: ToolRegistry, workers: Workers, holdings: Holdings | None = None
+        self,
+        sessions: SessionStore,
+        tools: ToolRegistry,
+        workers: Workers,
+        holdings: Holdings | None = None,
+        fences: Fences | None = None,
     ) -> None:
         self.sessions = sessions
         self.holdings = holdings or Holdings()
+        self.fences = fences or Fences()
         self.tools = tools
         self._workers = workers
 
@@ -100,17 +116,18 @@ class Gateway:
     ) -> pb.ExecuteToolResponse:
         """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
 
-        `scope` is that of the request's references, for callers in this process; others' get one here.
+        `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
+        request's references, for callers in this process; others' get one here.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             prefer = await self._session(request.session_id, creator)
             own = self.tools.find(request.tool_name)
             if own is not None:
-                response = await self._run_own(own, request, references)
+                response = await self._run_own(own, request, references, deadline)
             else:
-                response = await self._workers.execute(
-                    request, prefer=prefer, chosen=self._remember(request), timeout=timeout
-                )
+                async with self._forgetting(request.session_id):
+                    response = await self._workers.execute(self._job(request, prefer, deadline))
             if scope is None:
                 self._offer(response.result.value, references)
             return response
@@ -125,6 +142,7 @@ class Gateway:
         scope: Scope | None = None,
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: pb.ToolChunk) -> None:
@@ -135,10 +153,10 @@ class Gateway:
             prefer = await self._session(request.session_id, creator)
             own = self.tools.find(request.tool_name)
             if own is not None:
-                await self._run_own_as_stream(own, request, hand_on, references)
+                await self._run_own_as_stream(own, request, hand_on, references, deadline)
                 return
-            chosen = self._remember(request)
-            await self._workers.stream(request, hand_on, prefer=prefer, chosen=chosen, timeout=timeout)
+            async with self._forgetting(request.session_id):
+                await self._workers.stream(self._job(request, prefer, deadline), hand_on)
 
     @contextmanager
     def _references(self, request: pb.ExecuteToolRequest, given: Scope | None) -> Iterator[Scope]:
@@ -155,6 +173,7 @@ class Gateway:
             reason = reports.PEER_LOST
             raise
         finally:
+            self.fences.forget(scope.request or "")
             if given is None:
                 scope.close(reason)
 
@@ -185,19 +204,45 @@ class Gateway:
             return None
         return (await self.sessions.create(session_id, creator=creator)).last_worker_id
 
-    def _remember(self, request: pb.ExecuteToolRequest) -> Chosen:
-        async def chosen(worker_id: str) -> None:
-            self.holdings.serve(request.metadata[REQUEST_ID], worker_id)
-            if request.session_id:
-                await self.sessions.assign_worker(request.session_id, worker_id)
+    @asynccontextmanager
+    async def _forgetting(self, session_id: str) -> AsyncIterator[None]:
+        """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
+        try:
+            yield
+        except SessionWorkerUnavailable:
+            with suppress(SnakepitError):
+                await self.sessions.assign_worker(session_id, "")
+            raise
 
-        return chosen
+    def _job(self, request: pb.ExecuteToolRequest, prefer: str | None, deadline: float | None) -> Job:
+        metadata, session_id = request.metadata, request.session_id
+        request_id = metadata[REQUEST_ID]
+
+        async def chosen(worker_id: str) -> None:
+            self.holdings.serve(request_id, worker_id)
+            self.fences.assign(request_id, worker_id)
+            if session_id:
+                await self.sessions.assign_worker(session_id, worker_id)
+
+        return Job(
+            request,
+            prefer or None,
+            chosen,
+            deadline,
+            pool=metadata.get(POOL) or None,
+            idempotent=metadata.get(IDEMPOTENT) == "true",
+        )
 
     async def _run_own_as_stream(
-        self, own: AuthorityTool, request: pb.ExecuteToolRequest, take: TakeChunk, scope: Scope
+        self,
+        own: AuthorityTool,
+        request: pb.ExecuteToolRequest,
+        take: TakeChunk,
+        scope: Scope,
+        deadline: float | None,
     ) -> None:
         """Give what one of our own tools returns as the only chunk."""
-        response = await self._run_own(own, request, scope)
+        response = await self._run_own(own, request, scope, deadline)
         if not response.success:
             raise from_wire(response.error_message)
         # References stay in their JSON form, which is what a chunk has them in.
@@ -206,14 +251,15 @@ class Gateway:
         await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
 
     async def _run_own(
-        self, own: AuthorityTool, request: pb.ExecuteToolRequest, scope: Scope
+        self, own: AuthorityTool, request: pb.ExecuteToolRequest, scope: Scope, deadline: float | None
     ) -> pb.ExecuteToolResponse:
         started = time.perf_counter()
         try:
             opened = scope.receive if own.takes_references else None
             arguments = codec.decode_parameters(request.parameters, request.binary_parameters, request.metadata, opened)
             with within(scope):
-                value = await own.run(AuthorityContext(request.session_id or None, self.sessions), arguments)
+                context = AuthorityContext(request.session_id or None, self.sessions)
+                value = await _in_time(own.run(context, arguments), deadline, request.tool_name)
             result, binary = codec.encode_result(value, Outgoing(scope, codec.plain_markers))
         except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
@@ -224,3 +270,16 @@ class Gateway:
             binary_result=binary,
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
+
+
+async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:
+    """Wait for one of our own tools until the deadline; a plain one runs on in its thread."""
+    if deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
+        raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +16,17 @@ from snakepit_otel import telemetry
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
+from snakepit_otel.cli.signals import Signals
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
-_TIME_TO_FLUSH = 2.5
+_TIME_TO_FLUSH = 1.7
 """Seconds; as long as workers have for their telemetry."""
+_TIME_TO_STOP = 2.5
+"""Seconds beyond the grace, of three, when the last of the telemetry is to be sent."""
+_LEAST_CHANCE = 0.3
+"""Seconds, in any case."""
 _TIME_FOR_THE_REST = 2.0
 """Seconds, with a collector that answers."""
 _LAST_CHANCE = 1.0
@@ -33,7 +38,10 @@ def serve(
         str | None, typer.Argument(help="The adapter class: package.module:Class or path/to/file.py:Class.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="two for each core")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file with settings.", show_default="SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml"),
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT for callers on TCP, beside the Unix socket.")] = None,
     socket: Annotated[Path | None, typer.Option(help="The Unix socket.", show_default="one for each user")] = None,
     authority_tools: Annotated[
@@ -64,8 +72,12 @@ def serve(
 ) -> None:
     """Own sessions and run tools for callers, until told to stop.
 
-    Settings come from the options, then the environment (SNAKEPIT_OTEL_<GROUP>__<NAME>), then --config.
+    Settings come from the options, then the environment (SNAKEPIT_OTEL_<GROUP>__<NAME>), then the file.
+    `snakepit-otel config show` has them all.
     Telemetry goes where the standard OTEL_* variables say.
+
+    SIGTERM and SIGINT let requests that run end within pool.shutdown_grace, and stop; a second one stops at once.
+    SIGHUP replaces all workers, one after the other.
     """
     given = {
         "adapter": adapter,
@@ -94,7 +106,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
     level = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
     telemetry.log_to_stderr(level)
     settings = load_settings(config, given)
-    if settings.adapter is None:
+    if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
     try:
         exporting = telemetry.setup("snakepit-authority")
@@ -109,28 +121,42 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         session_store=settings.session_store,
         zero_copy=settings.zero_copy,
         pool=settings.pool,
+        pools=settings.pools,
         server=server,
     )
-    told_to_stop = asyncio.Event()
-    flushing: asyncio.Future[bool] | None = None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    signals = Signals(pit)
+    began, flushing = 0.0, None
     try:
         async with pit:
-            complaints.print(
-                f"serving [bold]{settings.adapter}[/] with {settings.pool.size} workers on {pit.socket}"
+            _say(
+                f"serving {_adapters(pit)} on {pit.socket}"
                 + (f" and {pit.address}" if pit.address else "")
-                + ("" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT"),
-                highlight=False,
-                soft_wrap=True,
+                + ("" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT")
             )
-            await told_to_stop.wait()
-            complaints.print("stopping", highlight=False)
+            await signals.told_to_stop.wait()
+            began = time.monotonic()
+            _say("stopping: requests that run have their time; a second signal stops at once")
+            await signals.drain()
             # While the workers send theirs, so that a collector that does not answer is waited for once.
             flushing = asyncio.ensure_future(asyncio.to_thread(exporting.flush, _TIME_TO_FLUSH, metrics=False))
     finally:
         answers = flushing is None or await flushing
-        await asyncio.to_thread(exporting.shutdown, _TIME_FOR_THE_REST if answers else _LAST_CHANCE)
+        left = _TIME_FOR_THE_REST if answers else _LAST_CHANCE
+        if began:
+            left = max(min(left, began + pit.longest_grace + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
+        await asyncio.to_thread(exporting.shutdown, left)
+
+
+def _adapters(pit: Snakepit) -> str:
+    pools = pit.pools.values()
+    if len(pools) == 1:
+        return f"[bold]{pit.pool.adapter}[/] with {pit.pool.settings.size} workers"
+    each = (f"[bold]{pool.adapter}[/] with {pool.settings.size} workers (pool {pool.name})" for pool in pools)
+    return ", ".join(each)
+
+
+def _say(text: str) -> None:
+    complaints.print(text, highlight=False, soft_wrap=True)
 
 
 def _authority_tools(settings: Settings) -> list[Any]:

@@ -1,134 +1,157 @@
-"""A pool of workers: keeps them running and hands them requests."""
+"""A pool of workers: takes requests, and hands each to a worker that has room for it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import random
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import grpc
 from grpc import aio
 
 from snakepit_otel import telemetry
-from snakepit_otel.backoff import Backoff
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
-from snakepit_otel.bridge.gateway import Chosen, TakeChunk, describe_response
+from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.recording import Controls
+from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import (
+    AuthorityUnavailable,
+    CircuitOpen,
+    DeadlineExceeded,
+    PoolError,
     PoolNotStarted,
-    QueueTimeout,
+    SessionWorkerUnavailable,
     SnakepitError,
     WorkerExited,
 )
-from snakepit_otel.pool.choosing import Choice, choose
+from snakepit_otel.pool import reporting
+from snakepit_otel.pool.breaker import Breaker
+from snakepit_otel.pool.breaker import State as BreakerState
+from snakepit_otel.pool.choosing import Choice, Wait, choose
+from snakepit_otel.pool.estimates import ServiceTimes
+from snakepit_otel.pool.home import Home
+from snakepit_otel.pool.in_flight import WorkerGone
+from snakepit_otel.pool.library_threads import limits
+from snakepit_otel.pool.line import Line
 from snakepit_otel.pool.process import describe_exit
+from snakepit_otel.pool.recycling import ExitReason
+from snakepit_otel.pool.refusals import Refusals
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.worker import State, Worker, WorkerSpec
+from snakepit_otel.pool.supervisor import Supervisor
+from snakepit_otel.pool.worker import State, Suspicion, Worker, WorkerSpec
 from snakepit_otel.telemetry import names
-from snakepit_otel.zero_copy.holdings import Holdings
 
-_log = logging.getLogger("snakepit_otel.pool")
 _TIME_TO_DIE = 1.0
 """Seconds in which a worker whose connection broke is expected to be seen gone."""
+_FIRST_RETRY = 0.02
+"""Seconds; doubled from retry to retry, and drawn below that."""
+_CAUTION = 1.25
+"""What is expected of waits is a mean, and a request that waits in vain has taken a place in line from one that would
+not have; so some of the time that is left is not counted on."""
+_EVENTS = {
+    BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
+    BreakerState.HALF_OPEN: names.EVENT_CIRCUIT_BREAKER_HALF_OPEN,
+    BreakerState.CLOSED: names.EVENT_CIRCUIT_BREAKER_CLOSED,
+}
+_Chosen = Choice[Worker]
+_Dispatch = Callable[[_Chosen, Job], Awaitable[Any]]
 
 
-def _labels(pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+def _labels(pool: WorkerPool, choice: _Chosen, job: Job, *_: Any) -> dict[str, str]:
     return {
-        names.SNAKEPIT_POOL_NAME: pool.settings.name,
-        names.SNAKEPIT_TOOL_NAME: pool.label(request.tool_name),
-        names.SNAKEPIT_AFFINITY_OUTCOME: choice.affinity.value,
+        names.SNAKEPIT_POOL_NAME: pool.name,
+        names.SNAKEPIT_TOOL_NAME: pool.label(job.request.tool_name),
+        names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
+        names.SNAKEPIT_AFFINITY_REASON: choice.why.value,
     }
 
 
-def _details(_pool: WorkerPool, choice: Choice, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
-    details = {names.SNAKEPIT_WORKER_ID: choice.worker.id}
-    if request.session_id:
-        details[names.SESSION_ID] = request.session_id
-    return details
+def _details(_pool: WorkerPool, choice: _Chosen, job: Job, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_WORKER_ID: choice.worker.id, **_session(job)}
 
 
-class SharedMemory(NamedTuple):
-    """What an authority holds for its workers' requests, and the path of the socket where they get it."""
-
-    holdings: Holdings
-    broker: Path | None
+def _session(job: Job) -> dict[str, str]:
+    return {names.SESSION_ID: job.request.session_id} if job.request.session_id else {}
 
 
 class WorkerPool:
-    """`settings.size` workers for one adapter; each that ends is replaced, after a wait that grows.
+    """`settings.size` workers for one adapter, and the line in front of them.
 
-    `directory` is a private one for the workers' sockets, `authority` the address they call back to.
-    A request runs at most once: one whose worker dies fails with `WorkerExited`.
+    A request runs at most once, and one whose worker dies fails with `WorkerExited`; unless it is idempotent: then
+    it is run again. What cannot be done before its deadline is refused rather than begun.
     """
 
-    def __init__(
-        self,
-        adapter: str,
-        authority: str,
-        directory: str,
-        settings: PoolSettings,
-        environ: Mapping[str, str] | None = None,
-        memory: SharedMemory | None = None,
-    ) -> None:
+    def __init__(self, name: str, adapter: str, settings: PoolSettings, home: Home) -> None:
+        self.name = name
+        self.adapter = adapter
         self.settings = settings
-        self.workers: list[Worker] = []
-        self._tools: frozenset[str] = frozenset()
-        self._labels = telemetry.Labels()
-        self._adapter = adapter
-        self._authority = authority
-        self._directory = directory
-        self._environ = environ
-        self._memory = memory or SharedMemory(Holdings(), None)
-        self._keepers: list[asyncio.Task[None]] = []
-        self._partings: set[asyncio.Future[None]] = set()
-        self._changed = asyncio.Event()
-        self._running = False
-        self._controls: Controls | None = None
-        telemetry.observe(self, names.METRIC_POOL_WORKER_COUNT, WorkerPool._read_workers)
-        telemetry.observe(
-            self,
-            names.METRIC_POOL_REQUEST_ACTIVE,
-            lambda me: [(sum(worker.active for worker in me.workers), {names.SNAKEPIT_POOL_NAME: me.settings.name})],
+        self.answered = self.failed = self.retried = 0
+        self.times = ServiceTimes()
+        self.breaker = Breaker(
+            settings.breaker_failures, settings.breaker_reset / 1000, time.monotonic, self._breaker_changed
         )
+        self.refusals = Refusals(name)
+        self.line: Line[Worker] = Line(settings.max_queue_size, time.monotonic, self._give_back, _CAUTION)
+        self.tools: frozenset[str] = frozenset()
+        self._labels = telemetry.Labels()
+        self._home = home
+        self.supervisor = Supervisor(name, settings, self._make, self)
+        self._serving: list[Worker] = []
+        self._turn = 0
+        self._jobs = 0
+        self._waits: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.running = False
+        self._taking = False
+        self._is_over = True
+        self._controls: Controls | None = None
+        reporting.observe(self)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers, in whatever state."""
+        return self.supervisor.workers
 
     def label(self, tool: str) -> str:
         """Return a tool's name as an attribute of metrics."""
-        return self._labels.of(tool, self._tools)
+        return self._labels.of(tool, self.tools)
 
     async def start(self) -> None:
         """Start all workers and return when each has tried; raise what the first said if none is ready."""
-        self._running = True
-        first_tries = [asyncio.get_running_loop().create_future() for _ in range(self.settings.size)]
-        self._keepers = [
-            asyncio.get_running_loop().create_task(self._keep(slot, tried), name=f"keeper of worker {slot}")
-            for slot, tried in enumerate(first_tries, 1)
-        ]
-        failures = [failure for failure in await asyncio.gather(*first_tries) if failure is not None]
-        if len(failures) == self.settings.size:
-            await self.stop()
-            raise failures[0]
+        self.running = True
+        await self.supervisor.start()
+        self._taking, self._is_over = True, False
+
+    async def drain(self) -> None:
+        """Take no more requests, and return when those there are have ended, or after `shutdown_grace`."""
+        self._taking = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.shutdown_grace / 1000):
+                await self._quiet.wait()
+        self._is_over = True
+        self.line.fail_all(self._not_running)
 
     async def stop(self) -> None:
-        """Let every worker finish what it has, and stop it."""
-        self._running = False
-        self._changed.set()
-        for keeper in self._keepers:
-            keeper.cancel()
-        if self._keepers:
-            await asyncio.wait(self._keepers)
-        self._keepers = []
-        await asyncio.gather(*(worker.stop() for worker in self.workers), *self._partings)
-        for worker in self.workers:
-            self._count_exit("stop")
-            worker.account_for_telemetry()
-            _log.debug("worker %s has stopped", worker.id)
-        self.workers.clear()
+        """Stop the workers; `drain` comes first."""
+        self._taking, self._is_over = False, True
+        await self.supervisor.stop()
+        if self._waits:
+            await asyncio.wait(self._waits)
+        self.refusals.report()
+        self.running = False
+
+    async def replace_all(self, told: Callable[[Replacement], None]) -> None:
+        """Replace all workers, one after the other, each only when its successor is ready; `told` hears of each."""
+        if not self._taking:
+            raise self._not_running()
+        await self.supervisor.replacements.replace_all(told)
 
     async def record(self, controls: Controls) -> None:
         """Have all workers record so, those that are started later too.
@@ -138,180 +161,347 @@ class WorkerPool:
         self._controls = controls
         await asyncio.gather(*(worker.record(controls) for worker in self.workers))
 
-    async def execute(
-        self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
-    ) -> pb.ExecuteToolResponse:
-        """Run a request on a worker; see `gateway.Workers`.
+    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
+        """Run a request on a worker.
 
-        Raises `QueueTimeout` if no worker becomes ready in time, `WorkerExited` if its worker dies,
-        `DeadlineExceeded` after `timeout` seconds, `MessageTooLarge`.
+        Raises `PoolSaturated`, `QueueTimeout`, `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and
+        `PoolNotStarted` for one that did not run; `WorkerExited` if its worker dies, `DeadlineExceeded`,
+        `MessageTooLarge`.
         """
-        choice = await self._choose(prefer)
-        await chosen(choice.worker.id)
-        return await self._dispatch(choice, request, timeout)
-
-    async def stream(
-        self,
-        request: pb.ExecuteToolRequest,
-        take: TakeChunk,
-        *,
-        prefer: str | None,
-        chosen: Chosen,
-        timeout: float | None,
-    ) -> None:
-        """Run a request on a worker and hand on its chunks; see `execute`."""
-        choice = await self._choose(prefer)
-        await chosen(choice.worker.id)
-        await self._dispatch_stream(choice, request, take, timeout)
-
-    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
-    async def _dispatch(
-        self, choice: Choice, request: pb.ExecuteToolRequest, timeout: float | None
-    ) -> pb.ExecuteToolResponse:
-        worker = choice.worker
-        with worker.serving() as stub:
-            try:
-                response: pb.ExecuteToolResponse = await rpc.call(
-                    stub, methods.EXECUTE_TOOL, request, timeout, peer=worker.peer
-                )
-            except aio.AioRpcError as error:
-                raise await self._failure(worker, request.tool_name, error) from None
+        response: pb.ExecuteToolResponse = await self._run(job, self._dispatch)
         return response
 
-    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
-    async def _dispatch_stream(
-        self, choice: Choice, request: pb.ExecuteToolRequest, take: TakeChunk, timeout: float | None
-    ) -> None:
-        worker = choice.worker
-        with worker.serving() as stub:
-            try:
-                await rpc.pour(stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, worker.peer)
-            except aio.AioRpcError as error:
-                raise await self._failure(worker, request.tool_name, error) from None
+    async def stream(self, job: Job, take: TakeChunk) -> None:
+        """Run a request on a worker and hand on its chunks; see `execute`.
 
-    async def _choose(self, prefer: str | None) -> Choice:
-        if not self._running:
-            raise PoolNotStarted("the pool is not running; use it inside 'async with', or start it first")
-        capacity = self.settings.threads_per_worker
-        choice = choose(self.workers, prefer, capacity)
-        if choice is None:
-            choice = await self._await_ready(prefer, capacity)
+        An idempotent one is run again only as long as nothing has been handed on.
+        """
+
+        async def take_the_first(chunk: pb.ToolChunk) -> None:
+            job.idempotent = False
+            await take(chunk)
+
+        async def dispatch(choice: _Chosen, job: Job) -> None:
+            await self._dispatch_stream(choice, job, take_the_first if job.idempotent else take)
+
+        await self._run(job, dispatch)
+
+    # The way of a request
+
+    async def _run(self, job: Job, dispatch: _Dispatch) -> Any:
+        if not self._taking:
+            error = self._not_running()
+            self.refusals.note(error)
+            raise error
+        self._jobs += 1
+        self._quiet.clear()
+        try:
+            return await self._run_again_if_lost(job, dispatch)
+        finally:
+            self._jobs -= 1
+            self._note_if_quiet()
+
+    async def _run_again_if_lost(self, job: Job, dispatch: _Dispatch) -> Any:
+        """Run a request; again where its worker was lost and that does no harm."""
+        choice = await self._find(job)
+        for tries in range(self.settings.max_retries):
+            try:
+                return await self._run_once(choice, job, dispatch)
+            except (WorkerExited, AuthorityUnavailable) as lost:
+                if not job.idempotent or not await self._may_run_again(job, tries):
+                    raise
+                try:
+                    choice = await self._find(job)
+                except PoolError:
+                    # That it was lost is the news.
+                    raise lost from None
+                self.retried += 1
+                telemetry.record(names.METRIC_POOL_RETRIES, 1, {names.SNAKEPIT_POOL_NAME: self.name})
+        return await self._run_once(choice, job, dispatch)
+
+    async def _may_run_again(self, job: Job, tries: int) -> bool:
+        # At random, so that what a worker had does not fall upon the next one all at once.
+        wait = _FIRST_RETRY * 2**tries * random.random()  # noqa: S311 - no secret
+        if job.deadline is not None and time.monotonic() + wait >= job.deadline:
+            return False
+        await asyncio.sleep(wait)
+        # The session's own worker is gone, so any other will do.
+        job.prefer = None
+        return True
+
+    async def _run_once(self, choice: _Chosen, job: Job, dispatch: _Dispatch) -> Any:
+        try:
+            result = await dispatch(choice, job)
+        except BaseException:
+            self.failed += 1
+            self.breaker.abandoned()
+            raise
+        self.answered += 1
+        self.breaker.succeeded()
+        self.supervisor.answered(choice.worker)
+        return result
+
+    async def _find(self, job: Job) -> _Chosen:
+        """Return a worker, with a place on it taken; the request did not run if this raises."""
+        try:
+            # What was taken before the pool began to stop may still be run again, as long as others run.
+            if self._is_over:
+                raise self._not_running()
+            if not self.breaker.allow():
+                raise self._circuit_open()
+            try:
+                choice = self._choose(job)
+                if isinstance(choice, Wait):
+                    choice = await self._queue(job, choice)
+            except BaseException:
+                self.breaker.abandoned()
+                raise
+        except PoolError as error:
+            self.refusals.note(error)
+            raise
         telemetry.record(
             names.METRIC_POOL_AFFINITY_DECISIONS,
             1,
             {
-                names.SNAKEPIT_POOL_NAME: self.settings.name,
-                names.SNAKEPIT_AFFINITY_OUTCOME: choice.affinity.value,
+                names.SNAKEPIT_POOL_NAME: self.name,
+                names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
+                names.SNAKEPIT_AFFINITY_REASON: choice.why.value,
             },
         )
         return choice
 
-    async def _await_ready(self, prefer: str | None, capacity: int) -> Choice:
-        timeout = self.settings.queue_timeout / 1000
+    def _choose(self, job: Job) -> _Chosen | Wait:
+        self._turn += 1
+        settings, prefer = self.settings, job.prefer
+        ours = prefer is not None and prefer.rpartition("-")[0] == self.name
+        choice = choose(self._serving, prefer, settings.concurrency, settings.affinity, ours, self._turn)
+        if isinstance(choice, Choice):
+            choice.worker.take()
+        return choice
+
+    @telemetry.observed(
+        names.POOL_QUEUE,
+        labels=lambda me, *_: {names.SNAKEPIT_POOL_NAME: me.name},
+        details=lambda _me, job, *_: _session(job),
+    )
+    async def _queue(self, job: Job, wait: Wait) -> _Chosen:
+        """Wait in line for a place."""
+        workers = len(self._serving) if wait.worker is None else 1
+        capacity = workers * self.settings.concurrency
+        worker = await self.line.enter(
+            tool=job.request.tool_name,
+            needs=self.times.of(self.label(job.request.tool_name)),
+            timeout=self.settings.queue_timeout / 1000,
+            capacity=capacity,
+            busy_for=self.times.overall / capacity if capacity else 0.0,
+            worker=wait.worker,
+            deadline=job.deadline,
+        )
+        return wait.given(worker)
+
+    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
+    async def _dispatch(self, choice: _Chosen, job: Job) -> pb.ExecuteToolResponse:
+        async def call(worker: Worker, left: float | None) -> Any:
+            return await rpc.call(worker.stub, methods.EXECUTE_TOOL, job.request, left, peer=worker.peer)
+
+        response: pb.ExecuteToolResponse = await self._serve(choice.worker, job, call)
+        return response
+
+    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
+    async def _dispatch_stream(self, choice: _Chosen, job: Job, take: TakeChunk) -> None:
+        async def pour(worker: Worker, left: float | None) -> None:
+            await rpc.pour(worker.stub, methods.EXECUTE_STREAMING_TOOL, job.request, take, left, worker.peer)
+
+        await self._serve(choice.worker, job, pour)
+
+    async def _serve(self, worker: Worker, job: Job, call: Callable[[Worker, float | None], Awaitable[Any]]) -> Any:
+        """Have a worker answer; its place is free again once nothing of the request runs there any more."""
+        tool, started = job.request.tool_name, time.monotonic()
+        goes_on: ExitReason | None = None
         try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    self._changed.clear()
-                    await self._changed.wait()
-                    if not self._running:
-                        raise PoolNotStarted("the pool was stopped while the request waited")
-                    choice = choose(self.workers, prefer, capacity)
-                    if choice is not None:
-                        return choice
-        except TimeoutError:
-            raise QueueTimeout(
-                f"no worker of pool {self.settings.name!r} became ready within {timeout:g} s; the request did not run"
-            ) from None
+            await job.chosen(worker.id)
+            left = _left(job)
+            goes_on = ExitReason.CANCELLED
+            with worker.in_flight.until_end():
+                result = await call(worker, left)
+        except WorkerGone:
+            goes_on = None
+            raise await _exited(worker, tool) from None
+        except aio.AioRpcError as error:
+            goes_on = ExitReason.DEADLINE if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else None
+            raise await self._failure(worker, tool, error) from None
+        else:
+            goes_on = None
+            self.times.add(self.label(tool), time.monotonic() - started)
+            return result
+        finally:
+            if goes_on is None:
+                self._give_back(worker)
+            else:
+                self._await_end(worker, job.request.metadata[methods.REQUEST_ID], goes_on)
 
     async def _failure(self, worker: Worker, tool: str, error: aio.AioRpcError) -> SnakepitError:
-        broken = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        status = await worker.exited(_TIME_TO_DIE) if broken else None
-        if status is not None:
-            return WorkerExited(
-                f"worker {worker.id} {describe_exit(status)} while it ran {tool!r}; "
-                "the request may have run in part and was not repeated"
-            )
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            if worker.state is State.STOPPING:
+                # It is sending its telemetry, which its caller need not wait for.
+                return WorkerExited(
+                    f"worker {worker.id} was stopped while it ran {tool!r} ({worker.leaving}); "
+                    "the request may have run in part"
+                )
+            if await worker.exited(_TIME_TO_DIE) is not None:
+                return await _exited(worker, tool)
+            self.supervisor.heartbeats.suspect(worker, Suspicion.CONNECTION)
         return stream_error(error, f"worker {worker.id}")
 
-    async def _keep(self, slot: int, first_try: asyncio.Future[SnakepitError | None]) -> None:
-        """Keep one slot filled, for as long as the pool runs."""
-        backoff = Backoff()
-        generation = 0
-        while True:
-            generation += 1
-            worker = Worker(self._spec(slot, generation), self._environ)
-            if self._controls is not None:
-                await worker.record(self._controls)
-            self.workers.append(worker)
-            started = time.monotonic()
-            failure: SnakepitError | None = None
-            try:
-                await worker.start(self.settings.startup_timeout / 1000)
-            except SnakepitError as error:
-                failure = error
-            if not first_try.done():
-                first_try.set_result(failure)
-            elif failure is not None:
-                _log.error("%s", failure)
-            if failure is None:
-                self._memory.holdings.admit(worker.pid, worker.id)
-                self._tools |= set(worker.tools)
-                self._changed.set()
-                status = await worker.wait()
-                self._memory.holdings.dismiss(worker.pid)
-                self._note_crash(worker, status)
-            else:
-                self._count_exit("start_failed")
-            self.workers.remove(worker)
-            worker.account_for_telemetry()
-            parting = asyncio.ensure_future(worker.disconnect())
-            self._partings.add(parting)
-            parting.add_done_callback(self._partings.discard)
-            await asyncio.sleep(backoff.after(time.monotonic() - started))
+    # Places on workers
 
-    def _spec(self, slot: int, generation: int) -> WorkerSpec:
-        settings = self.settings
-        return WorkerSpec(
-            worker_id=f"{settings.name}-{slot}.{generation}",
-            pool=settings.name,
-            adapter=self._adapter,
-            listen=f"unix:{self._directory}/{settings.name}-{slot}.{generation}.sock",
-            authority=self._authority,
-            threads=settings.threads_per_worker,
+    def _give_back(self, worker: Worker) -> None:
+        worker.let_go()
+        self._offer(worker)
+
+    def _offer(self, worker: Worker) -> None:
+        """Give those in line what places a worker has."""
+
+        def give() -> Worker:
+            worker.take()
+            return worker
+
+        while len(self.line) and worker.state is State.READY and worker.active < self.settings.concurrency:
+            if worker.suspect and not all(other.suspect for other in self._serving):
+                return
+            if not self.line.offer(worker.id, give):
+                return
+
+    def _await_end(self, worker: Worker, request_id: str, reason: ExitReason) -> None:
+        """Keep the place of a request that nobody waits for any more, until the worker says that it has ended."""
+        worker.linger()
+        task = asyncio.get_running_loop().create_task(self._see_it_end(worker, request_id, reason))
+        self._waits.add(task)
+        task.add_done_callback(self._waits.discard)
+
+    async def _see_it_end(self, worker: Worker, request_id: str, reason: ExitReason) -> None:
+        try:
+            if not await worker.end_of(request_id, self.settings.cancel_grace / 1000):
+                self.supervisor.replacements.replace_soon(worker, reason)
+                await worker.wait()
+        finally:
+            worker.linger_no_more()
+            self._give_back(worker)
+            # This task is still among those that are waited for.
+            asyncio.get_running_loop().call_soon(self._note_if_quiet)
+
+    def _note_if_quiet(self) -> None:
+        if not self._jobs and not self._waits:
+            self._quiet.set()
+
+    # What the supervisor says
+
+    def serves(self, worker: Worker) -> None:
+        """Give the worker requests from here on."""
+        self._serving.append(worker)
+        self.tools |= set(worker.tools)
+        self._offer(worker)
+
+    def serves_no_more(self, worker: Worker) -> None:
+        """Give it none any more."""
+        if worker in self._serving:
+            self._serving.remove(worker)
+            self._reconsider()
+        self.line.refuse(
+            worker.id,
+            lambda: SessionWorkerUnavailable(
+                f"worker {worker.id}, which the session used last, is gone, and no other will do; "
+                "the request did not run; the session's next one may use any worker"
+            ),
+        )
+
+    def suspects(self, worker: Worker) -> None:  # noqa: ARG002 - it says so itself
+        """Set it aside, as long as there are others."""
+        self._reconsider()
+
+    def trusts(self, worker: Worker) -> None:
+        """Let it have its share again."""
+        self._offer(worker)
+
+    def _reconsider(self) -> None:
+        """Let those in line have the suspects, in case these are all that there are by now."""
+        for worker in list(self._serving):
+            self._offer(worker)
+
+    def ready(self, worker: Worker) -> None:
+        """Know its process for one of ours."""
+        self._home.holdings.admit(worker.pid, worker.id)
+
+    def dismissed(self, worker: Worker) -> None:
+        """Take nothing from it any more: it is about to be killed, or gone."""
+        self._home.fences.retire(worker.id)
+        self._home.holdings.dismiss(worker.pid)
+        self._home.roster.remove(worker.pid)
+
+    def crashed(self, worker: Worker) -> None:
+        """Count that it ended unasked: once, however many requests it had."""
+        if worker.active:
+            self.breaker.failed()
+
+    def barred(self) -> None:
+        """Have nobody wait for workers that are not started."""
+        if not self._serving:
+            self.breaker.trip()
+
+    def _make(self, slot: int, generation: int) -> Worker:
+        settings, home = self.settings, self._home
+        worker_id = f"{self.name}-{slot}.{generation}"
+        spec = WorkerSpec(
+            worker_id=worker_id,
+            pool=self.name,
+            adapter=self.adapter,
+            listen=f"unix:{home.directory}/{worker_id}.sock",
+            authority=home.authority,
+            profile=settings.profile.value,
+            threads=settings.concurrency,
             max_message_bytes=settings.max_message_bytes,
             shutdown_grace=settings.shutdown_grace / 1000,
             parent=os.getpid(),
-            broker=str(self._memory.broker) if self._memory.broker is not None else None,
-            zero_copy=self._memory.holdings.settings.model_dump(),
-            strict=self._memory.holdings.strict,
+            token=home.fences.admit(worker_id),
+            broker=str(home.broker) if home.broker is not None else None,
+            zero_copy=home.holdings.settings.model_dump(),
+            strict=home.holdings.strict,
+        )
+        ours = {**os.environ, **settings.environment}
+        environ = {**limits(settings.library_threads, ours), **settings.environment}
+        return Worker(spec, home.directory.name, environ, home.roster.add, self._controls)
+
+    # Telling
+
+    def _breaker_changed(self, state: BreakerState) -> None:
+        telemetry.emit(_EVENTS[state], {names.SNAKEPIT_POOL_NAME: self.name}, body=f"pool {self.name}: {state}")
+        if state is BreakerState.OPEN:
+            self.line.fail_all(self._circuit_open)
+
+    def _circuit_open(self) -> CircuitOpen:
+        return CircuitOpen(
+            f"workers of pool {self.name!r} die of its requests, or of their start; the next request is tried in "
+            f"{self.breaker.retry_after:.1f} s; this one did not run"
         )
 
-    def _note_crash(self, worker: Worker, status: int) -> None:
-        text = f"worker {worker.id} (pid {worker.pid}) {describe_exit(status)} with {worker.active} requests"
-        _log.error("%s; it is being replaced", text)
-        self._count_exit("crash")
-        telemetry.emit(
-            names.EVENT_WORKER_CRASH,
-            {
-                names.SNAKEPIT_POOL_NAME: self.settings.name,
-                names.SNAKEPIT_WORKER_ID: worker.id,
-                names.SNAKEPIT_WORKER_EXIT_REASON: "crash",
-            },
-            body=text,
-        )
+    def _not_running(self) -> PoolNotStarted:
+        return PoolNotStarted(f"pool {self.name!r} is not running, or about to stop; the request did not run")
 
-    def _count_exit(self, reason: str) -> None:
-        telemetry.record(
-            names.METRIC_WORKER_EXITS,
-            1,
-            {names.SNAKEPIT_POOL_NAME: self.settings.name, names.SNAKEPIT_WORKER_EXIT_REASON: reason},
-        )
 
-    def _read_workers(self) -> list[tuple[float, dict[str, str]]]:
-        return [
-            (
-                sum(worker.state is state for worker in self.workers),
-                {names.SNAKEPIT_POOL_NAME: self.settings.name, names.SNAKEPIT_WORKER_STATE: state.value},
-            )
-            for state in (State.STARTING, State.READY, State.STOPPING)
-        ]
+def _left(job: Job) -> float | None:
+    if job.deadline is None:
+        return None
+    left = job.deadline - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded("the request's deadline passed before a worker began it; it did not run")
+    return left
+
+
+async def _exited(worker: Worker, tool: str) -> WorkerExited:
+    status = await worker.wait()
+    # Or who hears of it would send the next request to the same worker, and its end would count as an idle one's.
+    await worker.struck_off.wait()
+    why = f"; it was being replaced ({worker.leaving})" if worker.leaving is not None else ""
+    return WorkerExited(
+        f"worker {worker.id} {describe_exit(status)} while it ran {tool!r}{why}; the request may have run in part"
+    )

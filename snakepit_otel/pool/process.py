@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -37,12 +37,12 @@ class Process:
     long as the process may, because of `die_with_parent`; the event loop's is.
     """
 
-    def __init__(self, module: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, module: str, arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", module, *arguments],
                 stdin=theirs.fileno(),
                 start_new_session=True,
                 env=dict(environ) if environ is not None else None,

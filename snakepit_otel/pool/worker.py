@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,18 +17,28 @@ from typing import Any
 from grpc import aio
 
 from snakepit_otel import telemetry
-from snakepit_otel.bridge import rpc
+from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import options
 from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
+from snakepit_otel.pool.in_flight import InFlight
 from snakepit_otel.pool.process import Process, describe_exit
 from snakepit_otel.pool.recording import WorkerRecording
+from snakepit_otel.pool.recycling import ExitReason
 from snakepit_otel.telemetry import names
 
-_KILL_AFTER = 3.5
-"""Seconds beyond its grace for a worker to send its telemetry and be gone."""
+TIME_TO_LEAVE = 2.1
+"""Seconds that a worker without requests has to send its telemetry and be gone."""
+_TIME_FOR_LAST_ANSWERS = 0.05
+"""Seconds after a worker's end in which what it had sent may still be read."""
+
+_UNRECORDED = (("traceparent", f"00-{1:032x}-{1:016x}-00"),)
+"""Has the worker take heartbeats for a part of a trace that is not recorded: a trace each would be noise."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,12 @@ class WorkerSpec:
     adapter: str
     listen: str
     authority: str
+    profile: str
     threads: int
     max_message_bytes: int
     shutdown_grace: float
     parent: int
+    token: str
     broker: str | None = None
     """The path of the authority's socket for memory."""
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
@@ -53,9 +66,18 @@ class State(StrEnum):
     """What a worker is doing."""
 
     STARTING = "starting"
+    SPARE = "spare"
     READY = "ready"
+    DRAINING = "draining"
     STOPPING = "stopping"
     GONE = "gone"
+
+
+class Suspicion(StrEnum):
+    """Why a worker is given requests only where there is no other."""
+
+    CONNECTION = "connection"
+    HEARTBEAT = "heartbeat"
 
 
 def _labels(worker: Worker, *_: Any) -> dict[str, str]:
@@ -67,38 +89,83 @@ def _details(worker: Worker, *_: Any) -> dict[str, str]:
 
 
 class Worker:
-    """A worker process and the channel to it."""
+    """A worker process and the channel to it.
 
-    def __init__(self, spec: WorkerSpec, environ: Mapping[str, str] | None = None) -> None:
+    `environ` is added to our environment; `spawned` hears of the process; `controls` say what it is to record.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        run_id: str,
+        environ: Mapping[str, str],
+        spawned: Callable[[int, str], None],
+        controls: Controls | None = None,
+    ) -> None:
         self.spec = spec
         self.id = spec.worker_id
         self.state = State.STARTING
+        self.suspicion: Suspicion | None = None
+        self.leaving: ExitReason | None = None
+        """Why it is about to end; None if nothing is known of that."""
+        self.told_to_end = False
+        """Whether its end is our doing."""
+        self.has_successor = False
+        """Whether another worker has been started in its place."""
+        self.follows_a_lost_one = False
+        """Whether it was started in the place of one that had ended unasked."""
         self.active = 0
-        """Requests it has and has not answered."""
+        """Requests it has and has not ended, those that nobody waits for any more included."""
+        self.lingering = 0
+        """Those of them that nobody waits for any more."""
+        self.served = 0
+        """Requests that it was given."""
+        self.answered = 0
+        """Requests that it gave an answer to."""
+        self.started = time.monotonic()
+        self.heard_of: float | None = None
+        """When it last answered a heartbeat, on the monotonic clock."""
+        self.missed = 0
+        """Heartbeats in a row that it did not answer in time."""
+        self.memory: int | None = None
+        """Its resident bytes when they were last read."""
+        self.struck_off = asyncio.Event()
+        """Set once it is gone and the pool counts on it no more."""
+        self.in_flight = InFlight()
         self._idle = asyncio.Event()
         self._idle.set()
         self.tools: list[str] = []
+        self._run_id = run_id
         self._environ = environ
+        self._spawned = spawned
         self._ledger = Path(f"{spec.listen.removeprefix('unix:')}.ledger")
         self._process: Process | None = None
         self._channel: aio.Channel | None = None
         self.stub: Any = None
-        self._controls: Controls | None = None
+        self._supervision: Any = None
+        self._controls = controls
         self._recording: WorkerRecording | None = None
         self.peer = rpc.Peer(spec.listen)
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process id; 0 before there is one."""
         return self._process.pid if self._process else 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is given requests only where there is no other."""
+        return self.suspicion is not None
 
     @telemetry.observed(names.WORKER_START, labels=_labels, details=_details)
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves; raise `WorkerStartFailed` if it does not."""
         process = self._process = Process(
             "snakepit_otel.pool.worker_main",
+            (self._run_id, self.id),
             {**_environment(self._environ), telemetry.LEDGER_FILE: str(self._ledger)},
         )
+        self._spawned(process.pid, self.id)
         try:
             async with asyncio.timeout(timeout):
                 report = await process.exchange({**asdict(self.spec), "started_by": dict(telemetry.outgoing())})
@@ -119,10 +186,10 @@ class Worker:
         self.tools = list(report["tools"])
         self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
         self.stub = BridgeServiceStub(self._channel)
+        self._supervision = SupervisionServiceStub(self._channel)
         self._recording = WorkerRecording(self.stub, self.id, telemetry.Level(report["level"]))
         if self._controls is not None:
             await self._recording.apply(self._controls)
-        self.state = State.READY
 
     async def record(self, controls: Controls) -> None:
         """Have the worker record so: now, or before it is ready if it is only starting."""
@@ -130,23 +197,50 @@ class Worker:
         if self._recording is not None:
             await self._recording.apply(controls)
 
-    @contextmanager
-    def serving(self) -> Iterator[Any]:
-        """Count a request for as long as the block runs; gives the stub to make it with."""
+    def take(self) -> None:
+        """Count a request that the worker is given."""
         self.active += 1
+        self.served += 1
         self._idle.clear()
+
+    def let_go(self) -> None:
+        """Count a request as ended."""
+        self.active -= 1
+        self._note_if_idle()
+
+    def linger(self) -> None:
+        """Count a request, which goes on, as one that nobody waits for any more."""
+        self.lingering += 1
+        self._note_if_idle()
+
+    def linger_no_more(self) -> None:
+        """Take that back; the request is about to be let go."""
+        self.lingering -= 1
+
+    def _note_if_idle(self) -> None:
+        if self.active == self.lingering:
+            self._idle.set()
+
+    async def ping(self, timeout: float) -> None:
+        """Ask whether the worker's event loop turns. Raises `grpc.aio.AioRpcError`."""
+        await self.stub.Ping(pb.PingRequest(message="heartbeat"), timeout=timeout, metadata=_UNRECORDED)
+        self.heard_of = time.monotonic()
+
+    async def end_of(self, request_id: str, timeout: float) -> bool:
+        """Wait until nothing of a request runs in the worker any more; False if that is not so in time."""
+        request = supervision_pb.AwaitEndRequest(request_id=request_id)
         try:
-            yield self.stub
-        finally:
-            self.active -= 1
-            if not self.active:
-                self._idle.set()
+            await rpc.call(self._supervision, methods.AWAIT_END, request, timeout, peer=self.peer)
+        except (aio.AioRpcError, aio.UsageError):  # the second where its channel is closed already
+            return self.state is State.GONE
+        return True
 
     async def wait(self) -> int:
         """Return the exit status once the process is gone."""
         assert self._process is not None
         status = await self._process.wait()
         self.state = State.GONE
+        asyncio.get_running_loop().call_later(_TIME_FOR_LAST_ANSWERS, self.in_flight.end_all)
         return status
 
     async def exited(self, within: float) -> int | None:
@@ -157,17 +251,31 @@ class Worker:
                 return await self._process.wait()
         return None
 
+    async def idle(self, within: float) -> bool:
+        """Wait until nobody waits for the worker's answers, or for so many seconds; say whether nobody does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+        return self._idle.is_set()
+
     @telemetry.observed(names.WORKER_STOP, labels=_labels, details=_details)
     async def stop(self) -> None:
-        """Let the worker finish what it has within its grace, then see that it is gone."""
-        if self._process is None:
+        """Ask the worker, which has had its time, to send its telemetry and go; see that it does."""
+        if self._process is None or self.state is State.GONE:
             return
-        self.state = State.STOPPING
+        self.state, self.told_to_end = State.STOPPING, True
         self._process.signal(signal.SIGTERM)
-        if await self.exited(self.spec.shutdown_grace + _KILL_AFTER) is None:
+        if self.active:
+            # The second signal means now; another one, since two of a kind may arrive as one.
+            self._process.signal(signal.SIGINT)
+        if await self.exited(TIME_TO_LEAVE) is None:
             await self._kill()
-        self.state = State.GONE
-        await self.disconnect()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.told_to_end = True
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
 
     async def disconnect(self) -> None:
         """Close the channel and remove the socket, once every call in flight has failed by itself.
@@ -208,11 +316,11 @@ class Worker:
         self.state = State.GONE
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: ours, and the directory of the script we run on its import path."""
     # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and can
     # hold up the worker. It reads this when it is imported, which in a worker is before any code of ours runs.
-    environ = {"GRPC_ENABLE_FORK_SUPPORT": "0", **os.environ, **(extra or {})}
+    environ = {"GRPC_ENABLE_FORK_SUPPORT": "0", **os.environ, **extra}
     script_directory = sys.path[0] if sys.path else ""
     if script_directory and Path(script_directory).is_dir():
         known = environ.get("PYTHONPATH", "")

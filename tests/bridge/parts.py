@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import listen, options
 from snakepit_otel.bridge.authority import AuthorityService
 from snakepit_otel.bridge.client import stream_error
-from snakepit_otel.bridge.gateway import Chosen, Gateway, TakeChunk
+from snakepit_otel.bridge.fences import Fences
+from snakepit_otel.bridge.gateway import Gateway, Job, TakeChunk
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
@@ -67,32 +69,26 @@ class OneWorker:
         """Know the tools given, or all if none are."""
         return tool if not self._tools or tool in self._tools else "_OTHER"
 
-    async def execute(
-        self, request: pb.ExecuteToolRequest, *, prefer: str | None, chosen: Chosen, timeout: float | None
-    ) -> pb.ExecuteToolResponse:
+    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
         """Run the request on the worker."""
-        await chosen("worker-1")
+        await job.chosen("worker-1")
         try:
-            response: pb.ExecuteToolResponse = await rpc.call(self._stub, methods.EXECUTE_TOOL, request, timeout)
+            response: pb.ExecuteToolResponse = await rpc.call(self._stub, methods.EXECUTE_TOOL, job.request, _left(job))
         except aio.AioRpcError as error:
             raise stream_error(error, "worker-1") from None
         return response
 
-    async def stream(
-        self,
-        request: pb.ExecuteToolRequest,
-        take: TakeChunk,
-        *,
-        prefer: str | None,
-        chosen: Chosen,
-        timeout: float | None,
-    ) -> None:
+    async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run the request on the worker and hand on its chunks."""
-        await chosen("worker-1")
+        await job.chosen("worker-1")
         try:
-            await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+            await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, job.request, take, _left(job))
         except aio.AioRpcError as error:
             raise stream_error(error, "worker-1") from None
+
+
+def _left(job: Job) -> float | None:
+    return None if job.deadline is None else job.deadline - time.monotonic()
 
 
 @asynccontextmanager
@@ -148,13 +144,14 @@ async def authority(
     *,
     sessions: SessionStore | None = None,
     tools: Iterable[Any] = (),
+    fences: Fences | None = None,
 ) -> AsyncIterator[Authority]:
     """Serve an authority, with one worker for the adapter if there is one."""
     sessions = sessions or SessionStore()
     registry = ToolRegistry((*STATE_TOOLS, *tools))
     address = f"unix:{directory}/authority"
     pool = OneWorker(f"unix:{directory}/worker") if adapter else None
-    service = AuthorityService(Gateway(sessions, registry, pool or NoWorkers()))
+    service = AuthorityService(Gateway(sessions, registry, pool or NoWorkers()), fences)
     async with serving(service, address, observed=True) as stub:
         served = Authority(address, sessions, registry, stub)
         if adapter is None or pool is None:

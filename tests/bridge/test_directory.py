@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
 from pathlib import Path
 
@@ -35,15 +36,46 @@ def test_those_in_use_stay() -> None:
 
 
 async def test_those_of_the_killed_are_removed(short_path: Path) -> None:
-    """What a killed owner left is removed by whoever makes the next."""
+    """What a killed owner left is shown to whoever makes the next, and then removed."""
     code = "import time; from snakepit_otel.bridge import directory as d; held = d.PrivateDirectory(); time.sleep(60)"
     async with program("-c", code, environ={"XDG_RUNTIME_DIR": str(short_path)}) as owner:
         (abandoned,) = await until(lambda: list(short_path.glob("snakepit-*/lock")))
         owner.process.kill()
         await owner.ends()
     assert abandoned.exists()
-    PrivateDirectory().close()
+    shown: list[tuple[Path, bool]] = []
+    PrivateDirectory(lambda directory: shown.append((directory, directory.exists()))).close()
+    assert shown == [(abandoned.parent, True)]
     assert not abandoned.parent.exists()
+
+
+def test_a_look_that_fails_stops_nobody(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If what was left cannot be looked at, that is logged, and it is removed all the same."""
+    abandoned = short_path / "snakepit-dead"
+    abandoned.mkdir()
+    (abandoned / "lock").touch()
+
+    def fail(_: Path) -> None:
+        raise ValueError("no luck")
+
+    PrivateDirectory(fail).close()
+    assert "no luck" in caplog.text
+    assert not abandoned.exists()
+
+
+def test_it_is_locked_from_the_first_moment_it_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another that is made before the first is locked leaves it alone."""
+    lock = fcntl.flock
+
+    def race(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        PrivateDirectory().close()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", race)
+    first = PrivateDirectory()
+    assert (first.path / "lock").exists()
+    first.close()
 
 
 def test_what_is_not_ours_stays(short_path: Path) -> None:

@@ -21,6 +21,8 @@ PATIENCE = 10.0
 class Ending(BaseAdapter):
     """Tools of that kind, and two harmless ones."""
 
+    __thread_safe__ = True
+
     @tool
     async def echo(self, value: int) -> int:
         """Return the value."""

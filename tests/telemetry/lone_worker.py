@@ -137,12 +137,14 @@ async def lone_worker(
         adapter=adapter,
         listen=f"unix:{directory}/lone.sock",
         authority="unix:/nonexistent",
+        profile="thread",
         threads=2,
         max_message_bytes=1 << 20,
         shutdown_grace=GRACE,
         parent=os.getpid(),
+        token="",
     )
-    worker = Worker(spec, {**QUICK, **environ})
+    worker = Worker(spec, "run", {**QUICK, **environ}, lambda _pid, _id: None)
     try:
         await worker.start(60)
         lone = LoneWorker(worker)

@@ -121,8 +121,11 @@ async def test_authority_counts_what_dead_workers_took_with_them(mood: str, tmp_
         books, counted = Books(files), Counted()
         pit = Snakepit(
             Ending,
-            pool={"size": WORKERS, "shutdown_grace": int(GRACE * 1000)},
-            worker_environment={**QUICK, **sink.environ},
+            pool={
+                "size": WORKERS,
+                "shutdown_grace": int(GRACE * 1000),
+                "environment": {**QUICK, **sink.environ},
+            },
         )
         async with pit:
             counted.look(capture).clear()

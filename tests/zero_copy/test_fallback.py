@@ -119,7 +119,7 @@ async def test_authorities_may_choose_to_copy(capture: Capture) -> None:
     with OtlpSink() as sink:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
         settings = {"enabled": False}
-        async with Snakepit(Hostile, workers=1, zero_copy=settings, worker_environment=environ) as pit:
+        async with Snakepit(Hostile, workers=1, zero_copy=settings, pool={"environment": environ}) as pit:
             assert not broker_path(Path(pit.socket.removeprefix("unix:"))).exists()
             await both_ways(pit, copied=True)
             assert fallbacks(capture) == {}

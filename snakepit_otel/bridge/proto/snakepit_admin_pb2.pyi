@@ -140,3 +140,126 @@ class SetTelemetryResponse(_message.Message):
     allow: _containers.RepeatedScalarFieldContainer[str]
     deny: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, level: _Optional[str] = ..., sampling: _Optional[float] = ..., allow: _Optional[_Iterable[str]] = ..., deny: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("version", "run_id", "pid", "uptime_seconds", "stopping", "telemetry_level", "sessions", "pools")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    run_id: str
+    pid: int
+    uptime_seconds: float
+    stopping: bool
+    telemetry_level: str
+    sessions: GetStatsResponse
+    pools: _containers.RepeatedCompositeFieldContainer[PoolStatus]
+    def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ...) -> None: ...
+
+class PoolStatus(_message.Message):
+    __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_places", "busy_places", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "barred_seconds", "service_seconds", "answered", "failed", "refused", "retried", "restarts", "workers")
+    class RefusedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SPARES_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    READY_PLACES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_PLACES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_OLDEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_RETRY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BARRED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    adapter: str
+    profile: str
+    affinity: str
+    size: int
+    spares: int
+    concurrency: int
+    ready_places: int
+    busy_places: int
+    queue_length: int
+    queue_limit: int
+    queue_oldest_seconds: float
+    breaker: str
+    breaker_retry_seconds: float
+    barred_seconds: float
+    service_seconds: float
+    answered: int
+    failed: int
+    refused: _containers.ScalarMap[str, int]
+    retried: int
+    restarts: int
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
+    def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_places: _Optional[int] = ..., busy_places: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., barred_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MISSED_HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    pid: int
+    state: str
+    active: int
+    requests: int
+    age_seconds: float
+    memory_bytes: int
+    heartbeat_age_seconds: float
+    missed_heartbeats: int
+    suspect: str
+    def __init__(self, id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., active: _Optional[int] = ..., requests: _Optional[int] = ..., age_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_age_seconds: _Optional[float] = ..., missed_heartbeats: _Optional[int] = ..., suspect: _Optional[str] = ...) -> None: ...
+
+class RestartWorkersRequest(_message.Message):
+    __slots__ = ("pool",)
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    def __init__(self, pool: _Optional[str] = ...) -> None: ...
+
+class Replacement(_message.Message):
+    __slots__ = ("pool", "worker", "replacement", "failure", "remaining")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    worker: str
+    replacement: str
+    failure: str
+    remaining: int
+    def __init__(self, pool: _Optional[str] = ..., worker: _Optional[str] = ..., replacement: _Optional[str] = ..., failure: _Optional[str] = ..., remaining: _Optional[int] = ...) -> None: ...

@@ -59,6 +59,16 @@ class AdminServiceStub:
                 request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.SerializeToString,
                 response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.FromString,
                 _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/GetStatus',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
+        self.RestartWorkers = channel.unary_stream(
+                '/snakepit_otel.admin.AdminService/RestartWorkers',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -95,6 +105,19 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartWorkers(self, request, context):
+        """Replaces workers one after another; a message for each. Goes on when the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +145,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetTelemetry,
                     request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.FromString,
                     response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'RestartWorkers': grpc.unary_stream_rpc_method_handler(
+                    servicer.RestartWorkers,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +292,60 @@ class AdminService:
             '/snakepit_otel.admin.AdminService/SetTelemetry',
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryRequest.SerializeToString,
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetTelemetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/GetStatus',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/RestartWorkers',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.FromString,
             options,
             channel_credentials,
             insecure,
