@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.cli import call, demo, doctor, serve, sessions, telemetry, worker
+from snakepit_otel.cli import call, config, demo, doctor, restart, serve, sessions, status, telemetry, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +35,9 @@ app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(call.call)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(config.app, name="config")
+app.command()(status.status)
+app.command()(restart.restart)
 app.command()(telemetry.telemetry)
 app.command()(demo.demo)
 app.command()(doctor.doctor)

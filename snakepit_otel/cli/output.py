@@ -16,6 +16,7 @@ from snakepit_otel.errors import (
     ConfigurationError,
     InvalidArguments,
     InvalidSession,
+    PoolNotFound,
     SessionNotFound,
     SnakepitError,
     ToolError,
@@ -38,6 +39,7 @@ EXIT_CODES_HELP = (
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ToolNotFound, EXIT_NOT_FOUND),
     (SessionNotFound, EXIT_NOT_FOUND),
+    (PoolNotFound, EXIT_NOT_FOUND),
     (AuthorityUnavailable, EXIT_UNAVAILABLE),
     (ConfigurationError, EXIT_USAGE),
     (InvalidArguments, EXIT_USAGE),

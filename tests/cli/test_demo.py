@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.processes import run
 
 
+@pytest.mark.timeout(300)
 async def test_demo_shows_the_whole_day() -> None:
-    """Crash, replacement, expiry, leak, eviction, ledger, a batch by reference, traces, metrics: all seen and right."""
-    code, output, complaints = await run("demo", environ={"COLUMNS": "160"})
+    """Crash, restart, expiry, leak, eviction, ledger, a batch by reference, traces, metrics: all seen and right."""
+    code, output, complaints = await run("demo", environ={"COLUMNS": "160"}, timeout=240)
     assert (code, complaints) == (0, "")
     answered = re.search(r"(\d+) answered in", output)
     failed = re.search(r": (\d+) requests failed with it", output)
@@ -18,6 +21,10 @@ async def test_demo_shows_the_whole_day() -> None:
     assert int(answered[1]) + int(failed[1]) == 420
     assert re.search(r"default-\d\.2 \(pid \d+\) took its place", output)
     assert "killed by SIGKILL while it ran 'read_digit'" in output
+    assert "2 workers were replaced, one after the other" in output
+    assert re.search(
+        r"[1-9]\d* requests were answered meanwhile, all that were made; [1-9]\d* of them had lost", output
+    )
     assert "pruned by TTL: 10; live: 12" in output
     assert re.search(r"28 sessions, oldest 0 s, demo/workload.py:\d+ in open_tabs_and_forget_them, owner web", output)
     assert "quota_exceeded" in output

@@ -46,11 +46,11 @@ async def _demo() -> None:
             batch = await _run_the_day()
         finally:
             process.shutdown()
-        _head("8. One request, as its trace tells it")
+        _head("9. One request, as its trace tells it")
         report.show_trace(console, report.pick_trace(sink))
-        _head("9. The batch, as its trace tells it")
+        _head("10. The batch, as its trace tells it")
         _show_batch(sink, batch)
-        _head("10. The metrics of all processes")
+        _head("11. The metrics of all processes")
         report.show_metrics(console, sink)
         _say(f"\n   {len(sink.spans)} spans and {len(sink.events)} events arrived over OTLP.")
     _head("What next")
@@ -63,7 +63,8 @@ async def _run_the_day() -> workload.Batch:
     started = time.perf_counter()
     pit = Snakepit(
         adapter=DigitReader,
-        workers=2,
+        # A new worker trains its model with its first request, which may take its time.
+        pool={"size": 2, "queue_timeout": 60_000},
         session_store={
             "max_sessions": workload.MAX_SESSIONS,
             "overflow": "evict",
@@ -91,17 +92,19 @@ async def _run_the_day() -> workload.Batch:
             f"in {batch.seconds:.2f} s; {batch.right:.1%} of them read right"
         )
 
-        _head("5. The visitors' sessions expire")
+        _head("5. All workers are replaced, and another one is killed, under idempotent requests")
+        _tell_of_restart(await workload.replace_workers(pit))
+        _head("6. The visitors' sessions expire")
         await workload.wait_for_pruning(pit)
         stats = pit.sessions.glance()
         _say(f"   pruned by TTL: {stats.pruned_ttl}; live: {stats.live}")
 
-        _head("6. Somebody opens sessions and forgets them, up to the quota and beyond")
+        _head("7. Somebody opens sessions and forgets them, up to the quota and beyond")
         before = {session.id for session in await pit.sessions.list()}
         await workload.open_tabs_and_forget_them(pit)
         gone = before - {session.id for session in await pit.sessions.list()}
         _say(f"   evicted to make room, least recently used: {', '.join(sorted(gone)) or 'none'}")
-        _head("7. The ledger")
+        _head("8. The ledger")
         stats = await pit.sessions.stats()
         _say(
             f"   {stats.created} created - {stats.deleted} deleted - {stats.pruned_ttl} expired "
@@ -140,6 +143,14 @@ def _tell(found: workload.Findings) -> None:
     )
     for error in found.lost[:1]:
         _say(f"   {type(error).__name__}: {error}", "dim")
+
+
+def _tell_of_restart(found: workload.Restart) -> None:
+    _say(f"   {found.replaced} workers were replaced, one after the other, each once its successor was ready")
+    _say(
+        f"   {found.answered} requests were answered meanwhile, all that were made; {found.retried} of them had lost "
+        f"their worker\n   and ran again elsewhere"
+    )
 
 
 def _head(text: str) -> None:

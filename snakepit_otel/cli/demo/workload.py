@@ -122,6 +122,40 @@ async def serve_customers(pit: Snakepit, advance: Callable[[], Any]) -> Findings
     return found
 
 
+@dataclass
+class Restart:
+    """What became of requests while all workers were replaced, and one of the new ones was killed."""
+
+    replaced: int = 0
+    answered: int = 0
+    retried: int = 0
+
+
+async def replace_workers(pit: Snakepit) -> Restart:
+    """Replace all workers under idempotent requests, and kill one of them; every request is to be answered."""
+    _, _, images, _ = await asyncio.to_thread(split_digits)
+    found = Restart()
+    retried_before = pit.pool.retried
+    over = False
+
+    async def client(number: int) -> None:
+        while not over:
+            pixels = {"pixels": images[number].tolist()}
+            await pit.execute("read_digit", pixels, session_id=f"customer-{number:02}", idempotent=True)
+            found.answered += 1
+
+    clients = [asyncio.ensure_future(client(number)) for number in range(_AT_A_TIME)]
+    report = await pit.restart_workers()
+    found.replaced = len(report.replacements) - len(report.failures)
+    victim = max(pit.pool.workers, key=lambda worker: worker.active)
+    os.kill(victim.pid, signal.SIGKILL)
+    await victim.wait()
+    over = True
+    await asyncio.gather(*clients)
+    found.retried = pit.pool.retried - retried_before
+    return found
+
+
 async def read_batch(pit: Snakepit) -> Batch:
     """Have many images read in one request, with noise on them; neither they nor their scores cross gRPC."""
     import numpy as np

@@ -1,0 +1,54 @@
+"""`snakepit-otel restart`: replace the workers of a running authority, one after another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.output import EXIT_CODES_HELP, EXIT_TOOL_FAILED, complaints, console, run
+from snakepit_otel.cli.status import Address
+
+
+def restart(
+    address: Address = None,
+    pool: Annotated[str | None, typer.Option(help="Only the workers of this pool.")] = None,
+) -> None:
+    """Replace all workers, one after another, while requests go on; return when that is done.
+
+    A worker goes only once another is ready in its place, and finishes what it has. Exit code 1 if a worker could
+    not be replaced.
+    """
+
+    async def work() -> None:
+        async with Client(resolved(address)) as client:
+            try:
+                report = await client.restart_workers(pool, _print)
+            except asyncio.CancelledError:
+                _complain("the server goes on with it; see: snakepit-otel status")
+                raise
+        done, failed = len(report.replacements), len(report.failures)
+        console.print(f"{done - failed} of {done} workers replaced", highlight=False)
+        if failed:
+            raise typer.Exit(EXIT_TOOL_FAILED)
+
+    run(work)
+
+
+restart.__doc__ = f"{restart.__doc__}\n\n{EXIT_CODES_HELP}"
+
+
+def _print(one: Replacement) -> None:
+    if one.failure is not None:
+        _complain(f"{one.worker} was not replaced: {one.failure}")
+        return
+    left = f"{one.remaining} to go in pool {one.pool}" if one.remaining else f"the last of pool {one.pool}"
+    console.print(f"{one.worker} -> {one.replacement}, {left}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _complain(text: str) -> None:
+    complaints.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,131 @@
+"""`snakepit-otel status`: how a running authority is, with its sessions, pools and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.status import Status
+from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.output import EXIT_CODES_HELP, console, print_json, run
+from snakepit_otel.cli.status_view import Screenful, StatusView
+from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, SnakepitError
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="unix:PATH of the authority.", show_default="that of serve, for this user"),
+]
+Show = Callable[[Status | SnakepitError], None]
+_WIDTH_ELSEWHERE = 160
+"""Columns where there is no terminal, so that whoever searches the text finds lines whole."""
+_PATIENCE = 3.0
+"""Seconds in which an authority that is watched should answer."""
+
+
+def status(
+    address: Address = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for scripts; one line each with --watch.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between looks, with --watch.")] = 1.0,
+) -> None:
+    """Show how a running server is: its sessions, pools, queues and workers. Looking changes nothing."""
+
+    async def work() -> None:
+        where = resolved(address)
+        if watch:
+            await _watch_until_interrupted(where, interval, as_json)
+            return
+        async with Client(where) as client:
+            found = await client.status()
+        if as_json:
+            print_json(as_dict(found))
+        else:
+            _print(StatusView(found))
+
+    run(work)
+
+
+status.__doc__ = f"{status.__doc__}\n\n{EXIT_CODES_HELP}"
+
+
+def as_dict(found: Status) -> dict[str, Any]:
+    """Return a status as JSON has it: no quota is null."""
+    values = asdict(found)
+    quota = found.sessions.max_sessions
+    values["sessions"]["max_sessions"] = None if math.isinf(quota) else int(quota)
+    return values
+
+
+async def _watch_until_interrupted(address: str, interval: float, as_json: bool) -> None:
+    live = None
+    if not as_json and sys.stdout.isatty() and not console.is_dumb_terminal:
+        # The other screen, so that a terminal that is made smaller meanwhile is redrawn well.
+        live = Live(console=console, screen=True, auto_refresh=False)
+    shown: AbstractContextManager[object] = nullcontext() if live is None else live
+    me = asyncio.current_task()
+    assert me is not None
+    # Also when told to stop, the terminal is to be left as it was.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    try:
+        with shown:
+            await _watch(address, interval, _shower(address, as_json, live))
+    except asyncio.CancelledError:
+        # Ctrl-C is how one stops watching.
+        return
+
+
+async def _watch(address: str, interval: float, show: Show) -> None:
+    while True:
+        # A connection that broke is tried again by gRPC only after a while, so each comes with a new client.
+        async with Client(address) as client:
+            try:
+                while True:
+                    show(await client.status(timeout=max(interval, _PATIENCE)))
+                    await asyncio.sleep(interval)
+            except (AuthorityUnavailable, DeadlineExceeded) as error:
+                show(error)
+        await asyncio.sleep(interval)
+
+
+def _shower(address: str, as_json: bool, live: Live | None) -> Show:
+    last: list[Status] = []
+
+    def show(found: Status | SnakepitError) -> None:
+        if as_json:
+            value = {"unavailable": str(found)} if isinstance(found, SnakepitError) else as_dict(found)
+            console.out(json.dumps(value, ensure_ascii=False), highlight=False)
+            return
+        parts: list[RenderableType] = []
+        if isinstance(found, SnakepitError):
+            parts.append(Text(f"nobody answers at {address}; watching on", style="bold red"))
+        else:
+            last[:] = [found]
+        if live is not None:
+            live.update(Screenful(*parts, *map(StatusView, last)), refresh=True)
+        elif parts:
+            _print(*parts)
+        else:
+            _print(*map(StatusView, last), Text())
+
+    return show
+
+
+def _print(*parts: RenderableType) -> None:
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    (console if fits else Console(width=_WIDTH_ELSEWHERE)).print(*parts, highlight=False)

@@ -1,0 +1,197 @@
+"""The state of an authority, for reading in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from snakepit_otel.bridge.status import PoolStatus, Status, WorkerStatus
+
+_NARROW = 60
+_WIDE = 90
+_STYLES = {
+    "ready": "green",
+    "spare": "cyan",
+    "starting": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "closed": "green",
+    "half_open": "yellow",
+    "open": "bold red",
+}
+
+
+class StatusView:
+    """A status as text and tables, with fewer columns the narrower the terminal is."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts, for rich."""
+        yield _pairs(_of_server(self._status))
+        for pool in self._status.pools:
+            yield Text()
+            yield _pairs(_of_pool(pool))
+            if pool.workers:
+                yield Text()
+                yield _workers(pool, options.max_width)
+            if options.max_width < _WIDE:
+                for worker in pool.workers:
+                    if remarks := _remarks(worker):
+                        yield Text(f"{worker.id}: {remarks}", style="yellow")
+
+
+class Screenful:
+    """As much as the terminal has room for, and how much it has not."""
+
+    def __init__(self, *parts: RenderableType) -> None:
+        self._parts = Group(*parts)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines, for rich."""
+        lines = console.render_lines(self._parts, options.update(height=None))
+        hidden = len(lines) - console.height + 1
+        if hidden > 1:
+            more = Text(f"… {hidden} more lines than fit", style="bold", no_wrap=True, overflow="ellipsis")
+            lines[console.height - 1 :] = console.render_lines(more, options.update(height=None))
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+
+def _pairs(lines: Iterator[tuple[str, Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in lines:
+        table.add_row(Text(name, style="bold"), text)
+    return table
+
+
+def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
+    about = f"{status.version}, pid {status.pid}, up {duration(status.uptime_seconds)}, run {status.run_id}"
+    if status.telemetry_level:
+        about += f", telemetry {status.telemetry_level}"
+    yield "server", _joined(Text(about), Text("stopping", style="bold yellow") if status.stopping else None)
+    sessions = status.sessions
+    quota = "" if math.isinf(sessions.max_sessions) else f" of {sessions.max_sessions:.0f}"
+    yield (
+        "sessions",
+        Text(
+            f"{sessions.live}{quota} live, {size(sessions.memory_bytes)}; {sessions.created} created, "
+            f"{sessions.deleted} deleted, {sessions.pruned_ttl} expired, {sessions.pruned_overflow} evicted, "
+            f"{sessions.rejected} rejected"
+        ),
+    )
+
+
+def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
+    yield "pool", _joined(Text(pool.name, style="bold"), Text(f"{pool.adapter}, {pool.profile}, {pool.affinity}"))
+    ready = sum(worker.state == "ready" for worker in pool.workers)
+    spares = sum(worker.state == "spare" for worker in pool.workers)
+    short = "bold red" if not ready else "yellow" if ready < pool.size else ""
+    yield (
+        "workers",
+        _joined(
+            Text(f"{ready} of {pool.size} ready", style=short),
+            Text(f"{spares} of {pool.spares} spare", style="yellow" if spares < pool.spares else "")
+            if pool.spares
+            else None,
+            Text(f"{pool.busy_places} of {pool.ready_places} places busy"),
+            Text(f"none is started for {duration(pool.barred_seconds)}, too many died", style="bold red")
+            if pool.barred_seconds
+            else None,
+        ),
+    )
+    yield (
+        "queue",
+        _joined(
+            Text(f"{pool.queue_length} of {pool.queue_limit}"),
+            Text(f"the first for {duration(pool.queue_oldest_seconds)}") if pool.queue_length else None,
+            Text(f"about {duration(pool.service_seconds)} a request") if pool.service_seconds else None,
+        ),
+    )
+    yield (
+        "breaker",
+        _joined(
+            Text(pool.breaker.replace("_", " "), style=_STYLES.get(pool.breaker, "")),
+            Text(f"tries again in {duration(pool.breaker_retry_seconds)}") if pool.breaker == "open" else None,
+        ),
+    )
+    refused = ", ".join(f"{reason} {count}" for reason, count in sorted(pool.refused.items()) if count)
+    yield (
+        "requests",
+        Text(
+            f"{pool.answered} answered, {pool.failed} failed, {sum(pool.refused.values())} refused"
+            + (f" ({refused})" if refused else "")
+            + f", {pool.retried} retried; {pool.restarts} workers replaced"
+        ),
+    )
+
+
+def _workers(pool: PoolStatus, width: int) -> Table:
+    table = Table(box=None)
+    table.add_column("worker", overflow="fold")
+    table.add_column("state")
+    table.add_column("active", justify="right")
+    if width >= _NARROW:
+        for name in ("requests", "age", "memory"):
+            table.add_column(name, justify="right", no_wrap=True)
+    if width >= _WIDE:
+        for name in ("heartbeat", "pid"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("")
+    for worker in pool.workers:
+        cells = [
+            Text(worker.id),
+            Text(worker.state, style=_STYLES.get(worker.state, "")),
+            Text(f"{worker.active}/{pool.concurrency}"),
+        ]
+        if width >= _NARROW:
+            memory = "-" if worker.memory_bytes is None else size(worker.memory_bytes)
+            cells += [Text(str(worker.requests)), Text(duration(worker.age_seconds)), Text(memory)]
+        if width >= _WIDE:
+            beat = "-" if worker.heartbeat_age_seconds is None else duration(worker.heartbeat_age_seconds)
+            cells += [Text(beat), Text(str(worker.pid or "-")), Text(_remarks(worker), style="yellow")]
+        table.add_row(*cells)
+    return table
+
+
+def _remarks(worker: WorkerStatus) -> str:
+    late = f"{worker.missed_heartbeats} beats late" if worker.missed_heartbeats else ""
+    return ", ".join(remark for remark in (worker.suspect and f"suspect: {worker.suspect}", late) if remark)
+
+
+def _joined(*parts: Text | None) -> Text:
+    return Text(", ").join(part for part in parts if part is not None)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words, as exactly as one wants to know."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 60 * 24:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // (60 * 24)} d {minutes // 60 % 24} h"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in words."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
