@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof collector-test telemetry-proof zero-copy-proof lint types generate lock bench clean
+.PHONY: help demo test proof collector-test telemetry-proof zero-copy-proof pool-proof lint types generate lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -17,7 +17,7 @@ test: $(READY) ## Run every test but the slow proofs, which have commands of the
 	$(BIN)/pytest -m "not collector and not matrix"
 
 proof: $(READY) ## Run the property suites with 2 000 examples each.
-	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions -k propert --timeout 3600
+	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions tests/pool -k propert --timeout 3600
 
 collector-test: $(READY) ## Run a real collector and a real Prometheus; builds them the first time, with Go.
 	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
@@ -30,6 +30,9 @@ telemetry-proof: $(READY) ## Prove that no telemetry is lost silently; takes ten
 
 zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references in flight; takes three minutes.
 	$(BIN)/pytest tests/zero_copy -m matrix
+
+pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
+	$(BIN)/pytest tests/pool -m matrix
 
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
@@ -51,6 +54,8 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.hand_over
 	$(BIN)/python -m benchmarks.instructions
+	$(BIN)/python -m benchmarks.pool
+	$(BIN)/python -m benchmarks.overload
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
 	scripts/lock

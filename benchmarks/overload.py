@@ -1,0 +1,219 @@
+"""A pool that is offered three times what it can do: python -m benchmarks.overload.
+
+First what it can do, its capacity, with as many requests in flight as keep all workers busy; then requests three times
+as often, each with a deadline of a second, whether those before are answered or not. Once with the authority in this
+process, and once with one of its own, called through its socket. Prints the useful answers as a share of the capacity,
+how late they were, how soon the others were refused, and what became of the authority's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snakepit_otel import BaseAdapter, Client, Snakepit, tool
+from snakepit_otel.errors import PoolSaturated, SnakepitError
+
+WORKERS = 4
+WORK = 0.02
+"""Seconds."""
+TIMES = 3
+DEADLINE = 1.0
+LEAST_USEFUL = 0.85
+REFUSED_WITHIN = 0.02
+
+Execute = Callable[[float | None], Awaitable[object]]
+"""Makes a request, with so many seconds until its deadline."""
+Where = Callable[[], AbstractAsyncContextManager[tuple[Execute, int]]]
+"""Gives a way to an authority, and its process id."""
+
+
+class Working(BaseAdapter):
+    """An adapter that takes its time."""
+
+    @tool
+    def work(self) -> None:
+        """Take as long as a small model might."""
+        time.sleep(WORK)
+
+
+@dataclass
+class Offered:
+    """What became of what was offered in so many seconds."""
+
+    capacity: float
+    """Requests a second."""
+    seconds: float
+    answered: list[float] = field(default_factory=list)
+    """How long those took that were answered."""
+    refused: list[float] = field(default_factory=list)
+    """How long those took that were refused because there were too many."""
+    others: Counter[str] = field(default_factory=Counter)
+    memory: list[int] = field(default_factory=list)
+    """Resident bytes of the authority, second by second."""
+    behind: float = 0.0
+    """By how much the offers were late, at most."""
+
+    @property
+    def useful(self) -> float:
+        """Those answered in time, as a share of the capacity."""
+        return sum(took <= DEADLINE for took in self.answered) / self.seconds / self.capacity
+
+    @property
+    def offers(self) -> int:
+        """How many there were."""
+        return len(self.answered) + len(self.refused) + sum(self.others.values())
+
+    @property
+    def growth(self) -> float:
+        """Bytes a second, by a straight line through the second half of what was seen."""
+        return slope(self.memory[len(self.memory) // 2 :])
+
+
+async def capacity_of(execute: Execute, seconds: float) -> float:
+    """Return how many requests a second are answered when no worker is ever idle."""
+    answered = 0
+    end = time.perf_counter() + seconds
+
+    async def caller() -> None:
+        nonlocal answered
+        while time.perf_counter() < end:
+            await execute(None)
+            answered += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(2 * WORKERS)))
+    return answered / (time.perf_counter() - began)
+
+
+async def offer(execute: Execute, capacity: float, seconds: float, authority: int) -> Offered:
+    """Make `TIMES` as many requests as can be answered, and note what becomes of them."""
+    seen, requests = Offered(capacity, seconds), set[asyncio.Task[None]]()
+
+    async def request() -> None:
+        began = time.perf_counter()
+        try:
+            await execute(DEADLINE)
+        except PoolSaturated:
+            seen.refused.append(time.perf_counter() - began)
+        except SnakepitError as error:
+            seen.others[type(error).__name__] += 1
+        else:
+            seen.answered.append(time.perf_counter() - began)
+
+    began, number = time.perf_counter(), 0
+    while (now := time.perf_counter() - began) < seconds:
+        if now >= len(seen.memory):
+            seen.memory.append(resident(authority))
+        if now < number / (TIMES * capacity):
+            await asyncio.sleep(0.002)
+            continue
+        seen.behind = max(seen.behind, now - number / (TIMES * capacity))
+        task = asyncio.create_task(request())
+        requests.add(task)
+        task.add_done_callback(requests.discard)
+        number += 1
+        if number % 8 == 0:
+            await asyncio.sleep(0)
+    if requests:
+        await asyncio.wait(requests)
+    assert seen.offers == number
+    return seen
+
+
+@asynccontextmanager
+async def in_this_process() -> AsyncIterator[tuple[Execute, int]]:
+    """An authority here, and its process id."""
+    async with Snakepit("benchmarks.overload:Working", workers=WORKERS) as pit:
+        yield lambda deadline: pit.execute("work", timeout=deadline), os.getpid()
+
+
+@asynccontextmanager
+async def in_another_process() -> AsyncIterator[tuple[Execute, int]]:
+    """An authority of its own, and its process id."""
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
+        socket = Path(directory) / "a.sock"
+        arguments = ["serve", "benchmarks.overload:Working", "--workers", str(WORKERS), "--socket", str(socket)]
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "snakepit_otel", *arguments, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            assert server.stderr is not None
+            while b"serving" not in (line := await server.stderr.readline()):
+                if not line:
+                    raise RuntimeError("the authority did not start")
+            async with Client(f"unix:{socket}") as client:
+                yield lambda deadline: client.execute("work", timeout=deadline), server.pid
+        finally:
+            server.terminate()
+            await server.communicate()
+
+
+async def measure(seconds: float, where: Where) -> Offered:
+    """Find the capacity, and offer more."""
+    async with where() as (execute, authority):
+        await capacity_of(execute, min(1.0, seconds))
+        capacity = await capacity_of(execute, min(5.0, seconds / 2))
+        gc.collect()
+        return await offer(execute, capacity, seconds, authority)
+
+
+def report(name: str, seen: Offered) -> None:
+    """Print what was seen beside what is wanted."""
+    rate = len(seen.answered) / seen.seconds
+    print(f"  {name}")
+    print(f"    capacity {seen.capacity:.0f}/s; offered {seen.offers / seen.seconds:.0f}/s for {seen.seconds:.0f} s")
+    print(f"    answered in time: {rate:.0f}/s, {seen.useful:.1%} of capacity (target {LEAST_USEFUL:.0%})")
+    print(f"    slowest answer: {1e3 * max(seen.answered):.0f} ms (deadline {1e3 * DEADLINE:.0f} ms)")
+    print(
+        f"    refused: {len(seen.refused)}, p50 {1e3 * percentile(seen.refused, 0.5):.1f} ms, "
+        f"p99 {1e3 * percentile(seen.refused, 0.99):.1f} ms (target {1e3 * REFUSED_WITHIN:.0f} ms), "
+        f"most {1e3 * max(seen.refused, default=0):.1f} ms"
+    )
+    print(f"    other ends: {dict(seen.others) or 'none'}; the generator was {1e3 * seen.behind:.0f} ms late at most")
+    first, last = seen.memory[0] / 2**20, seen.memory[-1] / 2**20
+    print(f"    authority's memory: {first:.1f} to {last:.1f} MiB, {seen.growth / 2**10:+.1f} KiB/s in the second half")
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value that this share of all does not exceed; 0 where there is none."""
+    return sorted(values)[max(int(share * len(values) + 0.999999) - 1, 0)] if values else 0.0
+
+
+def slope(values: list[int] | list[float]) -> float:
+    """Return by how much the values grow from one to the next, by least squares."""
+    count = len(values)
+    if count < 2:
+        return 0.0
+    middle, mean = (count - 1) / 2, sum(values) / count
+    above = sum((place - middle) * (value - mean) for place, value in enumerate(values))
+    return above / sum((place - middle) ** 2 for place in range(count))
+
+
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    """Measure and print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    seconds = parser.parse_args().seconds
+    print(f"{TIMES} times capacity, {WORKERS} workers, {1e3 * WORK:.0f} ms of work")
+    for name, where in (("authority in this process", in_this_process), ("through its socket", in_another_process)):
+        report(name, asyncio.run(measure(seconds, where)))
+
+
+if __name__ == "__main__":
+    main()
