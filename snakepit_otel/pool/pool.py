@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -26,34 +25,30 @@ from snakepit_otel.errors import (
     DeadlineExceeded,
     PoolError,
     PoolNotStarted,
-    SessionWorkerUnavailable,
     SnakepitError,
     WorkerExited,
 )
 from snakepit_otel.pool import reporting
 from snakepit_otel.pool.breaker import Breaker
 from snakepit_otel.pool.breaker import State as BreakerState
-from snakepit_otel.pool.choosing import Choice, Wait, choose
-from snakepit_otel.pool.estimates import ServiceTimes
+from snakepit_otel.pool.choosing import Choice, Wait
 from snakepit_otel.pool.home import Home
 from snakepit_otel.pool.in_flight import WorkerGone
-from snakepit_otel.pool.library_threads import limits
+from snakepit_otel.pool.launching import prepare
 from snakepit_otel.pool.line import Line
+from snakepit_otel.pool.places import Places
 from snakepit_otel.pool.process import describe_exit
 from snakepit_otel.pool.recycling import ExitReason
 from snakepit_otel.pool.refusals import Refusals
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.supervisor import Supervisor
-from snakepit_otel.pool.worker import State, Suspicion, Worker, WorkerSpec
+from snakepit_otel.pool.worker import State, Suspicion, Worker
 from snakepit_otel.telemetry import names
 
 _TIME_TO_DIE = 1.0
 """Seconds in which a worker whose connection broke is expected to be seen gone."""
 _FIRST_RETRY = 0.02
 """Seconds; doubled from retry to retry, and drawn below that."""
-_CAUTION = 1.25
-"""What is expected of waits is a mean, and a request that waits in vain has taken a place in line from one that would
-not have; so some of the time that is left is not counted on."""
 _EVENTS = {
     BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
     BreakerState.HALF_OPEN: names.EVENT_CIRCUIT_BREAKER_HALF_OPEN,
@@ -92,18 +87,15 @@ class WorkerPool:
         self.adapter = adapter
         self.settings = settings
         self.answered = self.failed = self.retried = 0
-        self.times = ServiceTimes()
+        self.places = Places(name, settings)
         self.breaker = Breaker(
             settings.breaker_failures, settings.breaker_reset / 1000, time.monotonic, self._breaker_changed
         )
         self.refusals = Refusals(name)
-        self.line: Line[Worker] = Line(settings.max_queue_size, time.monotonic, self._give_back, _CAUTION)
         self.tools: frozenset[str] = frozenset()
         self._labels = telemetry.Labels()
         self._home = home
         self.supervisor = Supervisor(name, settings, self._make, self)
-        self._serving: list[Worker] = []
-        self._turn = 0
         self._jobs = 0
         self._waits: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
@@ -113,6 +105,11 @@ class WorkerPool:
         self._is_over = True
         self._controls: Controls | None = None
         reporting.observe(self)
+
+    @property
+    def line(self) -> Line[Worker]:
+        """The requests that wait for a worker."""
+        return self.places.line
 
     @property
     def workers(self) -> list[Worker]:
@@ -250,7 +247,7 @@ class WorkerPool:
             if not self.breaker.allow():
                 raise self._circuit_open()
             try:
-                choice = self._choose(job)
+                choice = self.places.take(job.prefer)
                 if isinstance(choice, Wait):
                     choice = await self._queue(job, choice)
             except BaseException:
@@ -270,15 +267,6 @@ class WorkerPool:
         )
         return choice
 
-    def _choose(self, job: Job) -> _Chosen | Wait:
-        self._turn += 1
-        settings, prefer = self.settings, job.prefer
-        ours = prefer is not None and prefer.rpartition("-")[0] == self.name
-        choice = choose(self._serving, prefer, settings.concurrency, settings.affinity, ours, self._turn)
-        if isinstance(choice, Choice):
-            choice.worker.take()
-        return choice
-
     @telemetry.observed(
         names.POOL_QUEUE,
         labels=lambda me, *_: {names.SNAKEPIT_POOL_NAME: me.name},
@@ -286,18 +274,8 @@ class WorkerPool:
     )
     async def _queue(self, job: Job, wait: Wait) -> _Chosen:
         """Wait in line for a place."""
-        workers = len(self._serving) if wait.worker is None else 1
-        capacity = workers * self.settings.concurrency
-        worker = await self.line.enter(
-            tool=job.request.tool_name,
-            needs=self.times.of(self.label(job.request.tool_name)),
-            timeout=self.settings.queue_timeout / 1000,
-            capacity=capacity,
-            busy_for=self.times.overall / capacity if capacity else 0.0,
-            worker=wait.worker,
-            deadline=job.deadline,
-        )
-        return wait.given(worker)
+        tool = job.request.tool_name
+        return await self.places.wait(wait, tool, self.label(tool), job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(self, choice: _Chosen, job: Job) -> pb.ExecuteToolResponse:
@@ -332,11 +310,11 @@ class WorkerPool:
             raise await self._failure(worker, tool, error) from None
         else:
             goes_on = None
-            self.times.add(self.label(tool), time.monotonic() - started)
+            self.places.times.add(self.label(tool), time.monotonic() - started)
             return result
         finally:
             if goes_on is None:
-                self._give_back(worker)
+                self.places.give_back(worker)
             else:
                 self._await_end(worker, job.request.metadata[methods.REQUEST_ID], goes_on)
 
@@ -353,25 +331,6 @@ class WorkerPool:
             self.supervisor.heartbeats.suspect(worker, Suspicion.CONNECTION)
         return stream_error(error, f"worker {worker.id}")
 
-    # Places on workers
-
-    def _give_back(self, worker: Worker) -> None:
-        worker.let_go()
-        self._offer(worker)
-
-    def _offer(self, worker: Worker) -> None:
-        """Give those in line what places a worker has."""
-
-        def give() -> Worker:
-            worker.take()
-            return worker
-
-        while len(self.line) and worker.state is State.READY and worker.active < self.settings.concurrency:
-            if worker.suspect and not all(other.suspect for other in self._serving):
-                return
-            if not self.line.offer(worker.id, give):
-                return
-
     def _await_end(self, worker: Worker, request_id: str, reason: ExitReason) -> None:
         """Keep the place of a request that nobody waits for any more, until the worker says that it has ended."""
         worker.linger()
@@ -386,7 +345,7 @@ class WorkerPool:
                 await worker.wait()
         finally:
             worker.linger_no_more()
-            self._give_back(worker)
+            self.places.give_back(worker)
             # This task is still among those that are waited for.
             asyncio.get_running_loop().call_soon(self._note_if_quiet)
 
@@ -398,35 +357,20 @@ class WorkerPool:
 
     def serves(self, worker: Worker) -> None:
         """Give the worker requests from here on."""
-        self._serving.append(worker)
         self.tools |= set(worker.tools)
-        self._offer(worker)
+        self.places.add(worker)
 
     def serves_no_more(self, worker: Worker) -> None:
         """Give it none any more."""
-        if worker in self._serving:
-            self._serving.remove(worker)
-            self._reconsider()
-        self.line.refuse(
-            worker.id,
-            lambda: SessionWorkerUnavailable(
-                f"worker {worker.id}, which the session used last, is gone, and no other will do; "
-                "the request did not run; the session's next one may use any worker"
-            ),
-        )
+        self.places.remove(worker)
 
     def suspects(self, worker: Worker) -> None:  # noqa: ARG002 - it says so itself
         """Set it aside, as long as there are others."""
-        self._reconsider()
+        self.places.offer_all()
 
     def trusts(self, worker: Worker) -> None:
         """Let it have its share again."""
-        self._offer(worker)
-
-    def _reconsider(self) -> None:
-        """Let those in line have the suspects, in case these are all that there are by now."""
-        for worker in list(self._serving):
-            self._offer(worker)
+        self.places.offer(worker)
 
     def ready(self, worker: Worker) -> None:
         """Know its process for one of ours."""
@@ -445,31 +389,11 @@ class WorkerPool:
 
     def barred(self) -> None:
         """Have nobody wait for workers that are not started."""
-        if not self._serving:
+        if not self.places.serving:
             self.breaker.trip()
 
     def _make(self, slot: int, generation: int) -> Worker:
-        settings, home = self.settings, self._home
-        worker_id = f"{self.name}-{slot}.{generation}"
-        spec = WorkerSpec(
-            worker_id=worker_id,
-            pool=self.name,
-            adapter=self.adapter,
-            listen=f"unix:{home.directory}/{worker_id}.sock",
-            authority=home.authority,
-            profile=settings.profile.value,
-            threads=settings.concurrency,
-            max_message_bytes=settings.max_message_bytes,
-            shutdown_grace=settings.shutdown_grace / 1000,
-            parent=os.getpid(),
-            token=home.fences.admit(worker_id),
-            broker=str(home.broker) if home.broker is not None else None,
-            zero_copy=home.holdings.settings.model_dump(),
-            strict=home.holdings.strict,
-        )
-        ours = {**os.environ, **settings.environment}
-        environ = {**limits(settings.library_threads, ours), **settings.environment}
-        return Worker(spec, home.directory.name, environ, home.roster.add, self._controls)
+        return prepare(self.name, self.adapter, self.settings, self._home, f"{slot}.{generation}", self._controls)
 
     # Telling
 

@@ -54,7 +54,7 @@ def status_of(pool: WorkerPool) -> PoolStatus:
         breaker=pool.breaker.state.value,
         breaker_retry_seconds=pool.breaker.retry_after,
         barred_seconds=restarts.wait() if restarts.barred else 0.0,
-        service_seconds=pool.times.overall,
+        service_seconds=pool.places.times.overall,
         answered=pool.answered,
         failed=pool.failed,
         refused=dict(pool.refusals.by_reason),

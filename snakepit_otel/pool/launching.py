@@ -1,0 +1,37 @@
+"""What a worker of a pool is told at its start, and in what environment."""
+
+from __future__ import annotations
+
+import os
+
+from snakepit_otel.bridge.recording import Controls
+from snakepit_otel.pool.home import Home
+from snakepit_otel.pool.library_threads import limits
+from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.pool.worker import Worker, WorkerSpec
+
+
+def prepare(
+    pool: str, adapter: str, settings: PoolSettings, home: Home, incarnation: str, controls: Controls | None
+) -> Worker:
+    """Return a worker, still to be started; `incarnation` is its slot and generation."""
+    worker_id = f"{pool}-{incarnation}"
+    spec = WorkerSpec(
+        worker_id=worker_id,
+        pool=pool,
+        adapter=adapter,
+        listen=f"unix:{home.directory}/{worker_id}.sock",
+        authority=home.authority,
+        profile=settings.profile.value,
+        threads=settings.concurrency,
+        max_message_bytes=settings.max_message_bytes,
+        shutdown_grace=settings.shutdown_grace / 1000,
+        parent=os.getpid(),
+        token=home.fences.admit(worker_id),
+        broker=str(home.broker) if home.broker is not None else None,
+        zero_copy=home.holdings.settings.model_dump(),
+        strict=home.holdings.strict,
+    )
+    ours = {**os.environ, **settings.environment}
+    environ = {**limits(settings.library_threads, ours), **settings.environment}
+    return Worker(spec, home.directory.name, environ, home.roster.add, controls)
