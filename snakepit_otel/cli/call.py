@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -18,6 +18,13 @@ Address = Annotated[
 ]
 
 
+class _How(TypedDict):
+    session_id: str | None
+    timeout: float | None
+    pool: str | None
+    idempotent: bool
+
+
 def call(
     tool: Annotated[str, typer.Argument(help="The tool's name.")],
     parameters: Annotated[
@@ -29,6 +36,10 @@ def call(
         bool, typer.Option("--stream", help="Print the chunks of a streaming tool as they come.")
     ] = False,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the result.")] = None,
+    pool: Annotated[str | None, typer.Option(help="The pool to run it in.", show_default="the one that has it")] = None,
+    idempotent: Annotated[
+        bool, typer.Option("--idempotent", help="Run it again if its worker dies; otherwise it runs at most once.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     address: Address = None,
 ) -> None:
@@ -36,12 +47,13 @@ def call(
 
     async def work() -> None:
         given = _parameters(parameters or [])
+        how: _How = {"session_id": session, "timeout": timeout, "pool": pool, "idempotent": idempotent}
         async with Client(resolved(address)) as client:
             if stream:
-                async for chunk in client.stream(tool, given, session_id=session, timeout=timeout):
+                async for chunk in client.stream(tool, given, **how):
                     _print(chunk, as_json)
             else:
-                _print(await client.execute(tool, given, session_id=session, timeout=timeout), as_json)
+                _print(await client.execute(tool, given, **how), as_json)
 
     run(work)
 

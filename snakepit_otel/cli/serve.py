@@ -108,6 +108,8 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
+    if settings.adapter is None and settings.pool.model_fields_set:
+        raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
     try:
         exporting = telemetry.setup("snakepit-authority")
     except ValueError as error:
@@ -120,7 +122,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         authority_tools=_authority_tools(settings),
         session_store=settings.session_store,
         zero_copy=settings.zero_copy,
-        pool=settings.pool,
+        pool=settings.pool if settings.adapter is not None else None,
         pools=settings.pools,
         server=server,
     )

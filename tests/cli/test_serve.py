@@ -184,6 +184,41 @@ async def test_settings_of_option_environment_and_file(short_path: Path) -> None
         assert await server.ends() == 0
 
 
+async def test_pools_are_served_and_shown(short_path: Path) -> None:
+    """A file may have pools alone; tools find theirs, and status and restart speak of a real server."""
+    file = short_path / "snakepit.toml"
+    file.write_text(
+        '[pools.first]\nadapter = "tests.adapters_for_tests:Useful"\nsize = 1\n'
+        '[pools.second]\nadapter = "tests.pool.adapters:Other"\nsize = 2\n'
+    )
+    here = {"SNAKEPIT_OTEL_ADDRESS": f"unix:{short_path / 'a.sock'}"}
+    arguments = ["serve", "--config", str(file), "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments) as server:
+        line = await server.says("serving")
+        assert "Useful with 1 workers (pool first), tests.pool.adapters:Other with 2 workers (pool second)" in line
+        _, pid, _ = await run("call", "elsewhere", "--idempotent", environ=here)
+        code, output, _ = await run("status", "--json", environ=here)
+        pools = {pool["name"]: pool for pool in json.loads(output)["pools"]}
+        assert [(name, pool["answered"]) for name, pool in pools.items()] == [("first", 0), ("second", 1)]
+        assert int(pid) in [worker["pid"] for worker in pools["second"]["workers"]]
+        code, _, complaint = await run("call", "echo", "value=1", "--pool", "third", environ=here)
+        assert (code, complaint) == (3, "error: there is no pool 'third'; there are: first, second; nothing was run\n")
+        code, output, _ = await run("restart", "--pool", "second", environ=here)
+        assert (code, output.splitlines()[-1]) == (0, "2 of 2 workers replaced")
+        _, output, _ = await run("status", environ=here)
+        assert "pool      second, tests.pool.adapters:Other, process, hint" in output
+
+
+async def test_settings_of_a_pool_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    """`[pool]` without an adapter is a mistake, not to be ignored."""
+    file = tmp_path / "snakepit.toml"
+    file.write_text('[pool]\nsize = 1\n[pools.only]\nadapter = "tests.pool.adapters:Other"\n')
+    code, _, complaint = await run("serve", "--config", str(file))
+    assert (code, complaint) == (
+        2, "error: pool.* is about the workers of the top-level adapter, and there is none\n",
+    )  # fmt: skip
+
+
 async def test_help_is_for_newcomers() -> None:
     """Every command says what it does."""
     code, output, _ = await run("--help")
