@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from statistics import median
 
 from benchmarks.overload import percentile, resident, slope
 from snakepit_otel import Snakepit
@@ -35,6 +36,8 @@ PAUSE = 0.005
 SESSIONS = 20
 RESTART_EVERY = 20.0
 KILL_EVERY = 7.0
+MOST_GROWTH = {"memory": 24.0, "descriptors": 12.0, "threads": 4.0}
+"""From the first fifth after warming up to the last, by medians; MiB of memory. Generous, for busy machines."""
 
 
 class Sample:
@@ -276,11 +279,13 @@ def report(seen: Soak, seconds: float) -> bool:
     print(f"  as they should be: {seen.ends['True']}; lost with a killed worker: {lost}; others: {others}")
     print(f"  unanswered: {unanswered}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {most:.0f} ms")
     print(f"  sessions: {len(seen.added)} kept, {seen.deleted} made and deleted")
+    flat = True
     for name, values in (("memory", seen.memory), ("descriptors", seen.descriptors), ("threads", seen.threads)):
         after = values[warm:]
         ends = f"{after[0]:.1f} to {after[-1]:.1f} (most {max(after):.1f})"
         print(f"  {name:11} {ends}, {growth[name]:+.2f} in ten minutes")
-    return not seen.surprises and not unanswered and lost <= seen.kills
+        flat = flat and median(after[-warm:]) - median(after[:warm]) <= MOST_GROWTH[name]
+    return flat and not seen.surprises and not unanswered and lost <= seen.kills
 
 
 def main() -> int:
