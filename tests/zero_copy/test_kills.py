@@ -66,7 +66,8 @@ class Load:
 async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -> Counter[str]:
     """Kill workers of one Snakepit under load, and check that it is as before; return what came of the requests."""
     load, pids = Load(), set[int]()
-    async with Snakepit(Hostile, workers=WORKERS) as pit:
+    # The pool is not to take its requests for what kills its workers.
+    async with Snakepit(Hostile, pool={"size": WORKERS, "breaker_failures": 1_000, "queue_timeout": 60_000}) as pit:
         # All that is opened once is open.
         await asyncio.gather(*(pit.execute("double", {"t": load.array}) for _ in range(WORKERS)))
         enough = asyncio.Event()
@@ -79,8 +80,9 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -
             ]
             running = asyncio.gather(*callers)
             for _ in range(kills):
-                await until(lambda: [worker for worker in pit.pool.workers if worker.active])
-                worker = chance.choice([worker for worker in pit.pool.workers if worker.active])
+                # One that has answered before, since those that die without are not started again at once.
+                busy = await until(lambda: [one for one in pit.pool.workers if one.active and one.answered])
+                worker = chance.choice(busy)
                 pids.update(other.pid for other in pit.pool.workers if other.state.value == "ready")
                 # At any moment of a request, of which there are some hundred a second.
                 await asyncio.sleep(chance.random() * 0.05)
