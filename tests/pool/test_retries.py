@@ -17,6 +17,21 @@ from snakepit_otel.testing import Capture
 from tests.pool.adapters import Patient, lines
 from tests.waiting import until
 
+MORTAL = """
+import os, pathlib, signal, time
+from snakepit_otel import BaseAdapter, tool
+ran = pathlib.Path(__file__).with_name("ran")
+while ran.exists():
+    time.sleep(0.1)
+
+class Mortal(BaseAdapter):
+    @tool
+    def die(self) -> None:
+        ran.write_text("ran")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""An adapter that cannot be loaded again once it has run."""
+
 
 async def test_what_is_not_idempotent_runs_once(tmp_path: Path) -> None:
     """A request whose worker dies is not run again unless that was asked for."""
@@ -52,9 +67,10 @@ async def test_what_kills_every_worker_is_given_up(tmp_path: Path) -> None:
 
 async def test_no_retry_beyond_the_deadline(tmp_path: Path) -> None:
     """A request whose time is up is not run again; that it was lost is what is said."""
-    async with Snakepit(Patient, workers=1) as pit:
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    async with Snakepit(f"{tmp_path / 'mortal.py'}:Mortal", workers=1) as pit:
         with pytest.raises(WorkerExited):
-            await pit.execute("die_once", {"ran": str(tmp_path / "ran")}, idempotent=True, timeout=0.2)
+            await pit.execute("die", idempotent=True, timeout=2)
     assert len(lines(tmp_path / "ran")) == 1
 
 
@@ -82,7 +98,7 @@ async def test_streams_run_again_only_before_their_first_chunk(
 
 async def test_a_death_is_noticed_although_a_child_holds_the_connection(tmp_path: Path) -> None:
     """A process that the adapter forked keeps the worker's sockets open; its death is told at once nevertheless."""
-    async with Snakepit(Patient, workers=1) as pit:
+    async with Snakepit(Patient, pool={"size": 1, "queue_timeout": 60_000}) as pit:
         started = time.monotonic()
         with pytest.raises(WorkerExited):
             await pit.execute("leave_a_child_and_die", {"child": str(tmp_path / "child")})

@@ -110,7 +110,7 @@ async def storm(kills: int, runs: Path, say: Say, rate: float = RATE, interval: 
         await _assert_nothing_ran_twice_or_was_lost(seen, pit)
     assert set(seen.failures) <= {"WorkerExited"}, seen.failures
     assert seen.good[True] >= 0.999 * seen.offered[True]
-    assert percentile(seen.latencies, 0.99) <= 1.0
+    assert percentile(seen.latencies, 0.99) <= 2.0
     assert not seen.heard or max(seen.heard) <= 2.0
 
 
