@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -126,8 +126,11 @@ class Gateway:
             if own is not None:
                 response = await self._run_own(own, request, references, deadline)
             else:
-                async with self._forgetting(request.session_id):
+                try:
                     response = await self._workers.execute(self._job(request, prefer, deadline))
+                except SessionWorkerUnavailable:
+                    await self._forget_worker(request.session_id)
+                    raise
             if scope is None:
                 self._offer(response.result.value, references)
             return response
@@ -155,8 +158,11 @@ class Gateway:
             if own is not None:
                 await self._run_own_as_stream(own, request, hand_on, references, deadline)
                 return
-            async with self._forgetting(request.session_id):
+            try:
                 await self._workers.stream(self._job(request, prefer, deadline), hand_on)
+            except SessionWorkerUnavailable:
+                await self._forget_worker(request.session_id)
+                raise
 
     @contextmanager
     def _references(self, request: pb.ExecuteToolRequest, given: Scope | None) -> Iterator[Scope]:
@@ -204,15 +210,10 @@ class Gateway:
             return None
         return (await self.sessions.create(session_id, creator=creator)).last_worker_id
 
-    @asynccontextmanager
-    async def _forgetting(self, session_id: str) -> AsyncIterator[None]:
+    async def _forget_worker(self, session_id: str) -> None:
         """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
-        try:
-            yield
-        except SessionWorkerUnavailable:
-            with suppress(SnakepitError):
-                await self.sessions.assign_worker(session_id, "")
-            raise
+        with suppress(SnakepitError):
+            await self.sessions.assign_worker(session_id, "")
 
     def _job(self, request: pb.ExecuteToolRequest, prefer: str | None, deadline: float | None) -> Job:
         metadata, session_id = request.metadata, request.session_id

@@ -64,9 +64,9 @@ class PoolStatus:
     service_seconds: float = 0.0
     """How long a request is expected to take on a worker; 0 while unknown."""
     answered: int = 0
-    """Requests that ended with a result."""
+    """Requests that a worker answered: by a result, or by what the tool raised."""
     failed: int = 0
-    """Requests that ran, and ended with an error."""
+    """Requests that were begun and not answered: the worker was lost, the time was up, or the caller left."""
     refused: dict[str, int] = field(default_factory=dict)
     """Requests that did not run, by the reason of the error."""
     retried: int = 0

@@ -101,7 +101,8 @@ class Supervisor:
 
     def launch(self) -> tuple[Worker, asyncio.Future[SnakepitError | None]]:
         """Start a worker; return it with the promise of its first word: None if it is ready, or what went wrong."""
-        slot = next(number for number in range(1, len(self.workers) + 2) if not self._is_taken(number))
+        taken = {worker.id.rpartition("-")[2].partition(".")[0] for worker in self.workers}
+        slot = next(number for number in range(1, len(taken) + 2) if str(number) not in taken)
         generation = self._generations[slot] = self._generations.get(slot, 0) + 1
         worker = self._make(slot, generation)
         self.workers.append(worker)
@@ -134,9 +135,6 @@ class Supervisor:
         worker.answered += 1
         if worker.served >= self.settings.worker_max_requests:
             self.replacements.replace_soon(worker, ExitReason.MAX_REQUESTS)
-
-    def _is_taken(self, slot: int) -> bool:
-        return any(worker.id.startswith(f"{self.pool}-{slot}.") for worker in self.workers)
 
     async def _live(self, worker: Worker, tried: asyncio.Future[SnakepitError | None]) -> None:
         """See a worker from its start to its end."""
