@@ -42,8 +42,8 @@ types: $(READY) ## Check types, strictly.
 	$(BIN)/mypy
 
 generate: $(READY) ## Generate names, the telemetry reference and the protobuf stubs.
-	$(BIN)/python semconv/generate.py
-	$(BIN)/python semconv/prometheus_names.py
+	$(BIN)/python -m semconv.generate
+	$(BIN)/python -m semconv.prometheus_names
 	scripts/generate-stubs
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.

@@ -1,7 +1,7 @@
 """Generate the names in code and the reference page from the registry.
 
-python semconv/generate.py            write snakepit_otel/telemetry/names.py and docs/telemetry.md
-python semconv/generate.py --check    write nothing, exit 1 if either is out of date
+python -m semconv.generate            write snakepit_otel/telemetry/names.py and docs/telemetry.md
+python -m semconv.generate --check    write nothing, exit 1 if either is out of date
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def main(arguments: list[str]) -> int:
         else:
             path.write_text(text)
     for path in stale:
-        print(f"{path} is not what the registry says: run python semconv/generate.py", file=sys.stderr)
+        print(f"{path} is not what the registry says: run make generate", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -1,7 +1,7 @@
 """Say what the registry's metrics are called in Prometheus, behind otel-collector.yaml, and keep docs/collector.md so.
 
-python semconv/prometheus_names.py            write the table in docs/collector.md
-python semconv/prometheus_names.py --check    write nothing, exit 1 if it is out of date
+python -m semconv.prometheus_names            write the table in docs/collector.md
+python -m semconv.prometheus_names --check    write nothing, exit 1 if it is out of date
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 
-from generate import ROOT, Registry, attribute_names, ticked
+from semconv.generate import ROOT, Registry, attribute_names, ticked
 
 PAGE = ROOT / "docs" / "collector.md"
 START, END = "<!-- names: make generate -->\n", "<!-- end of names -->\n"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "semconv"))
+from semconv import generate
 
-import generate  # noqa: E402 - the generator is a script, not a package
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_names_and_reference_follow_the_registry() -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import yaml
 
+from semconv import prometheus_names
 from tests.processes import ROOT
-
-sys.path.insert(0, str(ROOT / "semconv"))
-
-import prometheus_names
 
 TEXT = (ROOT / "otel-collector.yaml").read_text()
 CONFIG: dict[str, Any] = yaml.safe_load(TEXT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
+from semconv import generate, prometheus_names
 from tests.collector.landscape import Landscape, get, serve_some_requests
-from tests.processes import ROOT
 from tests.waiting import until
-
-sys.path.insert(0, str(ROOT / "semconv"))
-
-import generate
-import prometheus_names
 
 pytestmark = [pytest.mark.collector, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
 

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 import pytest
 
+from semconv import generate
 from snakepit_otel.pool import breaker, choosing, recycling
 from snakepit_otel.telemetry import names
-from tests.test_generated import generate
 
 ATTRIBUTES = generate.Registry.load().attributes
 

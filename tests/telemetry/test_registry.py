@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from semconv import generate
 from snakepit_otel.telemetry import definitions, names
-from tests.test_generated import generate
 
 METRICS = names.METRICS
 POINTS = [value for value in vars(names).values() if isinstance(value, definitions.Point)]

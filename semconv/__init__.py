@@ -1,0 +1,1 @@
+"""The registry of every name, and what is generated from it."""
