@@ -416,5 +416,6 @@ def _bury(directory: Path) -> None:
                 names.SNAKEPIT_POOL_NAME: orphan.worker_id.rpartition("-")[0],
                 names.SNAKEPIT_WORKER_ID: orphan.worker_id,
             },
+            {"count": 1},
             body=text,
         )

@@ -50,6 +50,8 @@ EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
 EXCEPTION_STACKTRACE = "exception.stacktrace"
 ERROR_TYPE = "error.type"
+CPU_MODE = "cpu.mode"
+CPYTHON_GC_GENERATION = "cpython.gc.generation"
 RPC_SYSTEM_NAME = "rpc.system.name"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
@@ -220,7 +222,7 @@ METRIC_POOL_RETRIES = Metric(
 METRIC_POOL_BREAKER_STATE = Metric(
     name="snakepit.pool.breaker.state",
     instrument="updowncounter",
-    unit="1",
+    unit="{breaker}",
     description="1 for the state that the circuit breaker is in, 0 for the others.",
     attributes=frozenset({"snakepit.pool.name", "snakepit.breaker.state"}),
     observable=True,
@@ -275,6 +277,43 @@ METRIC_POOL_SATURATED_COUNT = Metric(
     unit="{request}",
     description="Number of requests refused because the queue was full or too long.",
     attributes=frozenset({"snakepit.pool.name"}),
+)
+METRIC_WORKER_ORPHAN_KILLED_COUNT = Metric(
+    name="snakepit.worker.orphan_killed.count",
+    instrument="counter",
+    unit="{worker}",
+    description="Number of workers that had outlived their authority.",
+    attributes=frozenset({"snakepit.pool.name"}),
+)
+METRIC_PROCESS_MEMORY_USAGE = Metric(
+    name="process.memory.usage",
+    instrument="updowncounter",
+    unit="By",
+    description="Resident memory of this process.",
+    observable=True,
+)
+METRIC_PROCESS_CPU_TIME = Metric(
+    name="process.cpu.time",
+    instrument="counter",
+    unit="s",
+    description="Time that this process has had a processor.",
+    attributes=frozenset({"cpu.mode"}),
+    observable=True,
+)
+METRIC_PROCESS_THREAD_COUNT = Metric(
+    name="process.thread.count",
+    instrument="updowncounter",
+    unit="{thread}",
+    description="Threads of this process, those of libraries included.",
+    observable=True,
+)
+METRIC_CPYTHON_GC_COLLECTIONS = Metric(
+    name="cpython.gc.collections",
+    instrument="counter",
+    unit="{collection}",
+    description="Collections of Python's garbage collector, by generation.",
+    attributes=frozenset({"cpython.gc.generation"}),
+    observable=True,
 )
 METRIC_REQUEST_DURATION = Metric(
     name="snakepit.request.duration",
@@ -955,7 +994,10 @@ EVENT_CIRCUIT_BREAKER_CLOSED = Event(
 EVENT_WORKER_ORPHAN_KILLED = Event(
     name="snakepit.worker.orphan_killed",
     severity="WARN",
-    attributes=frozenset({"snakepit.worker.id"}),
+    measurements={
+        "count": METRIC_WORKER_ORPHAN_KILLED_COUNT,
+    },
+    attributes=frozenset({"snakepit.pool.name", "snakepit.worker.id"}),
 )
 EVENT_BRIDGE_SESSION_PRUNED = Event(
     name="snakepit.bridge.session.pruned",

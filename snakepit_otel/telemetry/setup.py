@@ -21,7 +21,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import cells, controls, fork, instruments, names
+from snakepit_otel.telemetry import cells, controls, fork, instruments, names, process
 from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
 from snakepit_otel.telemetry.export.logs import LogPipeline
 from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricReader
@@ -139,6 +139,8 @@ def setup(
         telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
     if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
         telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
+        # Where an application has set metrics up, whether it wants these is for it to say.
+        process.report()
     if telemetry.exporting:
         _report(telemetry)
         fork.watch()

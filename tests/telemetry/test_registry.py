@@ -26,6 +26,7 @@ DOCUMENTED_KEYS = {names.REASON, names.STRICT_MODE, names.TABLE_NAME}
 # Attributes whose values no list can give, but whose number has the bound that the registry states. Each costs a
 # series per value on every metric that carries it, so a new one is a decision: it is made here.
 BOUNDED = {
+    names.CPYTHON_GC_GENERATION,
     names.ERROR_TYPE,
     names.RPC_METHOD,
     names.RPC_RESPONSE_STATUS_CODE,

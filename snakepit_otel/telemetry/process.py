@@ -1,0 +1,48 @@
+"""What a process of ours says of itself as a process: memory, processor time, threads, garbage collections."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.instruments import Reading, observe
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class _Process:
+    """The one owner, so that the process is counted once however often it is to be read."""
+
+
+_process = _Process()
+
+
+def report() -> None:
+    """Have this process read at every collection, from now on."""
+    observe(_process, names.METRIC_PROCESS_MEMORY_USAGE, lambda _: [(_resident(), {})])
+    observe(_process, names.METRIC_PROCESS_CPU_TIME, lambda _: _cpu_time())
+    observe(_process, names.METRIC_PROCESS_THREAD_COUNT, lambda _: [(_threads(), {})])
+    observe(_process, names.METRIC_CPYTHON_GC_COLLECTIONS, lambda _: _collections())
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+
+
+def _cpu_time() -> Iterable[Reading]:
+    times = os.times()
+    return [(times.user, {names.CPU_MODE: "user"}), (times.system, {names.CPU_MODE: "system"})]
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are enough
+
+
+def _collections() -> Iterable[Reading]:
+    return [
+        (counts["collections"], {names.CPYTHON_GC_GENERATION: generation})
+        for generation, counts in enumerate(gc.get_stats())
+    ]
