@@ -61,13 +61,15 @@ def _mark(attributes: Mapping[str, Any]) -> None:
         span.set_attributes(attributes)
 
 
-def emit_exception(error: BaseException) -> None:
+def emit_exception(error: BaseException, session_id: str | None = None) -> None:
     """Emit an exception as an event, by the conventions for exceptions in logs."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    session = {} if session_id is None else {names.SESSION_ID: session_id}
     emit(
         names.EVENT_ADAPTER_EXCEPTION,
         {
+            **session,
             names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
             names.EXCEPTION_MESSAGE: _text(error)[:_MOST_TEXT],
             names.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error))[-_MOST_TEXT:],

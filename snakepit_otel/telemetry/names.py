@@ -919,7 +919,7 @@ ZERO_COPY_RELEASE = Point(
 EVENT_ADAPTER_EXCEPTION = Event(
     name="snakepit.adapter.exception",
     severity="ERROR",
-    attributes=frozenset({"exception.type", "exception.message", "exception.stacktrace"}),
+    attributes=frozenset({"exception.type", "exception.message", "exception.stacktrace", "session.id"}),
 )
 EVENT_WORKER_CRASH = Event(
     name="snakepit.worker.crash",

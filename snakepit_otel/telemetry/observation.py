@@ -215,7 +215,8 @@ class Observation:
             with suppress(Exception):  # an exception's own text may be broken
                 self.message = str(error)[:500]
         if self.point.exceptions and isinstance(error, Exception):
-            events.emit_exception(error)
+            details = {} if self.details is None else self.details.values
+            events.emit_exception(error, details.get(names.SESSION_ID))
 
 
 def _described(describe: Describe, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Details | None:

@@ -44,14 +44,24 @@ class Steps:
     """The steps of one request that have ended, to be recorded with it.
 
     `above` is the span that the request is below; None if it is not sampled, and durations are all there is.
+    `describe` then says what else is known of the request, should a step fail.
     """
 
-    __slots__ = ("above", "done", "point", "request", "span_id", "started")
+    __slots__ = ("above", "describe", "done", "owner", "point", "request", "span_id", "started")
 
-    def __init__(self, point: Point, request: Stepped, above: LeanSpan | None) -> None:
+    def __init__(
+        self,
+        point: Point,
+        request: Stepped,
+        above: LeanSpan | None,
+        owner: Any,
+        describe: Callable[..., Details | None],
+    ) -> None:
         self.point = point
         self.request = request
         self.above = above
+        self.owner = owner
+        self.describe = describe
         self.span_id = 0 if above is None else above.trace.lane.span_id()
         self.done: list[tuple[Point, int, int, int]] = []
         self.started = perf_counter_ns()
@@ -86,9 +96,16 @@ class Steps:
     def failed(self, point: Point, started: int, error: BaseException) -> None:
         """Record a step that raised."""
         if self.above is None or point in controls.unwanted:
-            Observation.resumed(point, self.request.labels, None, started).end(error)
+            Observation.resumed(point, self.request.labels, self._described(), started).end(error)
         else:
             self._passage(point, started, self.above.trace.lane.span_id()).end(error)
+
+    def _described(self) -> Details | None:
+        try:
+            return self.request.details or self.describe(self.owner, self.request)
+        except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+            faults.contain(f"describing {self.point.name}", fault)
+            return None
 
     def begin(self, point: Point) -> LeanSpan:
         """Return the span of a step, for others to see."""
@@ -215,9 +232,9 @@ def request(
             except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
                 faults.contain(f"describing {point.name}", error)
             if kind is LeanSpan and above.trace.lane.take is not None and point not in controls.unwanted:
-                steps = request.steps = Steps(point, request, above)
+                steps = request.steps = Steps(point, request, above, owner, details)
             elif kind is Unsampled:
-                steps = request.steps = Steps(point, request, None)
+                steps = request.steps = Steps(point, request, None, owner, details)
             else:
                 with _alone(point, request):
                     return await run(owner, request, *args)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
 
 from snakepit_otel.adapters import AdapterHost, BaseAdapter, SessionContext, tool
 from snakepit_otel.errors import ToolRefused
+from snakepit_otel.telemetry import Observation, controls, names
+from snakepit_otel.testing import Capture
 from tests.adapters.hosting import hosted, request
 
 STEPS = ["build", "set_session_context", "initialize", "execute", "cleanup"]
@@ -103,6 +106,26 @@ async def test_what_a_step_raises_reaches_the_caller(
     assert str(raised) == failing
     assert came_to == phase
     assert adapter.seen == steps
+
+
+@pytest.mark.parametrize("sampling", [1.0, 0.0])
+@pytest.mark.parametrize("adapter", KINDS)
+@pytest.mark.parametrize("failing", ["build", "initialize", "execute", "cleanup"])
+async def test_an_exception_is_an_event_of_its_session(
+    adapter: type[Plain], failing: str, sampling: float, capture: Capture
+) -> None:
+    """What is raised is logged with the session whose request it ended, whether the trace is recorded or not."""
+    adapter.failing.add(failing)
+    controls.set_sampling(sampling)
+    try:
+        with hosted(adapter) as host, Observation(names.REQUEST), suppress(Boom):
+            await host.run(request("paint", session_id="s"))
+    finally:
+        controls.set_sampling(1.0)
+    (event,) = capture.events("snakepit.adapter.exception")
+    assert event.attributes["session.id"] == "s"
+    assert event.attributes["exception.message"] == failing
+    assert bool(capture.spans()) is bool(sampling)
 
 
 @pytest.mark.parametrize("adapter", KINDS)
