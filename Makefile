@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof collector-test telemetry-proof zero-copy-proof pool-proof lint types generate lock bench clean
+.PHONY: help demo test proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof lint types generate dashboards dashboard-previews lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -14,15 +14,22 @@ demo: $(READY) ## Run the main job on real input: sessions, workers, a crash, a 
 	$(BIN)/snakepit-otel demo
 
 test: $(READY) ## Run every test but the slow proofs, which have commands of their own.
-	$(BIN)/pytest -m "not collector and not matrix"
+	$(BIN)/pytest -m "not collector and not dashboards and not matrix"
 
 proof: $(READY) ## Run the property suites with 2 000 examples each.
 	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions tests/pool -k propert --timeout 3600
 
-collector-test: $(READY) ## Run a real collector and a real Prometheus; builds them the first time, with Go.
+collector-test: $(READY) ## Run a real collector, Prometheus and Loki; builds them the first time, with Go.
 	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
 	scripts/install-prometheus || [ $$? -eq 69 ]
-	$(BIN)/pytest -m collector tests/collector
+	scripts/install-loki || [ $$? -eq 69 ]
+	$(BIN)/pytest -m "collector and not dashboards" tests/collector tests/dashboards
+
+prove-dashboards: $(READY) ## Run deployments that are well and some that are not, and see every panel and alert; five minutes.
+	scripts/install-collector || [ $$? -eq 69 ]
+	scripts/install-prometheus || [ $$? -eq 69 ]
+	scripts/install-loki || [ $$? -eq 69 ]
+	$(BIN)/pytest -m dashboards tests/dashboards
 
 telemetry-proof: $(READY) ## Prove that no telemetry is lost silently; takes ten minutes.
 	$(BIN)/pytest tests/telemetry -m matrix
@@ -41,10 +48,19 @@ lint: $(READY) ## Check style and format.
 types: $(READY) ## Check types, strictly.
 	$(BIN)/mypy
 
-generate: $(READY) ## Generate names, the telemetry reference and the protobuf stubs.
+generate: $(READY) ## Generate names, the telemetry reference, the protobuf stubs and the dashboards.
 	$(BIN)/python -m semconv.generate
 	$(BIN)/python -m semconv.prometheus_names
 	scripts/generate-stubs
+	$(BIN)/python -m dashboards
+
+dashboards: $(READY) ## Build dashboards, rules and their reference.
+	$(BIN)/python -m dashboards
+
+dashboard-previews: $(READY) ## Run the proof of the dashboards, and draw what their panels then show, into docs/images.
+	results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
+	PROOF_RESULTS=$$results $(BIN)/pytest -m dashboards tests/dashboards && \
+	$(BIN)/python -m dashboards.previews "$$results" docs/images
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store

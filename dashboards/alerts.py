@@ -1,0 +1,331 @@
+"""The alerts. Each has a runbook in docs/runbooks, and a number from `dashboards.objectives` where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dashboards import foreign, objectives, recording
+from dashboards.promql import PRESENT, SERVICE, Matcher, Where, occurrences_of, one_of, share
+from dashboards.promql import RULES as R
+from dashboards.registry import OVERFLOW
+from dashboards.rules import Alert, Group
+from snakepit_otel.telemetry import names as n
+from snakepit_otel.telemetry.definitions import Metric
+
+_SERVICE = "{{ $labels.service_name }}"
+_POOL = "pool {{ $labels.snakepit_pool_name }} of " + _SERVICE
+_THE_POOL = "P" + _POOL[1:]
+_BY_SERVICE = f"sum by ({', '.join(SERVICE)})"
+_POOL_PAGE = "snakepit-pools"
+_ITS_POOL = {"pool": "snakepit_pool_name"}
+
+
+def groups() -> list[Group]:
+    """Return the alerts, by what they are about."""
+    return [
+        Group("snakepit-objectives", _objectives()),
+        Group("snakepit-workers", _workers()),
+        Group("snakepit-sessions", _sessions()),
+        Group("snakepit-adapters", _adapters()),
+        Group("snakepit-telemetry", _telemetry()),
+    ]
+
+
+def alerts() -> list[Alert]:
+    """Return all of them."""
+    return [rule for group in groups() for rule in group.rules if isinstance(rule, Alert)]
+
+
+def _burning(ratio: Callable[[str], str], long: str, short: str, pace: float, allowed: float) -> str:
+    """Both over a long time, so that it matters, and over a short one, so that it is so still."""
+    limit = f"{pace * allowed:.6g}"
+    return f"{ratio(long)} > {limit} and {ratio(short)} > {limit}"
+
+
+def _fullest(metric: Metric, limit: Metric) -> str:
+    """Return the share in use where it is greatest: each authority has a limit of its own, and room is not shared."""
+    return f"max by ({', '.join(SERVICE)}) ({R.total(metric, ['instance'])} / {R.total(limit, ['instance'])})"
+
+
+def _objectives() -> list[Alert]:
+    errors, late = 1 - objectives.AVAILABILITY, 1 - objectives.IN_TIME
+    gone = R.total(n.METRIC_SESSION_COUNT)
+    seen = f"{_BY_SERVICE} (last_over_time({R.series(n.METRIC_SESSION_COUNT)}[15m]))"
+    return [
+        Alert(
+            "ErrorBudgetBurnFast",
+            "critical",
+            _burning(recording.error_ratio, "1h", "5m", objectives.BURN_FAST, errors),
+            f"{_SERVICE} fails so many requests that its month's error budget is gone in two days",
+            "{{ $value | humanizePercentage }} of the last hour's requests failed, and it goes on.",
+            "snakepit-overview",
+            lasts="2m",
+        ),
+        Alert(
+            "ErrorBudgetBurnSlow",
+            "warning",
+            _burning(recording.error_ratio, "6h", "30m", objectives.BURN_SLOW, errors)
+            + " or "
+            + _burning(recording.error_ratio, "3d", "6h", objectives.BURN_LONG, errors),
+            f"{_SERVICE} fails more requests than its error budget allows",
+            "{{ $value | humanizePercentage }} of requests failed, over hours, and it goes on.",
+            "snakepit-overview",
+            lasts="15m",
+        ),
+        Alert(
+            "LatencyBudgetBurn",
+            "warning",
+            _burning(recording.late_ratio, "1h", "5m", objectives.BURN_SLOW, late),
+            f"{_SERVICE} answers too many requests later than {objectives.IN_TIME_SECONDS} s",
+            "{{ $value | humanizePercentage }} of the last hour's answers came late, and it goes on.",
+            "snakepit-overview",
+            lasts="5m",
+        ),
+        Alert(
+            "AuthorityDown",
+            "critical",
+            f"{seen} unless {gone}",
+            f"The authority of {_SERVICE} says nothing any more",
+            "It was there within the last 15 minutes. Without it there are no sessions, and its workers end.",
+            "snakepit-overview",
+            lasts="1m",
+        ),
+    ]
+
+
+def _workers() -> list[Alert]:
+    pool = [n.SNAKEPIT_POOL_NAME]
+    ready = R.total(n.METRIC_POOL_WORKER_COUNT, pool, {n.SNAKEPIT_WORKER_STATE: "ready"})
+    refused = R.occurrences(
+        n.METRIC_POOL_REJECTIONS,
+        pool,
+        {n.SNAKEPIT_POOL_REJECTION: one_of(["pool_saturated", "queue_timeout"])},
+        # Much shorter than it must last, or a single one would last long enough.
+        "2m",
+    )
+    waits = R.quantile(0.95, n.METRIC_POOL_QUEUE_DURATION, pool, window="2m")
+    crashes = R.occurrences(
+        n.METRIC_WORKER_EXITS, pool, {n.SNAKEPIT_WORKER_EXIT_REASON: one_of(["crash", "start_failed"])}, "10m"
+    )
+    hints = Matcher("!=", "none")
+    lost = R.rate(
+        n.METRIC_POOL_AFFINITY_DECISIONS, pool, {n.SNAKEPIT_AFFINITY_OUTCOME: one_of(["miss", "broken"])}, "10m"
+    )
+    hinted = R.rate(n.METRIC_POOL_AFFINITY_DECISIONS, pool, {n.SNAKEPIT_AFFINITY_OUTCOME: hints}, "10m")
+    return [
+        Alert(
+            "NoReadyWorkers",
+            "critical",
+            f"{ready} == 0",
+            f"No worker of {_POOL} is ready",
+            "Every request waits, and is refused when its time is up.",
+            lasts="1m",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "WorkersCrashLooping",
+            "critical",
+            f"{crashes} > {objectives.CRASHES}",
+            f"Workers of {_POOL} end again and again",
+            "{{ $value | humanize }} ended unasked, or before they were ready, within ten minutes.",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "CircuitOpen",
+            "critical",
+            R.total(n.METRIC_POOL_BREAKER_STATE, pool, {n.SNAKEPIT_BREAKER_STATE: "open"}) + " > 0",
+            f"{_THE_POOL} refuses every request, because requests lost their workers",
+            "The circuit breaker is open. It tries one request now and then, and closes when that is answered.",
+            keeps="5m",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "PoolSaturated",
+            "warning",
+            f"{waits} > {objectives.QUEUE_WAIT_SECONDS} or {refused} > 0",
+            f"{_THE_POOL} has more requests than it can run",
+            "Requests are refused, or of those that have to wait for a worker, one in twenty waits longer than "
+            f"{objectives.QUEUE_WAIT_SECONDS} s.",
+            lasts="5m",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "HeartbeatsMissed",
+            "warning",
+            R.occurrences(n.METRIC_HEARTBEAT_TIMEOUT_COUNT, pool, window="10m") + f" > {objectives.HEARTBEATS_MISSED}",
+            f"Workers of {_POOL} do not answer heartbeats",
+            "{{ $value | humanize }} were missed within ten minutes. A tool that holds the GIL does this, or a machine "
+            "without a free processor.",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "WorkersOrphaned",
+            "info",
+            R.occurrences(n.METRIC_WORKER_ORPHAN_KILLED_COUNT, pool, window="1h") + " > 0",
+            f"Workers of {_POOL} had outlived their authority",
+            "{{ $value | humanize }} within an hour. The next authority has killed them; the one before ended without "
+            "ending its workers.",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+        Alert(
+            "AffinityLost",
+            "info",
+            f"{share(lost, hinted)} > {objectives.AFFINITY_LOST}",
+            f"Sessions of {_POOL} do not come back to their workers",
+            "{{ $value | humanizePercentage }} of requests with a last worker were given another, so caches are cold.",
+            lasts="15m",
+            page=_POOL_PAGE,
+            variables=_ITS_POOL,
+        ),
+    ]
+
+
+def _sessions() -> list[Alert]:
+    live = R.total(n.METRIC_SESSION_COUNT)
+    # A quarter of an hour, so that what comes and goes within it is evened out; and of the sum, since authorities share
+    # sessions out between them.
+    quarter = f"({live})[15m:1m]"
+    grown = " and ".join(
+        f"min_over_time({quarter}{later}) > max_over_time({quarter} offset {earlier})"
+        for later, earlier in (("", "30m"), (" offset 30m", "1h"), (" offset 1h", "90m"))
+    )
+    # An authority begins without sessions, and fills up for as long as its first ones live.
+    series = R.series(n.METRIC_SESSION_COUNT)
+    young = f"{_BY_SERVICE} ({series} unless {series} offset 3h)"
+    evicted = R.occurrences(n.METRIC_SESSION_ENDED, where={n.SNAKEPIT_SESSION_END_REASON: "overflow"}, window="5m")
+    return [
+        Alert(
+            "SessionQuotaNear",
+            "warning",
+            f"{_fullest(n.METRIC_SESSION_COUNT, n.METRIC_SESSION_LIMIT)} > {objectives.QUOTA_NEAR}",
+            f"{_SERVICE} has {{{{ $value | humanizePercentage }}}} of its session quota in use",
+            "At the quota creating is refused, or the least recently used sessions are evicted.",
+            "snakepit-sessions",
+            lasts="5m",
+        ),
+        Alert(
+            "SessionsRejected",
+            "critical",
+            R.occurrences(n.METRIC_SESSION_REJECTED, window="5m") + " > 0",
+            f"{_SERVICE} refuses to create sessions",
+            "{{ $value | humanize }} were refused within five minutes, because the quota is reached.",
+            "snakepit-sessions",
+        ),
+        Alert(
+            "SessionsEvicted",
+            "warning",
+            f"{evicted} > 0",
+            f"{_SERVICE} evicts sessions that are still in use",
+            "{{ $value | humanize }} were evicted within five minutes to make room at the quota; their state is gone.",
+            "snakepit-sessions",
+        ),
+        Alert(
+            "SessionsAccumulating",
+            "warning",
+            # Four quarters of an hour, half an hour apart, each wholly above the one before, and that for another one:
+            # growth without a plateau, not a busy hour.
+            f"{grown} unless {young}",
+            f"Sessions of {_SERVICE} accumulate",
+            "There are {{ $value | humanize }} and more, and the number has only grown for an hour and a half.",
+            "snakepit-sessions",
+            lasts="15m",
+        ),
+    ]
+
+
+def _adapters() -> list[Alert]:
+    tool = [n.SNAKEPIT_TOOL_NAME]
+    cleanup: Where = {n.SNAKEPIT_PHASE: "cleanup", n.ERROR_TYPE: PRESENT}
+    memory = _fullest(n.METRIC_ZERO_COPY_HELD_SIZE, n.METRIC_ZERO_COPY_HELD_LIMIT)
+    copied = R.rate(n.METRIC_ZERO_COPY_EXPORT_DURATION, where={n.SNAKEPIT_ZERO_COPY_TRANSPORT: "stream"}, window="10m")
+    all_exports = R.rate(n.METRIC_ZERO_COPY_EXPORT_DURATION, window="10m")
+    references = "snakepit-zero-copy"
+    return [
+        Alert(
+            "CleanupFailing",
+            "warning",
+            R.occurrences(n.METRIC_ADAPTER_PHASE_DURATION, tool, cleanup, "10m") + " > 0",
+            f"Adapters of {_SERVICE} fail to clean up after {{{{ $labels.snakepit_tool_name }}}}",
+            "{{ $value | humanize }} times within ten minutes. What they do not release stays until the worker ends.",
+            "snakepit-adapters",
+            variables={"tool": "snakepit_tool_name"},
+        ),
+        Alert(
+            "ReferencesOutlived",
+            "warning",
+            R.occurrences(n.METRIC_ZERO_COPY_VIEW_OUTLIVED, window="1h") + " > 0",
+            f"Code of {_SERVICE} keeps arrays or tables after their requests",
+            "{{ $value | humanize }} within an hour. Their memory is shared, and is not freed while they are kept.",
+            references,
+        ),
+        Alert(
+            "SharedMemoryHigh",
+            "warning",
+            f"{memory} > {objectives.SHARED_MEMORY_NEAR}",
+            f"{_SERVICE} has {{{{ $value | humanizePercentage }}}} of its shared memory in use",
+            "At the limit, handing over arrays and tables is refused.",
+            references,
+            lasts="5m",
+        ),
+        Alert(
+            "ZeroCopyFallback",
+            "info",
+            f"{share(copied, all_exports)} > {objectives.COPIED}",
+            f"{_SERVICE} copies arrays and tables instead of sharing them",
+            "{{ $value | humanizePercentage }} of the hand-overs were copied over gRPC.",
+            references,
+            lasts="15m",
+        ),
+    ]
+
+
+def _telemetry() -> list[Alert]:
+    signal = [n.SNAKEPIT_TELEMETRY_SIGNAL]
+    dropped = R.occurrences(n.METRIC_TELEMETRY_DROPPED, signal, window="10m")
+    failed = R.occurrences(n.METRIC_TELEMETRY_FAILED, signal, window="10m")
+    ended = R.occurrences(n.METRIC_TELEMETRY_ENDED, signal, window="10m")
+    health = "snakepit-telemetry"
+    losses = " or ".join(
+        f"sum by (exporter) ({occurrences_of(name, '5m')}) > 0"
+        for name in (
+            foreign.EXPORT_FAILED_SPANS,
+            foreign.EXPORT_FAILED_LOGS,
+            foreign.ENQUEUE_FAILED_SPANS,
+            foreign.ENQUEUE_FAILED_LOGS,
+        )
+    )
+    return [
+        Alert(
+            "TelemetryLost",
+            "warning",
+            f"(({dropped}) + ({failed}) or ({dropped}) or ({failed})) / ({ended} > 0) > {objectives.TELEMETRY_LOST}",
+            f"{_SERVICE} loses {{{{ $labels.snakepit_telemetry_signal }}}}",
+            "{{ $value | humanizePercentage }} of the last ten minutes' were dropped, or refused by the collector.",
+            health,
+        ),
+        Alert(
+            "CollectorLoses",
+            "warning",
+            losses,
+            "The collector loses telemetry on its way to {{ $labels.exporter }}",
+            "Within five minutes at least {{ $value | humanize }} spans or log records were given up, or found the "
+            "queue full.",
+            health,
+            of_a_service=False,
+        ),
+        Alert(
+            "MetricOverflow",
+            "warning",
+            f'count by ({", ".join(SERVICE)}) ({{{OVERFLOW}="true"}}) > 0',
+            f"A metric of {_SERVICE} has more series than it may",
+            "What is beyond the limit is counted in one series, so breakdowns of it are incomplete.",
+            health,
+            lasts="5m",
+        ),
+    ]

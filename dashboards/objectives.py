@@ -1,0 +1,61 @@
+"""What is promised, and from where on something is wrong: the numbers that panels and alerts share."""
+
+from __future__ import annotations
+
+from snakepit_otel import errors
+
+AVAILABILITY = 0.999
+"""The share of requests that are answered, of those that callers did nothing wrong with."""
+IN_TIME = 0.99
+"""The share of answered requests that are answered within `IN_TIME_SECONDS`."""
+IN_TIME_SECONDS = 1
+"""A boundary of the request histogram's buckets."""
+BUDGET_DAYS = 30
+
+CALLERS_OWN = tuple(
+    sorted(
+        {
+            error.__name__
+            for error in (
+                errors.InvalidArguments,
+                errors.InvalidSession,
+                errors.MessageTooLarge,
+                errors.PoolNotFound,
+                errors.ReferenceMisused,
+                errors.ReferenceRefused,
+                errors.SessionNotFound,
+                errors.StateRefused,
+                errors.ToolNotFound,
+                errors.ValueRefused,
+            )
+        }
+        | {"cancelled"}
+    )
+)
+"""What is asked wrongly, or given up by who asked, costs no budget."""
+
+BURN_FAST = 14.4
+"""Times the budget's pace: a fiftieth of 30 days' budget within an hour."""
+BURN_SLOW = 6
+"""A twentieth within six hours."""
+BURN_LONG = 1
+"""A tenth within three days."""
+
+QUOTA_NEAR = 0.8
+"""The share of the session quota from which the watchdog warns as well."""
+QUEUE_WAIT_SECONDS = 1
+"""p95 of the wait for a worker."""
+QUEUE_NEAR = 0.8
+"""The share of the queue's limit."""
+CRASHES = 3
+"""Workers that ended unasked, or before they were ready, within ten minutes."""
+HEARTBEATS_MISSED = 5
+"""Within ten minutes."""
+AFFINITY_LOST = 0.2
+"""The share of requests with a last worker that did not get it."""
+SHARED_MEMORY_NEAR = 0.8
+"""The share of the limit of shared memory."""
+COPIED = 0.5
+"""The share of hand-overs that were copied instead of shared."""
+TELEMETRY_LOST = 0.01
+"""The share of spans, log records and metric points that were not delivered."""

@@ -1,0 +1,1 @@
+"""Previews: each dashboard page as a picture, drawn from what its queries really gave."""

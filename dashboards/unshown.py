@@ -1,0 +1,10 @@
+"""Metrics that no panel shows, and why; every other metric of the registry is on some page."""
+
+from __future__ import annotations
+
+from snakepit_otel.telemetry import names as n
+from snakepit_otel.telemetry.definitions import Metric
+
+UNSHOWN: dict[Metric, str] = {
+    n.METRIC_DOCTOR_CANARY: "The doctor sends it once and looks for it itself; it says nothing of a deployment.",
+}
