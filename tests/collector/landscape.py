@@ -114,13 +114,13 @@ async def landscape(
             "OTELCOL_SLOW_MS": "60000",
         }
         await running.enter_async_context(
-            _server(folder / "otelcol.log", health, "/", otelcol, "--config", CONFIG, environ=environ)
+            server(folder / "otelcol.log", health, "/", otelcol, "--config", CONFIG, environ=environ)
         )
         if prometheus is not None:
             config = folder / "prometheus.yml"
             config.write_text(scrape_config(metrics, own))
             await running.enter_async_context(
-                _server(
+                server(
                     folder / "prometheus.log",
                     prometheus_port,
                     "/-/ready",
@@ -145,7 +145,7 @@ def scrape_config(metrics_port: int, own_port: int) -> str:
 
 
 @asynccontextmanager
-async def _server(
+async def server(
     log: Path, port: int, path: str, *command: str | Path, environ: Mapping[str, str]
 ) -> AsyncIterator[None]:
     """Run a server until the end of the block; it has started when `path` answers."""

@@ -1,4 +1,4 @@
-"""What can be said of otel-collector.yaml and its manifest without running either."""
+"""What can be said of otel-collector.yaml, what is laid over it, and its manifest without running any of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.processes import ROOT
 
 TEXT = (ROOT / "otel-collector.yaml").read_text()
 CONFIG: dict[str, Any] = yaml.safe_load(TEXT)
+# What comes beside it where Loki takes the logs.
+OVERLAY: dict[str, Any] = yaml.safe_load((ROOT / "dashboards" / "compose" / "collector.yaml").read_text())
 MANIFEST: dict[str, Any] = yaml.safe_load((ROOT / "collector" / "builder.yaml").read_text())
 PAGE = (ROOT / "docs" / "collector.md").read_text()
 KINDS = ("receivers", "processors", "exporters", "extensions")
@@ -22,6 +24,11 @@ MODULES = {"otlp_grpc": "otlp"}
 def component(name: str) -> str:
     """The type of a component: `resource/labels` is a `resource`."""
     return name.partition("/")[0]
+
+
+def used(kind: str) -> set[str]:
+    """The types of the components that either file configures."""
+    return {component(name) for config in (CONFIG, OVERLAY) for name in config.get(kind, {})}
 
 
 def test_memory_limiter_is_first_in_every_pipeline() -> None:
@@ -41,10 +48,9 @@ def test_every_component_is_used() -> None:
 
 
 def test_manifest_has_what_the_configuration_uses_and_nothing_else() -> None:
-    """The collector that is built can run the configuration, and is no larger than that takes."""
+    """The collector that is built can run both files, and is no larger than that takes."""
     for kind in KINDS:
-        used = {component(name) for name in CONFIG[kind]}
-        modules = {MODULES.get(name, name).replace("_", "") + kind.removesuffix("s") for name in used}
+        modules = {MODULES.get(name, name).replace("_", "") + kind.removesuffix("s") for name in used(kind)}
         assert modules == {entry["gomod"].split()[0].rpartition("/")[2] for entry in MANIFEST[kind]}
     schemes = set(re.findall(r"\$\{(\w+):", TEXT)) | {"file"}
     providers = {entry["gomod"].split()[0].rpartition("/")[2] for entry in MANIFEST["providers"]}
@@ -58,6 +64,13 @@ def test_manifest_is_of_one_release() -> None:
     stable = {version for version in versions if not version.startswith("v0.")}
     assert {version.split(".")[1] for version in versions - stable} == {release}
     assert len(stable) == 1
+
+
+def test_names_of_events_are_kept_where_only_attributes_are() -> None:
+    """Every log record passes the stage that makes its event's name an attribute, wherever it goes from there."""
+    for config in (CONFIG, OVERLAY):
+        stages = config["service"]["pipelines"].get("logs", {}).get("processors")
+        assert stages is None or "transform/event_name" in stages
 
 
 def test_listens_on_loopback_unless_told_otherwise() -> None:

@@ -130,6 +130,8 @@ async def test_events_arrive(after: Landscape) -> None:
     (warning,) = (event for event in warnings if event.attributes["reason"] == "quota_exceeded")
     assert warning.attributes["strict_mode"] is True
     assert warning.attributes["current_sessions"] == 2
+    # For stores that keep attributes only.
+    assert warning.attributes["event.name"] == name
     assert warning.service == "shop"
 
 
