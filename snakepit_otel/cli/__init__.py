@@ -1,4 +1,4 @@
-"""The command line: serve, worker, call, sessions, demo, doctor."""
+"""The command line: serve, worker, call, sessions, dashboards, demo, doctor."""
 
 from snakepit_otel.cli.app import main
 

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.cli import call, config, demo, doctor, restart, serve, sessions, status, telemetry, worker
+from snakepit_otel.cli import (
+    call,
+    config,
+    dashboards,
+    demo,
+    doctor,
+    restart,
+    serve,
+    sessions,
+    status,
+    telemetry,
+    worker,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +51,7 @@ app.add_typer(config.app, name="config")
 app.command()(status.status)
 app.command()(restart.restart)
 app.command()(telemetry.telemetry)
+app.command()(dashboards.dashboards)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 
