@@ -1,0 +1,128 @@
+"""What there is to see on the pages: the answers to their queries, and which of them are empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.dashboards.proof.pace import STEP_SECONDS
+from tests.dashboards.proof.questions import Question, filled_in
+from tests.dashboards.proof.stack import Stack, numbers
+
+Series = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The time that is looked at, in seconds since 1970."""
+
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.start
+
+
+@dataclass
+class Answer:
+    """What came of one question."""
+
+    question: Question
+    query: str
+    """As it was asked."""
+    result: list[Series] = field(default_factory=list)
+    """As Prometheus' API has it; of log lines, Loki's streams."""
+    exemplars: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is at least one number, or line."""
+        if self.question.lines:
+            return any(stream["values"] for stream in self.result)
+        return any(True for series in self.result for _ in numbers(series))
+
+    def __str__(self) -> str:
+        return f"{self.question}\n      {self.query}"
+
+
+def answer(stack: Stack, question: Question, span: Span, chosen: Mapping[str, str]) -> Answer:
+    """Ask, of Prometheus or Loki."""
+    query = filled_in(question, span.seconds, chosen)
+    made = Answer(question, query)
+    if question.source == "loki":
+        made.result = stack.lines(query, span.start, span.end)
+    elif question.instant:
+        made.result = _at_its_best(stack, query, span)
+    else:
+        made.result = stack.over_time(query, span.start, span.end, STEP_SECONDS)
+    if question.exemplars:
+        made.exemplars = stack.exemplars(query, span.start, span.end)
+    return made
+
+
+def _at_its_best(stack: Stack, query: str, span: Span) -> list[Series]:
+    """Return what an instant query gives at the end, or else at that moment at which it gives most.
+
+    Somebody looks at such a panel while something goes on; not all goes on at the end.
+    """
+    found = stack.query(query, span.end)
+    if any(True for series in found for _ in numbers(series)):
+        return found
+    moments: dict[float, list[Series]] = {}
+    for series in stack.over_time(query, span.start, span.end, STEP_SECONDS):
+        for moment, value in series["values"]:
+            moments.setdefault(moment, []).append({"metric": series["metric"], "value": [moment, value]})
+    return max(moments.values(), key=len, default=[])
+
+
+def keep(folder: Path, dashboard: Mapping[str, Any], answers: Iterable[Answer], span: Span) -> None:
+    """Write what a page shows to `folder/UID.json`, for previews.
+
+    It has `title`, `uid`, `start` and `end` (seconds since 1970) and `step` (seconds); and, by a panel's id as text:
+
+    `panels`  a list of one object for each query: `refId`, `legend` (Grafana's `legendFormat`), `resultType`
+              (`matrix`, or `vector` for an instant query), `result` (the series as Prometheus' HTTP API has them:
+              `metric`, and `values` or `value`), and `exemplars` (as that API has them) for a query that shows them
+    `lines`   for panels of log lines, a list of `time` (seconds since 1970), `line` and `labels`, the newest first
+    """
+    panels: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for one in answers:
+        if one.question.panel is None:
+            continue
+        panel = str(one.question.panel)
+        if one.question.lines:
+            lines[panel] = _newest_first(one.result)
+            continue
+        shown = {
+            "refId": one.question.letter,
+            "legend": one.question.legend,
+            "resultType": "vector" if one.question.instant else "matrix",
+            "result": one.result,
+        }
+        panels.setdefault(panel, []).append(shown | ({"exemplars": one.exemplars} if one.question.exemplars else {}))
+    written = {
+        "uid": dashboard["uid"],
+        "title": dashboard["title"],
+        "start": span.start,
+        "end": span.end,
+        "step": STEP_SECONDS,
+        "panels": panels,
+        "lines": lines,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{dashboard['uid']}.json").write_text(json.dumps(written, indent=1, sort_keys=True))
+
+
+def _newest_first(streams: Sequence[Series]) -> list[dict[str, Any]]:
+    found = [
+        {"time": int(nanoseconds) / 1e9, "line": line, "labels": stream["stream"]}
+        for stream in streams
+        for nanoseconds, line, *_ in stream["values"]
+    ]
+    return sorted(found, key=lambda line: -line["time"])

@@ -1,0 +1,110 @@
+"""The run: two deployments that are well, two that are not, and all that can be asked of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboards.build import as_plain, pages
+from tests.collector.landscape import free_ports
+from tests.dashboards.proof.answers import Span
+from tests.dashboards.proof.deployment import Deployment, Sending
+from tests.dashboards.proof.health import live
+from tests.dashboards.proof.stack import Programs, Stack, stack
+from tests.dashboards.proof.troubles import (
+    DOOM,
+    EVICTING,
+    EXPECTED,
+    TROUBLED,
+    Troubles,
+    evicting_environ,
+    evicting_settings,
+    troubled_settings,
+)
+from tests.dashboards.proof.watch import watch
+from tests.waiting import until
+
+STEADY, DIRECT = "steady", "direct"
+WELL = (STEADY, DIRECT)
+
+
+@dataclass
+class Run:
+    """A run that is over; the stack still answers."""
+
+    stack: Stack
+    span: Span
+    troubles_began: float
+    """Seconds since 1970."""
+    fired: dict[tuple[str, str], float]
+    """Alerts and services, and when they were first seen firing."""
+    dashboards: list[dict[str, Any]]
+
+
+@asynccontextmanager
+async def run(programs: Programs, folder: Path) -> AsyncIterator[Run]:
+    """Run all of it, and keep the stack for as long as the block lasts."""
+    async with stack(programs, folder) as running:
+        with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as short:
+            span, began, fired = await _deployments(running, Path(short))
+        yield Run(running, span, began, fired, [as_plain(page) for page in pages()])
+
+
+async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[tuple[str, str], float]]:
+    """Run the deployments from start to stop."""
+    good = {
+        "adapter": "tests.dashboards.proof.adapter:Good",
+        "pool": {"size": 2},
+        "session_store": {"max_sessions": 1_000, "cleanup_interval": 1_000},
+    }
+    straight = {
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": running.prometheus_otlp,
+    }
+    doom = folder / "doom"
+    (nobody,) = free_ports(1)
+    made = {
+        STEADY: Deployment(STEADY, folder, good, {}, running.otlp),
+        DIRECT: Deployment(DIRECT, folder, good, straight, running.otlp),
+        TROUBLED: Deployment(TROUBLED, folder, troubled_settings(doom), {DOOM: str(doom)}, running.otlp),
+        EVICTING: Deployment(EVICTING, folder, evicting_settings(), evicting_environ(nobody), running.otlp),
+    }
+    elsewhere = Sending(
+        "elsewhere",
+        folder,
+        ["tests.dashboards.proof.elsewhere", str(folder / "elsewhere.sock"), str(folder / f"{TROUBLED}.sock")],
+        {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": running.otlp_for_logs},
+        running.otlp,
+    )
+    start, over = time.time(), asyncio.Event()
+    async with AsyncExitStack() as to_stop, watch(running) as watching:
+        everything: list[Sending] = [*made.values(), elsewhere]
+        for sending in everything:
+            to_stop.push_async_callback(sending.stop)
+        await asyncio.gather(*(sending.start() for sending in everything))
+        # Only now: to start takes as long as ever, which to rules in a hurry is an hour without workers.
+        await running.begin_to_judge()
+        async with asyncio.TaskGroup() as group:
+            for name in WELL:
+                group.create_task(live(made[name], over))
+            await until(lambda: _is_recorded(running), 60)
+            began = time.time()
+            troubles = Troubles(made[TROUBLED], made[EVICTING], running, watching, doom, over)
+            await troubles.all()
+        return Span(start, time.time()), began, watching.fired
+
+
+def _is_recorded(running: Stack) -> bool:
+    found = running.query("service:snakepit_request_errors:ratio_rate30m")
+    return set(WELL) <= {series["metric"]["service_name"] for series in found}
+
+
+def expected() -> list[tuple[str, str]]:
+    """Return the alerts that are to fire, each with the service that has it do so."""
+    return [(f"Snakepit{alert}", service) for alert, service in EXPECTED.items()]

@@ -1,0 +1,178 @@
+"""Dashboards, rules and alerts, held against a real Prometheus and a real Loki that real deployments have fed.
+
+Four deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, and
+in two others everything goes wrong on purpose. Time passes quicker than in the field: see `pace`.
+
+With `PROOF_RESULTS=FOLDER`, what the pages show is kept there; see `answers.keep`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from dashboards import recording
+from dashboards.alerts import alerts
+from dashboards.rules import Recording
+from tests.collector.conftest import installed
+from tests.dashboards.proof.answers import Answer, answer, keep
+from tests.dashboards.proof.deployment import NAMESPACE
+from tests.dashboards.proof.questions import Question, questions
+from tests.dashboards.proof.run import STEADY, WELL, Run, expected, run
+from tests.dashboards.proof.stack import Programs, numbers
+from tests.dashboards.proof.troubles import COLLECTOR
+from tests.pool.proofs.figures import Say, saying
+
+pytestmark = [pytest.mark.dashboards, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
+
+OWN = r"(snakepit|rpc|process|cpython)_.*"
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Print what was seen, whatever pytest does with output."""
+    return saying(capsys)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def over(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
+    """The run, when it is over."""
+    programs = Programs(installed("install-collector"), installed("install-prometheus"), installed("install-loki"))
+    async with run(programs, tmp_path_factory.mktemp("proof")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def asked(over: Run) -> list[Question]:
+    """All queries of all pages, but for those of traces, which there is no store for here."""
+    return [question for page in over.dashboards for question in questions(page) if question.source != "tempo"]
+
+
+@pytest.fixture(scope="module")
+def session(over: Run) -> str:
+    """The session of which most is told."""
+    told: Counter[str] = Counter()
+    query = f'{{service_namespace="{NAMESPACE}"}} | session_id!="" | severity_text=~"WARN|ERROR"'
+    for stream in over.stack.lines(query, over.span.start, over.span.end):
+        told[stream["stream"]["session_id"]] += len(stream["values"])
+    return told.most_common(1)[0][0]
+
+
+@pytest.fixture(scope="module")
+def seen(over: Run, asked: list[Question], session: str) -> list[Answer]:
+    """What all pages show, with everything chosen."""
+    answers = [answer(over.stack, question, over.span, {"session_id": session}) for question in asked]
+    if folder := os.environ.get("PROOF_RESULTS"):
+        for page in over.dashboards:
+            of_page = [one for one in answers if one.question.page == page["uid"]]
+            keep(Path(folder), page, of_page, over.span)
+    return answers
+
+
+def report(say: Say, what: str, answers: Iterable[Answer], bad: Iterable[Answer]) -> None:
+    """Print of how many panels, annotations and variables of each page this is true; fail if not of all."""
+    wrong = list(bad)
+    of_page, bad_of_page = (
+        Counter(page for page, _ in {(one.question.page, one.question.panel or one.question.where) for one in some})
+        for some in (answers, wrong)
+    )
+    for page, count in sorted(of_page.items()):
+        say(f"{page}: {count - bad_of_page[page]}/{count} {what}")
+    assert not wrong, "\n".join([f"not {what}:", *map(str, wrong)])
+
+
+async def test_every_query_has_data(over: Run, seen: list[Answer], say: Say) -> None:
+    """Whatever a panel, an annotation or a variable asks for, there has been in the run."""
+    traces = [question for page in over.dashboards for question in questions(page) if question.source == "tempo"]
+    say(f"queries of traces, which are held against the registry alone: {len(traces)}")
+    report(say, "panels, annotations and variables with data", seen, (one for one in seen if not one.has_data))
+
+
+async def test_panels_of_a_deployment_that_is_well_have_data(over: Run, asked: list[Question], say: Say) -> None:
+    """Where nothing is wrong, only those panels are empty that say what this means."""
+    chosen = {"service_namespace": NAMESPACE, "service_name": STEADY}
+    answers = [
+        answer(over.stack, question, over.span, chosen)
+        for question in asked
+        if not question.may_be_empty and question.source == "prometheus"
+    ]
+    report(say, f"panels with data of {STEADY} alone", answers, (one for one in answers if not one.has_data))
+
+
+async def test_exemplars_lead_to_traces(seen: list[Answer], say: Say) -> None:
+    """Panels that show exemplars have some, with the ids of traces."""
+    with_exemplars = [one for one in seen if one.question.exemplars]
+    assert with_exemplars
+    wrong = (one for one in with_exemplars if not any(exemplar["labels"].get("trace_id") for exemplar in one.exemplars))
+    report(say, "panels with exemplars", with_exemplars, wrong)
+
+
+async def test_every_recording_rule_records(over: Run, say: Say) -> None:
+    """Each rule has made samples that are numbers, of the deployment that is well, too."""
+    rules = [rule for group in recording.groups() for rule in group.rules if isinstance(rule, Recording)]
+    silent = []
+    for rule in rules:
+        found = over.stack.over_time(f'{rule.record}{{service_name="{STEADY}"}}', over.span.start, over.span.end, 1)
+        if not any(True for series in found for _ in numbers(series)):
+            silent.append(rule.record)
+    say(f"recording rules with samples: {len(rules) - len(silent)}/{len(rules)}")
+    assert not silent
+
+
+async def test_every_alert_has_fired(over: Run, say: Say) -> None:
+    """Each alert has fired for the deployment in which its trouble was made."""
+    known = {alert.full_name for alert in alerts()}
+    assert {name for name, _ in expected()} == known
+    late = [one for one in expected() if one not in over.fired]
+    after = {name: over.fired[name, service] - over.troubles_began for name, service in set(expected()) - set(late)}
+    say(", ".join(f"{name.removeprefix('Snakepit')} {seconds:.0f} s" for name, seconds in sorted(after.items())))
+    say(f"alerts that fired: {len(known) - len(late)}/{len(known)}")
+    assert not late
+
+
+async def test_no_alert_has_fired_where_nothing_was_wrong(over: Run, say: Say) -> None:
+    """For the deployments that are well none has fired in all the run; of the collector, none before the troubles."""
+    firing = over.stack.over_time('ALERTS{alertstate="firing"}', over.span.start, over.span.end, 0.5)
+    names = {alert.full_name for alert in alerts()}
+    loud = set()
+    for series in firing:
+        labels, first = series["metric"], float(series["values"][0][0])
+        service = labels.get("service_name", COLLECTOR)
+        if service in WELL or (service == COLLECTOR and first < over.troubles_began):
+            loud.add((labels["alertname"], service, f"{first - over.span.start:.0f} s"))
+    say(f"alerts that were silent: {len(names - {name for name, *_ in loud})}/{len(names)}")
+    assert not loud
+
+
+async def test_names_and_labels_are_the_same_both_ways(over: Run, say: Say) -> None:
+    """By the collector and by Prometheus' own receiver, the same metrics come with the same labels and boundaries.
+
+    Only how a whole number is written as a boundary differs: 1.0 where Prometheus has scraped it, 1 where it was sent.
+    """
+    through, straight = (_labels(over, service) for service in WELL)
+    say(f"metrics through the collector {len(through)}, straight to Prometheus {len(straight)}")
+    assert through == straight
+    scraped, sent = (_boundaries(over, service) for service in WELL)
+    assert "1.0" in scraped - sent
+    assert "1" in sent - scraped
+    assert set(map(float, scraped)) == set(map(float, sent))
+
+
+def _series(over: Run, service: str) -> list[dict[str, str]]:
+    return over.stack.series(f'{{__name__=~"{OWN}",service_name="{service}"}}', over.span.start, over.span.end)
+
+
+def _labels(over: Run, service: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for labels in _series(over, service):
+        found.setdefault(labels["__name__"], set()).update(labels)
+    return found
+
+
+def _boundaries(over: Run, service: str) -> set[str]:
+    return {labels["le"] for labels in _series(over, service) if "le" in labels}
