@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 from grafana_foundation_sdk.models import tempo as tempo_models
 from grafana_foundation_sdk.models import text as text_models
 
+from dashboards.colours import MEANINGS, NOTE, PLAIN, Steps
 from dashboards.registry import values_of
 from semconv.prometheus_names import label_name
 
@@ -32,61 +33,6 @@ LOGS = common_models.DataSourceRef(type_val="loki", uid="${loki}")
 
 RECORDS = '{service_namespace=~"$service_namespace",service_name=~"$service_name"}'
 """What is chosen at the top of a dashboard, as LogQL selects it."""
-
-GOOD, NOTE, WARN, BAD, PLAIN = "green", "blue", "orange", "red", "text"
-"""Colours, by what they mean."""
-
-MEANINGS = {
-    # Sessions.
-    "deleted": GOOD,
-    "ttl": NOTE,
-    "overflow": BAD,
-    "rejected": BAD,
-    "created": GOOD,
-    "ended": NOTE,
-    # Workers and their exits.
-    "ready": GOOD,
-    "spare": NOTE,
-    "starting": WARN,
-    "draining": "yellow",
-    "stopping": "purple",
-    "crash": BAD,
-    "start_failed": "dark-red",
-    "deadline": WARN,
-    "cancelled": "yellow",
-    "unresponsive": "purple",
-    "memory": "dark-orange",
-    "max_requests": "light-blue",
-    "rolling_restart": "dark-blue",
-    "stop": "light-green",
-    # The circuit breaker.
-    "closed": GOOD,
-    "half_open": WARN,
-    "open": BAD,
-    # Affinity.
-    "hit": GOOD,
-    "miss": WARN,
-    "broken": BAD,
-    # Zero-copy.
-    "shared": GOOD,
-    "copied": WARN,
-    "explicit": GOOD,
-    "request_end": "light-green",
-    "expired": WARN,
-    "peer_lost": BAD,
-    # Telemetry.
-    "delivered": GOOD,
-    "failed": BAD,
-    "dropped": WARN,
-    # Quantiles: the farther out, the darker.
-    "p50": "super-light-blue",
-    "p95": "light-blue",
-    "p99": "dark-blue",
-    # All of them.
-    "limit": BAD,
-    "failures": BAD,
-}
-"""What has one meaning has one colour, on every page: by the name of the series."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +56,6 @@ AnyPanel = TypeVar(
     table_panel.Panel,
     timeseries_panel.Panel,
 )
-
-Steps = Sequence[tuple[float | None, str]]
-"""Thresholds: from which value on which colour; the first has no value."""
-
-
-def at_least(warn: float, bad: float | None = None) -> Steps:
-    """Good below `warn`, a warning from there on, bad from `bad` on."""
-    return [(None, GOOD), (warn, WARN), *([] if bad is None else [(bad, BAD)])]
-
-
-def at_most(bad: float, warn: float) -> Steps:
-    """Bad below `bad`, a warning below `warn`, good from there on."""
-    return [(None, BAD), (bad, WARN), (warn, GOOD)]
-
-
-def any_is(colour: str) -> Steps:
-    """Good at nothing, and that colour as soon as there is something."""
-    return [(None, GOOD), (1e-9, colour)]
 
 
 def stat(

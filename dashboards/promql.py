@@ -111,6 +111,17 @@ class Scope:
         """Return the value below which this share of a histogram's values is."""
         return f"histogram_quantile({quantile}, {self.buckets(metric, by, where, window)})"
 
+    def quantile_of_all(
+        self, quantile: float, metric: Metric, by: Iterable[str] = (), where: Where | None = None
+    ) -> str:
+        """Return a quantile of all that a histogram has measured within the time shown; nothing where that is nothing.
+
+        For what happens rarely. `quantile` goes by rates, to which a series that begins has measured nothing yet: of a
+        pool that has started its workers once, it says nothing at all.
+        """
+        within = occurrences_of(self.series(metric, "_bucket", where), RANGE)
+        return f"histogram_quantile({quantile}, {self._sum(within, ('le', *by))}) >= 0"
+
     def buckets(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, window: str = RATE) -> str:
         """How often a second a histogram's values fall in each bucket, for heat maps and quantiles."""
         return self._sum(f"rate({self.series(metric, '_bucket', where)}[{window}])", ("le", *by))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dashboards.house import RECORDS, WARN, Query, any_is, bars, each, heatmap, log_lines, table, timeseries
+from dashboards.colours import WARN, any_is
+from dashboards.house import RECORDS, Query, bars, each, heatmap, log_lines, table, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import ABSENT, BY_TOOL, PANELS, PRESENT, RANGE, RATE, Where, share
 from semconv.prometheus_names import label_name

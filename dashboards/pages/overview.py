@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from dashboards import objectives, recording
-from dashboards.house import (
-    BAD,
-    GOOD,
-    NOTE,
-    WARN,
-    Query,
-    at_least,
-    each,
-    stat,
-    states,
-    table,
-    timeseries,
-    words,
-)
+from dashboards.colours import BAD, GOOD, NOTE, WARN, at_least
+from dashboards.house import Query, each, stat, states, table, timeseries, words
 from dashboards.page import Page, Row
 from dashboards.promql import BY_POOL, PANELS, PRESENT, RANGE, RATE, SERVICE, share
-from dashboards.rare import quantile_of_all
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 
@@ -259,8 +246,8 @@ def _requests() -> Row:
                 [
                     Query(asked),
                     Query(share(_Q.occurrences(_REQUEST, [n.SNAKEPIT_TOOL_NAME], _FAILED), asked)),
-                    Query(quantile_of_all(_Q, 0.5, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
-                    Query(quantile_of_all(_Q, 0.99, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
+                    Query(_Q.quantile_of_all(0.5, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
+                    Query(_Q.quantile_of_all(0.99, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
                 ],
                 "Each tool over the time shown. Look for the one with failures, or with a p99 far from its p50; the "
                 "page of adapters says in which phase.",
@@ -312,7 +299,7 @@ def _pools() -> Row:
                 [
                     Query(given),
                     Query(share(_Q.occurrences(_DISPATCH, pool, _FAILED), given)),
-                    Query(quantile_of_all(_Q, 0.99, _DISPATCH, pool)),
+                    Query(_Q.quantile_of_all(0.99, _DISPATCH, pool)),
                     Query(_Q.total(n.METRIC_POOL_WORKER_COUNT, pool, {n.SNAKEPIT_WORKER_STATE: "ready"})),
                     Query(share(active, capacity)),
                     Query(_Q.total(n.METRIC_POOL_QUEUE_LENGTH, pool)),

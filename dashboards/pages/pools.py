@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dashboards import objectives
-from dashboards.house import BAD, GOOD, WARN, Query, any_is, at_least, each, stat, states, table, timeseries
+from dashboards.colours import BAD, GOOD, WARN, any_is, at_least
+from dashboards.house import Query, each, stat, states, table, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import BY_POOL, PANELS, RANGE, RATE, share
-from dashboards.rare import quantile_of_all
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 from snakepit_otel.telemetry.definitions import Metric
@@ -188,10 +188,10 @@ def _lives() -> Row:
                 "Time to start, stop and replace",
                 [
                     Query(_Q.occurrences(n.METRIC_WORKER_STARTUP_DURATION, pool)),
-                    Query(quantile_of_all(_Q, 0.5, n.METRIC_WORKER_STARTUP_DURATION, pool)),
-                    Query(quantile_of_all(_Q, 0.95, n.METRIC_WORKER_STARTUP_DURATION, pool)),
-                    Query(quantile_of_all(_Q, 0.95, n.METRIC_WORKER_SHUTDOWN_DURATION, pool)),
-                    Query(quantile_of_all(_Q, 0.95, n.METRIC_WORKER_REPLACEMENT_DURATION, pool)),
+                    Query(_Q.quantile_of_all(0.5, n.METRIC_WORKER_STARTUP_DURATION, pool)),
+                    Query(_Q.quantile_of_all(0.95, n.METRIC_WORKER_STARTUP_DURATION, pool)),
+                    Query(_Q.quantile_of_all(0.95, n.METRIC_WORKER_SHUTDOWN_DURATION, pool)),
+                    Query(_Q.quantile_of_all(0.95, n.METRIC_WORKER_REPLACEMENT_DURATION, pool)),
                 ],
                 "Over the time shown. Good is a start far below `pool.startup_timeout`; a long one is imports or a "
                 "model that is loaded, and `pool.spares` hides it. A stop as long as `pool.shutdown_grace` was "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dashboards import objectives
-from dashboards.house import BAD, WARN, Query, any_is, at_least, bars, each, heatmap, stat, timeseries
+from dashboards.colours import BAD, WARN, any_is, at_least
+from dashboards.house import Query, bars, each, heatmap, stat, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
 from dashboards.promql import PRESENT, RATE, Matcher, Where, one_of, share

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dashboards import objectives
-from dashboards.house import BAD, RECORDS, Query, any_is, at_least, each, heatmap, log_lines, stat, timeseries
+from dashboards.colours import BAD, any_is, at_least
+from dashboards.house import RECORDS, Query, each, heatmap, log_lines, stat, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
 from dashboards.promql import PRESENT, RANGE, RATE, SERVICE, share

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dashboards import objectives
-from dashboards.house import WARN, Query, any_is, at_least, each, heatmap, stat, table, timeseries
+from dashboards.colours import WARN, any_is, at_least
+from dashboards.house import Query, each, heatmap, stat, table, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
 from dashboards.promql import Where, share

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 from PIL import Image
 
-from dashboards import house
+from dashboards import colours, house
 from dashboards.build import as_plain
 from dashboards.house import Query
 from dashboards.page import Page, Row
@@ -37,9 +37,9 @@ def panels() -> dict[str, Builder[models.Panel]]:
     says = [(0.0, "shut", "green"), (1.0, "on", "red")]
     markdown = "# Heading\n\nThis is **bold**, and [here](https://example.org) is `code`.\n- one"
     return {
-        "stat": house.stat("Share", up, "", unit="percentunit", steps=house.at_least(0.5, 0.9)),
+        "stat": house.stat("Share", up, "", unit="percentunit", steps=colours.at_least(0.5, 0.9)),
         "timeseries": house.timeseries(
-            "Lines", Query("up", "pool {{pool}}", exemplars=True), "", steps=house.at_least(1)
+            "Lines", Query("up", "pool {{pool}}", exemplars=True), "", steps=colours.at_least(1)
         ),
         "stacked": house.timeseries("Areas", up, "", unit="bytes", stacked=True),
         "heatmap": house.heatmap("Heat", Query("up", exemplars=True), ""),
@@ -289,7 +289,7 @@ def test_an_unknown_unit_is_refused_by_the_panel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("theme", [DARK, LIGHT], ids=lambda theme: theme.name)
 def test_every_colour_that_has_a_meaning_is_known(theme: Theme) -> None:
     """Both themes have each colour that the house gives a meaning."""
-    for name in {*house.MEANINGS.values(), house.GOOD, house.NOTE, house.WARN, house.BAD, house.PLAIN}:
+    for name in {*colours.MEANINGS.values(), colours.GOOD, colours.NOTE, colours.WARN, colours.BAD, colours.PLAIN}:
         assert theme.colour(name).startswith("#")
     with pytest.raises(ValueError, match="no colour 'beige'"):
         theme.colour("beige")
@@ -297,10 +297,10 @@ def test_every_colour_that_has_a_meaning_is_known(theme: Theme) -> None:
 
 def test_thresholds_decide_the_colour() -> None:
     """A value has the colour of the highest threshold that it has reached."""
-    steps = house.at_least(0.8, 1)
-    assert DARK.reached(0.79, steps) == DARK.colour(house.GOOD)
-    assert DARK.reached(0.8, steps) == DARK.colour(house.WARN)
-    assert DARK.reached(2, steps) == DARK.colour(house.BAD)
+    steps = colours.at_least(0.8, 1)
+    assert DARK.reached(0.79, steps) == DARK.colour(colours.GOOD)
+    assert DARK.reached(0.8, steps) == DARK.colour(colours.WARN)
+    assert DARK.reached(2, steps) == DARK.colour(colours.BAD)
 
 
 def test_the_command_draws_each_page_in_both_themes(
