@@ -28,7 +28,6 @@ from tests.dashboards.proof.troubles import (
     troubled_settings,
 )
 from tests.dashboards.proof.watch import watch
-from tests.waiting import until
 
 STEADY, DIRECT = "steady", "direct"
 WELL = (STEADY, DIRECT)
@@ -93,7 +92,9 @@ async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[
         async with asyncio.TaskGroup() as group:
             for name in WELL:
                 group.create_task(live(made[name], over))
-            await until(lambda: _is_recorded(running), 60)
+            async with asyncio.timeout(60):
+                while not await asyncio.to_thread(_is_recorded, running):
+                    await asyncio.sleep(0.2)
             began = time.time()
             troubles = Troubles(made[TROUBLED], made[EVICTING], running, watching, doom, over)
             await troubles.all()

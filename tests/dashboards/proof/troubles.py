@@ -74,7 +74,8 @@ def troubled_settings(doom: Path) -> dict[str, Any]:
                 "environment": {DOOM: str(doom)},
                 "breaker_failures": 2,
                 "breaker_reset": 2_000,
-                "restart_window": 5_000,
+                # What is run again waits for its next worker, however long that takes to start.
+                "queue_timeout": 30_000,
             },
         },
     }
@@ -123,11 +124,18 @@ class Troubles:
             self.cleaning_up_fails,
             self.views_are_kept,
         ]
+        with_an_end = [
+            self.workers_die,
+            self.telemetry_is_lost_with_workers,
+            self.workers_are_stuck,
+            self.the_back_end_is_away,
+            self.evicting_goes_down,
+        ]
         async with asyncio.TaskGroup() as group:
             for trouble in going_on:
                 group.create_task(trouble())
-            for name in (self.workers_die, self.workers_are_stuck, self.the_back_end_is_away, self.evicting_goes_down):
-                group.create_task(self._in_time(name()))
+            for trouble in with_an_end:
+                group.create_task(self._in_time(trouble()))
             await self._in_time(self._all_have_fired())
             self.over.set()
 
@@ -187,7 +195,9 @@ class Troubles:
 
     async def workers_die(self) -> None:
         """Kill workers at their work, and then whenever one is started; let them live again, and see them serve."""
-        await self._tried("die", pool="doomed", idempotent=True)
+        while not (await self.troubled.pool("doomed")).retried:
+            await self._tried("die", pool="doomed", idempotent=True)
+            await asyncio.sleep(0.3)
         self.doom.touch()
         while not self.watch.has_seen(TROUBLED, "NoReadyWorkers", "WorkersCrashLooping", "CircuitOpen"):
             for worker in await self.troubled.workers("doomed"):
@@ -195,11 +205,17 @@ class Troubles:
             await self._tried("echo", {"value": 1}, pool="doomed", timeout=1)
             await asyncio.sleep(0.3)
         self.doom.unlink()
-        # A session's worker, for once.
-        _kill((await self.troubled.workers())[0].pid, signal.SIGKILL)
         while (await self.troubled.pool("doomed")).breaker != "closed":
             await self._tried("echo", {"value": 1}, pool="doomed", timeout=1)
             await asyncio.sleep(0.3)
+
+    async def telemetry_is_lost_with_workers(self) -> None:
+        """Kill workers amid their sessions, until one had something to send."""
+        lost = f'snakepit_worker_telemetry_lost_total{{service_name="{TROUBLED}"}}'
+        while not await asyncio.to_thread(self.stack.query, lost):
+            _kill((await self.troubled.workers())[0].pid, signal.SIGKILL)
+            # Long enough for the next one to serve, and for this one's loss to be told.
+            await asyncio.sleep(5)
 
     async def workers_are_stuck(self) -> None:
         """Count too finely, hold the interpreter, and then the memory that is shared; and have the worker replaced."""
