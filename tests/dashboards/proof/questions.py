@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.dashboards.proof.hurry import hurried_query
-from tests.dashboards.proof.pace import FACTOR, RATE_INTERVAL, STEP_SECONDS
+from tests.dashboards.proof.pace import HURRY, RATE_INTERVAL, STEP_SECONDS
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 
@@ -106,6 +105,4 @@ def filled_in(question: Question, seconds: float, chosen: Mapping[str, str]) -> 
     }
     values = {**shown, **question.everything, **chosen}
     # As in Grafana, what is no variable stays as it is.
-    return _VARIABLE.sub(
-        lambda found: values.get(found[1] or found[2], found[0]), hurried_query(question.query, FACTOR)
-    )
+    return _VARIABLE.sub(lambda found: values.get(found[1] or found[2], found[0]), HURRY.query(question.query))

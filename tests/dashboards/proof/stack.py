@@ -18,8 +18,7 @@ import yaml
 from dashboards.build import ALERTS, RULES
 from snakepit_otel.testing import OtlpSink
 from tests.collector.landscape import CONFIG, free_ports, server
-from tests.dashboards.proof.hurry import hurried
-from tests.dashboards.proof.pace import EXPIRY_SECONDS, FACTOR, GIVING_UP_SECONDS, QUEUE_SIZE, SCRAPE_SECONDS
+from tests.dashboards.proof.pace import EXPIRY_SECONDS, GIVING_UP_SECONDS, HURRY, QUEUE_SIZE, SCRAPE_SECONDS
 from tests.processes import ROOT
 
 COMPOSE = ROOT / "dashboards" / "compose"
@@ -56,7 +55,7 @@ class Stack:
     async def begin_to_judge(self) -> None:
         """Have Prometheus follow the rules from now on, in a hurry."""
         for rules in (RULES, ALERTS):
-            (self.rules / rules.name).write_text(hurried(rules.read_text(), FACTOR))
+            (self.rules / rules.name).write_text(HURRY.rules(rules.read_text()))
         request = urllib.request.Request(f"{self.prometheus}/-/reload", method="POST")
         with await asyncio.to_thread(urllib.request.urlopen, request, timeout=60):
             pass
