@@ -71,13 +71,8 @@ def stat(
 ) -> stat_panel.Panel:
     """One number now, with its course behind it. `zero` is said where there is no series, and that is normal."""
     panel = (
-        stat_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(METRICS)
+        _laid_out(stat_panel.Panel(), title, about, width, 4)
         .unit(unit)
-        .span(width)
-        .height(4)
         .graph_mode(common_models.BigValueGraphMode.AREA)
         .color_mode(common_models.BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -104,13 +99,8 @@ def timeseries(
     """Courses over time. With `steps`, a line at each threshold; the alerts have the same."""
     queries = [queries] if isinstance(queries, Query) else queries
     panel = (
-        timeseries_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(METRICS)
+        _laid_out(timeseries_panel.Panel(), title, about, width, height)
         .unit(unit)
-        .span(width)
-        .height(height)
         .line_width(1)
         .fill_opacity(30 if stacked else 10)
         .show_points(common_models.VisibilityMode.NEVER)
@@ -156,13 +146,8 @@ def heatmap(
 ) -> heatmap_panel.Panel:
     """How a histogram's values lie over time; its exemplars are points that lead to their traces."""
     panel = (
-        heatmap_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(METRICS)
+        _laid_out(heatmap_panel.Panel(), title, about, width, height)
         .unit(unit)
-        .span(width)
-        .height(height)
         .y_axis(heatmap_panel.YAxisConfig().unit(unit))
         .color(
             heatmap_panel.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
@@ -186,14 +171,9 @@ def bars(
 ) -> bargauge_panel.Panel:
     """One bar for each series, as it is now: for ranking what there are few of."""
     panel = (
-        bargauge_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(METRICS)
+        _laid_out(bargauge_panel.Panel(), title, about, width, height)
         .unit(unit)
         .min(0)
-        .span(width)
-        .height(height)
         .orientation(common_models.VizOrientation.HORIZONTAL)
         .display_mode(common_models.BarGaugeDisplayMode.BASIC)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -216,9 +196,7 @@ def table(
     height: int = 8,
 ) -> table_panel.Panel:
     """A row for each value of `keys`, which are labels that all queries have, and a column for each query."""
-    panel = (
-        table_panel.Panel().title(title).description(about).datasource(METRICS).unit("short").span(width).height(height)
-    )
+    panel = _laid_out(table_panel.Panel(), title, about, width, height).unit("short")
     for number, query in enumerate(queries):
         panel = panel.with_target(_target(query, number).instant().format(prometheus_models.PromQueryFormat.TABLE))
     values = [f"Value #{_letter(number)}" for number in range(len(queries))] if len(queries) > 1 else ["Value"]
@@ -258,13 +236,8 @@ def states(
 ) -> statetimeline_panel.Panel:
     """A band for each series, by what its value says: pairs of a value, its word and its colour."""
     panel = (
-        statetimeline_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(METRICS)
+        _laid_out(statetimeline_panel.Panel(), title, about, width, height)
         .unit("short")
-        .span(width)
-        .height(height)
         .show_value(common_models.VisibilityMode.NEVER)
         .merge_values(True)
         .mappings(
@@ -295,12 +268,7 @@ def log_lines(
     """Log records and events, newest first if not said otherwise; a trace id in them leads to the trace."""
     order = common_models.LogsSortOrder.ASCENDING if oldest_first else common_models.LogsSortOrder.DESCENDING
     panel = (
-        logs_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(LOGS)
-        .span(width)
-        .height(height)
+        _laid_out(logs_panel.Panel(), title, about, width, height, LOGS)
         .show_time(True)
         .wrap_log_message(True)
         .enable_log_details(True)
@@ -323,16 +291,7 @@ def traces(
     """Traces that a TraceQL query finds, or a row for each span of them; each leads to itself."""
     target = tempo.Dataquery().ref_id("A").datasource(TRACES).query_type("traceql").query(traceql).limit(50).spss(10)
     target = target.table_type(tempo_models.SearchTableType.SPANS if spans else tempo_models.SearchTableType.TRACES)
-    panel = (
-        table_panel.Panel()
-        .title(title)
-        .description(about)
-        .datasource(TRACES)
-        .unit("short")
-        .span(width)
-        .height(height)
-        .with_target(target)
-    )
+    panel = _laid_out(table_panel.Panel(), title, about, width, height, TRACES).unit("short").with_target(target)
     return _finished(panel, zero=zero)
 
 
@@ -346,6 +305,18 @@ def words(title: str, markdown: str, *, width: int = 24, height: int = 4) -> tex
     return (
         text_panel.Panel().title(title).span(width).height(height).mode(text_models.TextMode.MARKDOWN).content(markdown)
     )
+
+
+def _laid_out(
+    panel: AnyPanel,
+    title: str,
+    about: str,
+    width: int,
+    height: int,
+    source: common_models.DataSourceRef = METRICS,
+) -> AnyPanel:
+    """Give a panel what every panel has."""
+    return panel.title(title).description(about).datasource(source).span(width).height(height)
 
 
 def _target(query: Query, number: int) -> prometheus.Dataquery:

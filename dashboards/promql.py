@@ -152,11 +152,6 @@ def share(part: str, whole: str) -> str:
     return f"(({part}) or ({whole}) * 0) / (({whole}) > 0)"
 
 
-def or_zero(expression: str) -> str:
-    """Return the expression, and 0 where there is nothing."""
-    return f"({expression}) or vector(0)"
-
-
 def _count(metric: Metric) -> str:
     return "_count" if metric.instrument == "histogram" else ""
 

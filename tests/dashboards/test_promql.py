@@ -17,7 +17,6 @@ from dashboards.promql import (
     none_of,
     occurrences_of,
     one_of,
-    or_zero,
     share,
 )
 from snakepit_otel.telemetry import names as n
@@ -65,7 +64,6 @@ BY_TOOLS = "sum by (snakepit_tool_name)"
             f"sum({occurrences_of(f'{REQUESTS}_count', '10m')})",
         ),
         (share("a", "b"), "((a) or (b) * 0) / ((b) > 0)"),
-        (or_zero("a"), "(a) or vector(0)"),
     ],
 )
 def test_forms(made: str, expected: str) -> None:
