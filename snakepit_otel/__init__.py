@@ -1,12 +1,20 @@
 """Stateless Python workers for callers that keep sessions, observed end to end with OpenTelemetry."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from snakepit_otel._version import VERSION
-from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk, tool
-from snakepit_otel.bridge.client import Client
-from snakepit_otel.bridge.registry import AuthorityContext, authority_tool
-from snakepit_otel.errors import SnakepitError, ToolError
-from snakepit_otel.sessions import Session, SessionStore
-from snakepit_otel.snakepit import Snakepit
+
+if TYPE_CHECKING:
+    from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk
+    from snakepit_otel.adapters.tool import tool
+    from snakepit_otel.bridge.client import Client
+    from snakepit_otel.bridge.registry import AuthorityContext, authority_tool
+    from snakepit_otel.errors import SnakepitError, ToolError
+    from snakepit_otel.sessions import Session, SessionStore
+    from snakepit_otel.snakepit import Snakepit
 
 __version__ = VERSION
 
@@ -25,3 +33,32 @@ __all__ = [
     "authority_tool",
     "tool",
 ]
+
+# Loaded when asked for. Who takes one room alone, as the instrumentation of others' workers takes `telemetry`, must
+# not get the bridge with it: protobuf knows each message once per process, and those workers bring them themselves.
+_HOMES = {
+    "AuthorityContext": "bridge.registry",
+    "BaseAdapter": "adapters",
+    "Client": "bridge.client",
+    "Session": "sessions",
+    "SessionContext": "adapters",
+    "SessionStore": "sessions",
+    "Snakepit": "snakepit",
+    "SnakepitError": "errors",
+    "StreamChunk": "adapters",
+    "ToolError": "errors",
+    "authority_tool": "bridge.registry",
+    "tool": "adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
