@@ -6,13 +6,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context, get_current
 
 from snakepit_otel import telemetry
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.telemetry import afterwards, faults, names, switch
 from snakepit_otel.telemetry.definitions import Event, Metric, Point
 from snakepit_otel.telemetry.labels import OTHER
+
+if TYPE_CHECKING:
+    # Not at run time: workers that fold their own events bring messages of the same names themselves.
+    from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 
 _MAX_BYTES = 64 << 10
 _MAX_ENTRIES = 64
@@ -97,36 +102,58 @@ class EventFold:
         self._now = now
 
     def take(self, event: pb.TelemetryEvent, worker_id: str = "") -> None:
-        """Fold one event; never raises, whatever it has."""
+        """Fold one event that was sent; never raises, whatever it has."""
         if not switch.on:
             return
         try:
-            self._take(event, worker_id)
+            self._fold(_read(event), worker_id, None)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
             faults.contain("folding a worker's event", error)
 
-    def _take(self, event: pb.TelemetryEvent, worker_id: str) -> None:
-        name = ".".join(event.event_parts) if len(event.event_parts) <= _MAX_PARTS else OTHER
-        kind = CATALOGUE.get(name)
-        named = {names.SNAKEPIT_WORKER_EVENT_NAME: name if kind else OTHER}
+    def tell(
+        self,
+        name: str,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        """Fold one event where it happens, in the current trace; never raises, whatever it has."""
+        if not switch.on:
+            return
+        try:
+            metadata = metadata or {}
+            if max(len(metadata), len(measurements)) > _MAX_ENTRIES:
+                # Before anything is made of them, for the code that emits waits.
+                told, size = {}, _MAX_BYTES + 1
+            else:
+                told = {str(key): str(value) for key, value in metadata.items()}
+                size = _size_of(told)
+            said = _Said(name, measurements, told, self._now(), correlation_id or "", size)
+            self._fold(said, "", get_current())
+        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+            faults.contain("folding an event", error)
+
+    def _fold(self, said: _Said, worker_id: str, context: Context | None) -> None:
+        kind = CATALOGUE.get(said.name)
+        named = {names.SNAKEPIT_WORKER_EVENT_NAME: said.name if kind else OTHER}
         telemetry.record(names.METRIC_WORKER_EVENT_RECEIVED, 1, named)
-        entries = max(len(event.metadata), len(event.measurements))
-        if entries > _MAX_ENTRIES or event.ByteSize() > _MAX_BYTES:
+        if max(len(said.metadata), len(said.measurements)) > _MAX_ENTRIES or said.size > _MAX_BYTES:
             refuse("too_large")
             return
         if kind is None:
             return
-        labels, ids = self._labels(kind.event, event.metadata), _ids(event, worker_id)
+        labels, ids = self._labels(kind.event, said.metadata), _ids(said, worker_id)
         attributes: dict[str, Any] = {**labels, **ids}
-        context = telemetry.incoming((key, event.metadata[key]) for key in _TRACE & event.metadata.keys())
-        end = self._time(event.timestamp_ns)
-        if kind.duration is not None and (duration := _measured(event, _NANOSECONDS)) is not None:
+        if context is None:
+            context = telemetry.incoming((key, said.metadata[key]) for key in _TRACE & said.metadata.keys())
+        end = self._time(said.timestamp_ns)
+        if kind.duration is not None and (duration := _measured(said, _NANOSECONDS)) is not None:
             telemetry.record(kind.duration, duration / 1e9, labels)
             if kind.span is not None and end is not None:
                 start, failure = end - round(duration), labels.get(names.ERROR_TYPE)
                 context = afterwards.tell(kind.span, start, end, attributes, context=context, failure=failure)
             attributes[names.SNAKEPIT_WORKER_EVENT_DURATION] = duration / 1e9
-        measurements = {key: _measured(event, measures) for key, measures in kind.measures.items()}
+        measurements = {key: _measured(said, measures) for key, measures in kind.measures.items()}
         found = {key: value for key, value in measurements.items() if value is not None}
         telemetry.emit(kind.event, attributes, found, timestamp=end, context=context)
 
@@ -148,28 +175,47 @@ class EventFold:
 _TRACE = frozenset({"traceparent", "tracestate"})
 
 
-def _ids(event: pb.TelemetryEvent, worker_id: str) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Said:
+    """What an event says; `size` in bytes, about."""
+
+    name: str
+    measurements: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    timestamp_ns: int
+    correlation_id: str
+    size: int
+
+
+def _read(event: pb.TelemetryEvent) -> _Said:
+    name = ".".join(event.event_parts) if len(event.event_parts) <= _MAX_PARTS else OTHER
+    measurements = {
+        key: getattr(value, value.WhichOneof("value") or "", None) for key, value in event.measurements.items()
+    }
+    return _Said(name, measurements, event.metadata, event.timestamp_ns, event.correlation_id, event.ByteSize())
+
+
+def _size_of(metadata: Mapping[str, str]) -> int:
+    return sum(len(key) + len(value) for key, value in metadata.items())
+
+
+def _ids(said: _Said, worker_id: str) -> dict[str, str]:
     found = {
         names.SNAKEPIT_WORKER_ID: worker_id,
-        names.SESSION_ID: event.metadata.get("session_id", ""),
-        names.SNAKEPIT_CORRELATION_ID: event.correlation_id or event.metadata.get("correlation_id", ""),
+        names.SESSION_ID: said.metadata.get("session_id", ""),
+        names.SNAKEPIT_CORRELATION_ID: said.correlation_id or said.metadata.get("correlation_id", ""),
     }
     return {key: value for key, value in found.items() if 0 < len(value) <= _MAX_ID}
 
 
-def _measured(event: pb.TelemetryEvent, measures: tuple[_Measure, ...]) -> float | None:
+def _measured(said: _Said, measures: tuple[_Measure, ...]) -> float | None:
     """Return a measurement in our unit, or None; one that cannot be is counted as refused."""
     for measure in measures:
-        if measure.wire not in event.measurements:
+        if measure.wire not in said.measurements:
             continue
-        value = event.measurements[measure.wire]
-        number: float = math.nan
-        match value.WhichOneof("value"):
-            case "int_value":
-                number = value.int_value
-            case "float_value" if not measure.whole:
-                number = value.float_value
-        number *= measure.factor
+        value, number = said.measurements[measure.wire], math.nan
+        if isinstance(value, int) or (isinstance(value, float) and not measure.whole):
+            number = value * measure.factor
         # Comparing with what is no number is false.
         if measure.least <= number <= measure.most:
             return number

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.definitions import Metric
 from snakepit_otel.telemetry.instruments import Reading, observe
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -20,12 +22,14 @@ class _Process:
 _process = _Process()
 
 
-def report() -> None:
-    """Have this process read at every collection, from now on."""
-    observe(_process, names.METRIC_PROCESS_MEMORY_USAGE, lambda _: [(_resident(), {})])
-    observe(_process, names.METRIC_PROCESS_CPU_TIME, lambda _: _cpu_time())
-    observe(_process, names.METRIC_PROCESS_THREAD_COUNT, lambda _: [(_threads(), {})])
-    observe(_process, names.METRIC_CPYTHON_GC_COLLECTIONS, lambda _: _collections())
+def report(enabled: Callable[[], bool] = lambda: True) -> None:
+    """Have this process read at every collection, from now on, as long as `enabled` says so."""
+    for metric, read in _READINGS.items():
+        observe(_process, metric, partial(_read, read, enabled))
+
+
+def _read(read: Callable[[], Iterable[Reading]], enabled: Callable[[], bool], _process: _Process) -> Iterable[Reading]:
+    return read() if enabled() else ()
 
 
 def _resident() -> int:
@@ -46,3 +50,11 @@ def _collections() -> Iterable[Reading]:
         (counts["collections"], {names.CPYTHON_GC_GENERATION: generation})
         for generation, counts in enumerate(gc.get_stats())
     ]
+
+
+_READINGS: dict[Metric, Callable[[], Iterable[Reading]]] = {
+    names.METRIC_PROCESS_MEMORY_USAGE: lambda: [(_resident(), {})],
+    names.METRIC_PROCESS_CPU_TIME: _cpu_time,
+    names.METRIC_PROCESS_THREAD_COUNT: lambda: [(_threads(), {})],
+    names.METRIC_CPYTHON_GC_COLLECTIONS: _collections,
+}

@@ -117,3 +117,49 @@ class BlockingClientInterceptor(
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         """See `grpc.StreamStreamClientInterceptor`."""
         return self._observe(continuation, client_call_details, request_iterator)
+
+
+_BY_PLACE = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
+"""What a blocking stub's methods take in this order, too."""
+
+
+class ObservedCallable:
+    """Stands for a unary method of somebody else's stub, blocking or aio, and observes the calls it makes.
+
+    Whether to is asked of `enabled` for each of them.
+    """
+
+    def __init__(self, method: str, multicallable: Any, enabled: Callable[[], bool]) -> None:
+        self._method = method
+        self._multicallable = multicallable
+        self._enabled = enabled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._multicallable, name)
+
+    def __call__(self, request: Any, *by_place: Any, **given: Any) -> Any:
+        """Make the call; see `grpc.UnaryUnaryMultiCallable` and its namesake in `grpc.aio`."""
+        if not switch.on or not self._enabled():
+            return self._multicallable(request, *by_place, **given)
+        given.update(zip(_BY_PLACE, by_place, strict=False))
+        metadata = given.pop("metadata", None)
+        observed = ClientCall(method_of(self._method))
+        try:
+            with observed.current(), unduplicated():
+                call = self._multicallable(request, metadata=_passed_on(metadata), **given)
+        except BaseException as error:
+            observed.settle_raised(error)
+            raise
+        if isinstance(call, aio.Call):
+            observed.follow_aio(call)
+        else:
+            # A blocking one's answer.
+            observed.settle(grpc.StatusCode.OK)
+        return call
+
+
+def _passed_on(metadata: Any) -> list[tuple[str, str | bytes]]:
+    """Return metadata with our trace context in place of another: calls that pass on what came have their caller's."""
+    ours = outgoing()
+    keys = {key for key, _ in ours}
+    return [*((key, value) for key, value in metadata or () if key not in keys), *ours]

@@ -24,7 +24,7 @@ from snakepit_otel.bridge.rpc.outcome import (
     ThreadServerCall,
     method_of,
 )
-from snakepit_otel.telemetry import incoming, switch
+from snakepit_otel.telemetry import faults, incoming, switch
 
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -238,6 +238,29 @@ class BlockingServerInterceptor(_Observing, grpc.ServerInterceptor):
         """Put the observed handler in place of the handler; see `grpc.ServerInterceptor`."""
         handler = continuation(handler_call_details)
         return self._observed(handler_call_details, handler, in_aio=False) if switch.on else handler
+
+
+class ObservedHandler(_Observing, grpc.GenericRpcHandler):
+    """Stands for a generic handler of an aio server that is somebody else's, and observes the calls it serves.
+
+    Whether to is asked of `enabled` for each of them.
+    """
+
+    def __init__(self, handler: grpc.GenericRpcHandler, enabled: Callable[[], bool]) -> None:
+        super().__init__()
+        self._handler = handler
+        self._enabled = enabled
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """See `grpc.GenericRpcHandler`."""
+        handler = self._handler.service(handler_call_details)
+        if handler is None or not switch.on or not self._enabled():
+            return handler
+        try:
+            return self._observed(handler_call_details, handler, in_aio=True)
+        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+            faults.contain("observing calls of another's server", error)
+            return handler
 
 
 class _Unserved(ServerCall):
