@@ -111,7 +111,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
     try:
-        exporting = telemetry.setup("snakepit-authority")
+        exporting = telemetry.setup("snakepit-authority", whole_process=True)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
@@ -133,7 +133,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
             _say(
                 f"serving {_adapters(pit)} on {pit.socket}"
                 + (f" and {pit.address}" if pit.address else "")
-                + ("" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT")
+                + _telemetry_of(exporting)
             )
             await signals.told_to_stop.wait()
             began = time.monotonic()
@@ -155,6 +155,14 @@ def _adapters(pit: Snakepit) -> str:
         return f"[bold]{pit.pool.adapter}[/] with {pit.pool.settings.size} workers"
     each = (f"[bold]{pool.adapter}[/] with {pool.settings.size} workers (pool {pool.name})" for pool in pools)
     return ", ".join(each)
+
+
+def _telemetry_of(exporting: telemetry.Telemetry) -> str:
+    if telemetry.controls.level is telemetry.Level.OFF:
+        return "; telemetry is off"
+    if exporting.set_up_before:
+        return "; telemetry was set up before, as opentelemetry-instrument does, and goes by that"
+    return "" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def _say(text: str) -> None:

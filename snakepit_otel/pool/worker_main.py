@@ -62,6 +62,7 @@ def main() -> int:
             max_message_bytes=spec["max_message_bytes"],
             grace=spec["shutdown_grace"],
             started_by=spec["started_by"],
+            whole_process=True,
             memory=WorkerMemory(
                 ZeroCopySettings(**spec["zero_copy"]),
                 Path(spec["broker"]) if spec["broker"] else None,

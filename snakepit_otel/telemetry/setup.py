@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import cells, controls, fork, instruments, names, process
+from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
 from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
 from snakepit_otel.telemetry.export.logs import LogPipeline
 from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricReader
@@ -46,13 +47,19 @@ class Telemetry:
         self.ledger = ledger or Ledger()
         self._pipelines: list[SpanPipeline | LogPipeline] = []
         self._readers: list[Any] = []
+        self._foreign: dict[str, Foreign] = {}
         self._pid = os.getpid()
         atexit.register(self.shutdown)
 
     @property
     def exporting(self) -> bool:
-        """True if any signal has an exporter."""
-        return bool(self._pipelines or self._readers)
+        """True if any signal has an exporter of ours, or a provider of somebody else's that is seen to here."""
+        return bool(self._pipelines or self._readers or self._foreign)
+
+    @property
+    def set_up_before(self) -> bool:
+        """True if all that is seen to here was set up by somebody else, as `opentelemetry-instrument` does."""
+        return bool(self._foreign) and not self._pipelines and not self._readers
 
     def flush(self, timeout: float = 3.0, *, metrics: bool = True) -> bool:
         """Send what is queued now; False if it is not all settled within `timeout` seconds.
@@ -61,8 +68,9 @@ class Telemetry:
         """
         deadline = time.monotonic() + timeout
         outboxes = [pipeline.outbox for pipeline in self._pipelines]
-        flushed = _all_at_once((box.flush for box in outboxes), deadline)
-        readers = self._readers if metrics else []
+        first, last = _apart(self._foreign)
+        flushed = _all_at_once([*(box.flush for box in outboxes), *(other.flush for other in first)], deadline)
+        readers = [*self._readers, *last] if metrics else []
         return _all_at_once((_flusher(reader) for reader in readers), deadline) and flushed
 
     def shutdown(self, timeout: float = 3.0) -> bool:
@@ -76,9 +84,12 @@ class Telemetry:
             return True  # the child of a fork, which has nothing to send
         deadline = time.monotonic() + timeout
         pipelines, self._pipelines = self._pipelines, []
-        readers, self._readers = self._readers, []
+        theirs, self._foreign = self._foreign, {}
+        others, last = _apart(theirs)
+        readers, self._readers = [*self._readers, *last], []
         first = deadline - timeout * _SHARE_FOR_METRICS if readers else deadline
-        sent = _all_at_once((pipeline.outbox.close for pipeline in pipelines), first)
+        closing = [*(pipeline.outbox.close for pipeline in pipelines), *(other.close for other in others)]
+        sent = _all_at_once(closing, first)
         sent = _all_at_once((reader.close for reader in readers), deadline) and sent
         if not sent:
             _log.warning("some telemetry was not delivered within the %.1f s of shutdown and is lost", timeout)
@@ -90,6 +101,7 @@ class Telemetry:
             pipeline.outbox.forget()
         for reader in self._readers:
             reader.forget()
+        self._foreign = {}
 
 
 def setup(
@@ -98,6 +110,7 @@ def setup(
     role: str = "authority",
     instance_id: str | None = None,
     environ: Mapping[str, str] | None = None,
+    whole_process: bool = False,
 ) -> Telemetry:
     """Configure tracing, metrics and logs once for this process.
 
@@ -106,13 +119,60 @@ def setup(
     (which wins over `service_name`); and `SNAKEPIT_TELEMETRY_LEVEL`: `off`, `essential` or `full`, the
     default. Two departures from the specification: a signal is exported over OTLP by default only where
     an OTLP endpoint is set, because nothing listens on most machines; and queues are larger, see `Batching`.
-    Providers that the application has already set are left alone.
+    Providers that the application has already set are left alone. With `whole_process`, which says that there is no
+    other application, they are those of `opentelemetry-instrument` or the like: `flush` and `shutdown` see to them,
+    they are told of this process what they do not know, and process metrics go to them.
 
     Raises `ValueError` for an exporter that is not installed, or a level that there is not.
     """
     environ = os.environ if environ is None else environ
     # Taken out, so that what a tool starts does not write into it as well.
     named = os.environ.pop(LEDGER_FILE, None) if environ is os.environ else environ.get(LEDGER_FILE)
+    set_level_by(environ)
+    before = set_up_before() if whole_process else {}
+    if controls.level is controls.Level.OFF:
+        telemetry = Telemetry()
+        telemetry._foreign = before
+        return telemetry
+    given = OTELResourceDetector().detect().attributes
+    about = {
+        names.SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or str(given.get(names.SERVICE_NAME) or service_name),
+        names.SERVICE_VERSION: VERSION,
+        names.SERVICE_INSTANCE_ID: instance_id or str(uuid.uuid4()),
+        names.SNAKEPIT_ROLE: role,
+    }
+    resource = Resource.create(about)
+    exporters = {signal: _exporters(signal, environ) for signal in SIGNALS}
+    telemetry = Telemetry(Ledger(Path(named) if named else None))
+    telemetry._foreign = before
+    for signal, other in before.items():
+        if not other.complete(about):
+            _log.warning(
+                "the resource of %s cannot be told that this is the %s, by which dashboards tell processes apart; "
+                "start it with OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit",
+                signal,
+                role,
+            )
+    if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
+    if exporters["logs"] and type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
+        telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
+    if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+        telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
+    # Where an application has set metrics up, whether it wants these is for it to say.
+    if telemetry._readers or "metrics" in before:
+        process.report()
+    if telemetry.exporting:
+        if not telemetry.set_up_before:
+            _report(telemetry)
+        instruments.observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
+        fork.watch()
+        fork.in_child(telemetry)
+    return telemetry
+
+
+def set_level_by(environ: Mapping[str, str]) -> None:
+    """Set how much is recorded, as the environment says. Raises `ValueError` for a level that there is not."""
     level = environ.get("SNAKEPIT_TELEMETRY_LEVEL", "").strip().lower() or controls.Level.FULL
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         level = controls.Level.OFF
@@ -120,32 +180,12 @@ def setup(
         controls.set_level(level)
     except ValueError:
         raise ValueError(f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}; it must be off, essential or full") from None
-    if level == controls.Level.OFF:
-        return Telemetry()
-    given = OTELResourceDetector().detect().attributes
-    resource = Resource.create(
-        {
-            names.SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or given.get(names.SERVICE_NAME) or service_name,
-            names.SERVICE_VERSION: VERSION,
-            names.SERVICE_INSTANCE_ID: instance_id or str(uuid.uuid4()),
-            names.SNAKEPIT_ROLE: role,
-        }
-    )
-    exporters = {signal: _exporters(signal, environ) for signal in SIGNALS}
-    telemetry = Telemetry(Ledger(Path(named) if named else None))
-    if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
-    if exporters["logs"] and type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
-        telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
-    if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
-        # Where an application has set metrics up, whether it wants these is for it to say.
-        process.report()
-    if telemetry.exporting:
-        _report(telemetry)
-        fork.watch()
-        fork.in_child(telemetry)
-    return telemetry
+
+
+def _apart(others: Mapping[str, Foreign]) -> tuple[list[Foreign], list[Foreign]]:
+    """Those of traces and logs, and that of metrics, which goes last."""
+    of_metrics = [other for signal, other in others.items() if signal == "metrics"]
+    return [other for other in others.values() if other not in of_metrics], of_metrics
 
 
 def _set_up_traces(
@@ -232,7 +272,6 @@ def _report(telemetry: Telemetry) -> None:
     observe(telemetry, names.METRIC_TELEMETRY_QUEUE_SIZE, each(lambda account: account.queued))
     observe(telemetry, names.METRIC_TELEMETRY_DROPPED, _dropped)
     observe(telemetry, names.METRIC_TELEMETRY_QUEUE_LIMIT, _limits)
-    observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
 
 
 def _dropped(telemetry: Telemetry) -> list[tuple[float, dict[str, str]]]:

@@ -42,6 +42,7 @@ class SeenPoint:
     count: int | None
     service: str
     instance: str
+    role: str
 
 
 class OtlpSink:
@@ -118,6 +119,7 @@ class OtlpSink:
                             point.count if kind == "histogram" else None,
                             about.get("service.name", ""),
                             about.get("service.instance.id", ""),
+                            about.get("snakepit.role", ""),
                         )
                         self._points[seen.metric, seen.attributes, seen.instance] = seen
 

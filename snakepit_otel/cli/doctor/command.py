@@ -12,6 +12,7 @@ import typer
 from snakepit_otel.cli.doctor.adapter import check_adapter
 from snakepit_otel.cli.doctor.environment import check_environment
 from snakepit_otel.cli.doctor.packages import check_packages
+from snakepit_otel.cli.doctor.provided import check_provided
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
 from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
@@ -52,7 +53,7 @@ def doctor(
 
 
 def _telemetry(timeout: float) -> list[Section]:
-    return [Section("Environment", check_environment(os.environ)), Section("Telemetry", check_telemetry(timeout))]
+    return [_environment(), Section("Telemetry", check_telemetry(timeout))]
 
 
 def _everything(adapter: str | None, listen: str | None, config: Path | None) -> list[Section]:
@@ -68,7 +69,11 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
         if adapters := _adapters(settings):
             checks = [check_adapter(spec, seconds) for spec, seconds in adapters.items()]
             sections.append(Section("Adapter" if len(checks) == 1 else "Adapters", checks))
-    return [*sections, Section("Environment", check_environment(os.environ))]
+    return [*sections, _environment()]
+
+
+def _environment() -> Section:
+    return Section("Environment", [*check_environment(os.environ), *check_provided()])
 
 
 def _adapters(settings: Settings) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
@@ -71,7 +72,8 @@ class Peer:
     def export(self, data: Any, **options: Any) -> Answer:
         """Export what the exporter exports. Raises what it raises."""
         self._rejected = 0
-        result = self.exporter.export(data, **options)
+        with _untold():
+            result = self.exporter.export(data, **options)
         return Answer(result is None or result.name == "SUCCESS", self._rejected)
 
     def export_bytes(self, request: bytes) -> Answer:
@@ -79,7 +81,9 @@ class Peer:
         if isinstance(self.exporter, OTLPExporterMixin):
             return self.export(request)
         self._rejected = 0
-        return Answer(self.exporter._client.export(request).success, self._rejected)
+        with _untold():
+            success = self.exporter._client.export(request).success
+        return Answer(success, self._rejected)
 
     def abort(self) -> None:
         """Let an export under way fail soon, and take no more."""
@@ -122,6 +126,16 @@ class Peer:
         connect_anew()
         replaced._translate_data = lambda data: data if isinstance(data, bytes) else translate(data)
         replaced._count_data = _count
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Keep instrumentations of gRPC and HTTP from telling exports, each of which would be one more to export."""
+    token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 class _GrpcClient:
