@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from snakepit_otel.errors import (
     AdapterNotLoaded,
@@ -62,18 +63,15 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def fail(error: SnakepitError) -> NoReturn:
     """Say what went wrong, and leave."""
-    complaints.print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+    # As text, because what an error says may look like markup.
+    complaints.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
     if isinstance(error, AuthorityUnavailable):
         complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER", highlight=False)
     if isinstance(error, ToolError) and error.traceback:
-        complaints.print(_escaped(error.traceback.rstrip()), highlight=False, style="dim", soft_wrap=True)
+        complaints.print(Text(error.traceback.rstrip(), "dim"), soft_wrap=True)
     raise typer.Exit(next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED))
 
 
 def print_json(value: Any) -> None:
     """Print a value for a script: one JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
