@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -13,6 +15,7 @@ from snakepit_otel.cli import (
     dashboards,
     demo,
     doctor,
+    new,
     restart,
     serve,
     sessions,
@@ -20,6 +23,7 @@ from snakepit_otel.cli import (
     telemetry,
     worker,
 )
+from snakepit_otel.telemetry.setup import set_level_by
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +51,7 @@ app.command()(serve.serve)
 app.command()(worker.worker)
 app.command()(call.call)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(new.app, name="new")
 app.add_typer(config.app, name="config")
 app.command()(status.status)
 app.command()(restart.restart)
@@ -58,4 +63,6 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line."""
+    with suppress(ValueError):  # serve and worker say what is wrong with it, and the doctor does
+        set_level_by(os.environ)
     app()
