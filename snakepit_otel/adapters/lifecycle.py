@@ -76,7 +76,8 @@ class AdapterHost:
 
     Plain methods run in `threads`, a whole request in one go where none of it is async; coroutines run
     on the event loop. `on_main_thread` requests run on the loop's own thread, whatever they block; so do
-    tools named by `thread_sensitive`, as `module` or `module.function`.
+    tools named by `thread_sensitive`, as `module` or `module.function`: the adapter's own, or those that a request's
+    arguments name, as they do where an adapter calls whatever it is told to.
     """
 
     def __init__(self, adapter: type, threads: ToolThreads, thread_sensitive: Collection[str] = ()) -> None:
@@ -97,9 +98,10 @@ class AdapterHost:
         self._cleans_up = self._overrides("cleanup")
         forks.settle()
         self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
-        for tool in self.tools.values():
-            # Made now, so that annotations that cannot be checked are a failure to start, not to serve.
-            _ = tool.check
+        if not self.takes_any:
+            for tool in self.tools.values():
+                # Made now, so that annotations that cannot be checked are a failure to start, not to serve.
+                _ = tool.check
         if not self.takes_any and not self.tools:
             raise ToolRefused(
                 f"adapter {self.name} has no tools: mark methods with @tool, or define "
@@ -176,9 +178,15 @@ class AdapterHost:
             found = self._details_of[session_id] = telemetry.Details.of_text(names.SESSION_ID, session_id)
         return found
 
-    def is_thread_sensitive(self, name: str) -> bool:
-        """Say whether a tool is one of those that must run on the main thread."""
-        return bool(self._thread_sensitive & {self.adapter.__module__, f"{self.adapter.__module__}.{name}"})
+    def is_thread_sensitive(self, name: str, arguments: Mapping[str, Any]) -> bool:
+        """Say whether a request is one of those that must run on the main thread."""
+        if not self._thread_sensitive:
+            return False
+        called = {self.adapter.__module__, f"{self.adapter.__module__}.{name}"}
+        module = _named(arguments, "module_path", "python_module", "library")
+        if module is not None:
+            called |= {module, f"{module}.{_named(arguments, 'function', 'method')}"}
+        return bool(self._thread_sensitive & called)
 
     def _find(self, name: str) -> Tool:
         if self._entry is not None:
@@ -348,6 +356,11 @@ class AdapterHost:
 
 
 _END = object()
+
+
+def _named(arguments: Mapping[str, Any], *keys: str) -> str | None:
+    found = next((arguments[key] for key in keys if arguments.get(key)), None)
+    return found if isinstance(found, str) else None
 
 
 def _entry(adapter: Any) -> Tool:

@@ -104,6 +104,11 @@ class AuthorityLink:
         """Make a call of the authority's as it is. Raises `grpc.aio.AioRpcError`."""
         return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers + self.headers, self.peer)
 
+    @property
+    def blocking_stub(self) -> Any:
+        """The authority's stub for threads."""
+        return self._from_thread()
+
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
         request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")

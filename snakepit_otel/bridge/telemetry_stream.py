@@ -94,7 +94,7 @@ class TelemetryStream:
     def emit(
         self,
         name: str,
-        measurements: Mapping[str, float],
+        measurements: Mapping[str, float | str],
         metadata: Mapping[str, str],
         correlation_id: str = "",
     ) -> None:
@@ -113,6 +113,8 @@ class TelemetryStream:
         for key, value in measurements.items():
             if isinstance(value, int):
                 event.measurements[key].int_value = value
+            elif isinstance(value, str):
+                event.measurements[key].string_value = value
             else:
                 event.measurements[key].float_value = value
         self._buffer.append(event)

@@ -34,6 +34,7 @@ from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitEx
 from snakepit_otel.zero_copy.current import enter
 from snakepit_otel.zero_copy.scope import Scope
 
+_YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
 _REMEMBERED_SESSIONS = 10_000
@@ -63,8 +64,11 @@ class WorkerService(BridgeServiceServicer):
         unserializable: Callable[[Any], Any] = codec.plain_markers,
         memory: WorkerMemory | None = None,
         running: RunningRequests | None = None,
+        context: type[SessionContext] = SessionContext,
+        events: TelemetryStream | None = None,
     ) -> None:
         self._host = host
+        self._context = context
         self._running = running or RunningRequests()
         self._memory = memory or WorkerMemory()
         self._link = link
@@ -74,7 +78,7 @@ class WorkerService(BridgeServiceServicer):
         self._unserializable = unserializable
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
-        self._events = TelemetryStream(Recording())
+        self._events = events or TelemetryStream(Recording())
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         """Answer, with the time."""
@@ -155,7 +159,7 @@ class WorkerService(BridgeServiceServicer):
             number += 1
             # By shape, so that other packages' chunk classes will do.
             if hasattr(value, "data") and hasattr(value, "is_final"):
-                value = StreamChunk(value.data, bool(value.is_final), getattr(value, "metadata", None))
+                value = StreamChunk(value.data, bool(value.is_final), _as_text(getattr(value, "metadata", None)))
                 finished = finished or value.is_final
             else:
                 value = StreamChunk(value)
@@ -264,10 +268,10 @@ class WorkerService(BridgeServiceServicer):
                 if key == methods.CORRELATION_HEADER and isinstance(value, str):
                     metadata["correlation_id"] = value
         arguments = codec.decode_parameters(request.parameters, request.binary_parameters, metadata, scope.receive)
-        on_main_thread = metadata.get("thread_sensitive", "").lower() in ("1", "true") or (
-            self._host.is_thread_sensitive(request.tool_name)
+        on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _YES or (
+            self._host.is_thread_sensitive(request.tool_name, arguments)
         )
-        session = SessionContext(
+        session = self._context(
             request.session_id or None, self._link, metadata, may_block=on_main_thread, deadline=due
         )
         return Request(request.tool_name, arguments, session, on_main_thread)
@@ -312,6 +316,11 @@ class WorkerService(BridgeServiceServicer):
             return await self._link.forward(method, request, headers)
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+
+
+def _as_text(metadata: Any) -> dict[str, str] | None:
+    """Return a chunk's metadata as the wire has them, whatever they are in the chunk class of another package."""
+    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else None
 
 
 def _let_go(error: BaseException, scope: Scope) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from snakepit_otel import telemetry
-from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter, require_thread_safe
+from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
 from snakepit_otel.bridge.buffers import BufferService
@@ -18,7 +18,9 @@ from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
+from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
+from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker import WorkerService
 from snakepit_otel.bridge.worker_memory import WorkerMemory
@@ -47,7 +49,8 @@ class WorkerServer:
     `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
     `ConfigurationError` for an address that will not, or where the adapter is to be thread-safe and does not say
     that it is. `started_by` is trace context: loading the adapter belongs to that trace. `token` shows the authority
-    whose call-backs these are.
+    whose call-backs these are. `whole_process` says that the process is nothing else; see `telemetry.setup`.
+    `load` finds the adapter's class, and `context` makes what each of its requests knows.
     """
 
     def __init__(
@@ -68,11 +71,17 @@ class WorkerServer:
         on_session: Callable[[str], None] | None = None,
         memory: WorkerMemory | None = None,
         started_by: Mapping[str, str] | None = None,
+        whole_process: bool = False,
+        load: Callable[[str], type] = load_adapter,
+        context: type[SessionContext] = SessionContext,
     ) -> None:
         self._adapter = adapter
         self._listen = listen
         self.worker_id = worker_id
+        self._whole_process = whole_process
         self._started_by = telemetry.incoming((started_by or {}).items())
+        self._load_adapter = load
+        self._context = context
         self._grace = grace
         self._tls = tls
         self._insecure = insecure
@@ -87,12 +96,13 @@ class WorkerServer:
         self._told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
         self.link: AuthorityLink
+        self.events: TelemetryStream
         self.address = ""
         self.tools: list[str] = []
 
     async def start(self) -> None:
         """Load the adapter and listen."""
-        self._telemetry = telemetry.setup("snakepit-worker", role="worker")
+        self._telemetry = telemetry.setup("snakepit-worker", role="worker", whole_process=self._whole_process)
         sensitive = os.environ.get("SNAKEPIT_THREAD_SENSITIVE", "").split(",")
         # Around this alone: what the server starts below keeps the context that it is started in.
         with telemetry.within(self._started_by):
@@ -105,6 +115,7 @@ class WorkerServer:
             token=self._token,
         )
         running = RunningRequests()
+        self.events = TelemetryStream(Recording())
         self._service = WorkerService(
             host,
             self.link,
@@ -114,6 +125,8 @@ class WorkerServer:
             unserializable=Unserializable.from_environment(os.environ),
             memory=self._memory,
             running=running,
+            context=self._context,
+            events=self.events,
         )
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
@@ -129,7 +142,7 @@ class WorkerServer:
 
     @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
     def _load(self, thread_sensitive: list[str]) -> AdapterHost:
-        adapter = load_adapter(self._adapter)
+        adapter = self._load_adapter(self._adapter)
         if self._thread_safe:
             require_thread_safe(adapter, "profile = 'process'")
         return AdapterHost(adapter, self._threads, thread_sensitive)

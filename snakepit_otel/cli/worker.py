@@ -4,29 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from snakepit_otel import telemetry
-from snakepit_otel.adapters import AdapterHost, ToolThreads, load_adapter, require_thread_safe
+from snakepit_otel import compatibility
+from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, require_thread_safe
 from snakepit_otel.bridge.addresses import split
 from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
-from snakepit_otel.cli.output import complaints, fail
+from snakepit_otel.cli.elixir import SCRIPT
+from snakepit_otel.cli.output import EXIT_USAGE, complaints, fail
+from snakepit_otel.compatibility.levels import log_as_told
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Owner
 
 _HEARTBEAT = "Heartbeats to the authority: "
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a worker is told about its work."""
+
+    adapter: str
+    address: str
+    authority: str
+    worker_id: str
+    threads: int
+    heartbeat: HeartbeatSettings
+    bridge: bool
+
+
+def _print_script(asked: bool) -> None:
+    if asked:
+        typer.echo(SCRIPT)
+        raise typer.Exit
 
 
 def worker(
-    adapter: Annotated[str, typer.Option(help="The adapter class: package.module.Class.")],
+    adapter: Annotated[str | None, typer.Option(help="The adapter class: package.module.Class.")] = None,
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "localhost",
     elixir_address: Annotated[
         str | None,
         typer.Option(help="HOST:PORT of the authority.", show_default="SNAKEPIT_GRPC_ADDRESS, SNAKEPIT_ELIXIR_ADDRESS"),
@@ -37,13 +61,12 @@ def worker(
     health_check: Annotated[
         bool, typer.Option("--health-check", help="Import the adapter, and exit with 0 or 1.")
     ] = False,
-    max_workers: Annotated[int, typer.Option(min=1, help="Plain tools that run at a time.")] = 1,
-    thread_safety_check: Annotated[
-        bool,
-        typer.Option(
-            "--thread-safety-check",
-            help="With --max-workers above 1, refuse adapters not marked __thread_safe__ = True.",
-        ),
+    max_workers: Annotated[
+        int,
+        typer.Option(min=1, help="Plain tools that run at a time; above 1, of adapters with __thread_safe__ = True."),
+    ] = 1,
+    thread_safety_check: Annotated[  # noqa: ARG001 - upstream's; what it checks here is always checked
+        bool, typer.Option("--thread-safety-check", help="Does nothing: thread safety is always asked for.")
     ] = False,
     heartbeat_enabled: Annotated[
         bool, typer.Option("--heartbeat-enabled/--heartbeat-disabled", help=_HEARTBEAT + "whether.")
@@ -56,26 +79,48 @@ def worker(
         bool,
         typer.Option("--heartbeat-dependent/--heartbeat-independent", help="Stop when the authority is gone."),
     ] = True,
+    snakepit_bridge: Annotated[
+        bool,
+        typer.Option(
+            compatibility.FLAG,
+            help="Run adapters written for Snakepit's own worker, which import snakepit_bridge.",
+            show_default=f"{compatibility.VARIABLE}=1",
+        ),
+    ] = False,
+    script_path: Annotated[  # noqa: ARG001 - answered by its callback
+        bool,
+        typer.Option(
+            "--script-path",
+            callback=_print_script,
+            is_eager=True,
+            help="Print the path of the script that Elixir's Snakepit is to start, and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Serve an adapter to an authority that starts its own workers, such as an Elixir Snakepit.
 
     Takes upstream's flags and environment: SNAKEPIT_READY_FILE gets the port once the worker serves,
-    SNAKEPIT_PROCESS_GROUP=1 makes it leader of a session of its own, SNAKEPIT_THREAD_SENSITIVE names tools
+    SNAKEPIT_PROCESS_GROUP=1 makes it leader of a session of its own, SNAKEPIT_THREAD_SENSITIVE names what is
     for the main thread, SNAKEPIT_LOG_LEVEL and SNAKEPIT_HEARTBEAT_CONFIG are honoured. SIGTERM and SIGINT
-    stop it in good order, with exit code 0.
+    stop it in good order, with exit code 0. It is 2 for flags that are wrong or missing, and else 1.
     """
-    if os.environ.get("SNAKEPIT_PROCESS_GROUP") == "1":
-        with suppress(PermissionError):  # already the leader of one
-            os.setsid()
-    telemetry.log_to_stderr(os.environ.get("SNAKEPIT_LOG_LEVEL", "ERROR").upper())
+    log_as_told()
+    bridge = snakepit_bridge or compatibility.asked_for()
     try:
-        if thread_safety_check and max_workers > 1:
-            require_thread_safe(load_adapter(adapter), "--max-workers 1")
+        if bridge:
+            compatibility.install()
         if health_check:
-            AdapterHost(load_adapter(adapter), ToolThreads())
-            complaints.print(f"{adapter} can be served", highlight=False)
+            _check(adapter, _loader(bridge, max_workers))
             return
-        authority = _authority(elixir_address)
+        if adapter is None:
+            _misused("--adapter is missing: say which class to serve, --adapter package.module.Class")
+        authority = elixir_address or os.environ.get("SNAKEPIT_GRPC_ADDRESS")
+        authority = authority or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
+        if not authority:
+            _misused("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
+        if not authority.startswith("unix:"):
+            split(authority)
+        _lead_a_session()
         heartbeat = HeartbeatSettings.read(
             {
                 "enabled": heartbeat_enabled,
@@ -87,8 +132,10 @@ def worker(
             },
             os.environ.get("SNAKEPIT_HEARTBEAT_CONFIG"),
         )
-        worker_id = snakepit_instance_name or f"python-{os.getpid()}"
-        asyncio.run(_serve(adapter, f"{host}:{port}", authority, worker_id, max_workers, heartbeat))
+        # The name is that of Elixir's whole instance, and all of its workers have it.
+        worker_id = f"{snakepit_instance_name or 'python'}-{os.getpid()}"
+        address = f"{host}:{port}"
+        asyncio.run(_serve(_Told(adapter, address, authority, worker_id, max_workers, heartbeat, bridge)))
     except SnakepitError as error:
         with suppress(typer.Exit):
             fail(error)
@@ -96,9 +143,7 @@ def worker(
         raise typer.Exit(1) from None
 
 
-async def _serve(
-    adapter: str, address: str, authority: str, worker_id: str, threads: int, heartbeat: HeartbeatSettings
-) -> None:
+async def _serve(told: _Told) -> None:
     beats: Heartbeats
 
     def on_session(session_id: str) -> None:
@@ -107,29 +152,76 @@ async def _serve(
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
     server = WorkerServer(
-        adapter=adapter,
-        listen=address,
-        authority=authority,
-        worker_id=worker_id,
-        threads=threads,
+        adapter=told.adapter,
+        listen=told.address,
+        authority=told.authority,
+        worker_id=told.worker_id,
+        threads=told.threads,
         register_tools=True,
         on_session=on_session,
+        whole_process=True,
+        load=_loader(told.bridge, told.threads),
+        context=compatibility.BridgeContext if told.bridge else SessionContext,
     )
     await server.start()
+    if told.bridge:
+        compatibility.connect(server.events)
     spare_what_is_loaded()
-    beats = Heartbeats(server.link, heartbeat, server.tell_to_stop)
+    beats = Heartbeats(server.link, told.heartbeat, server.tell_to_stop)
+    ready = asyncio.ensure_future(_be_ready(server))
+    ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
+
+    async def wind_up() -> None:
+        # Told to stop while it still waits for its authority, it waits no longer.
+        ready.cancel()
+        await asyncio.wait([ready])
+        await beats.stop()
+
+    await server.run_until_told_to_stop(before_closing=wind_up)
+    with suppress(asyncio.CancelledError):
+        await ready
+
+
+def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> None:
+    if ready.cancelled() or ready.exception() is not None:
+        server.tell_to_stop()
+
+
+async def _be_ready(server: WorkerServer) -> None:
     await server.link.wait_until_reachable()
     _announce(split(server.address)[1])
-    await server.run_until_told_to_stop(before_closing=beats.stop)
 
 
-def _authority(flag: str | None) -> str:
-    address = flag or os.environ.get("SNAKEPIT_GRPC_ADDRESS") or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
-    if not address:
-        raise ConfigurationError("say where the authority is: --elixir-address HOST:PORT")
-    if not address.startswith("unix:"):
-        split(address)
-    return address
+def _loader(bridge: bool, threads: int) -> Callable[[str], type]:
+    """Return what loads the adapter: one that is thread-safe, if tools are to run at the same time."""
+
+    def load(spec: str) -> type:
+        found = compatibility.load(spec) if bridge else compatibility.load_or_advise(spec)
+        if threads > 1:
+            require_thread_safe(found, "--max-workers 1")
+        return found
+
+    return load
+
+
+def _check(adapter: str | None, load: Callable[[str], type]) -> None:
+    """Say whether the adapter can be served, or the worker started, where none is named."""
+    if adapter is None:
+        complaints.print("the worker can be started; name an adapter to have it checked, too", highlight=False)
+        return
+    AdapterHost(load(adapter), ToolThreads())
+    complaints.print(f"{adapter} can be served", highlight=False)
+
+
+def _misused(what: str) -> NoReturn:
+    complaints.print(f"[bold red]error:[/] {what}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def _lead_a_session() -> None:
+    if os.environ.get("SNAKEPIT_PROCESS_GROUP", "").strip().lower() in _YES:
+        with suppress(PermissionError):  # already the leader of one
+            os.setsid()
 
 
 def _announce(port: int) -> None:
@@ -139,8 +231,11 @@ def _announce(port: int) -> None:
         return
     target = Path(named)
     temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(str(port))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(target)
+    try:
+        with temporary.open("w") as file:
+            file.write(str(port))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+    except OSError as error:
+        raise ConfigurationError(f"SNAKEPIT_READY_FILE, {named}, cannot be written: {error.strerror}") from None

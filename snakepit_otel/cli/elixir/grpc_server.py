@@ -1,0 +1,20 @@
+"""`snakepit-otel worker` as a script, to be started by Elixir's Snakepit in place of its own of the same name.
+
+The name is what Snakepit looks for in command lines when it cleans up after a run that died.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Nothing is to be imported from beside this file.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+
+    import typer
+
+    from snakepit_otel.cli.worker import worker
+
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone.command()(worker)
+    alone()

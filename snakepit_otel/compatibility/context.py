@@ -1,0 +1,72 @@
+"""What a request knows, for adapters written for Snakepit's own worker: ours, with its manners."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Self
+
+from snakepit_otel.adapters import SessionContext
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.compatibility import correlating
+from snakepit_otel.errors import SnakepitError
+
+_log = logging.getLogger("snakepit_otel.compatibility")
+
+
+class BridgeContext(SessionContext):
+    """One request's view of its session, with upstream's errors, its stub, its `with` and its clean-up.
+
+    Its calls block where they are made, on the event loop too, as they do in upstream's worker; `acall_elixir_tool`
+    does not.
+    """
+
+    def __init__(self, *given: Any, may_block: bool = False, **named: Any) -> None:  # noqa: ARG002 - it always may
+        super().__init__(*given, may_block=True, **named)
+        self._listed: Mapping[str, Mapping[str, Any]] | None = None
+        correlating.begin(self.request_metadata)
+
+    @property
+    def stub(self) -> Any:
+        """The authority's blocking stub."""
+        return self._authority.blocking_stub  # type: ignore[attr-defined]
+
+    @property
+    def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:
+        """The authority's tools that adapters may call, by name; none if it cannot be asked. Asked once."""
+        if self._listed is None:
+            try:
+                self._listed = super().elixir_tools
+            except SnakepitError as error:
+                _log.warning("Elixir's tools could not be listed: %s", error)
+                return {}
+        return self._listed
+
+    def call_elixir_tool(self, tool_name: str, **parameters: Any) -> Any:  # type: ignore[override]
+        """Call a tool of the authority and return its result.
+
+        Raises `RuntimeError` for whatever fails, and `ValueError` if there is no such tool.
+        """
+        try:
+            return super().call_elixir_tool(tool_name, **parameters)
+        except Exception as error:
+            listed = self.elixir_tools
+            if listed and tool_name not in listed:
+                raise ValueError(f"Elixir has no tool {tool_name!r}; it has {', '.join(listed)}") from error
+            raise RuntimeError(f"Elixir's tool {tool_name!r} failed: {error}") from error
+
+    def cleanup(self) -> None:
+        """Have the authority forget the session, if it can be reached; it would by itself, after the session's time."""
+        try:
+            self.stub.CleanupSession(pb.CleanupSessionRequest(session_id=self.session_id or ""), timeout=5.0)
+        except Exception as error:  # noqa: BLE001 - upstream's never raises
+            _log.debug("session %s was not cleaned up: %s", self.session_id, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<context of session {self.session_id!r}>"

@@ -1,0 +1,80 @@
+"""Where the events go that adapters emit by `snakepit_bridge.telemetry`: to Elixir, and into OpenTelemetry."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from snakepit_otel.bridge.telemetry_folding import EventFold
+from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.compatibility import correlating
+from snakepit_otel.compatibility.finding import PACKAGE, is_ours
+from snakepit_otel.telemetry import faults
+
+_log = logging.getLogger("snakepit_otel.compatibility")
+
+
+class Backend:
+    """Takes events from any thread, for the stream that the authority listens to and for OpenTelemetry.
+
+    What the worker says of its own tools is not among them, so nothing is told twice.
+    """
+
+    def __init__(self, stream: TelemetryStream) -> None:
+        self._stream = stream
+        self._fold = EventFold()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def emit(
+        self,
+        event_name: str,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        """Take one event; never raises."""
+        try:
+            self._fold.tell(event_name, measurements, metadata, correlation_id)
+            taken = {str(key): _sendable(value) for key, value in measurements.items()}
+            about = {str(key): str(value) for key, value in (metadata or {}).items()}
+            sent = (str(event_name), taken, about, correlation_id or "")
+            if threading.get_ident() == self._thread:
+                self._send(*sent)
+            else:
+                with suppress(RuntimeError):  # the loop has been closed: nobody listens
+                    self._loop.call_soon_threadsafe(self._send, *sent)
+        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+            faults.contain("taking an adapter's event", error)
+
+    def _send(self, *sent: Any) -> None:
+        try:
+            self._stream.emit(*sent)
+        except Exception as error:  # noqa: BLE001 - as above
+            faults.contain("sending an adapter's event", error)
+
+    def close(self) -> None:
+        """Do nothing: the stream is the worker's."""
+
+
+def connect(stream: TelemetryStream) -> None:
+    """Have `snakepit_bridge.telemetry`, ours or a real one, emit into a worker's stream. Call it on the event loop."""
+    try:
+        bridge = importlib.import_module(f"{PACKAGE}.telemetry")
+        bridge.set_backend(Backend(stream))
+        if not is_ours(importlib.import_module(PACKAGE)):
+            correlating.tell_also(bridge.set_correlation_id)
+    except Exception as error:  # noqa: BLE001 - a real one may be of any version, and may lack what it needs
+        _log.warning("%s.telemetry cannot be used, so its events go nowhere: %s", PACKAGE, error)
+
+
+def _sendable(value: Any) -> float | str:
+    """Return a measurement as the protocol has them: 64-bit integers, floats and text."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, (int, float)) and abs(value) < 1 << 63 else str(value)

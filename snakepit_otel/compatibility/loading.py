@@ -1,0 +1,49 @@
+"""Loads an adapter, by whichever package it was written for, and says what it takes where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from snakepit_otel.adapters import load_adapter
+from snakepit_otel.compatibility.adapting import adapted
+from snakepit_otel.compatibility.finding import PACKAGE, STUBS
+from snakepit_otel.errors import AdapterNotLoaded
+
+FLAG = "--snakepit-bridge"
+VARIABLE = "SNAKEPIT_BRIDGE_COMPATIBILITY"
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
+def asked_for() -> bool:
+    """Say whether the environment asks for adapters written for `snakepit_bridge`."""
+    return os.environ.get(VARIABLE, "").strip().lower() in _YES
+
+
+def load(spec: str) -> type:
+    """Load an adapter written for `snakepit_bridge`, and fit it for our worker. Raises `AdapterNotLoaded`."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    return adapted(load_adapter(spec), loop)
+
+
+def load_or_advise(spec: str) -> type:
+    """Load an adapter of ours; of one that wants `snakepit_bridge`, say in the error what to do."""
+    try:
+        return load_adapter(spec)
+    except AdapterNotLoaded as error:
+        if _wants_bridge(error.__cause__):
+            raise AdapterNotLoaded(
+                f"{error}; this adapter is written for Snakepit's own worker: say {FLAG}, or set {VARIABLE}=1, "
+                "to have it run in ours"
+            ) from error.__cause__
+        raise
+
+
+def _wants_bridge(cause: BaseException | None) -> bool:
+    if isinstance(cause, ModuleNotFoundError):
+        return (cause.name or "").partition(".")[0] in {PACKAGE, *STUBS}
+    # A real package is there, and protobuf does not take its messages, because it has ours.
+    return isinstance(cause, TypeError) and "'snakepit.bridge." in str(cause)
