@@ -1,0 +1,5 @@
+"""Where events can go."""
+
+from .base import TelemetryBackend
+
+__all__ = ["TelemetryBackend"]
