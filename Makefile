@@ -72,6 +72,7 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.instructions
 	$(BIN)/python -m benchmarks.pool
 	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.instrumented
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
 	scripts/lock

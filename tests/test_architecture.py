@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
-ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "pool", "testing", "cli")
+INSTRUMENTATION = PACKAGE.parent / "instrumentation" / "opentelemetry-instrumentation-snakepit" / "src"
+SHARED = ("snakepit_otel.telemetry", "snakepit_otel.bridge.rpc", "snakepit_otel.bridge.telemetry_folding")
+"""What the instrumentation of others' workers uses of ours; the bridge's messages have the names of theirs."""
+ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "compatibility", "pool", "testing", "cli")
+ABOVE = {"compatibility", "pool", "testing", "cli", "snakepit"}
+"""What stands on the bridge."""
 FORBIDDEN = {
-    "telemetry": {"sessions", "zero_copy", "adapters", "bridge", "pool", "testing", "cli", "grpc", "snakepit"},
-    "sessions": {"zero_copy", "adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
-    "zero_copy": {"sessions", "adapters", "bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
-    "adapters": {"bridge", "pool", "testing", "cli", "grpc", "subprocess", "snakepit"},
-    "bridge": {"pool", "testing", "cli", "snakepit"},
+    "telemetry": {*ABOVE, "sessions", "zero_copy", "adapters", "bridge", "grpc"},
+    "sessions": {*ABOVE, "zero_copy", "adapters", "bridge", "grpc", "subprocess"},
+    "zero_copy": {*ABOVE, "sessions", "adapters", "bridge", "grpc", "subprocess"},
+    "adapters": {*ABOVE, "bridge", "grpc", "subprocess"},
+    "bridge": {*ABOVE},
+    "compatibility": {"pool", "testing", "cli", "snakepit"},
     "pool": {"testing", "cli", "snakepit"},
-    "testing": {"cli", "pool", "snakepit"},
+    "testing": {"cli", "compatibility", "pool", "snakepit"},
 }
 SDK_ALLOWED = {
+    "resource_detector.py",
     "telemetry/setup.py",
     "telemetry/lanes/adoption.py",
     "telemetry/lanes/selftest.py",
@@ -41,8 +48,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def sources() -> list[Path]:
-    """Return every source file of the package."""
-    return [path for path in PACKAGE.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
+    """Return every source file of the package, and of the instrumentation."""
+    ours = [path for path in PACKAGE.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
+    return [*ours, *INSTRUMENTATION.rglob("*.py")]
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
@@ -55,10 +63,18 @@ def test_rooms_import_only_what_they_stand_on(room: str) -> None:
             assert target not in FORBIDDEN[room], f"{path.relative_to(PACKAGE)} imports {name}"
 
 
+def test_the_instrumentation_stands_on_little() -> None:
+    """The instrumentation takes names, decorators and the observing of calls from us, and nothing that is upstream."""
+    for path in INSTRUMENTATION.rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith("snakepit_otel.") or name.startswith(SHARED), f"{path.name} imports {name}"
+            assert not name.startswith(("snakepit_bridge", "grpc_server")), f"{path.name} imports {name}"
+
+
 def test_library_code_uses_the_api_only() -> None:
     """The OpenTelemetry SDK is imported where it is set up, served and exported from, and nowhere else."""
     for path in sources():
-        name = str(path.relative_to(PACKAGE))
+        name = str(path.relative_to(PACKAGE.parent)).removeprefix("snakepit_otel/")
         if name not in SDK_ALLOWED and not name.startswith("telemetry/export/"):
             for name in imports(path):
                 assert not name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")), f"{path} imports {name}"

@@ -1,0 +1,81 @@
+"""What a worker asks the authority: calls on stubs, and the call-backs of adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.instrumentation.snakepit.patches import Patches
+from opentelemetry.instrumentation.snakepit.seam import quietly
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from snakepit_otel.bridge.rpc import ObservedCallable
+from snakepit_otel.telemetry import Labels, Observation, interned, names
+
+_SERVICE = "snakepit.bridge.BridgeService"
+_OBSERVED = (
+    "InitializeSession",
+    "CleanupSession",
+    "GetSession",
+    "RegisterTools",
+    "GetExposedElixirTools",
+    "ExecuteElixirTool",
+)
+_UNOBSERVED = ("Heartbeat", "Ping")
+"""They are many and say nothing new; and what begins to send them is a request, whose trace would never end."""
+_tools = Labels()
+
+
+def observe_stubs(patches: Patches, module: Any) -> None:
+    """Observe the calls of stubs that are made from now on by `snakepit_bridge_pb2_grpc`."""
+
+    def around(wrapped: Callable[..., Any], stub: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        wrapped(*args, **kwargs)
+        quietly("observing a stub", _observe, patches, stub)
+
+    patches.wrap(module, "BridgeServiceStub.__init__", around)
+
+
+def observe_callbacks(patches: Patches, module: Any) -> None:
+    """Observe adapters that call tools of the authority, by `snakepit_bridge.session_context`."""
+    patches.wrap(module, "SessionContext.call_elixir_tool", _calling_back)
+
+
+def _observe(patches: Patches, stub: Any) -> None:
+    for method in _OBSERVED:
+        observed = ObservedCallable(f"{_SERVICE}/{method}", getattr(stub, method), patches.is_enabled)
+        patches.replace_in(stub, method, observed)
+    for method in _UNOBSERVED:
+        patches.replace_in(stub, method, _Unobserved(getattr(stub, method)))
+
+
+class _Unobserved:
+    """Stands for a method of a stub whose calls nobody is to tell of."""
+
+    def __init__(self, multicallable: Any) -> None:
+        self._multicallable = multicallable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._multicallable, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with suppress_instrumentation():
+            return self._multicallable(*args, **kwargs)
+
+
+def _calling_back(wrapped: Callable[..., Any], context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    observation = quietly("beginning a call-back", _callback, context, args, kwargs)
+    if observation is None:
+        return wrapped(*args, **kwargs)
+    with observation:
+        return wrapped(*args, **kwargs)
+
+
+def _callback(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
+    # The tool's parameters may have any names.
+    tool = args[0] if args else kwargs["tool_name"]
+    return Observation(
+        names.CALLBACK,
+        interned({names.SNAKEPIT_TOOL_NAME: _tools.of(tool, ())}),
+        lambda: {names.SESSION_ID: context.session_id} if context.session_id else {},
+    )
