@@ -10,7 +10,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.house import METRICS
-from dashboards.promql import PANELS, RATE, SERVICE, Scope
+from dashboards.promql import PANELS, RATE, SERVICE, Matcher, Scope
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 
@@ -91,22 +91,21 @@ class Page:
             variables.append(_source("tempo", "Traces", "tempo"))
         if self.logs:
             variables.append(_source("loki", "Logs", "loki"))
-        # A series that every authority has, from its start to its end.
-        everywhere = n.METRIC_SESSION_COUNT
+        # A series that every process of ours has, from its start to its end; others' have no role.
+        everywhere, ours = n.METRIC_PROCESS_MEMORY_USAGE, {n.SNAKEPIT_ROLE: Matcher("=~", ".+")}
         within = Scope({})
-        variables.append(_values("service_namespace", "Namespace", within.series(everywhere), "service_namespace"))
+        namespaces = within.series(everywhere, where=ours)
+        variables.append(_values("service_namespace", "Namespace", namespaces, "service_namespace"))
         within = within.also(service_namespace=PANELS.matchers["service_namespace"])
-        variables.append(_values("service_name", "Service", within.series(everywhere), "service_name"))
+        variables.append(_values("service_name", "Service", within.series(everywhere, where=ours), "service_name"))
         within = within.also(service_name=PANELS.matchers["service_name"])
         if self.instance:
-            # Workers have no sessions; authorities and workers alike deliver telemetry.
-            delivered = within.series(n.METRIC_TELEMETRY_DELIVERED)
-            variables.append(_values("instance", "Instance", delivered, "instance"))
+            variables.append(_values("instance", "Instance", within.series(everywhere, where=ours), "instance"))
         if self.pool:
             pools = within.series(n.METRIC_POOL_CAPACITY)
             variables.append(_values("pool", "Pool", pools, label_name(n.SNAKEPIT_POOL_NAME)))
         if self.tool:
-            tools = within.series(n.METRIC_REQUEST_DURATION, "_count")
+            tools = within.series(n.METRIC_ADAPTER_REQUEST_DURATION, "_count")
             variables.append(_values("tool", "Tool", tools, label_name(n.SNAKEPIT_TOOL_NAME)))
         return [*variables, *self.own_variables]
 

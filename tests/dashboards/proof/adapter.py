@@ -99,3 +99,17 @@ class Bad(Good):
         """Count each order by its own number, which is a mistake."""
         for order in range(orders):
             _orders.add(1, {"order": order})
+
+
+class UnderElixir(Bad):
+    """Tools for an Elixir, which has other tools to call, and no memory that could be shared."""
+
+    @tool
+    def ask(self, name: str) -> Any:
+        """Call a tool of Elixir's."""
+        return self.session_context.call_elixir_tool(name, a=1, b=2)
+
+    @tool
+    def lend(self) -> Any:
+        """Return a reference to an array."""
+        return zero_copy.from_numpy(np.arange(2_000.0))

@@ -20,5 +20,5 @@ EXPIRY_SECONDS = 15
 or a deployment that is well would be missed; then AuthorityDown looks back as far again."""
 GIVING_UP_SECONDS = 5
 """How long the collector tries to reach a back end that is away."""
-QUEUE_SIZE = 100
+QUEUE_SIZE = 200
 """How many spans, and log records, the collector keeps for a back end: less than comes while it tries."""

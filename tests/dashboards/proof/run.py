@@ -1,4 +1,4 @@
-"""The run: two deployments that are well, two that are not, and all that can be asked of it afterwards."""
+"""The run: two deployments that are well, two that are not, two Elixirs, and all that can be asked of it afterwards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dashboards.build import as_plain, pages
 from tests.collector.landscape import free_ports
 from tests.dashboards.proof.answers import Span
 from tests.dashboards.proof.deployment import Deployment, Sending
+from tests.dashboards.proof.elixirs import ours, upstreams
 from tests.dashboards.proof.health import live
 from tests.dashboards.proof.stack import Programs, Stack, stack
 from tests.dashboards.proof.troubles import (
@@ -81,17 +82,24 @@ async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[
         {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": running.otlp_for_logs},
         running.otlp,
     )
+    elixirs = [upstreams(folder, running.otlp), ours(folder, running.otlp)]
     start, over = time.time(), asyncio.Event()
     async with AsyncExitStack() as to_stop, watch(running) as watching:
         everything: list[Sending] = [*made.values(), elsewhere]
         for sending in everything:
             to_stop.push_async_callback(sending.stop)
+        for elixir in elixirs:
+            to_stop.push_async_callback(elixir.stop)
         await asyncio.gather(*(sending.start() for sending in everything))
+        # Each as patient as Elixir is, so not while everybody starts.
+        await asyncio.gather(*(elixir.start() for elixir in elixirs))
         # Only now: to start takes as long as ever, which to rules in a hurry is an hour without workers.
         await running.begin_to_judge()
         async with asyncio.TaskGroup() as group:
             for name in WELL:
                 group.create_task(live(made[name], over))
+            for elixir in elixirs:
+                group.create_task(elixir.live(over))
             async with asyncio.timeout(60):
                 while not await asyncio.to_thread(_is_recorded, running):
                     await asyncio.sleep(0.2)

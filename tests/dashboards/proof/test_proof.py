@@ -1,7 +1,8 @@
 """Dashboards, rules and alerts, held against a real Prometheus and a real Loki that real deployments have fed.
 
-Four deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, and
-in two others everything goes wrong on purpose. Time passes quicker than in the field: see `pace`.
+Six deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, in two
+others everything goes wrong on purpose, and two are Elixirs, of which nothing is seen but their Python workers:
+upstream's, which `opentelemetry-instrument` starts, and ours. Time passes quicker than in the field: see `pace`.
 
 With `PROOF_RESULTS=FOLDER`, what the pages show is kept there; see `answers.keep`.
 """
@@ -18,19 +19,23 @@ import pytest_asyncio
 
 from dashboards import recording
 from dashboards.alerts import alerts
+from dashboards.registry import known
 from dashboards.rules import Recording
 from tests.collector.conftest import installed
 from tests.dashboards.proof.answers import Answer, answer, keep
 from tests.dashboards.proof.deployment import NAMESPACE
+from tests.dashboards.proof.elixirs import OURS, UPSTREAMS
 from tests.dashboards.proof.questions import Question, questions
 from tests.dashboards.proof.run import STEADY, WELL, Run, expected, run
 from tests.dashboards.proof.stack import Programs, numbers
-from tests.dashboards.proof.troubles import COLLECTOR
+from tests.dashboards.proof.troubles import COLLECTOR, TROUBLED
+from tests.dashboards.proof.workers import NEVER, RIGHTLY, absent, concerns, every_metric
 from tests.pool.proofs.figures import Say, saying
 
 pytestmark = [pytest.mark.dashboards, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
 
 OWN = r"(snakepit|rpc|process|cpython)_.*"
+of_each_elixir = pytest.mark.parametrize("elixir", [UPSTREAMS, OURS])
 
 
 @pytest.fixture
@@ -53,19 +58,19 @@ def asked(over: Run) -> list[Question]:
     return [question for page in over.dashboards for question in questions(page) if question.source != "tempo"]
 
 
-@pytest.fixture(scope="module")
-def session(over: Run) -> str:
-    """The session of which most is told."""
+def most_told(over: Run, service: str) -> str:
+    """Return the session of a service of which most is told."""
     told: Counter[str] = Counter()
-    query = f'{{service_namespace="{NAMESPACE}"}} | session_id!="" | severity_text=~"WARN|ERROR"'
+    query = f'{{service_name="{service}"}} | session_id!="" | severity_text=~"WARN|ERROR"'
     for stream in over.stack.lines(query, over.span.start, over.span.end):
         told[stream["stream"]["session_id"]] += len(stream["values"])
     return told.most_common(1)[0][0]
 
 
 @pytest.fixture(scope="module")
-def seen(over: Run, asked: list[Question], session: str) -> list[Answer]:
+def seen(over: Run, asked: list[Question]) -> list[Answer]:
     """What all pages show, with everything chosen."""
+    session = most_told(over, TROUBLED)
     answers = [answer(over.stack, question, over.span, {"session_id": session}) for question in asked]
     if folder := os.environ.get("PROOF_RESULTS"):
         for page in over.dashboards:
@@ -104,12 +109,35 @@ async def test_panels_of_a_deployment_that_is_well_have_data(over: Run, asked: l
     report(say, f"panels with data of {STEADY} alone", answers, (one for one in answers if not one.has_data))
 
 
+@of_each_elixir
+async def test_workers_alone_fill_what_is_about_workers(
+    over: Run, asked: list[Question], elixir: str, say: Say
+) -> None:
+    """Under an Elixir, all has data that asks for what workers say, and points of durations lead to traces."""
+    chosen = {"service_namespace": NAMESPACE, "service_name": elixir, "session_id": most_told(over, elixir)}
+    answers = [answer(over.stack, question, over.span, chosen) for question in asked if concerns(question, elixir)]
+    report(say, f"about workers with data of {elixir}", answers, (one for one in answers if not one.has_data))
+    with_exemplars = [one for one in answers if one.question.exemplars]
+    assert with_exemplars
+    report(say, f"panels with exemplars of {elixir}", with_exemplars, filter(_lacks_traces, with_exemplars))
+
+
+@of_each_elixir
+async def test_a_metric_is_there_or_there_is_a_reason(over: Run, elixir: str, say: Say) -> None:
+    """Of workers under an Elixir there is every metric of the registry but those of which it is said why not."""
+    series = _series(over, elixir)
+    there = {known()[labels["__name__"]].metric for labels in series}
+    say(f"metrics of {elixir}: {len(there)}, and {len(absent(elixir))} that it cannot have")
+    assert not there & absent(elixir)
+    assert there | absent(elixir) == every_metric()
+    assert not [labels for labels in series if labels.items() & NEVER[elixir].items()]
+
+
 async def test_exemplars_lead_to_traces(seen: list[Answer], say: Say) -> None:
     """Panels that show exemplars have some, with the ids of traces."""
     with_exemplars = [one for one in seen if one.question.exemplars]
     assert with_exemplars
-    wrong = (one for one in with_exemplars if not any(exemplar["labels"].get("trace_id") for exemplar in one.exemplars))
-    report(say, "panels with exemplars", with_exemplars, wrong)
+    report(say, "panels with exemplars", with_exemplars, filter(_lacks_traces, with_exemplars))
 
 
 async def test_every_recording_rule_records(over: Run, say: Say) -> None:
@@ -149,6 +177,13 @@ async def test_no_alert_has_fired_where_nothing_was_wrong(over: Run, say: Say) -
     assert not loud
 
 
+async def test_alerts_fire_for_workers_alone_where_they_should(over: Run, say: Say) -> None:
+    """Of workers under an Elixir those alerts have fired that had a reason, and no others."""
+    fired = {(name, service) for name, service in over.fired if service in (UPSTREAMS, OURS)}
+    say(", ".join(f"{name.removeprefix('Snakepit')} of {service}" for name, service in sorted(fired)))
+    assert fired == RIGHTLY
+
+
 async def test_names_and_labels_are_the_same_both_ways(over: Run, say: Say) -> None:
     """By the collector and by Prometheus' own receiver, the same metrics come with the same labels and boundaries.
 
@@ -161,6 +196,10 @@ async def test_names_and_labels_are_the_same_both_ways(over: Run, say: Say) -> N
     assert "1.0" in scraped - sent
     assert "1" in sent - scraped
     assert set(map(float, scraped)) == set(map(float, sent))
+
+
+def _lacks_traces(one: Answer) -> bool:
+    return not any(exemplar["labels"].get("trace_id") for exemplar in one.exemplars)
 
 
 def _series(over: Run, service: str) -> list[dict[str, str]]:
