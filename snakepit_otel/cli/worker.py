@@ -19,13 +19,12 @@ from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
 from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.output import EXIT_USAGE, complaints, fail
-from snakepit_otel.compatibility.levels import log_as_told
+from snakepit_otel.compatibility.environment import is_set, log_as_told
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Owner
 
 _HEARTBEAT = "Heartbeats to the authority: "
-_YES = frozenset({"1", "true", "yes", "on"})
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def _misused(what: str) -> NoReturn:
 
 
 def _lead_a_session() -> None:
-    if os.environ.get("SNAKEPIT_PROCESS_GROUP", "").strip().lower() in _YES:
+    if is_set("SNAKEPIT_PROCESS_GROUP"):
         with suppress(PermissionError):  # already the leader of one
             os.setsid()
 

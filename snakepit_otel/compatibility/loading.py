@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from snakepit_otel.adapters import load_adapter
 from snakepit_otel.compatibility.adapting import adapted
+from snakepit_otel.compatibility.environment import is_set
 from snakepit_otel.compatibility.finding import PACKAGE, STUBS
 from snakepit_otel.errors import AdapterNotLoaded
 
 FLAG = "--snakepit-bridge"
 VARIABLE = "SNAKEPIT_BRIDGE_COMPATIBILITY"
-_YES = frozenset({"1", "true", "yes", "on"})
 
 
 def asked_for() -> bool:
     """Say whether the environment asks for adapters written for `snakepit_bridge`."""
-    return os.environ.get(VARIABLE, "").strip().lower() in _YES
+    return is_set(VARIABLE)
 
 
 def load(spec: str) -> type:

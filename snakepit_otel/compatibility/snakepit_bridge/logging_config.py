@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from snakepit_otel.compatibility.levels import log_as_told
+from snakepit_otel.compatibility.environment import log_as_told
 
 __snakepit_otel__ = True
 

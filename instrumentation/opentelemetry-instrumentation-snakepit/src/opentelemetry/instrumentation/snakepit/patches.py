@@ -63,7 +63,7 @@ class Patches:
             original = inspect.getattr_static(parent, attribute)
             known = next((place for place in self._places if place.replacement is original), None)
             if known is None:
-                self._put(parent, attribute, wrapt.FunctionWrapper(original, around, enabled=self.is_enabled))
+                self.replace(parent, attribute, wrapt.FunctionWrapper(original, around, enabled=self.is_enabled))
                 return
         except Exception as error:  # noqa: BLE001 - what is not there, or is not to be changed, is not wrapped
             contain(f"wrapping {getattr(parent, '__name__', parent)}.{path}", error)
@@ -73,8 +73,10 @@ class Patches:
             self._places.append(_Place(parent, attribute, known.original, original))
 
     def replace(self, parent: Any, attribute: str, replacement: Any) -> None:
-        """Put something in place of a module's attribute."""
-        self._put(parent, attribute, replacement)
+        """Put something in place of an attribute of a module or a class."""
+        original = vars(parent).get(attribute, _MISSING)
+        setattr(parent, attribute, replacement)
+        self._places.append(_Place(parent, attribute, original, replacement))
 
     def replace_in(self, instance: Any, attribute: str, replacement: Any) -> None:
         """Put something in place of an instance's attribute, for as long as others keep the instance."""
@@ -99,11 +101,6 @@ class Patches:
         for instance, its_places in instances.items():
             for place in reversed(its_places):
                 quietly(f"putting back {place.attribute}", _put_back, instance, place)
-
-    def _put(self, parent: Any, attribute: str, replacement: Any) -> None:
-        original = vars(parent).get(attribute, _MISSING)
-        setattr(parent, attribute, replacement)
-        self._places.append(_Place(parent, attribute, original, replacement))
 
 
 def _put_back(parent: Any, place: _Place) -> None:

@@ -1,4 +1,4 @@
-"""What SNAKEPIT_LOG_LEVEL says, in Elixir's words or in logging's."""
+"""What variables tell a worker, in the words that Elixir and upstream's worker have for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import os
 from snakepit_otel import telemetry
 
 _LEVELS = {"warn": "WARNING", **{name: name.upper() for name in ("debug", "info", "warning", "error", "critical")}}
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
+def is_set(variable: str) -> bool:
+    """Say whether a variable says yes."""
+    return os.environ.get(variable, "").strip().lower() in _YES
 
 
 def log_as_told() -> None:
