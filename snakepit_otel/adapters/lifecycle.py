@@ -15,12 +15,15 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters import forks
 from snakepit_otel.adapters.abandoned import RequestAbandoned
 from snakepit_otel.adapters.base import BaseAdapter
+from snakepit_otel.adapters.cancellation import attributed, by_user_code, request_is_cancelled
+from snakepit_otel.adapters.completion import run_isolated
 from snakepit_otel.adapters.context import SessionContext
 from snakepit_otel.adapters.loading import name_of
 from snakepit_otel.adapters.threads import ToolThreads
 from snakepit_otel.adapters.tool import Tool, tools_of
 from snakepit_otel.errors import ToolNotFound, ToolRefused
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.exceptions import log_error
 
 _log = logging.getLogger("snakepit_otel.adapters")
 _MOST_SESSIONS = 1_000
@@ -51,7 +54,7 @@ class Outcome(NamedTuple):
     """What the tool returned, and what its clean-up raised, if it did."""
 
     result: Any
-    cleanup_error: Exception | None
+    cleanup_error: BaseException | None
 
 
 class StreamChunk(NamedTuple):
@@ -117,7 +120,7 @@ class AdapterHost:
         """
         tool = self._find(request.tool)
         if request.on_main_thread:
-            return await self._live(request, tool, _directly)
+            return await self._live(request, tool, _on_loop)
         if tool.is_async or self._async_hooks:
             return await self._live(request, tool, partial(self._in_thread, request))
         return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)), request.leave)
@@ -130,7 +133,7 @@ class AdapterHost:
         """
         tool = self._find(request.tool)
         if request.on_main_thread:
-            return await self._live(request, tool, _directly, emit)
+            return await self._live(request, tool, _on_loop, emit)
         if tool.is_async or self._async_hooks:
             return await self._live(request, tool, partial(self._in_thread, request), emit)
         loop = asyncio.get_running_loop()
@@ -228,21 +231,28 @@ class AdapterHost:
             raise
         try:
             await self._clean_up(request, adapter, run)
-        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            _log.exception("cleanup of adapter %s failed after tool %r had succeeded", self.name, request.tool)
+        except (asyncio.CancelledError, RequestAbandoned):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            log_error(_log, error, "cleanup of adapter %s failed after tool %r had succeeded", self.name, request.tool)
             return Outcome(result, error)
         return Outcome(result, None)
 
     async def _clean_up_after_failure(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
         try:
             await self._clean_up(request, adapter, run)
-        except Exception:  # noqa: BLE001 - whatever user code raises
-            # The caller hears of the first failure; this one is not to take its place.
-            _log.exception("cleanup of adapter %s failed as well, after its %s had", self.name, request.phase)
+        except (asyncio.CancelledError, RequestAbandoned):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises
+            # The caller gets the first failure; this one must not take its place.
+            log_error(_log, error, "cleanup of adapter %s failed as well, after its %s had", self.name, request.phase)
 
     @telemetry.step(names.ADAPTER_BUILD)
     def _build(self, _request: Request) -> Any:
-        return self.adapter()
+        try:
+            return self.adapter()
+        except asyncio.CancelledError as error:
+            raise attributed(error) from None
 
     @telemetry.step(names.ADAPTER_BUILD, quiet=True)
     def _allocate(self, _request: Request) -> Any:
@@ -287,9 +297,12 @@ class AdapterHost:
             return
         hook = self._hooks[name]
         bound = getattr(adapter, name)
-        result = bound(*args) if inspect.iscoroutinefunction(hook) else await run(bound, *args)
-        if inspect.isawaitable(result):
-            await result
+        try:
+            result = bound(*args) if inspect.iscoroutinefunction(hook) else await run(bound, *args)
+            if inspect.isawaitable(result):
+                await run_isolated(result)
+        except asyncio.CancelledError as error:
+            raise attributed(error) from None
 
     @telemetry.step(names.ADAPTER_EXECUTE)
     async def _execute(
@@ -311,16 +324,20 @@ class AdapterHost:
         try:
             result = call() if tool.is_async else await run(call)
             if hasattr(result, "__await__"):
-                result = await result
+                result = await run_isolated(result)
             forks.leave_if_child()
             if emit is not None:
                 await self._pour(request, result, run, emit)
                 return None
+        except asyncio.CancelledError as error:
+            forks.leave_if_child(error)
+            if request_is_cancelled():
+                # The tool has seen it; what it has started elsewhere, and its clean-up, must see it too.
+                request.context.abandon()
+                raise
+            raise by_user_code(error) from None
         except BaseException as error:
             forks.leave_if_child(error)
-            if isinstance(error, asyncio.CancelledError):
-                # The tool knows; what it has started elsewhere, and the clean-up, are to see it too.
-                request.context.abandon()
             raise
         if _streams(result):
             await _close(result)
@@ -329,15 +346,7 @@ class AdapterHost:
 
     async def _pour(self, request: Request, result: Any, run: Callable[..., Awaitable[Any]], emit: Emit) -> None:
         if isinstance(result, AsyncIterator):
-            try:
-                async for chunk in result:
-                    forks.leave_if_child()
-                    await emit(chunk)
-            except asyncio.CancelledError:
-                request.context.abandon()
-                raise
-            finally:
-                await _close(result)
+            await run_isolated(_pour_async(request, result, emit))
         elif isinstance(result, Iterator):
             try:
                 while (chunk := await run(next, result, _END)) is not _END:
@@ -372,6 +381,24 @@ def _streams(result: Any) -> bool:
     # By its methods, because the abstract classes' own check takes longer than everything around it.
     kind = type(result)
     return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+
+
+async def _pour_async(request: Request, chunks: AsyncIterator[Any], emit: Emit) -> None:
+    try:
+        async for chunk in chunks:
+            forks.leave_if_child()
+            await emit(chunk)
+    except asyncio.CancelledError:
+        # Before the iterator is closed, which runs what the tool does at its end.
+        if request_is_cancelled():
+            request.context.abandon()
+        raise
+    finally:
+        await _close(chunks)
+
+
+async def _on_loop(function: Callable[..., T], *args: Any) -> T:
+    return await run_isolated(_directly(function, *args))
 
 
 async def _directly(function: Callable[..., T], *args: Any) -> T:

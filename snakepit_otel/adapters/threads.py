@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Any, Self, TypeVar, cast
 
 from snakepit_otel.adapters import forks
+from snakepit_otel.adapters.completion import Completion
 
 T = TypeVar("T")
 OnCancel = Callable[[asyncio.Future[Any]], None]
@@ -29,7 +30,7 @@ class ToolThreads:
         self._count = count
         self._threads: list[threading.Thread] = []
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._done: deque[tuple[_Job, Any, BaseException | None]] = deque()
+        self._done: deque[tuple[_Job, Completion]] = deque()
         self._waking = False
 
     def __enter__(self) -> Self:
@@ -48,7 +49,7 @@ class ToolThreads:
         """
         job = self._start(function)
         try:
-            return cast("T", await job.future)
+            completion = await job.future
         except asyncio.CancelledError:
             # A future that was not cancelled has its result: the function had ended by then.
             if not job.take() and job.future.cancelled() and on_cancel is not None:
@@ -57,20 +58,20 @@ class ToolThreads:
             raise
         finally:
             job.take()
+        return cast("T", completion.result())
 
     async def run_to_its_end(self, function: Callable[[], T], on_cancel: OnCancel | None = None) -> T:
         """Run a function in a thread; cancelled while it runs, wait for its end before being so; see `run`."""
         job = self._start(function)
         try:
-            return cast("T", await asyncio.shield(job.future))
+            completion = await asyncio.shield(job.future)
         except asyncio.CancelledError:
             if not job.take():
                 if on_cancel is not None:
                     on_cancel(job.future)
                 await asyncio.wait([job.future])
-                # Looked at, or it would be reported as never looked at.
-                job.future.exception()
             raise
+        return cast("T", completion.result())
 
     def close(self) -> None:
         """Let the threads end with what they are running; what has not begun is not run."""
@@ -96,32 +97,26 @@ class ToolThreads:
         while (job := self._jobs.get()) is not None:
             if not job.take():
                 continue
-            try:
-                result, error = job.context.run(job.function), None
-            except BaseException as raised:  # noqa: BLE001 - whatever it is, it is for whoever waits
-                result, error = None, raised
-            forks.leave_if_child(error)
-            self._done.append((job, result, error))
+            completion = Completion.of(job.context.run, job.function)
+            forks.leave_if_child(completion.error)
+            self._done.append((job, completion))
             if not self._waking:
                 self._waking = True
                 with suppress(RuntimeError):  # the loop has been closed meanwhile: nobody waits
                     job.loop.call_soon_threadsafe(self._deliver)
             # Nothing of the request is to live on while the thread waits for the next.
-            del job, result, error
+            del job, completion
 
     def _deliver(self) -> None:
         # Before looking, so that whatever comes later wakes the loop again.
         self._waking = False
         while self._done:
-            job, result, error = self._done.popleft()
+            job, completion = self._done.popleft()
             if job.future.done():
                 if job.rest is not None:
                     job.rest.set_result(None)
                 continue
-            if error is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(error)
+            job.future.set_result(completion)
 
 
 class _Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -191,7 +192,9 @@ class AuthorityService(BridgeServiceServicer):
                 # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
                 outgoing = Outgoing(scope, codec.plain_markers) if scope.request else codec.plain_markers
                 encoded, binary = codec.encode_parameters({"result": value}, outgoing)
-        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id}
             return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
         return pb.ExecuteElixirToolResponse(

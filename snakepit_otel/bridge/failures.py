@@ -15,6 +15,7 @@ import orjson
 from snakepit_otel import errors
 from snakepit_otel.bridge.codec import to_json
 from snakepit_otel.errors import SessionNotFound, SessionQuotaExceeded, SnakepitError, StateConflict, ToolError
+from snakepit_otel.telemetry.exceptions import formatted, message_of
 
 # What leads to user code: our own, and what it runs user code with.
 _ON_THE_WAY = tuple(
@@ -99,9 +100,9 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
     shown = _from_user_code(error)
     return {
         "type": _type_name(error),
-        "message": _sendable(_message(error))[:_MAX_MESSAGE],
+        "message": _sendable(message_of(error))[:_MAX_MESSAGE],
         "stacktrace": [_sendable(line.rstrip()) for line in traceback.format_tb(shown)][-50:],
-        "traceback": _sendable("".join(traceback.format_exception(type(error), error, shown)))[-_MAX_TRACEBACK:],
+        "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
         "context": {**context, **{name: getattr(error, name) for name in _CARRIED.get(type(error), ())}},
     }
 
@@ -118,13 +119,6 @@ def _type_name(error: BaseException) -> str:
     # Somebody else's error is not to be taken for ours because it has the same name.
     own = kind.__name__ not in _OWN_ERRORS or kind is _OWN_ERRORS[kind.__name__]
     return kind.__name__ if own else f"{kind.__module__}.{kind.__name__}"
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:  # noqa: BLE001 - a user's exception may do anything
-        return f"<str failed: {type(fault).__name__}>"
 
 
 def _sendable(text: str) -> str:

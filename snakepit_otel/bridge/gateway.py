@@ -262,7 +262,9 @@ class Gateway:
                 context = AuthorityContext(request.session_id or None, self.sessions)
                 value = await _in_time(own.run(context, arguments), deadline, request.tool_name)
             result, binary = codec.encode_result(value, Outgoing(scope, codec.plain_markers))
-        except Exception as error:  # noqa: BLE001 - whatever user code raises is for the caller
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
         return pb.ExecuteToolResponse(

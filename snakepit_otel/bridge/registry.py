@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
+from snakepit_otel.adapters.completion import run_in_thread, run_isolated
 from snakepit_otel.adapters.tool import checked_metadata, checked_name
 from snakepit_otel.bridge.codec import encode_parameters, to_json
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
@@ -44,8 +44,8 @@ class AuthorityTool:
         """Check the arguments and call the tool, a plain function in a thread."""
         checked = self.tool.check(arguments)
         if self.tool.is_async:
-            return await self.tool.function(context, **checked)
-        return await asyncio.to_thread(_call, self.tool.function, context, checked)
+            return await run_isolated(self.tool.function(context, **checked))
+        return await run_in_thread(self.tool.function, context, **checked)
 
 
 @overload
@@ -77,14 +77,6 @@ def takes_json(function: F) -> F:
 def authority_tools_in(namespace: Mapping[str, Any]) -> list[Callable[..., Any]]:
     """Return the functions in a module's namespace that are marked as tools of the authority."""
     return [value for value in namespace.values() if inspect.isfunction(value) and hasattr(value, _MARK)]
-
-
-def _call(function: Callable[..., Any], context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
-    try:
-        return function(context, **arguments)
-    except StopIteration as error:
-        # No future can hold it.
-        raise RuntimeError("the tool raised StopIteration") from error
 
 
 class ToolRegistry:

@@ -41,8 +41,6 @@ _REMEMBERED_SESSIONS = 10_000
 _UNWATCHED = nullcontext()
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
-# Whatever user code raises is for the caller; a tool that calls `sys.exit` ends itself, not the worker.
-_FAILURES = (Exception, SystemExit, RequestAbandoned)
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -113,10 +111,12 @@ class WorkerService(BridgeServiceServicer):
             result, binary = codec.encode_result(outcome.result, self._outgoing(scope))
             if scope.to_send:
                 await self._memory.send(scope, self._link)
-        except _FAILURES as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             response = pb.ExecuteToolResponse(
                 success=False,
-                error_message=to_wire(_told(error), _where(request, job)),
+                error_message=to_wire(_reported(error), _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
             _let_go(error, scope)
@@ -149,7 +149,7 @@ class WorkerService(BridgeServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, failed)
 
     async def _stream(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> str | None:
-        """Stream, and return what went wrong, as a status has it."""
+        """Stream, and return the details of the status for an error that ended it early."""
         job: Request | None = None
         number = 0
         finished = False
@@ -183,8 +183,10 @@ class WorkerService(BridgeServiceServicer):
                 await self._link.copier.fetch(scope)
             async with self._watched(job):
                 await self._host.stream(job, send)
-        except _FAILURES as error:
-            status = to_status(_told(error), _where(request, job))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            status = to_status(_reported(error), _where(request, job))
             _let_go(error, scope)
             return status
         finally:
@@ -329,10 +331,10 @@ def _let_go(error: BaseException, scope: Scope) -> None:
         traceback.clear_frames(error.__traceback__)
 
 
-def _told(error: BaseException) -> BaseException:
-    """Return what the caller is told of an error."""
+def _reported(error: BaseException) -> BaseException:
+    """Return the error that the caller gets in place of one that the tool ended with."""
     if isinstance(error, RequestAbandoned):
-        # A caller that is still there to be told has not gone, so it was the deadline.
+        # A caller that still waits has not gone, so it was the deadline.
         return DeadlineExceeded("the request's deadline passed, and the tool gave up")
     return error
 

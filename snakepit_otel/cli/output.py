@@ -51,10 +51,10 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end; turn our errors into one line on standard error and an exit code."""
-    import asyncio
+    from snakepit_otel import event_loop
 
     try:
-        asyncio.run(work())
+        event_loop.run(work())
     except SnakepitError as error:
         fail(error)
     except KeyboardInterrupt:

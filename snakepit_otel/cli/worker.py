@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from snakepit_otel import compatibility
+from snakepit_otel import compatibility, event_loop
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, require_thread_safe
 from snakepit_otel.bridge.addresses import split
 from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
@@ -134,7 +134,7 @@ def worker(
         # The name is that of Elixir's whole instance, and all of its workers have it.
         worker_id = f"{snakepit_instance_name or 'python'}-{os.getpid()}"
         address = f"{host}:{port}"
-        asyncio.run(_serve(_Told(adapter, address, authority, worker_id, max_workers, heartbeat, bridge)))
+        event_loop.run(_serve(_Told(adapter, address, authority, worker_id, max_workers, heartbeat, bridge)))
     except SnakepitError as error:
         with suppress(typer.Exit):
             fail(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -29,7 +28,7 @@ def main() -> int:
         spec = orjson.loads(lines.readline())
     die_with_parent(spec["parent"])
     # Imported late, so that the parent's death is noticed from the first moment.
-    from snakepit_otel import telemetry
+    from snakepit_otel import event_loop, telemetry
     from snakepit_otel.bridge.failures import to_wire
     from snakepit_otel.bridge.worker_memory import WorkerMemory
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
@@ -75,8 +74,8 @@ def main() -> int:
         await server.run_until_told_to_stop()
 
     try:
-        asyncio.run(serve())
-    except Exception as error:  # noqa: BLE001 - whatever it is, the authority is to know
+        event_loop.run(serve())
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the authority is to know
         report({"failed": to_wire(error, {"worker_id": spec["worker_id"]})})
         return 1
     return 0

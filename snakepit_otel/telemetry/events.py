@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from opentelemetry.context import Context
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import faults, names, switch
 from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry.exceptions import formatted, message_of
 from snakepit_otel.telemetry.instruments import record
 
 _MOST_TEXT = 10_000
@@ -71,14 +71,7 @@ def emit_exception(error: BaseException, session_id: str | None = None) -> None:
         {
             **session,
             names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
-            names.EXCEPTION_MESSAGE: _text(error)[:_MOST_TEXT],
-            names.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error))[-_MOST_TEXT:],
+            names.EXCEPTION_MESSAGE: message_of(error)[:_MOST_TEXT],
+            names.EXCEPTION_STACKTRACE: formatted(error, error.__traceback__)[-_MOST_TEXT:],
         },
     )
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an exception's own text may be broken
-        return ""

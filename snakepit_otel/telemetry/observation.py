@@ -17,20 +17,25 @@ from snakepit_otel.telemetry import controls, current, events, faults, instrumen
 from snakepit_otel.telemetry.attributes import NONE, AttributeSet, Details, copied
 from snakepit_otel.telemetry.current import SPAN_KEY
 from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry.exceptions import message_of
 from snakepit_otel.telemetry.lanes import choosing
 from snakepit_otel.telemetry.lanes.lean import LeanLane, LeanSpan, Unsampled
 from snakepit_otel.telemetry.propagation import Metadata, incoming, plain_parent
 
 _NOTHING: dict[str, Any] = {}
 Describe = Callable[..., Details | Mapping[str, Any] | None]
+CANCELLED = "cancelled"
+"""`error.type` of work that ended because nobody waits for it any more, which is nobody's error."""
 
 
 def error_type(error: BaseException) -> str:
     """What `error.type` says of an error: its own word if it has one, else its class."""
-    own = getattr(error, "error_type", None)
+    own = None
+    with suppress(BaseException):  # a user's exception may have any attributes
+        own = getattr(error, "error_type", None)
     if isinstance(own, str):
         return own
-    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__qualname__
+    return CANCELLED if isinstance(error, asyncio.CancelledError) else type(error).__qualname__
 
 
 class Observation:
@@ -212,9 +217,8 @@ class Observation:
         if self.failure is None:
             self.failure = error_type(error)
         if not self.message:
-            with suppress(Exception):  # an exception's own text may be broken
-                self.message = str(error)[:500]
-        if self.point.exceptions and isinstance(error, Exception):
+            self.message = message_of(error)[:500]
+        if self.point.exceptions and self.failure != CANCELLED:
             details = {} if self.details is None else self.details.values
             events.emit_exception(error, details.get(names.SESSION_ID))
 

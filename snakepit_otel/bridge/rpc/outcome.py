@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.telemetry import AttributeSet, Observation, faults, interned, names
+from snakepit_otel.telemetry.exceptions import message_of
 from snakepit_otel.telemetry.labels import OTHER
 
 OK, CANCELLED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN
@@ -388,9 +389,4 @@ def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _text(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an exception's own text may be broken
-        return type(error).__name__
+    return "" if error is None else f"{type(error).__name__}: {message_of(error)}"
