@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
+from decimal import Decimal
+from numbers import Real
 from time import monotonic
+from typing import Any
 
-from snakepit_otel.errors import DeadlineExceeded
+from snakepit_otel.errors import ConfigurationError, DeadlineExceeded
 
+_ENDLESS = 10 * 365 * 86_400.0
+"""Seconds from which on a timeout is none: gRPC takes what it cannot count for a deadline that has passed."""
 _deadline: ContextVar[float | None] = ContextVar("snakepit_deadline", default=None)
+
+
+def checked_timeout(timeout: Any, name: str = "timeout") -> float | None:
+    """Return a caller's timeout as seconds; None if it sets no limit: None, infinity, or more than ten years.
+
+    Any real number will do, a `Decimal` or one of NumPy's as well; 0 or less is a time that is over. Raises
+    `ConfigurationError`, with the parameter's name, for NaN, text, booleans and other things that are no time.
+    """
+    if timeout is None:
+        return None
+    if type(timeout) is not bool and isinstance(timeout, Real | Decimal):
+        try:
+            seconds = float(timeout)
+        except OverflowError:  # an integer that is beyond all floating-point numbers
+            seconds = math.inf if timeout == abs(timeout) else -math.inf
+        except ValueError:  # a signalling NaN
+            seconds = math.nan
+        if not math.isnan(seconds):
+            return None if seconds > _ENDLESS else max(seconds, 0.0)
+    raise ConfigurationError(f"{name} is {timeout!r:.100}; it must be a number of seconds, or None for no limit")
 
 
 def enter(deadline: float) -> None:

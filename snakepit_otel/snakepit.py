@@ -37,6 +37,7 @@ from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.status import SessionsStatus, Status
 from snakepit_otel.call_site import call_site
+from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import ConfigurationError, PoolNotStarted, WorkerExited
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
@@ -207,6 +208,7 @@ class Snakepit:
         of `ZeroCopyError`. Arrays and tables in the result are read-only, and valid for as long as they are held.
         """
         gateway, creator = self._started(), self._creator(tool, session_id)
+        timeout = checked_timeout(timeout)
         scope = gateway.holdings.open(session_id, tool)
         reason = REQUEST_END
         try:
@@ -235,6 +237,7 @@ class Snakepit:
         one is run again only if it loses its worker before its first chunk.
         """
         gateway, creator = self._started(), self._creator(tool, session_id)
+        timeout = checked_timeout(timeout)
         scope = gateway.holdings.open(session_id, tool)
         reason = REQUEST_END
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from snakepit_otel.errors import ConfigurationError
 
@@ -27,8 +27,11 @@ def _no_boolean(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 """A setting that is a number; text of one will do, as environment variables have it."""
 
-Whole = Annotated[int, BeforeValidator(_no_boolean)]
-"""A setting that is a whole number."""
+Whole = Annotated[int, BeforeValidator(_no_boolean), Field(le=(1 << 63) - 1)]
+"""A setting that is a whole number, of 64 bits, which is what travels to workers."""
+
+Milliseconds = Annotated[Whole, Field(le=315_360_000_000)]
+"""A setting that is a time, of ten years at most: gRPC takes what it cannot count for a deadline that has passed."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from snakepit_otel.bridge.references import Opened, Outgoing, has_references
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.status import Status
 from snakepit_otel.call_site import call_site
+from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import (
     ConfigurationError,
+    DeadlineExceeded,
     InvalidSession,
     ReferenceReleased,
     SessionNotFound,
@@ -87,6 +89,15 @@ def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
     """Return the error of a stream that ended badly."""
     details = error.details() or ""
     return from_wire(details) if details.startswith("{") else rpc.translated(error, what)
+
+
+def _time_left(timeout: Any) -> float | None:
+    """Return a call's timeout in seconds; see `checked_timeout`. Raises `DeadlineExceeded` where it is over."""
+    seconds = checked_timeout(timeout)
+    if seconds == 0:
+        # gRPC may let the call through.
+        raise DeadlineExceeded("the timeout had passed before the call was made; nothing was sent")
+    return seconds
 
 
 class Client:
@@ -154,6 +165,7 @@ class Client:
     ) -> Any:
         """Run a tool and return its result; see `Snakepit.execute`."""
         self._leases.check(session_id)
+        timeout = _time_left(timeout)
         scope = self._scope(tool, session_id)
         try:
             request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
@@ -181,6 +193,7 @@ class Client:
         Use `contextlib.aclosing` to have that happen at once.
         """
         self._leases.check(session_id)
+        timeout = _time_left(timeout)
         scope = self._scope(tool, session_id)
 
         async def decode(chunk: pb.ToolChunk) -> Any:
@@ -366,12 +379,14 @@ class Client:
         timeout: float | None = None,
         headers: list[tuple[str, str]] | None = None,
     ) -> Any:
+        timeout = _time_left(timeout)
         try:
             return await rpc.call(self._stub, method, request, timeout, headers, self._peer)
         except aio.AioRpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
-    async def _ask(self, method: str, request: Any, timeout: float = 10.0) -> Any:
+    async def _ask(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
+        timeout = _time_left(timeout)
         try:
             return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, timeout, peer=self._peer)
         except aio.AioRpcError as error:

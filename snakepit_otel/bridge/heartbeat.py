@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.validation import build
+from snakepit_otel.validation import Milliseconds, Whole, build
 
 _log = logging.getLogger("snakepit_otel.worker")
 
@@ -25,10 +25,10 @@ class HeartbeatSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
-    interval_ms: Annotated[int, Field(ge=10)] = 2_000
-    timeout_ms: Annotated[int, Field(ge=10)] = 10_000
-    max_missed_heartbeats: Annotated[int, Field(ge=1)] = 3
-    initial_delay_ms: Annotated[int, Field(ge=0)] = 0
+    interval_ms: Annotated[Milliseconds, Field(ge=10)] = 2_000
+    timeout_ms: Annotated[Milliseconds, Field(ge=10)] = 10_000
+    max_missed_heartbeats: Annotated[Whole, Field(ge=1)] = 3
+    initial_delay_ms: Annotated[Milliseconds, Field(ge=0)] = 0
     dependent: bool = True
     """Whether the worker stops when the authority no longer answers."""
 

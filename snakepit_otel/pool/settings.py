@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from snakepit_otel.validation import Number, Whole
+from snakepit_otel.validation import Milliseconds, Number, Whole
 
 _INFINITE = float("inf")
 
@@ -66,22 +66,22 @@ class PoolSettings(BaseModel):
     max_queue_size: Annotated[Whole, Field(ge=0)] = 1_000
     """Requests that may wait for a worker; more are refused."""
 
-    queue_timeout: Annotated[Whole, Field(ge=0)] = 5_000
+    queue_timeout: Annotated[Milliseconds, Field(ge=0)] = 5_000
     """How long a request waits for a worker."""
 
-    startup_timeout: Annotated[Whole, Field(ge=100)] = 60_000
+    startup_timeout: Annotated[Milliseconds, Field(ge=100)] = 60_000
     """How long a worker may take to become ready."""
 
     startup_batch_size: Annotated[Whole, Field(ge=1)] = 8
     """Workers that are started at once."""
 
-    startup_batch_delay: Annotated[Whole, Field(ge=0)] = 750
+    startup_batch_delay: Annotated[Milliseconds, Field(ge=0)] = 750
     """The wait between one batch and the next."""
 
-    shutdown_grace: Annotated[Whole, Field(ge=0)] = 6_000
+    shutdown_grace: Annotated[Milliseconds, Field(ge=0)] = 6_000
     """How long a stopping worker may finish what it has."""
 
-    cancel_grace: Annotated[Whole, Field(ge=0)] = 1_000
+    cancel_grace: Annotated[Milliseconds, Field(ge=0)] = 1_000
     """How long a request may go on after its deadline, or after its caller has gone, before its worker is replaced."""
 
     worker_ttl: Annotated[Number, Field(gt=0)] = _INFINITE
@@ -93,10 +93,10 @@ class PoolSettings(BaseModel):
     worker_max_memory_bytes: Annotated[Number, Field(gt=0)] = _INFINITE
     """Resident memory beyond which a worker is replaced."""
 
-    heartbeat_interval: Annotated[Whole, Field(ge=100)] = 2_000
+    heartbeat_interval: Annotated[Milliseconds, Field(ge=100)] = 2_000
     """How often a worker is asked whether it is responsive."""
 
-    heartbeat_timeout: Annotated[Whole, Field(ge=100)] = 10_000
+    heartbeat_timeout: Annotated[Milliseconds, Field(ge=100)] = 10_000
     """How long it may take to say so before it counts as late."""
 
     heartbeat_max_missed: Annotated[Whole, Field(ge=1)] = 3
@@ -106,13 +106,13 @@ class PoolSettings(BaseModel):
     """Workers that may end within `restart_window`, one after the other, without having answered a request; then none
     is started until the first of these is past."""
 
-    restart_window: Annotated[Whole, Field(ge=1_000)] = 60_000
+    restart_window: Annotated[Milliseconds, Field(ge=1_000)] = 60_000
     """The time for `max_restarts`."""
 
     breaker_failures: Annotated[Whole, Field(ge=1)] = 5
     """Requests in a row that lost their worker after which requests are refused at once."""
 
-    breaker_reset: Annotated[Whole, Field(ge=100)] = 30_000
+    breaker_reset: Annotated[Milliseconds, Field(ge=100)] = 30_000
     """How long they are, before one is tried."""
 
     max_retries: Annotated[Whole, Field(ge=0)] = 3
@@ -124,8 +124,8 @@ class PoolSettings(BaseModel):
     environment: dict[str, str] = Field(default_factory=dict)
     """What the workers' environment has beyond ours."""
 
-    max_message_bytes: Annotated[Whole, Field(ge=4_096)] = 100 << 20
-    """The largest message either way."""
+    max_message_bytes: Annotated[Whole, Field(ge=4_096, le=(1 << 31) - 1)] = 100 << 20
+    """The largest message either way; gRPC counts it in 32 bits."""
 
     @model_validator(mode="after")
     def _check_profile(self) -> Self:

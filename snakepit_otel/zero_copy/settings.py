@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from snakepit_otel.validation import Whole
+from snakepit_otel.validation import Milliseconds, Whole
 
 
 class ZeroCopySettings(BaseModel):
@@ -38,5 +38,5 @@ class ZeroCopySettings(BaseModel):
     inline_bytes: Annotated[Whole, Field(ge=0, le=1 << 20)] = 4 << 10
     """Arrays and tables up to this size travel inside the message, which is quicker for them."""
 
-    unused_ttl: Annotated[Whole, Field(ge=1)] = 60_000
+    unused_ttl: Annotated[Milliseconds, Field(ge=1)] = 60_000
     """How long a reference may wait for the request that it is for, or a result for the caller to take it."""
