@@ -37,7 +37,8 @@
         ├── DeadlineExceeded (TimeoutError)  the request's own time was up
         ├── CircuitOpen                      workers die of every request, so none is tried for a while
         ├── PoolNotFound (LookupError)       there is no pool of that name
-        └── PoolNotStarted                   used before start or after stop
+        ├── PoolNotStarted                   used before start or after stop
+        └── AlreadyStarted (RuntimeError)    started while it is running
 
 `reason` is the word the wire uses for the error, where it has one.
 """
@@ -308,3 +309,7 @@ class PoolNotStarted(PoolError):
     """The pool is used before it was started or after it was stopped."""
 
     reason = "pool_not_initialized"
+
+
+class AlreadyStarted(PoolError, RuntimeError):
+    """Started once more while it is running; nothing has changed."""

@@ -38,7 +38,7 @@ from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.status import SessionsStatus, Status
 from snakepit_otel.call_site import call_site
 from snakepit_otel.deadline import checked_timeout
-from snakepit_otel.errors import ConfigurationError, PoolNotStarted, WorkerExited
+from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted, WorkerExited
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.settings import DEFAULT_POOL, ServerSettings, further_pools
@@ -103,6 +103,9 @@ class Snakepit:
         self._run_id = ""
         self._since = 0.0
         self._running = AsyncExitStack()
+        self._is_started = False
+        self._transition = asyncio.Lock()
+        """Held while it starts or stops."""
         self._configured = self._controls = Controls.in_force()
         self.socket = ""
         """The address of the Unix socket, `unix:PATH`, while running."""
@@ -117,11 +120,20 @@ class Snakepit:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, start the workers, and start sweeping; all or nothing.
+        """Listen, start the workers, and start sweeping; all or nothing. After `stop`, it can be started again.
 
         Raises `ConfigurationError` for an address that will not do, `AdapterNotLoaded` or another
-        `WorkerStartFailed` if no worker becomes ready.
+        `WorkerStartFailed` if no worker becomes ready, `AlreadyStarted` if it is running.
         """
+        async with self._transition:
+            if self._is_started:
+                raise AlreadyStarted(
+                    "this Snakepit is running already; use it as it is, stop it first, or make another one"
+                )
+            await self._start()
+            self._is_started = True
+
+    async def _start(self) -> None:
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)
@@ -153,13 +165,18 @@ class Snakepit:
             self._running = running.pop_all()
 
     async def stop(self) -> None:
-        """Take no more requests, let those there are end within `shutdown_grace`, and stop. Twice does no harm.
+        """Take no more requests, let those there are end within `shutdown_grace`, and stop.
 
-        Workers are given another 2.1 seconds, to send their telemetry.
+        Workers are given another 2.1 seconds, to send their telemetry. Does nothing before `start` and after `stop`;
+        called while either runs, it waits for that first.
         """
-        await self.drain()
-        await self._running.aclose()
-        self._running = AsyncExitStack()
+        async with self._transition:
+            if not self._is_started:
+                return
+            self._is_started = False
+            await self.drain()
+            running, self._running = self._running, AsyncExitStack()
+            await running.aclose()
 
     async def drain(self) -> None:
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
