@@ -71,6 +71,16 @@ class Useful(BaseAdapter):
             raise
 
     @tool
+    async def exit_in_a_task(self) -> None:
+        """Have a task of its own, and a call-back that nobody waits for, leave the program."""
+
+        async def leave() -> None:
+            sys.exit(3)
+
+        asyncio.get_running_loop().call_soon(sys.exit, 4)
+        await asyncio.create_task(leave())
+
+    @tool
     def hold_the_interpreter(self, started: str) -> None:
         """Say that the tool has started, and block in C code without releasing the GIL, for a minute."""
         Path(started).touch()

@@ -203,3 +203,12 @@ async def test_bad_settings_are_said(options: dict[str, object], words: str) -> 
     with pytest.raises(ConfigurationError, match=words):
         async with Snakepit(Useful, **options):  # type: ignore[arg-type]
             raise AssertionError("it must not start")
+
+
+async def test_a_task_that_exits_ends_no_worker() -> None:
+    """What calls `sys.exit` beside a tool's own coroutine is the tool's error at most; the worker serves on."""
+    async with Snakepit(Useful, workers=1) as pit:
+        worker = await pit.execute("pid")
+        with pytest.raises(ToolError, match="SystemExit: 3"):
+            await pit.execute("exit_in_a_task")
+        assert await pit.execute("pid") == worker
