@@ -11,7 +11,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards import alerts, recording, reference
-from dashboards.check import Fault, faults
+from dashboards.check import Fault, faults, log_faults
 from dashboards.page import Page
 from dashboards.pages import PAGES
 from dashboards.promql import SERVICE
@@ -38,7 +38,7 @@ def files() -> dict[Path, str]:
     """
     built = list(pages())
     made = {GRAFANA / f"{page.uid}.json": as_plain(page) for page in built}
-    wrong = [*wrong_queries(made.values()), *wrong_rules()]
+    wrong = [*wrong_queries(made.values()), *wrong_log_queries(built), *wrong_rules()]
     if wrong:
         raise ValueError("\n".join(map(str, wrong)))
     return {
@@ -91,6 +91,13 @@ def wrong_queries(dashboards: Iterable[dict[str, Any]]) -> Iterator[Fault]:
     for dashboard in dashboards:
         for where, query in promql_of(dashboard):
             yield from faults(where, query, there)
+
+
+def wrong_log_queries(built: Iterable[Page]) -> Iterator[Fault]:
+    """Yield what is wrong with the queries for log records of pages."""
+    for page in built:
+        for query in page.log_queries():
+            yield from log_faults(page.title, query)
 
 
 def wrong_rules() -> Iterator[Fault]:

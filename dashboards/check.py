@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import promql_parser as promql
 
 from dashboards.foreign import FOREIGN
+from dashboards.logql import EVENT_NAME, LogQuery
 from dashboards.matching import labels_of
-from dashboards.registry import ALWAYS, OVERFLOW, Known, known
+from dashboards.registry import ALWAYS, OVERFLOW, STREAM, Known, events, known, labels_of_records
 
 # What Grafana puts in the place of its own variables; to check a query, anything will do.
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$__interval": "1m"}
@@ -42,6 +43,19 @@ def faults(where: str, query: str, recorded: Mapping[str, Known]) -> Iterator[Fa
             yield Fault(where, what, query)
     for what in (*_wrong_groupings(parsed, recorded), *_wrong_matches(parsed, recorded)):
         yield Fault(where, what, query)
+
+
+def log_faults(where: str, query: LogQuery) -> Iterator[Fault]:
+    """Yield what is wrong with a query for log records."""
+    for label in query.stream:
+        if label not in STREAM:
+            yield Fault(where, f"no stream is found by {label}", query.text)
+    for label in query.labels:
+        if label not in labels_of_records():
+            yield Fault(where, f"no log record has {label}", query.text)
+    for label, matcher in query.filters:
+        if label == EVENT_NAME and matcher.operator == "=" and matcher.text not in events():
+            yield Fault(where, f"the registry has no event {matcher.text}", query.text)
 
 
 def series_in(query: str) -> set[str]:

@@ -24,15 +24,13 @@ from grafana_foundation_sdk.models import tempo as tempo_models
 from grafana_foundation_sdk.models import text as text_models
 
 from dashboards.colours import MEANINGS, NOTE, PLAIN, Steps
+from dashboards.logql import LogQuery
 from dashboards.registry import values_of
 from semconv.prometheus_names import label_name
 
 METRICS = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TRACES = common_models.DataSourceRef(type_val="tempo", uid="${tempo}")
 LOGS = common_models.DataSourceRef(type_val="loki", uid="${loki}")
-
-RECORDS = '{service_namespace=~"$service_namespace",service_name=~"$service_name"}'
-"""What is chosen at the top of a dashboard, as LogQL selects it."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,19 @@ class Query:
     """Asked once, of now, instead of along the time shown: for what looks back over all of it by itself."""
 
 
+class LogLines(logs_panel.Panel):
+    """A panel of log lines, and the query that it was made from."""
+
+    def __init__(self, query: LogQuery) -> None:
+        super().__init__()
+        self.query = query
+
+
 AnyPanel = TypeVar(
     "AnyPanel",
     bargauge_panel.Panel,
     heatmap_panel.Panel,
-    logs_panel.Panel,
+    LogLines,
     stat_panel.Panel,
     statetimeline_panel.Panel,
     table_panel.Panel,
@@ -257,23 +263,23 @@ def states(
 
 def log_lines(
     title: str,
-    logql: str,
+    query: LogQuery,
     about: str,
     *,
     oldest_first: bool = False,
     zero: str | None = None,
     width: int = 24,
     height: int = 9,
-) -> logs_panel.Panel:
+) -> LogLines:
     """Log records and events, newest first if not said otherwise; a trace id in them leads to the trace."""
     order = common_models.LogsSortOrder.ASCENDING if oldest_first else common_models.LogsSortOrder.DESCENDING
     panel = (
-        _laid_out(logs_panel.Panel(), title, about, width, height, LOGS)
+        _laid_out(LogLines(query), title, about, width, height, LOGS)
         .show_time(True)
         .wrap_log_message(True)
         .enable_log_details(True)
         .sort_order(order)
-        .with_target(loki.Dataquery().ref_id("A").datasource(LOGS).expr(logql).query_type("range"))
+        .with_target(loki.Dataquery().ref_id("A").datasource(LOGS).expr(query.text).query_type("range"))
     )
     return _finished(panel, zero=zero)
 

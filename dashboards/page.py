@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 
-from dashboards.house import METRICS
+from dashboards.house import METRICS, LogLines
+from dashboards.logql import LogQuery
 from dashboards.promql import PANELS, RATE, SERVICE, Matcher, Scope
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
@@ -48,6 +49,10 @@ class Page:
     instance: bool = True
     own_variables: Sequence[Builder[models.VariableModel]] = field(default=())
     since: str = "now-1h"
+
+    def log_queries(self) -> Iterator[LogQuery]:
+        """Yield the queries of the panels of log lines."""
+        return (panel.query for row in self.rows for panel in row.panels if isinstance(panel, LogLines))
 
     def build(self) -> models.Dashboard:
         """Return the dashboard as Grafana has it."""

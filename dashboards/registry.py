@@ -12,6 +12,12 @@ from semconv.prometheus_names import label_name, series_name
 ALWAYS = frozenset({"job", "instance", "service_name", "service_namespace", "service_version", "snakepit_role"})
 """Labels that every series of ours has; they are the process's. See docs/collector.md."""
 
+STREAM = frozenset({"service_name", "service_namespace", "service_instance_id"})
+"""Labels that Loki finds streams of log records by; they are the process's. It keeps the rest with each record."""
+
+_FIELDS = frozenset({"event_name", "severity_text", "trace_id", "span_id"})
+"""Labels of log records that no attribute of the registry becomes."""
+
 OVERFLOW = "otel_metric_overflow"
 """The label of the one series that stands for all beyond a metric's limit of series."""
 
@@ -45,6 +51,18 @@ def known() -> dict[str, Known]:
         else:
             found[series] = Known(group["metric_name"], labels, values)
     return found
+
+
+@cache
+def labels_of_records() -> frozenset[str]:
+    """Return every label that there can be on a log record."""
+    return frozenset(map(label_name, Registry.load().attributes)) | STREAM | _FIELDS
+
+
+@cache
+def events() -> frozenset[str]:
+    """Return the names of all events."""
+    return frozenset(group["name"] for group in Registry.load().events)
 
 
 @cache

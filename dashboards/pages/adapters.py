@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dashboards.colours import WARN, any_is
-from dashboards.house import RECORDS, Query, bars, each, heatmap, log_lines, table, timeseries
+from dashboards.house import Query, bars, each, heatmap, log_lines, table, timeseries
+from dashboards.logql import RECORDS, Value
 from dashboards.page import Page, Row
 from dashboards.promql import ABSENT, BY_TOOL, PANELS, PRESENT, RANGE, RATE, Where, share
 from semconv.prometheus_names import label_name
@@ -154,8 +155,9 @@ def _loading() -> Row:
     loaded = {n.ERROR_TYPE: ABSENT}
     took, times = (PANELS.series(n.METRIC_ADAPTER_LOAD_DURATION, part, loaded) for part in ("_sum", "_count"))
     exceptions = (
-        f'{RECORDS} | service_instance_id=~"$instance" | event_name="{n.EVENT_ADAPTER_EXCEPTION.name}"'
-        " | line_format `{{.exception_type}}: {{.exception_message}}`"
+        RECORDS.where(n.SERVICE_INSTANCE_ID, PANELS.matchers["instance"])
+        .of(n.EVENT_ADAPTER_EXCEPTION)
+        .shown_as(Value("exception_type"), ": ", Value("exception_message"))
     )
     return Row(
         "Loading, and what was raised",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as builders
 
-from dashboards.house import RECORDS, log_lines, traces, words
+from dashboards.house import log_lines, traces, words
+from dashboards.logql import EVENT_NAME, RECORDS, SEVERITY, Body, Value
 from dashboards.page import Page, Row
+from dashboards.promql import PRESENT, Matcher, one_of
 from snakepit_otel.telemetry import names as n
 from snakepit_otel.telemetry.definitions import Point
 
@@ -20,11 +22,15 @@ page has traces and log records only, and for as long as those are kept. The col
 were slow, and a share of the rest (`OTELCOL_TRACE_PERCENTAGE`): what is missing here may have gone well.
 """
 # With no id there is nothing to look for, and not all that has none.
-_ITS_RECORDS = f'{RECORDS} | {_VARIABLE}!="" | {_VARIABLE}="${_VARIABLE}"'
+_ITS_RECORDS = RECORDS.where(n.SESSION_ID, PRESENT).where(n.SESSION_ID, Matcher("=", f"${_VARIABLE}"))
 # Events need have no text; what they are about is in their details.
 _AS_LINE = (
-    " | line_format `{{.event_name}}{{with .snakepit_tool_name}} {{.}}{{end}}{{with .exception_type}} {{.}}{{end}}"
-    "{{with .exception_message}}: {{.}}{{end}} {{__line__}}`"
+    Value(EVENT_NAME),
+    Value("snakepit_tool_name", " "),
+    Value("exception_type", " "),
+    Value("exception_message", ": "),
+    " ",
+    Body(),
 )
 
 
@@ -115,13 +121,12 @@ def _requests() -> Row:
 
 
 def _records() -> Row:
-    warning = n.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING.name
     return Row(
         "Log records and events",
         [
             log_lines(
                 "All of the session",
-                f"{_ITS_RECORDS}{_AS_LINE}",
+                _ITS_RECORDS.shown_as(*_AS_LINE),
                 "Records with the session's id, oldest first: what its tools raised, hand-overs of references, what "
                 "workers without OpenTelemetry say, and what applications log with an attribute `session.id`. Others "
                 "are found by their trace: open one above, and its logs.",
@@ -130,7 +135,7 @@ def _records() -> Row:
             ),
             log_lines(
                 "Warnings and errors",
-                f'{_ITS_RECORDS} | severity_text=~"WARN|ERROR"{_AS_LINE}',
+                _ITS_RECORDS.where(SEVERITY, one_of(["WARN", "ERROR"])).shown_as(*_AS_LINE),
                 "Of these, what should not be: tools that raised, references made for nothing, bytes that were "
                 "copied. Good is none.",
                 oldest_first=True,
@@ -139,7 +144,7 @@ def _records() -> Row:
             ),
             log_lines(
                 "Warnings that sessions accumulate",
-                f'{RECORDS} | event_name="{warning}"',
+                RECORDS.of(n.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING),
                 "Of the service, in the time shown: they are about all sessions, and name who made most. Look whether "
                 "who made this one is among them.",
                 oldest_first=True,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dashboards import objectives
 from dashboards.colours import BAD, any_is, at_least
-from dashboards.house import RECORDS, Query, each, heatmap, log_lines, stat, timeseries
+from dashboards.house import Query, each, heatmap, log_lines, stat, timeseries
+from dashboards.logql import RECORDS
 from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
 from dashboards.promql import PRESENT, RANGE, RATE, SERVICE, share
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Event
 
 _LIVE = Q.total(n.METRIC_SESSION_COUNT)
 _LIMIT = Q.total(n.METRIC_SESSION_LIMIT)
@@ -29,11 +29,6 @@ def page() -> Page:
         logs=True,
         rows=[_now(), _level(), _accumulation(), _ends(), _store()],
     )
-
-
-def _events(event: Event) -> str:
-    """Return the LogQL that finds an event; behind the collector, its name is an attribute."""
-    return f'{RECORDS} | event_name="{event.name}"'
 
 
 def _now() -> Row:
@@ -172,7 +167,7 @@ def _accumulation() -> Row:
             ),
             log_lines(
                 "Who creates",
-                _events(n.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING),
+                RECORDS.of(n.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING),
                 "The warnings. In strict mode each says who made the live sessions, most first: tool or line of "
                 "code, and the trace of one of them. Good is none; else begin with the first in the list, and see "
                 "why it does not end what it creates.",
@@ -229,7 +224,7 @@ def _ends() -> Row:
             ),
             log_lines(
                 "What was pruned",
-                _events(n.EVENT_BRIDGE_SESSION_PRUNED),
+                RECORDS.of(n.EVENT_BRIDGE_SESSION_PRUNED),
                 "The sweeps and evictions one by one; the trace of a sweep links to the requests that made what it "
                 "removed.",
                 width=8,

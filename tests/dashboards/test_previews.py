@@ -17,6 +17,7 @@ from PIL import Image
 from dashboards import colours, house
 from dashboards.build import as_plain
 from dashboards.house import Query
+from dashboards.logql import RECORDS
 from dashboards.page import Page, Row
 from dashboards.previews import __main__ as command
 from dashboards.previews.canvas import Canvas
@@ -46,7 +47,7 @@ def panels() -> dict[str, Builder[models.Panel]]:
         "bargauge": house.bars("Bars", up, ""),
         "table": house.table("Table", [up, up], "", columns=["rate", "mean"], keys=["pool"], width=8),
         "state-timeline": house.states("States", up, "", says=says),
-        "logs": house.log_lines("Lines", "{}", ""),
+        "logs": house.log_lines("Lines", RECORDS, ""),
         "traces": house.traces("Traces", "{ kind = server }", ""),
         "text": house.words("Words", markdown),
     }
