@@ -19,16 +19,14 @@ test: $(READY) ## Run every test but the slow proofs, which have commands of the
 proof: $(READY) ## Run the property suites with 2 000 examples each.
 	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions tests/pool -k propert --timeout 3600
 
-collector-test: $(READY) ## Run a real collector, Prometheus and Loki; builds them the first time, with Go.
+collector-test: $(READY) ## Run a real collector and Prometheus; builds them the first time, with Go.
 	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
 	scripts/install-prometheus || [ $$? -eq 69 ]
-	scripts/install-loki || [ $$? -eq 69 ]
 	$(BIN)/pytest -m "collector and not dashboards" tests/collector tests/dashboards
 
 prove-dashboards: $(READY) ## Run deployments that are well and some that are not, and see every panel and alert; five minutes.
 	scripts/install-collector || [ $$? -eq 69 ]
 	scripts/install-prometheus || [ $$? -eq 69 ]
-	scripts/install-loki || [ $$? -eq 69 ]
 	$(BIN)/pytest -m dashboards tests/dashboards
 
 telemetry-proof: $(READY) ## Prove that no telemetry is lost silently; takes ten minutes.

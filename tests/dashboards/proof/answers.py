@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.dashboards.proof.pace import STEP_SECONDS
-from tests.dashboards.proof.questions import Question, filled_in
+from tests.dashboards.proof.questions import Question, filled_in, logs_filled_in
+from tests.dashboards.proof.selection import Line
 from tests.dashboards.proof.stack import Stack, numbers
 
 Series = dict[str, Any]
@@ -36,27 +37,28 @@ class Answer:
     query: str
     """As it was asked."""
     result: list[Series] = field(default_factory=list)
-    """As Prometheus' API has it; of log lines, Loki's streams."""
+    """As Prometheus' API has it."""
     exemplars: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    """The newest first."""
 
     @property
     def has_data(self) -> bool:
         """Whether there is at least one number, or line."""
-        if self.question.lines:
-            return any(stream["values"] for stream in self.result)
-        return any(True for series in self.result for _ in numbers(series))
+        return bool(self.lines) or any(True for series in self.result for _ in numbers(series))
 
     def __str__(self) -> str:
         return f"{self.question}\n      {self.query}"
 
 
 def answer(stack: Stack, question: Question, span: Span, chosen: Mapping[str, str]) -> Answer:
-    """Ask, of Prometheus or Loki."""
+    """Ask Prometheus; of log records, select from those that the collector has sent."""
+    if question.logs is not None:
+        logs = logs_filled_in(question.logs, question, span.seconds, chosen)
+        return Answer(question, logs.text, lines=stack.lines(logs, span.start, span.end))
     query = filled_in(question, span.seconds, chosen)
     made = Answer(question, query)
-    if question.source == "loki":
-        made.result = stack.lines(query, span.start, span.end)
-    elif question.instant:
+    if question.instant:
         made.result = _at_its_best(stack, query, span)
     else:
         made.result = stack.over_time(query, span.start, span.end, STEP_SECONDS)
@@ -96,8 +98,8 @@ def keep(folder: Path, dashboard: Mapping[str, Any], answers: Iterable[Answer], 
         if one.question.panel is None:
             continue
         panel = str(one.question.panel)
-        if one.question.lines:
-            lines[panel] = _newest_first(one.result)
+        if one.question.logs is not None:
+            lines[panel] = [{"time": line.time, "line": line.text, "labels": dict(line.labels)} for line in one.lines]
             continue
         shown = {
             "refId": one.question.letter,
@@ -117,12 +119,3 @@ def keep(folder: Path, dashboard: Mapping[str, Any], answers: Iterable[Answer], 
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{dashboard['uid']}.json").write_text(json.dumps(written, indent=1, sort_keys=True))
-
-
-def _newest_first(streams: Sequence[Series]) -> list[dict[str, Any]]:
-    found = [
-        {"time": int(nanoseconds) / 1e9, "line": line, "labels": stream["stream"]}
-        for stream in streams
-        for nanoseconds, line, *_ in stream["values"]
-    ]
-    return sorted(found, key=lambda line: -line["time"])

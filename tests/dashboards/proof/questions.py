@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from dashboards.build import pages
+from dashboards.logql import LogQuery
 from tests.dashboards.proof.pace import HURRY, RATE_INTERVAL, STEP_SECONDS
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
@@ -31,8 +34,8 @@ class Question:
     legend: str = ""
     instant: bool = False
     exemplars: bool = False
-    lines: bool = False
-    """Whether it is for a list of log lines."""
+    logs: LogQuery | None = None
+    """If it is for log records, what the query was made from."""
     may_be_empty: bool = False
     """Whether the panel says what it means if there is nothing."""
 
@@ -58,7 +61,7 @@ def questions(dashboard: Mapping[str, Any]) -> Iterator[Question]:
                 legend=target.get("legendFormat", ""),
                 instant=bool(target.get("instant")),
                 exemplars=bool(target.get("exemplar")),
-                lines=panel["type"] == "logs",
+                logs=log_queries()[target["expr"]] if source == "loki" else None,
                 may_be_empty=defaults.get("noValue") is not None,
             )
     for annotation in dashboard["annotations"]["list"]:
@@ -75,6 +78,12 @@ def questions(dashboard: Mapping[str, Any]) -> Iterator[Question]:
             has_it = f'{asked[2]}!=""'
             series = f"{name}{{{','.join(filter(None, (matchers, has_it)))}}}"
             yield Question(page, f"variable {variable['name']}", None, "", "prometheus", series, everything)
+
+
+@cache
+def log_queries() -> Mapping[str, LogQuery]:
+    """Return what the pages' queries for log records were made from, by their text."""
+    return {query.text: query for page in pages() for query in page.log_queries()}
 
 
 def _panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -94,6 +103,16 @@ def filled_in(question: Question, seconds: float, chosen: Mapping[str, str]) -> 
 
     `chosen` are values of the dashboard's own variables; of those that are not there, all are chosen.
     """
+    # As in Grafana, what is no variable stays as it is.
+    return _fill(HURRY.query(question.query), question, seconds, chosen)
+
+
+def logs_filled_in(logs: LogQuery, question: Question, seconds: float, chosen: Mapping[str, str]) -> LogQuery:
+    """Return a query for log records likewise; it has no times."""
+    return logs.filled_in(lambda text: _fill(text, question, seconds, chosen))
+
+
+def _fill(text: str, question: Question, seconds: float, chosen: Mapping[str, str]) -> str:
     shown = {
         "__rate_interval": RATE_INTERVAL,
         "__interval": f"{STEP_SECONDS}s",
@@ -104,5 +123,4 @@ def filled_in(question: Question, seconds: float, chosen: Mapping[str, str]) -> 
         "__auto": f"{STEP_SECONDS}s",
     }
     values = {**shown, **question.everything, **chosen}
-    # As in Grafana, what is no variable stays as it is.
-    return _VARIABLE.sub(lambda found: values.get(found[1] or found[2], found[0]), HURRY.query(question.query))
+    return _VARIABLE.sub(lambda found: values.get(found[1] or found[2], found[0]), text)

@@ -1,4 +1,4 @@
-"""What telemetry goes to: a collector, Prometheus with the hurried rules, Loki, and a place for traces."""
+"""What telemetry goes to: a collector, Prometheus with the hurried rules, and places for logs and traces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from typing import Any
 import yaml
 
 from dashboards.build import ALERTS, RULES
+from dashboards.logql import LogQuery
 from snakepit_otel.testing import OtlpSink
 from tests.collector.landscape import CONFIG, free_ports, server
+from tests.dashboards.proof.intake import LogIntake
 from tests.dashboards.proof.pace import EXPIRY_SECONDS, GIVING_UP_SECONDS, HURRY, QUEUE_SIZE, SCRAPE_SECONDS
+from tests.dashboards.proof.selection import Line, select
 from tests.processes import ROOT
 
 COMPOSE = ROOT / "dashboards" / "compose"
-_NANO = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,6 @@ class Programs:
     otelcol: Path
     prometheus: Path
     """The folder."""
-    loki: Path
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Stack:
     otlp_for_logs: str
     """The same, for logs that go to the back end."""
     prometheus: str
-    loki: str
+    intake: LogIntake
+    """Where the collector sends what is for Loki."""
     sink: OtlpSink
     """The back end for traces, and for logs that do not go to Loki."""
     has_back_end: ExitStack
@@ -90,17 +92,9 @@ class Stack:
         found: list[dict[str, str]] = self._prometheus("series", **{"match[]": selector}, start=start, end=end)
         return found
 
-    def lines(self, logql: str, start: float, end: float) -> list[dict[str, Any]]:
-        """Return the log streams, or the series, that a LogQL query gives, with `stream` or `metric` and `values`."""
-        found: list[dict[str, Any]] = _asked(
-            f"{self.loki}/loki/api/v1/query_range",
-            query=logql,
-            start=int(start * _NANO),
-            end=int(end * _NANO),
-            limit=1000,
-            step="1s",
-        )["result"]
-        return found
+    def lines(self, query: LogQuery, start: float, end: float) -> list[Line]:
+        """Return the lines that a query selects, the newest first, of what the collector has sent."""
+        return select(query, self.intake.records, start, end)
 
     def _prometheus(self, endpoint: str, **parameters: Any) -> Any:
         return _asked(f"{self.prometheus}/api/v1/{endpoint}", **parameters)
@@ -124,28 +118,19 @@ def _asked(url: str, **parameters: Any) -> Any:
 @asynccontextmanager
 async def stack(programs: Programs, folder: Path) -> AsyncIterator[Stack]:
     """Run all of it on free ports until the block ends."""
-    grpc, http, by_itself, metrics, health, own, prometheus, loki, loki_grpc = free_ports(9)
+    grpc, http, by_itself, metrics, health, own, prometheus = free_ports(7)
     async with AsyncExitStack() as running:
         has_back_end = running.enter_context(ExitStack())
         sink = has_back_end.enter_context(OtlpSink())
+        intake = running.enter_context(LogIntake())
         made = Stack(
             f"http://127.0.0.1:{grpc}",
             f"http://127.0.0.1:{by_itself}",
             f"http://127.0.0.1:{prometheus}",
-            f"http://127.0.0.1:{loki}",
+            intake,
             sink,
             has_back_end,
             folder,
-        )
-        await running.enter_async_context(
-            server(
-                folder / "loki.log",
-                loki,
-                "/ready",
-                programs.loki,
-                f"-config.file={_written(folder / 'loki.yaml', _loki_config(folder / 'loki', loki, loki_grpc))}",
-                environ={},
-            )
         )
         await running.enter_async_context(
             server(
@@ -162,7 +147,7 @@ async def stack(programs: Programs, folder: Path) -> AsyncIterator[Stack]:
                     "OTELCOL_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
                     "OTELCOL_METRICS_PORT": str(own),
                     "OTELCOL_BACKEND_ENDPOINT": sink.endpoint,
-                    "OTELCOL_LOKI_ENDPOINT": f"{made.loki}/otlp",
+                    "OTELCOL_LOKI_ENDPOINT": intake.endpoint,
                     "OTELCOL_METRIC_EXPIRATION": f"{EXPIRY_SECONDS}s",
                     "OTELCOL_DECISION_WAIT_AFTER_ROOT": "1s",
                     "OTELCOL_DECISION_WAIT": "3s",
@@ -192,21 +177,6 @@ async def stack(programs: Programs, folder: Path) -> AsyncIterator[Stack]:
 def _written(file: Path, config: dict[str, Any]) -> Path:
     file.write_text(yaml.safe_dump(config))
     return file
-
-
-def _loki_config(folder: Path, http: int, grpc: int) -> dict[str, Any]:
-    """Return dashboards/compose/loki.yaml with these ports and this folder."""
-    text = (
-        (COMPOSE / "loki.yaml").read_text().replace("/loki", str(folder)).replace("127.0.0.1:9095", f"127.0.0.1:{grpc}")
-    )
-    config: dict[str, Any] = yaml.safe_load(text)
-    config["server"] |= {
-        "http_listen_address": "127.0.0.1",
-        "http_listen_port": http,
-        "grpc_listen_address": "127.0.0.1",
-        "grpc_listen_port": grpc,
-    }
-    return config
 
 
 def _impatience(by_itself: int) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""Dashboards, rules and alerts, held against a real Prometheus and a real Loki that real deployments have fed.
+"""Dashboards, rules and alerts, held against a real Prometheus, and log records, that real deployments have fed.
 
 Six deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, in two
 others everything goes wrong on purpose, and two are Elixirs, of which nothing is seen but their Python workers:
 upstream's, which `opentelemetry-instrument` starts, and ours. Time passes quicker than in the field: see `pace`.
+
+Queries for log records are not read by Loki: the data that they are made from selects among the records that the
+collector has sent to where Loki would be, as Loki's documentation says that it keeps them. Their text is read by
+Grafana's grammar, in `tests/dashboards/test_grammars.py`.
 
 With `PROOF_RESULTS=FOLDER`, what the pages show is kept there; see `answers.keep`.
 """
@@ -19,8 +23,11 @@ import pytest_asyncio
 
 from dashboards import recording
 from dashboards.alerts import alerts
+from dashboards.logql import SEVERITY, LogQuery
+from dashboards.promql import PRESENT, Matcher, one_of
 from dashboards.registry import known
 from dashboards.rules import Recording
+from snakepit_otel.telemetry import names as n
 from tests.collector.conftest import installed
 from tests.dashboards.proof.answers import Answer, answer, keep
 from tests.dashboards.proof.deployment import NAMESPACE
@@ -47,7 +54,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def over(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
     """The run, when it is over."""
-    programs = Programs(installed("install-collector"), installed("install-prometheus"), installed("install-loki"))
+    programs = Programs(installed("install-collector"), installed("install-prometheus"))
     async with run(programs, tmp_path_factory.mktemp("proof")) as made:
         yield made
 
@@ -60,11 +67,9 @@ def asked(over: Run) -> list[Question]:
 
 def most_told(over: Run, service: str) -> str:
     """Return the session of a service of which most is told."""
-    told: Counter[str] = Counter()
-    query = f'{{service_name="{service}"}} | session_id!="" | severity_text=~"WARN|ERROR"'
-    for stream in over.stack.lines(query, over.span.start, over.span.end):
-        told[stream["stream"]["session_id"]] += len(stream["values"])
-    return told.most_common(1)[0][0]
+    its = LogQuery({"service_name": Matcher("=", service)}).where(n.SESSION_ID, PRESENT)
+    lines = over.stack.lines(its.where(SEVERITY, one_of(["WARN", "ERROR"])), over.span.start, over.span.end)
+    return Counter(line.labels["session_id"] for line in lines).most_common(1)[0][0]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,14 @@ async def test_panels_of_a_deployment_that_is_well_have_data(over: Run, asked: l
         if not question.may_be_empty and question.source == "prometheus"
     ]
     report(say, f"panels with data of {STEADY} alone", answers, (one for one in answers if not one.has_data))
+
+
+async def test_every_log_record_is_within_limits(over: Run, say: Say) -> None:
+    """Loki would keep each as it is."""
+    records = over.stack.intake.records
+    say(f"log records: {len(records)}, of {len({record.stream['service_name'] for record in records})} services")
+    assert records
+    assert not {beyond for record in records for beyond in record.beyond_limits()}
 
 
 @of_each_elixir

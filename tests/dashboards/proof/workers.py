@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import promql_parser as promql
 
 from dashboards.check import selectors
+from dashboards.logql import EVENT_NAME
 from dashboards.registry import ALWAYS, known
 from semconv.generate import Registry
 from snakepit_otel.telemetry import names as n
@@ -142,7 +143,6 @@ NEVER: Mapping[str, Mapping[str, str]] = {
 }
 """By deployment, values of labels that no series of it has, for the same reasons."""
 
-_EVENT = re.compile(r'event_name="([^"]+)"')
 _LABEL_OF_VARIABLE = re.compile(r'(\w+)!=""')
 
 
@@ -165,8 +165,9 @@ def concerns(question: Question, deployment: str) -> bool:
     missing = absent(deployment)
     if question.source == "tempo":
         return False  # there is no store for traces here
-    if question.source == "loki":
-        return not any(name.startswith(f"{event}.") for event in _EVENT.findall(question.query) for name in missing)
+    if question.logs is not None:
+        events = [matcher.text for label, matcher in question.logs.filters if label == EVENT_NAME]
+        return not any(name.startswith(f"{event}.") for event in events for name in missing)
     if question.where.startswith("variable "):
         # Whichever series it takes its values from: what has the label must be there to be chosen.
         label = _LABEL_OF_VARIABLE.findall(question.query)[-1]
