@@ -19,9 +19,10 @@ test: $(READY) ## Run every test but the slow proofs, which have commands of the
 proof: $(READY) ## Run the property suites with 2 000 examples each.
 	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions tests/pool -k propert --timeout 3600
 
-collector-test: $(READY) ## Run a real collector and Prometheus; builds them the first time, with Go.
+collector-test: $(READY) ## Run a real collector and Prometheus, and read queries by their grammars; needs Go and Node.js the first time.
 	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
 	scripts/install-prometheus || [ $$? -eq 69 ]
+	scripts/install-grammars || [ $$? -eq 69 ]   # 69: there is no Node.js
 	$(BIN)/pytest -m "collector and not dashboards" tests/collector tests/dashboards
 
 prove-dashboards: $(READY) ## Run deployments that are well and some that are not, and see every panel and alert; five minutes.

@@ -12,13 +12,13 @@ import pytest_asyncio
 from tests.collector.landscape import Landscape, landscape
 from tests.processes import ROOT
 
-NOTHING_TO_BUILD_WITH = 69
+NOTHING_TO_INSTALL_WITH = 69
 
 
 def installed(script: str) -> Path:
-    """Return the path that the script prints; it builds at the first call on a machine, and waits for other builds."""
+    """Return the path that the script prints; it installs at the first call on a machine, and waits for others."""
     done = subprocess.run([ROOT / "scripts" / script], capture_output=True, text=True, check=False)
-    if done.returncode == NOTHING_TO_BUILD_WITH:
+    if done.returncode == NOTHING_TO_INSTALL_WITH:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
