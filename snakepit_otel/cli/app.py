@@ -23,6 +23,7 @@ from snakepit_otel.cli import (
     telemetry,
     worker,
 )
+from snakepit_otel.cli.output import take_any_text
 from snakepit_otel.telemetry.setup import set_level_by
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line."""
+    take_any_text()
     with suppress(ValueError):  # serve and worker say what is wrong with it, and the doctor does
         set_level_by(os.environ)
     app()

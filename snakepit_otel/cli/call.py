@@ -6,10 +6,11 @@ import json
 from typing import Annotated, Any, TypedDict
 
 import typer
+from rich.pretty import pretty_repr
 
 from snakepit_otel.bridge.client import Client
 from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.output import console, print_json, run
+from snakepit_otel.cli.output import console, json_text, lines, print_json, run
 from snakepit_otel.errors import ConfigurationError
 
 Address = Annotated[
@@ -79,6 +80,6 @@ def _print(value: Any, as_json: bool) -> None:
     if as_json:
         print_json(value if not isinstance(value, bytes) else {"bytes": value.hex()})
     elif isinstance(value, (dict, list)):
-        console.print_json(data=value, default=str)
+        console.print(json_text(value), soft_wrap=True)
     else:
-        console.print(value, markup=False, highlight=False, soft_wrap=True)
+        console.print(lines(value if isinstance(value, str) else pretty_repr(value)), soft_wrap=True)

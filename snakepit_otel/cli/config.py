@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from snakepit_otel.cli.effective import DEFAULT, Effective, effective, plain, written
-from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, print_json
+from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, line, print_json, print_wide
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings import load
 
@@ -45,10 +43,9 @@ def show(
         )
         return
     if rows:
-        # Lines that other programs are to read are not folded.
-        (console if console.is_terminal else Console(width=1_000)).print(_table(rows))
+        print_wide(_table(rows))
     else:
-        console.print("everything is as by default", highlight=False)
+        console.print("everything is as by default")
 
 
 @app.command()
@@ -58,10 +55,10 @@ def check(config: Config = None) -> None:
         loaded = load(config)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            complaints.print(escape(line), highlight=False, soft_wrap=True)
+            complaints.print(line, soft_wrap=True)
         raise typer.Exit(EXIT_WRONG) from None
     read = f"{loaded.file} and the environment" if loaded.file else "the environment; there is no file"
-    console.print(f"the settings are right; read from {escape(read)}", highlight=False, soft_wrap=True)
+    console.print(f"the settings are right; read from {read}", soft_wrap=True)
 
 
 show.__doc__ = f"{show.__doc__}\n\nExit codes: 0 done, {EXIT_USAGE} the settings are wrong."
@@ -86,11 +83,10 @@ def _table(rows: list[Effective]) -> Table:
     table.add_column("default", overflow="fold", style="dim")
     table.add_column("from", overflow="fold")
     for row in rows:
-        value, default = escape(written(row.value)), escape(written(row.default))
         table.add_row(
-            escape(row.name),
-            f"[bold]{value}[/]" if row.changed else value,
-            default if row.changed else "=",
-            f"[dim]{DEFAULT}[/]" if row.source == DEFAULT else escape(row.source),
+            row.name,
+            line(written(row.value), "bold" if row.changed else ""),
+            written(row.default) if row.changed else "=",
+            line(row.source, "dim" if row.source == DEFAULT else ""),
         )
     return table

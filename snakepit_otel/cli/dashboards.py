@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import snakepit_otel
-from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail
+from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail, lines
 from snakepit_otel.errors import ConfigurationError
 
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
@@ -144,9 +144,9 @@ def _write(folder: Path, files: Mapping[Path, str]) -> None:
 
 
 def _give_up(text: str) -> NoReturn:
-    complaints.print(f"error: {text}", highlight=False, markup=False, soft_wrap=True)
+    complaints.print(f"error: {text}", soft_wrap=True)
     raise typer.Exit(EXIT_TOOL_FAILED)
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(lines(text), soft_wrap=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
 from snakepit_otel.errors import (
@@ -22,10 +25,28 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
     ToolNotFound,
+    WorkerStartFailed,
 )
+from snakepit_otel.printable import MESSAGE, printable, printable_json, printable_lines
 
-console = Console()
-complaints = Console(stderr=True)
+_WIDTH_ELSEWHERE = 1_000
+"""Columns where there is no terminal, so that whoever reads the lines has each of them whole."""
+_MOST_TRACEBACK = 20_000
+
+
+class PlainConsole(Console):
+    """A console that takes a string for one line of text: it has no markup, and drives no terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
+        """Return the text; rich asks for it with whatever is printed, and every cell of a table."""
+        return Text(printable(text, None), style=style, justify=justify, overflow=overflow)
+
+
+console = PlainConsole()
+complaints = PlainConsole(stderr=True)
 
 EXIT_TOOL_FAILED = 1
 EXIT_USAGE = 2
@@ -47,6 +68,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (InvalidSession, EXIT_USAGE),
     (AdapterNotLoaded, EXIT_USAGE),
 )
+_OF_LINES = (ConfigurationError, AdapterNotLoaded, WorkerStartFailed)
+"""Errors with a line for each setting, or a traceback; others have one line, as whoever sent them might use more."""
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -63,15 +86,72 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def fail(error: SnakepitError) -> NoReturn:
     """Say what went wrong, and leave."""
-    # As text, because what an error says may look like markup.
-    complaints.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+    said = lines(error, indent="  ") if isinstance(error, _OF_LINES) else printable(error, MESSAGE)
+    complaints.print(Text.assemble(("error:", "bold red"), " ", said), soft_wrap=True)
     if isinstance(error, AuthorityUnavailable):
-        complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER", highlight=False)
+        complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
     if isinstance(error, ToolError) and error.traceback:
-        complaints.print(Text(error.traceback.rstrip(), "dim"), soft_wrap=True)
+        complaints.print(lines(f"  {_last_of(error.traceback.rstrip())}", "dim", indent="  "), soft_wrap=True)
     raise typer.Exit(next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED))
 
 
-def print_json(value: Any) -> None:
-    """Print a value for a script: one JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+def misuse(message: str) -> NoReturn:
+    """Say what is wrong with how a command was used, and leave."""
+    complaints.print(styled(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def line(text: str, style: str = "") -> Text:
+    """Return text on one line."""
+    return Text(printable(text, None), style)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return text on one line, of parts that are alone or with a style each."""
+    return Text.assemble(
+        *(printable(part, None) if isinstance(part, str) else (printable(part[0], None), part[1]) for part in parts)
+    )
+
+
+def lines(value: object, style: str = "", *, indent: str = "") -> Text:
+    """Return text with the lines that it has; those after the first begin with `indent`."""
+    return Text(printable_lines(value, indent), style)
+
+
+def json_text(value: Any) -> Text:
+    """Return a value as JSON, indented and in colours, for people."""
+    return JSONHighlighter()(_dumped(value, indent=2))
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value for a script: one JSON document on standard output, with what cannot be seen escaped."""
+    document = _dumped(value, indent=indent)
+    try:
+        document.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        document = json.dumps(value, indent=indent, default=str)
+    sys.stdout.write(document + "\n")
+    sys.stdout.flush()
+
+
+def print_wide(*parts: RenderableType, width: int = _WIDTH_ELSEWHERE) -> None:
+    """Print tables as wide as the terminal is, and in lines of up to `width` where there is none."""
+    fits = console.is_terminal or "COLUMNS" in os.environ
+    (console if fits else PlainConsole(width=width)).print(*parts)
+
+
+def take_any_text() -> None:
+    """Have standard output take text that its encoding has no letters for, as standard error does anyway."""
+    with suppress(AttributeError, ValueError, OSError):  # somebody's own stream, or none
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _dumped(value: Any, indent: int | None) -> str:
+    return printable_json(json.dumps(value, indent=indent, default=str, ensure_ascii=False))
+
+
+def _last_of(traceback: str) -> str:
+    """Return the end of a traceback, which says most, if it is a long one."""
+    if len(traceback) <= _MOST_TRACEBACK:
+        return traceback
+    return f"…{traceback[-_MOST_TRACEBACK:].partition(chr(10))[2]}"

@@ -32,7 +32,7 @@ def restart(
                 _complain("the server goes on with it; see: snakepit-otel status")
                 raise
         done, failed = len(report.replacements), len(report.failures)
-        console.print(f"{done - failed} of {done} workers replaced", highlight=False)
+        console.print(f"{done - failed} of {done} workers replaced")
         if failed:
             raise typer.Exit(EXIT_TOOL_FAILED)
 
@@ -47,8 +47,8 @@ def _print(one: Replacement) -> None:
         _complain(f"{one.worker} was not replaced: {one.failure}")
         return
     left = f"{one.remaining} to go in pool {one.pool}" if one.remaining else f"the last of pool {one.pool}"
-    console.print(f"{one.worker} -> {one.replacement}, {left}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{one.worker} -> {one.replacement}, {left}", soft_wrap=True)
 
 
 def _complain(text: str) -> None:
-    complaints.print(text, highlight=False, markup=False, soft_wrap=True)
+    complaints.print(text, soft_wrap=True)

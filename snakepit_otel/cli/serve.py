@@ -152,8 +152,8 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
 def _adapters(pit: Snakepit) -> str:
     pools = pit.pools.values()
     if len(pools) == 1:
-        return f"[bold]{pit.pool.adapter}[/] with {pit.pool.settings.size} workers"
-    each = (f"[bold]{pool.adapter}[/] with {pool.settings.size} workers (pool {pool.name})" for pool in pools)
+        return f"{pit.pool.adapter} with {pit.pool.settings.size} workers"
+    each = (f"{pool.adapter} with {pool.settings.size} workers (pool {pool.name})" for pool in pools)
     return ", ".join(each)
 
 
@@ -166,7 +166,7 @@ def _telemetry_of(exporting: telemetry.Telemetry) -> str:
 
 
 def _say(text: str) -> None:
-    complaints.print(text, highlight=False, soft_wrap=True)
+    complaints.print(text, soft_wrap=True)
 
 
 def _authority_tools(settings: Settings) -> list[Any]:

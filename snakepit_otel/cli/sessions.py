@@ -13,7 +13,7 @@ from rich.table import Table
 from snakepit_otel.bridge.client import Client
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.call import Address
-from snakepit_otel.cli.output import EXIT_NOT_FOUND, complaints, console, print_json, run
+from snakepit_otel.cli.output import EXIT_NOT_FOUND, complaints, console, print_json, print_wide, run
 
 app = typer.Typer(no_args_is_help=True, help="Look at the sessions of a running authority, and delete them.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -35,7 +35,9 @@ def list_sessions(
         if as_json:
             print_json([_as_dict(session) for session in sessions])
             return
-        table = Table("session", "owner", "last worker", "idle", "expires in", "bytes", box=None)
+        table = Table(box=None)
+        for heading in ("session", "owner", "last worker", "idle", "expires in", "bytes"):
+            table.add_column(heading, overflow="fold")
         for session in sessions:
             table.add_row(
                 session.id,
@@ -45,9 +47,9 @@ def list_sessions(
                 f"{session.expires_in_seconds:.0f} s",
                 str(session.memory_bytes),
             )
-        console.print(table if sessions else "no live sessions")
+        print_wide(table if sessions else "no live sessions")
         if len(sessions) == limit:
-            console.print(f"there may be more: --after {sessions[-1].id}", highlight=False, markup=False)
+            console.print(f"there may be more: --after {sessions[-1].id}", soft_wrap=True)
 
     run(work)
 
@@ -65,12 +67,14 @@ def show(session_id: SessionId, as_json: AsJson = False, address: Address = None
             print_json({**about, "state": state})
             return
         for key, value in about.items():
-            console.print(f"{key:20} {value}", highlight=False, markup=False)
-        table = Table("key", "version", "value", box=None)
+            console.print(f"{key:20} {value}", soft_wrap=True)
+        table = Table(box=None)
+        for heading in ("key", "version", "value"):
+            table.add_column(heading, overflow="fold")
         for key, entry in state.items():
             text = json.dumps(entry["value"], ensure_ascii=False)
             table.add_row(key, str(entry["version"]), text if len(text) <= 200 else text[:200] + "…")
-        console.print(table if state else "no state")
+        print_wide(table if state else "no state")
 
     run(work)
 
@@ -82,9 +86,9 @@ def delete(session_id: SessionId, address: Address = None) -> None:
     async def work() -> None:
         async with Client(resolved(address)) as client:
             if not await client.remove_session(session_id):
-                complaints.print(f"no live session {session_id!r}", markup=False, highlight=False)
+                complaints.print(f"no live session '{session_id}'", soft_wrap=True)
                 raise typer.Exit(EXIT_NOT_FOUND)
-        console.print(f"deleted {session_id}", markup=False, highlight=False)
+        console.print(f"deleted {session_id}", soft_wrap=True)
 
     run(work)
 
@@ -105,7 +109,7 @@ def stats(as_json: AsJson = False, address: Address = None) -> None:
             print_json(values)
             return
         for key, value in values.items():
-            console.print(f"{key:16} {'no quota' if value is None else value}", highlight=False)
+            console.print(f"{key:16} {'no quota' if value is None else value}")
 
     run(work)
 

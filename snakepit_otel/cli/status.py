@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,14 +12,13 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from snakepit_otel.bridge.client import Client
 from snakepit_otel.bridge.status import Status
 from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.output import EXIT_CODES_HELP, console, print_json, run
+from snakepit_otel.cli.output import EXIT_CODES_HELP, console, line, print_json, print_wide, run
 from snakepit_otel.cli.status_view import Screenful, StatusView
 from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, SnakepitError
 
@@ -109,11 +106,11 @@ def _shower(address: str, as_json: bool, live: Live | None) -> Show:
     def show(found: Status | SnakepitError) -> None:
         if as_json:
             value = {"unavailable": str(found)} if isinstance(found, SnakepitError) else as_dict(found)
-            console.out(json.dumps(value, ensure_ascii=False), highlight=False)
+            print_json(value, indent=None)
             return
         parts: list[RenderableType] = []
         if isinstance(found, SnakepitError):
-            parts.append(Text(f"nobody answers at {address}; watching on", style="bold red"))
+            parts.append(line(f"nobody answers at {address}; watching on", "bold red"))
         else:
             last[:] = [found]
         if live is not None:
@@ -121,11 +118,10 @@ def _shower(address: str, as_json: bool, live: Live | None) -> Show:
         elif parts:
             _print(*parts)
         else:
-            _print(*map(StatusView, last), Text())
+            _print(*map(StatusView, last), "")
 
     return show
 
 
 def _print(*parts: RenderableType) -> None:
-    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-    (console if fits else Console(width=_WIDTH_ELSEWHERE)).print(*parts, highlight=False)
+    print_wide(*parts, width=_WIDTH_ELSEWHERE)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snakepit_otel.bridge.status import PoolStatus, Status, WorkerStatus
+from snakepit_otel.cli.output import line
 
 _NARROW = 60
 _WIDE = 90
@@ -36,15 +37,15 @@ class StatusView:
         """Yield the parts, for rich."""
         yield _pairs(_of_server(self._status))
         for pool in self._status.pools:
-            yield Text()
+            yield ""
             yield _pairs(_of_pool(pool))
             if pool.workers:
-                yield Text()
+                yield ""
                 yield _workers(pool, options.max_width)
             if options.max_width < _WIDE:
                 for worker in pool.workers:
                     if remarks := _remarks(worker):
-                        yield Text(f"{worker.id}: {remarks}", style="yellow")
+                        yield line(f"{worker.id}: {remarks}", style="yellow")
 
 
 class Screenful:
@@ -58,10 +59,11 @@ class Screenful:
         lines = console.render_lines(self._parts, options.update(height=None))
         hidden = len(lines) - console.height + 1
         if hidden > 1:
-            more = Text(f"… {hidden} more lines than fit", style="bold", no_wrap=True, overflow="ellipsis")
+            more = line(f"… {hidden} more lines than fit", "bold")
+            more.no_wrap, more.overflow = True, "ellipsis"
             lines[console.height - 1 :] = console.render_lines(more, options.update(height=None))
-        for line in lines:
-            yield from line
+        for row in lines:
+            yield from row
             yield Segment.line()
 
 
@@ -70,7 +72,7 @@ def _pairs(lines: Iterator[tuple[str, Text]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in lines:
-        table.add_row(Text(name, style="bold"), text)
+        table.add_row(line(name, style="bold"), text)
     return table
 
 
@@ -78,12 +80,12 @@ def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
     about = f"{status.version}, pid {status.pid}, up {duration(status.uptime_seconds)}, run {status.run_id}"
     if status.telemetry_level:
         about += f", telemetry {status.telemetry_level}"
-    yield "server", _joined(Text(about), Text("stopping", style="bold yellow") if status.stopping else None)
+    yield "server", _joined(line(about), line("stopping", style="bold yellow") if status.stopping else None)
     sessions = status.sessions
     quota = "" if math.isinf(sessions.max_sessions) else f" of {sessions.max_sessions:.0f}"
     yield (
         "sessions",
-        Text(
+        line(
             f"{sessions.live}{quota} live, {size(sessions.memory_bytes)}; {sessions.created} created, "
             f"{sessions.deleted} deleted, {sessions.pruned_ttl} expired, {sessions.pruned_overflow} evicted, "
             f"{sessions.rejected} rejected"
@@ -92,19 +94,19 @@ def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
 
 
 def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
-    yield "pool", _joined(Text(pool.name, style="bold"), Text(f"{pool.adapter}, {pool.profile}, {pool.affinity}"))
+    yield "pool", _joined(line(pool.name, style="bold"), line(f"{pool.adapter}, {pool.profile}, {pool.affinity}"))
     ready = sum(worker.state == "ready" for worker in pool.workers)
     spares = sum(worker.state == "spare" for worker in pool.workers)
     short = "bold red" if not ready else "yellow" if ready < pool.size else ""
     yield (
         "workers",
         _joined(
-            Text(f"{ready} of {pool.size} ready", style=short),
-            Text(f"{spares} of {pool.spares} spare", style="yellow" if spares < pool.spares else "")
+            line(f"{ready} of {pool.size} ready", style=short),
+            line(f"{spares} of {pool.spares} spare", style="yellow" if spares < pool.spares else "")
             if pool.spares
             else None,
-            Text(f"{pool.busy_places} of {pool.ready_places} places busy"),
-            Text(f"none is started for {duration(pool.barred_seconds)}, too many died", style="bold red")
+            line(f"{pool.busy_places} of {pool.ready_places} places busy"),
+            line(f"none is started for {duration(pool.barred_seconds)}, too many died", style="bold red")
             if pool.barred_seconds
             else None,
         ),
@@ -112,22 +114,22 @@ def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
     yield (
         "queue",
         _joined(
-            Text(f"{pool.queue_length} of {pool.queue_limit}"),
-            Text(f"the first for {duration(pool.queue_oldest_seconds)}") if pool.queue_length else None,
-            Text(f"about {duration(pool.service_seconds)} a request") if pool.service_seconds else None,
+            line(f"{pool.queue_length} of {pool.queue_limit}"),
+            line(f"the first for {duration(pool.queue_oldest_seconds)}") if pool.queue_length else None,
+            line(f"about {duration(pool.service_seconds)} a request") if pool.service_seconds else None,
         ),
     )
     yield (
         "breaker",
         _joined(
-            Text(pool.breaker.replace("_", " "), style=_STYLES.get(pool.breaker, "")),
-            Text(f"tries again in {duration(pool.breaker_retry_seconds)}") if pool.breaker == "open" else None,
+            line(pool.breaker.replace("_", " "), style=_STYLES.get(pool.breaker, "")),
+            line(f"tries again in {duration(pool.breaker_retry_seconds)}") if pool.breaker == "open" else None,
         ),
     )
     refused = ", ".join(f"{reason} {count}" for reason, count in sorted(pool.refused.items()) if count)
     yield (
         "requests",
-        Text(
+        line(
             f"{pool.answered} answered, {pool.failed} failed, {sum(pool.refused.values())} refused"
             + (f" ({refused})" if refused else "")
             + f", {pool.retried} retried; {pool.restarts} workers replaced"
@@ -149,16 +151,16 @@ def _workers(pool: PoolStatus, width: int) -> Table:
         table.add_column("")
     for worker in pool.workers:
         cells = [
-            Text(worker.id),
-            Text(worker.state, style=_STYLES.get(worker.state, "")),
-            Text(f"{worker.active}/{pool.concurrency}"),
+            line(worker.id),
+            line(worker.state, style=_STYLES.get(worker.state, "")),
+            line(f"{worker.active}/{pool.concurrency}"),
         ]
         if width >= _NARROW:
             memory = "-" if worker.memory_bytes is None else size(worker.memory_bytes)
-            cells += [Text(str(worker.requests)), Text(duration(worker.age_seconds)), Text(memory)]
+            cells += [line(str(worker.requests)), line(duration(worker.age_seconds)), line(memory)]
         if width >= _WIDE:
             beat = "-" if worker.heartbeat_age_seconds is None else duration(worker.heartbeat_age_seconds)
-            cells += [Text(beat), Text(str(worker.pid or "-")), Text(_remarks(worker), style="yellow")]
+            cells += [line(beat), line(str(worker.pid or "-")), line(_remarks(worker), style="yellow")]
         table.add_row(*cells)
     return table
 

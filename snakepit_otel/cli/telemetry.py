@@ -50,6 +50,6 @@ def telemetry(
             return
         for key, value in values.items():
             text = ", ".join(value) or "-" if isinstance(value, list) else value
-            console.print(f"{key:10} {text}", highlight=False, markup=False)
+            console.print(f"{key:10} {text}", soft_wrap=True)
 
     run(work)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from snakepit_otel.bridge.addresses import split
 from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
 from snakepit_otel.cli.elixir import SCRIPT
-from snakepit_otel.cli.output import EXIT_USAGE, complaints, fail
+from snakepit_otel.cli.output import complaints, fail, misuse
 from snakepit_otel.compatibility.environment import is_set, log_as_told
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.zero_copy.current import loose
@@ -112,11 +112,11 @@ def worker(
             _check(adapter, _loader(bridge, max_workers))
             return
         if adapter is None:
-            _misused("--adapter is missing: say which class to serve, --adapter package.module.Class")
+            misuse("--adapter is missing: say which class to serve, --adapter package.module.Class")
         authority = elixir_address or os.environ.get("SNAKEPIT_GRPC_ADDRESS")
         authority = authority or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
         if not authority:
-            _misused("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
+            misuse("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
         if not authority.startswith("unix:"):
             split(authority)
         _lead_a_session()
@@ -206,15 +206,10 @@ def _loader(bridge: bool, threads: int) -> Callable[[str], type]:
 def _check(adapter: str | None, load: Callable[[str], type]) -> None:
     """Say whether the adapter can be served, or the worker started, where none is named."""
     if adapter is None:
-        complaints.print("the worker can be started; name an adapter to have it checked, too", highlight=False)
+        complaints.print("the worker can be started; name an adapter to have it checked, too")
         return
     AdapterHost(load(adapter), ToolThreads())
-    complaints.print(f"{adapter} can be served", highlight=False)
-
-
-def _misused(what: str) -> NoReturn:
-    complaints.print(f"[bold red]error:[/] {what}", highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_USAGE)
+    complaints.print(f"{adapter} can be served", soft_wrap=True)
 
 
 def _lead_a_session() -> None:

@@ -7,14 +7,13 @@ import os
 import time
 from importlib.util import find_spec
 
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from snakepit_otel import telemetry
 from snakepit_otel.cli.demo import report, workload
 from snakepit_otel.cli.demo.adapter import DigitReader
-from snakepit_otel.cli.output import console, run
+from snakepit_otel.cli.output import console, lines, run, styled
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.snakepit import Snakepit
 from snakepit_otel.testing import OtlpSink
@@ -158,7 +157,7 @@ def _head(text: str) -> None:
 
 
 def _say(text: str, style: str = "") -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(lines(text, style), soft_wrap=True)
 
 
 class _Panels(logging.Handler):
@@ -167,5 +166,5 @@ class _Panels(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
         style = "red" if record.levelno >= logging.ERROR else "yellow"
-        title = f"{record.levelname} {record.name}"
-        console.print(Panel(escape(record.getMessage()), title=title, border_style=style, expand=False))
+        title = styled(f"{record.levelname} {record.name}")
+        console.print(Panel(lines(record.getMessage()), title=title, border_style=style, expand=False))

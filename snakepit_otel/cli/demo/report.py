@@ -6,10 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
+from snakepit_otel.cli.output import line, styled
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import OtlpSink, Span
 
@@ -90,7 +91,7 @@ def show_trace(console: Console, spans: list[Span]) -> None:
     if not spans:
         console.print("no whole trace arrived")
         return
-    root = Tree(f"[bold]trace {spans[0].trace_id}[/]", guide_style="dim")
+    root = Tree(line(f"trace {spans[0].trace_id}", "bold"), guide_style="dim")
     grow(root, None)
     console.print(root)
 
@@ -102,16 +103,17 @@ def show_metrics(console: Console, sink: OtlpSink) -> None:
         about = ", ".join(
             str(value).rpartition("/")[2] for key, value in point.attributes if key not in _SAME_EVERYWHERE
         )
-        total = series[f"{point.metric} [dim]{point.unit}[/]"][about]
+        total = series[point.metric][about]
         total.value += point.value
         total.count += point.count or 0
         total.is_histogram = point.count is not None
         total.unit = point.unit
     table = Table("metric, attributes", "value", "mean", box=None, pad_edge=False, show_header=False)
     for metric in sorted(series):
-        table.add_row(f"[bold]{metric}[/]")
+        unit = next(iter(series[metric].values())).unit
+        table.add_row(styled((metric, "bold"), " ", (unit, "dim")))
         for about, total in sorted(series[metric].items()):
-            table.add_row(f"    {escape(about) or '-'}", *total.shown())
+            table.add_row(f"    {about or '-'}", *total.shown())
     console.print(table)
 
 
@@ -139,11 +141,11 @@ class _Total:
         return f"{self.count} ×", shown if self.count else ""
 
 
-def _line(span: Span) -> str:
+def _line(span: Span) -> Text:
     side = "worker" if span.service.endswith("worker") else "authority"
     kind, _, method = span.name.rpartition("/")
     name = f"rpc {method}" if kind else span.name
     wanted = _SHOWN.get(span.name, ())
     said = {key.removeprefix("snakepit.").removeprefix("zero_copy."): span.attributes.get(key) for key in wanted}
     about = "  ".join(f"{key}={value}" for key, value in said.items() if value is not None)
-    return f"{escape(name)}  [cyan]{span.milliseconds:.2f} ms[/]  [magenta]{side}[/]  [dim]{escape(about)}[/]"
+    return styled(f"{name}  ", (f"{span.milliseconds:.2f} ms", "cyan"), "  ", (side, "magenta"), "  ", (about, "dim"))

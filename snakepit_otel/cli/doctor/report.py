@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from snakepit_otel.cli.output import line
 
 
 class Status(StrEnum):
@@ -92,26 +93,26 @@ def as_json(sections: Sequence[Section]) -> dict[str, Any]:
 
 def show(console: Console, sections: Sequence[Section]) -> None:
     """Print one aligned line for each check and, beneath one that is not fine, why we think so and what to do."""
-    width = max((len(check.topic) for section in sections for check in section.checks), default=0)
+    width = max((line(check.topic).cell_len for section in sections for check in section.checks), default=0)
     for section in sections:
-        console.print(Text(section.title, style="bold"))
+        console.print(line(section.title, "bold"))
         table = Table.grid(padding=(0, 2))
         table.add_column(width=9, no_wrap=True)
         table.add_column(width=min(width, 44), overflow="fold")
         table.add_column(overflow="fold")
         for position, check in enumerate(section.checks):
-            table.add_row(Text(f"  {check.status}", style=_STYLES[check.status]), Text(check.topic), Text(check.said))
+            table.add_row(line(f"  {check.status}", _STYLES[check.status]), check.topic, check.said)
             following = section.checks[position + 1] if position + 1 < len(section.checks) else None
             if following and (following.evidence, following.remedy) == (check.evidence, check.remedy):
                 continue  # one cause, told once, beneath the last line that has it
             if check.evidence:
-                table.add_row("", "", Text(f"seen: {check.evidence}", style="dim"))
+                table.add_row("", "", line(f"seen: {check.evidence}", "dim"))
             if check.remedy:
-                table.add_row("", "", Text(f"do: {check.remedy}", style="bold"))
+                table.add_row("", "", line(f"do: {check.remedy}", "bold"))
         console.print(table)
     problems, warnings = count(sections, Status.PROBLEM), count(sections, Status.WARNING)
     style = "bold red" if problems else "yellow" if warnings else "green"
-    console.print(Text(f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style=style))
+    console.print(line(f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}", style))
 
 
 def _counted(number: int, what: str) -> str:

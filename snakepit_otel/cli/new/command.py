@@ -14,7 +14,7 @@ import typer
 from snakepit_otel.cli.new.naming import names_for
 from snakepit_otel.cli.new.rendering import rendered
 from snakepit_otel.cli.new.writing import write
-from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail
+from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail, lines
 from snakepit_otel.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True)
@@ -51,7 +51,7 @@ def adapter(
         written = write(folder, files, force=force)
     except OSError as error:
         said = f"{folder}: {error.strerror}" if error.strerror else str(error)
-        complaints.print(f"error: {said}. Nothing was written.", highlight=False, markup=False, soft_wrap=True)
+        complaints.print(f"error: {said}. Nothing was written.", soft_wrap=True)
         raise typer.Exit(EXIT_TOOL_FAILED) from None
     as_they_were = f"; {len(files) - written} were as they should be" if written < len(files) else ""
     _say(f"{written} files written to {folder}{as_they_were}: package {names.package}, adapter {names.class_name}\n")
@@ -82,4 +82,4 @@ def _command(name: str) -> str | None:
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(lines(text), soft_wrap=True)
