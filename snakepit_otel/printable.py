@@ -59,7 +59,7 @@ def printable_json(document: str) -> str:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - an error of somebody's, whose own message cannot be had
+    except BaseException:  # noqa: BLE001 - an error of somebody's, whose own message cannot be had
         return f"<{type(value).__name__}>"
 
 

@@ -17,6 +17,7 @@ from pathlib import PurePath
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.printable import printable_error
 
 SERVICE_NAME = "service.name"
 SERVICE_VERSION = "service.version"
@@ -42,7 +43,7 @@ class SnakepitResourceDetector(ResourceDetector):
         try:
             return Resource(_said_of(sys.orig_argv))
         except Exception as error:  # noqa: BLE001 - without it the SDK is set up all the same
-            _log.warning("it is not known which side of the bridge this process is on: %r", error)
+            _log.warning("it is not known which side of the bridge this process is on: %s", printable_error(error))
             return Resource.get_empty()
 
 

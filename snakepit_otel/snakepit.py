@@ -40,6 +40,7 @@ from snakepit_otel.call_site import call_site
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted, WorkerExited
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.settings import DEFAULT_POOL, ServerSettings, further_pools
 from snakepit_otel.telemetry import Level, names
@@ -429,7 +430,7 @@ def _bury(directory: Path) -> None:
         text = (
             f"worker {orphan.worker_id} (pid {orphan.pid}) had outlived its authority {directory.name}; it was killed"
         )
-        _log.warning("%s", text)
+        _log.warning("%s", printable(text, MESSAGE))
         telemetry.emit(
             names.EVENT_WORKER_ORPHAN_KILLED,
             {

@@ -10,7 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
 INSTRUMENTATION = PACKAGE.parent / "instrumentation" / "opentelemetry-instrumentation-snakepit" / "src"
-SHARED = ("snakepit_otel.telemetry", "snakepit_otel.bridge.rpc", "snakepit_otel.bridge.telemetry_folding")
+SHARED = (
+    "snakepit_otel.telemetry",
+    "snakepit_otel.printable",
+    "snakepit_otel.bridge.rpc",
+    "snakepit_otel.bridge.telemetry_folding",
+)
 """What the instrumentation of others' workers uses of ours; the bridge's messages have the names of theirs."""
 ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "compatibility", "pool", "testing", "cli")
 ABOVE = {"compatibility", "pool", "testing", "cli", "snakepit"}

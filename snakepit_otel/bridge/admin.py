@@ -25,6 +25,7 @@ from snakepit_otel.errors import (
     SessionNotFound,
     SnakepitError,
 )
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.sessions import Session, SessionStore
 
 Context = aio.ServicerContext[Any, Any]
@@ -133,7 +134,7 @@ class AdminService(AdminServiceServicer):
         self._rolls.discard(roll)
         # Looked at here, too, as whoever asked for it may have left.
         if not roll.cancelled() and (error := roll.exception()) is not None:
-            _log.warning("the rolling restart ended early: %s", error)
+            _log.warning("the rolling restart ended early: %s", printable(error, MESSAGE))
 
     def _info(self, session: Session) -> pb.SessionInfo:
         idle = self._clock.monotonic() - session.last_accessed

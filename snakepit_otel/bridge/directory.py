@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from snakepit_otel.printable import printable
+
 _log = logging.getLogger("snakepit_otel.bridge")
 _PREFIX = "snakepit-"
 _LOCK = "lock"
@@ -67,4 +69,4 @@ def _tell(on_abandoned: Callable[[Path], object] | None, directory: Path) -> Non
         if on_abandoned is not None:
             on_abandoned(directory)
     except Exception:  # noqa: BLE001 - what a dead owner left must not keep the next one from starting
-        _log.exception("what was left in %s could not be looked at", directory)
+        _log.exception("what was left in %s could not be looked at", printable(directory))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.validation import Milliseconds, Whole, build
 
 _log = logging.getLogger("snakepit_otel.worker")
@@ -90,7 +91,12 @@ class Heartbeats:
                 await self._link.stub.Heartbeat(request, timeout=settings.timeout_ms / 1000)
             except aio.AioRpcError as error:
                 missed += 1
-                _log.warning("heartbeat %d of %d missed: %s", missed, settings.max_missed_heartbeats, error.details())
+                _log.warning(
+                    "heartbeat %d of %d missed: %s",
+                    missed,
+                    settings.max_missed_heartbeats,
+                    printable(error.details(), MESSAGE),
+                )
                 if missed >= settings.max_missed_heartbeats and settings.dependent:
                     _log.error("the authority has been silent for %d heartbeats; stopping", missed)
                     self._on_silence()

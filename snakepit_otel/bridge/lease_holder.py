@@ -17,6 +17,7 @@ from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.errors import AuthorityUnavailable, SessionNotFound, SnakepitError
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import outgoing
 
 _log = logging.getLogger("snakepit_otel.client")
@@ -215,9 +216,14 @@ class _Stream:
         self._waiting.clear()
         if not self.held or self._closing:
             return
-        named = ", ".join(sorted(self.held)[:_MOST_NAMED])
+        named = ", ".join(map(printable, sorted(self.held)[:_MOST_NAMED]))
         more = ", …" if len(self.held) > _MOST_NAMED else ""
-        _log.warning("the connection that held %d sessions (%s%s) broke: %s", len(self.held), named, more, why)
+        _log.warning(
+            "the connection that held %d sessions (%s) broke: %s",
+            len(self.held),
+            printable(named + more, MESSAGE),
+            printable(why, MESSAGE),
+        )
         for session_id in self.held:
             self._lose(session_id, f"its connection broke ({why})")
         self.held.clear()

@@ -19,6 +19,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.telemetry_folding import EventFold, refuse
 from snakepit_otel.bridge.telemetry_stream import RECEIPT
+from snakepit_otel.printable import MESSAGE, printable
 
 _log = logging.getLogger("snakepit_otel.authority")
 _ON = (pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=True)),)
@@ -119,14 +120,18 @@ class TelemetryListener:
                 await self._listen()
             except aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    _log.warning("worker %s has no telemetry stream; it is not listened to", self._worker_id)
+                    _log.warning("worker %s has no telemetry stream; it is not listened to", printable(self._worker_id))
                     self._settled.set()
                     return
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and self._fold is not None:
                     refuse("too_large")
-                _log.debug("the telemetry stream of worker %s broke: %s", self._worker_id, error.details())
+                _log.debug(
+                    "the telemetry stream of worker %s broke: %s",
+                    printable(self._worker_id),
+                    printable(error.details(), MESSAGE),
+                )
             except Exception:  # noqa: BLE001 - nothing that goes wrong with one stream ends the listening
-                _log.exception("listening to worker %s failed; it is tried again", self._worker_id)
+                _log.exception("listening to worker %s failed; it is tried again", printable(self._worker_id))
             # gRPC reports the end of a call in place of a cancellation that comes at the same moment.
             if self._closing:
                 return

@@ -21,6 +21,7 @@ from snakepit_otel.bridge import methods
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.recording import Recording, checked
 from snakepit_otel.errors import ValueRefused
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import error_type, names
 from snakepit_otel.telemetry.controls import matches
 
@@ -174,7 +175,7 @@ class TelemetryStream:
                 self.control(control)
             except (DecodeError, ValueRefused) as error:
                 # One bad message is not to cost the others.
-                _log.warning("a telemetry control was not obeyed: %s", error)
+                _log.warning("a telemetry control was not obeyed: %s", printable(error, MESSAGE))
             listener.obeyed += 1
             self._waiting.set()
 

@@ -31,6 +31,7 @@ from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.zero_copy.current import enter
 from snakepit_otel.zero_copy.scope import Scope
 
@@ -301,12 +302,20 @@ class WorkerService(BridgeServiceServicer):
             await self._link.stub.InitializeSession(session, timeout=5.0, metadata=self._link.headers)
             response = await self._link.stub.RegisterTools(request, timeout=5.0, metadata=self._link.headers)
         except aio.AioRpcError as error:
-            _log.warning("tools could not be registered for session %s: %s", session_id, error.details())
+            _log.warning(
+                "tools could not be registered for session %s: %s",
+                printable(session_id),
+                printable(error.details(), MESSAGE),
+            )
             # To be tried again with the session's next request.
             self._seen.pop(session_id, None)
             return
         if not response.success and "duplicate_tool" not in response.error_message:
-            _log.warning("the authority refused the tools for session %s: %s", session_id, response.error_message)
+            _log.warning(
+                "the authority refused the tools for session %s: %s",
+                printable(session_id),
+                printable(response.error_message, MESSAGE),
+            )
 
     async def _forward(self, method: str, request: Any, context: Context) -> Any:
         headers = [

@@ -8,6 +8,7 @@ import signal
 
 from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import SnakepitError
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.snakepit import Snakepit
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -50,15 +51,15 @@ class Signals:
     async def _replace_all(self) -> None:
         def note(replacement: Replacement) -> None:
             _log.info(
-                "worker %s: %s; %s to go",
-                replacement.worker,
-                replacement.failure or f"replaced by {replacement.replacement}",
+                "worker %s: %s; %d to go",
+                printable(replacement.worker),
+                printable(replacement.failure or f"replaced by {replacement.replacement}", MESSAGE),
                 replacement.remaining,
             )
 
         try:
             report = await self._pit.restart_workers(None, note)
         except SnakepitError as error:
-            _log.error("the workers were not replaced: %s", error)
+            _log.error("the workers were not replaced: %s", printable(error, MESSAGE))
             return
-        _log.info("%s workers were replaced, %s were not", len(report.replacements), len(report.failures))
+        _log.info("%d workers were replaced, %d were not", len(report.replacements), len(report.failures))

@@ -14,6 +14,7 @@ from typing import Any
 
 from snakepit_otel.adapters import tool
 from snakepit_otel.compatibility.finding import PACKAGE
+from snakepit_otel.printable import printable
 from snakepit_otel.zero_copy.reference import DescribedReference
 
 _log = logging.getLogger("snakepit_otel.compatibility")
@@ -175,7 +176,7 @@ def _reference(value: DescribedReference) -> Any:
     try:
         return importlib.import_module(f"{PACKAGE}.zero_copy").ZeroCopyRef.from_payload(dict(value.payload))
     except Exception:  # noqa: BLE001 - a real one may be of any version
-        _log.exception("%s.zero_copy cannot be imported; a zero-copy reference stays as our own", PACKAGE)
+        _log.exception("%s.zero_copy cannot be imported; a zero-copy reference stays as our own", printable(PACKAGE))
         return value
 
 

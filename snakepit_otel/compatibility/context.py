@@ -10,6 +10,7 @@ from snakepit_otel.adapters import SessionContext
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.errors import SnakepitError
+from snakepit_otel.printable import printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 
@@ -38,7 +39,7 @@ class BridgeContext(SessionContext):
             try:
                 self._listed = super().elixir_tools
             except SnakepitError as error:
-                _log.warning("Elixir's tools could not be listed: %s", error)
+                _log.warning("Elixir's tools could not be listed: %s", printable_error(error))
                 return {}
         return self._listed
 
@@ -60,7 +61,7 @@ class BridgeContext(SessionContext):
         try:
             self.stub.CleanupSession(pb.CleanupSessionRequest(session_id=self.session_id or ""), timeout=5.0)
         except Exception as error:  # noqa: BLE001 - upstream's never raises
-            _log.debug("session %s was not cleaned up: %s", self.session_id, error)
+            _log.debug("session %s was not cleaned up: %s", printable(self.session_id), printable_error(error))
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from snakepit_otel.bridge.telemetry_folding import EventFold
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.compatibility.finding import PACKAGE, is_ours
+from snakepit_otel.printable import printable, printable_error
 from snakepit_otel.telemetry import faults
 
 _log = logging.getLogger("snakepit_otel.compatibility")
@@ -70,7 +71,9 @@ def connect(stream: TelemetryStream) -> None:
         if not is_ours(importlib.import_module(PACKAGE)):
             correlating.tell_also(bridge.set_correlation_id)
     except Exception as error:  # noqa: BLE001 - a real one may be of any version, and may lack what it needs
-        _log.warning("%s.telemetry cannot be used, so its events go nowhere: %s", PACKAGE, error)
+        _log.warning(
+            "%s.telemetry cannot be used, so its events go nowhere: %s", printable(PACKAGE), printable_error(error)
+        )
 
 
 def _sendable(value: Any) -> float | str:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from snakepit_otel.printable import printable, printable_error
+
 _log = logging.getLogger("snakepit_otel.pool")
 _FILE = "workers"
 _MOST_BYTES = 1 << 20
@@ -57,7 +59,7 @@ class Roster:
             made.write_text("".join(self._lines.values()))
             made.replace(self._file)
         except OSError as error:
-            _log.warning("cannot record the workers in %s: %s", self._file, error)
+            _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
 
 
 def kill_orphans(directory: Path) -> list[Orphan]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.bridge.telemetry_listener import TelemetryListener
+from snakepit_otel.printable import printable
 from snakepit_otel.telemetry import Level
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -44,7 +45,7 @@ class WorkerRecording:
                 self._listener = TelemetryListener(self._stub, worker_id=self._worker_id, controls=())
                 self._listener.start()
             if not await self._listener.tell(controls.messages(), self._patience):
-                _log.warning("worker %s has not yet said that it records as it was told to", self._worker_id)
+                _log.warning("worker %s has not yet said that it records as it was told to", printable(self._worker_id))
             elif not differs:
                 await self._leave()
 

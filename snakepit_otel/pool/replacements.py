@@ -14,6 +14,7 @@ from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.recycling import ExitReason, due, memory_of
 from snakepit_otel.pool.worker import State, Worker
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import names
 
 if TYPE_CHECKING:
@@ -104,7 +105,12 @@ class Replacements:
             else:
                 await self._replace_in_turn(worker, reason)
         except SnakepitError as error:
-            _log.error("worker %s is due (%s) and goes on, for want of a successor: %s", worker.id, reason, error)
+            _log.error(
+                "worker %s is due (%s) and goes on, for want of a successor: %s",
+                printable(worker.id),
+                printable(reason),
+                printable(error, MESSAGE),
+            )
         finally:
             self._due.discard(worker)
 
@@ -147,7 +153,7 @@ class Replacements:
 
     def _note(self, worker: Worker, reason: ExitReason) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) is replaced: {reason}"
-        _log.info("%s", text)
+        _log.info("%s", printable(text, MESSAGE))
         about: dict[str, Any] = {
             names.SNAKEPIT_POOL_NAME: self.pool,
             names.SNAKEPIT_WORKER_ID: worker.id,

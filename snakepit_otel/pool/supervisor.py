@@ -18,6 +18,7 @@ from snakepit_otel.pool.restarts import Restarts
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.watcher import Watcher
 from snakepit_otel.pool.worker import State, Worker
+from snakepit_otel.printable import MESSAGE, printable, printable_lines
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -150,7 +151,7 @@ class Supervisor:
         except OSError as error:
             failure = WorkerStartFailed(f"worker {worker.id} could not be started: {error}")
         if failure is not None:
-            _log.error("%s", failure)
+            _log.error("%s", printable_lines(failure, "  "))
             self._end(worker, ExitReason.START_FAILED)
             tried.set_result(failure)
             return
@@ -200,7 +201,7 @@ class Supervisor:
 
     def _note_crash(self, worker: Worker, status: int) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) {describe_exit(status)} with {worker.active} requests"
-        _log.error("%s; it is being replaced", text)
+        _log.error("%s; it is being replaced", printable(text, MESSAGE))
         about = {**self._about(worker), names.SNAKEPIT_WORKER_EXIT_REASON: ExitReason.CRASH.value}
         telemetry.emit(names.EVENT_WORKER_CRASH, about, body=text)
         self.watcher.crashed(worker)
@@ -211,7 +212,7 @@ class Supervisor:
             f"{self.settings.restart_window / 1000:g} s without having answered a request; "
             f"none is started for {self.restarts.wait():.0f} s"
         )
-        _log.error("%s", text)
+        _log.error("%s", printable(text, MESSAGE))
         telemetry.emit(names.EVENT_POOL_BARRED, {names.SNAKEPIT_POOL_NAME: self.pool}, body=text)
 
     async def _keep_number(self) -> None:

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from snakepit_otel.printable import printable
+
 
 class Creator(NamedTuple):
     """What sessions are grouped by: the code that made them, in whose name."""
@@ -15,11 +17,11 @@ class Creator(NamedTuple):
     owner: str | None = None
 
     def __str__(self) -> str:
-        parts = [self.call_site]
+        parts = [printable(self.call_site)]
         if self.tool:
-            parts.append(f"tool {self.tool}")
+            parts.append(f"tool {printable(self.tool)}")
         if self.owner:
-            parts.append(f"owner {self.owner}")
+            parts.append(f"owner {printable(self.owner)}")
         return ", ".join(parts)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.clock import Clock
+from snakepit_otel.printable import printable_lines
 from snakepit_otel.sessions.origin import Census
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.telemetry import names
@@ -101,5 +102,5 @@ class Watchdog:
                 attributes[names.SNAKEPIT_SESSION_CREATOR] = suspects[0]
                 attributes[names.SNAKEPIT_SESSION_CREATORS] = suspects
             text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in suspects)))
-            _log.warning("%s", text)
+            _log.warning("%s", printable_lines(text))
         self._emit(names.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING, attributes, measurements, body=text)

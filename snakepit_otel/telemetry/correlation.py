@@ -8,6 +8,8 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from snakepit_otel.printable import printable_lines
+
 _NOWHERE = ("0", "0", False)
 
 
@@ -23,7 +25,15 @@ def log_to_stderr(level: str, line: str = "%(asctime)s %(levelname)s %(name)s: %
 
 
 class CorrelatedFormatter(logging.Formatter):
-    """Adds `trace_id=… span_id=…` to what is logged within a span."""
+    """Adds `trace_id=… span_id=…` to what is logged within a span, and indents lines after the first.
+
+    So a new record is what begins at the left, whatever a tool, or what it was sent, has written into a message or an
+    exception; and none of it drives the terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return printable_lines(super().format(record), indent="    ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name for it
         """See `logging.Formatter`."""

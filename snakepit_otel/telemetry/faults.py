@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from snakepit_otel.printable import printable, printable_error
+
 _log = logging.getLogger("snakepit_otel.telemetry")
 _reported: set[tuple[type[BaseException], str]] = set()
 count = 0
@@ -18,4 +20,8 @@ def contain(where: str, error: Exception) -> None:
     if key in _reported:
         return
     _reported.add(key)
-    _log.warning("telemetry fault in %s, contained (further ones of this kind are only counted): %r", where, error)
+    _log.warning(
+        "telemetry fault in %s, contained (further ones of this kind are only counted): %s",
+        printable(where),
+        printable_error(error),
+    )

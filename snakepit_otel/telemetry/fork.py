@@ -11,6 +11,7 @@ import os
 import weakref
 from typing import Any
 
+from snakepit_otel.printable import printable
 from snakepit_otel.telemetry import switch
 
 _log = logging.getLogger("snakepit_otel.telemetry")
@@ -46,7 +47,7 @@ def _note() -> None:
         _log.warning(
             "this process was forked; the child has no telemetry, and gRPC does not work in it%s. "
             "Use subprocess, or multiprocessing with the start method 'spawn'",
-            advice,
+            printable(advice),
         )
 
 

@@ -21,6 +21,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.printable import printable
 from snakepit_otel.telemetry import cells, controls, fork, instruments, names, process
 from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
 from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
@@ -150,8 +151,8 @@ def setup(
             _log.warning(
                 "the resource of %s cannot be told that this is the %s, by which dashboards tell processes apart; "
                 "start it with OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit",
-                signal,
-                role,
+                printable(signal),
+                printable(role),
             )
     if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)

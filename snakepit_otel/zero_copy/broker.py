@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from snakepit_otel.errors import ReferenceRefused, SnakepitError
+from snakepit_otel.printable import printable_error
 from snakepit_otel.zero_copy import packets
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Description
@@ -97,13 +98,13 @@ class Broker:
                 self._accept()
             except OSError as error:
                 # Out of descriptors: it stays ready, and would be asked about at once, again and again.
-                _log.warning("a connection to the broker could not be taken: %s", error)
+                _log.warning("a connection to the broker could not be taken: %s", printable_error(error))
                 time.sleep(_WHEN_FULL)
         elif ready in self._peers:
             try:
                 self._answer(ready)
             except OSError as error:
-                _log.debug("a connection to the broker ended: %s", error)
+                _log.debug("a connection to the broker ended: %s", printable_error(error))
                 self._forget(ready)
             except Exception:  # noqa: BLE001 - whatever it is
                 # One peer must not end it for all.

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from snakepit_otel import telemetry
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy.description import Description, Kind, Owner
 
@@ -94,8 +95,10 @@ def lost(description: Description, lifetime: float) -> None:
 def outlived(description: Description, tool: str) -> None:
     """Count a reference whose views are held beyond its request."""
     telemetry.record(names.METRIC_ZERO_COPY_VIEW_OUTLIVED, 1, labels_of(description).values)
-    where = f" by tool {tool!r}" if tool else ""
-    _log.debug("a view of a reference is held%s after its request; it keeps %d bytes", where, description.size)
+    where = f" by tool '{tool}'" if tool else ""
+    _log.debug(
+        "a view of a reference is held%s after its request; it keeps %d bytes", printable(where), description.size
+    )
 
 
 def unused(description: Description, site: str, reason: str, session_id: str | None) -> None:
@@ -104,7 +107,7 @@ def unused(description: Description, site: str, reason: str, session_id: str | N
         f"strict mode: a {description.kind} reference of {description.size} bytes was created at {site} and "
         "neither passed to a request, returned nor released; release it, or create it where it is used"
     )
-    _log.warning("%s", text)
+    _log.warning("%s", printable(text, MESSAGE))
     telemetry.emit(
         names.EVENT_ZERO_COPY_REFERENCE_UNUSED,
         {

@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from snakepit_otel.sessions import Creator, Session, SessionStore
 from snakepit_otel.testing import Capture, FakeClock
+from tests.hostile_text import HOSTILE, unsafe
 from tests.sessions.conftest import Emissions
 
 
@@ -156,3 +157,19 @@ async def test_the_span_in_which_strict_mode_warns_is_marked(clock: FakeClock, c
                 await open_tab(store)
     marked = [span.name for span in capture.spans() if span.attributes.get("strict_mode")]
     assert marked == ["request 7"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_the_warning_has_a_line_for_each_creator(
+    store: SessionStore, emissions: Emissions, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A call site, a tool or an owner of somebody else's adds no line to the log, and drives no terminal."""
+    text = HOSTILE[name]
+    for _ in range(8):
+        await store.create(creator=Creator(text, text, text))
+    (record,) = caplog.records
+    (warning,) = emissions
+    for written in (record.getMessage(), warning.body, warning.attributes["snakepit.session.creator"]):
+        assert not unsafe(written)
+        assert len(written) < 1_000
+    assert record.getMessage().count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +16,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from snakepit_otel.telemetry import Observation, names
 from snakepit_otel.telemetry.correlation import CorrelatedFormatter, correlate_logs
 from snakepit_otel.telemetry.lanes import adoption, choosing
+from tests.hostile_text import HOSTILE, unsafe
 from tests.telemetry.scripted import provided
 
 
@@ -93,3 +95,18 @@ def test_our_own_format_has_ids_where_there_are_any() -> None:
         context = trace.get_current_span().get_span_context()
     ids = f"trace_id={format_trace_id(context.trace_id)} span_id={format_span_id(context.span_id)}"
     assert formatter.format(inside) == f"hello {ids}"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_record_forges_no_other(name: str) -> None:
+    """What a message or an exception has in it drives no terminal, and only the record itself begins at the left."""
+    try:
+        raise ValueError(HOSTILE[name])
+    except ValueError:
+        record = logging.getLogger("test").makeRecord(
+            "test", logging.INFO, __file__, 1, "got %s", (HOSTILE[name],), sys.exc_info()
+        )
+    first, *rest = CorrelatedFormatter("%(levelname)s %(message)s").format(record).split("\n")
+    assert first.startswith("INFO got ")
+    assert all(line.startswith("    ") for line in rest)
+    assert unsafe("\n".join((first, *rest))) <= {"\t"}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb2
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ParameterSpec, ToolRegistration
+from snakepit_otel.printable import MESSAGE, printable
 
 from .logging_config import get_logger
 
@@ -100,7 +101,7 @@ class BaseAdapter:
         try:
             return self._registered(request, stub.RegisterTools(request))
         except Exception:
-            logger.exception("tools could not be registered for session %s", session_id)
+            logger.exception("tools could not be registered for session %s", printable(session_id))
             return []
 
     async def register_with_session_async(self, session_id: str, stub: Any) -> list[str]:
@@ -112,13 +113,13 @@ class BaseAdapter:
             answer = stub.RegisterTools(request)
             return self._registered(request, await answer if inspect.isawaitable(answer) else answer)
         except Exception:
-            logger.exception("tools could not be registered for session %s", session_id)
+            logger.exception("tools could not be registered for session %s", printable(session_id))
             return []
 
     def _registering(self, session_id: str) -> Any:
         tools = self.get_tools()
         if not tools:
-            logger.warning("%s has no tools", type(self).__name__)
+            logger.warning("%s has no tools", printable(type(self).__name__))
             return None
         return pb2.RegisterToolsRequest(session_id=session_id, tools=tools, worker_id=f"python-{id(self)}")
 
@@ -127,7 +128,7 @@ class BaseAdapter:
             return list(answer.tool_ids)
         if "duplicate_tool" in answer.error_message:
             return [made.name for made in request.tools]
-        logger.error("the tools were refused: %s", answer.error_message)
+        logger.error("the tools were refused: %s", printable(answer.error_message, MESSAGE))
         return []
 
     def _registration(self, name: str, method: Callable[..., Any]) -> ToolRegistration:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from snakepit_otel.printable import printable
+
 from .base_adapter import BaseAdapter, ToolMetadata, tool
 from .logging_config import get_logger
 
@@ -102,11 +104,13 @@ def thread_safe_method(func: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return func(self, *args, **kwargs)
         except Exception:
-            logger.exception("request %d of %s failed", number, func.__name__)
+            logger.exception("request %d of %s failed", number, printable(func.__name__))
             raise
         finally:
             tracker.end_request()
-            logger.debug("request %d of %s took %.3f s", number, func.__name__, time.perf_counter() - started)
+            logger.debug(
+                "request %d of %s took %.3f s", number, printable(func.__name__), time.perf_counter() - started
+            )
 
     counted.__thread_safe__ = True  # type: ignore[attr-defined]
     return counted

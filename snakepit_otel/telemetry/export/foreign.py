@@ -10,6 +10,8 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
+from snakepit_otel.printable import printable_error
+
 _log = logging.getLogger("snakepit_otel.telemetry")
 _UNNAMED = "unknown_service"
 
@@ -25,7 +27,7 @@ class Foreign:
         try:
             return self._provider.force_flush(round(timeout * 1000)) is not False
         except Exception as error:  # noqa: BLE001 - whatever it is, it holds up no stop
-            _log.warning("telemetry was not sent: %r", error)
+            _log.warning("telemetry was not sent: %s", printable_error(error))
             return False
 
     def close(self, timeout: float) -> bool:
@@ -39,7 +41,7 @@ class Foreign:
             else:
                 self._provider.shutdown()
         except Exception as error:  # noqa: BLE001 - whatever it is, it holds up no stop
-            _log.warning("telemetry was not sent: %r", error)
+            _log.warning("telemetry was not sent: %s", printable_error(error))
             return False
         return True
 

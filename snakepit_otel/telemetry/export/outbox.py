@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from snakepit_otel.printable import printable, printable_error
 from snakepit_otel.telemetry.export.ledger import (
     DELIVERED,
     ENCODE,
@@ -51,7 +52,9 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text:
         return default
     if not text.isdecimal() or int(text) == 0:
-        _log.warning("%s is %r, which is not a positive whole number; %d is used", name, text, default)
+        _log.warning(
+            "%s is '%s', which is not a positive whole number; %d is used", printable(name), printable(text), default
+        )
         return default
     return int(text)
 
@@ -198,7 +201,9 @@ class Outbox:
         try:
             sent = self._send(batch)
         except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the items are lost and the thread stays
-            _log.warning("%d items of telemetry are lost, since their export raised: %r", len(batch), error)
+            _log.warning(
+                "%d items of telemetry are lost, since their export raised: %s", len(batch), printable_error(error)
+            )
             sent = Sent(failed=len(batch))
         figures = self._figures
         with self._progress:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import faults
 from snakepit_otel.telemetry.lanes.plain import PlainLane
 
@@ -76,4 +77,4 @@ def _best(provider: Any) -> Lane | None:
 def _say_once(text: str) -> None:
     if text not in _said:
         _said.add(text)
-        _log.info(text)
+        _log.info("%s", printable(text, MESSAGE))

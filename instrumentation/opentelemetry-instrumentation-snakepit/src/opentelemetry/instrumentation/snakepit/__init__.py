@@ -35,6 +35,8 @@ from opentelemetry.instrumentation.snakepit.request import Hook, Hooks
 from opentelemetry.instrumentation.snakepit.seam import quietly
 from opentelemetry.instrumentation.snakepit.version import __version__
 
+from snakepit_otel.printable import printable
+
 __all__ = ["Hook", "SnakepitInstrumentor", "__version__"]
 
 COMPATIBILITY = "__snakepit_otel__"
@@ -87,7 +89,9 @@ class SnakepitInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _begin(self, **kwargs: Any) -> None:
         ignored = sorted(kwargs.keys() & _PROVIDERS)
         if ignored:
-            _log.warning("%s cannot be given to SnakepitInstrumentor, which uses the global ones", ", ".join(ignored))
+            _log.warning(
+                "%s cannot be given to SnakepitInstrumentor, which uses the global ones", printable(", ".join(ignored))
+            )
         self._hooks = Hooks(kwargs.get("request_hook"), kwargs.get("response_hook"))
         self._patches = Patches()
         for name in _MODULES:
