@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
@@ -14,10 +13,14 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from snakepit_otel.bridge.rpc.targets import target_of
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.loopback import is_loopback
 
 MAX_MESSAGE_BYTES = 100 << 20
 """The largest message either way, as upstream's workers have it."""
+MAX_METADATA_BYTES = 256 << 10
+"""The most metadata of a call either way. gRPC's own limit, 8 KiB, is what W3C allows baggage alone."""
 _MAX_SOCKET_PATH = 107
 
 
@@ -65,6 +68,9 @@ def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        # Between the two gRPC refuses some calls and not others.
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         # Two servers on one port would share its calls; a port in use is to be an error.
         ("grpc.so_reuseport", 0),
     ]
@@ -100,7 +106,7 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
         _bind(server, address, None)
         return address
     host, port = split(address)
-    if tls is None and not insecure and not _is_loopback(host):
+    if tls is None and not insecure and not is_loopback(host):
         raise ConfigurationError(
             f"{address} can be reached from other machines; give TLS files "
             "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or say --insecure"
@@ -125,20 +131,11 @@ def split(address: str) -> tuple[str, int]:
 def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
         if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
+            return server.add_insecure_port(target_of(address))
+        return server.add_secure_port(target_of(address), credentials)
     except RuntimeError as error:
         why = "it is in use, or not an address of this machine" if not address.startswith("unix:") else str(error)
         raise ConfigurationError(f"cannot listen on {address}: {why}") from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _remove_stale(path: Path) -> None:

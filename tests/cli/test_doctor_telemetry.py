@@ -494,14 +494,26 @@ def test_partial_success(examine: Callable[..., Answer], protocol: str, rejected
     assert report["ok"] is (rejected == 0)
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of another machine, which is this one; proxies are not for what is known to be this machine."""
+    look_up = socket.getaddrinfo
+
+    def found(host: Any, *arguments: Any, **options: Any) -> Any:
+        return look_up("127.0.0.1" if host == "elsewhere.invalid" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    return "elsewhere.invalid"
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
-def test_proxy_that_refuses(examine: Callable[..., Answer], protocol: str, scheme: str) -> None:
+def test_proxy_that_refuses(examine: Callable[..., Answer], elsewhere: str, protocol: str, scheme: str) -> None:
     """A proxy that does not let us through is named, with the variable that sends us to it."""
     proxy_variable = "https_proxy" if protocol == "grpc" else f"{scheme}_proxy"
     with tcp_peer(refusing_proxy) as proxy, grpc_peer() as peer:
         environ = {proxy_variable: f"http://user:hidden@127.0.0.1:{proxy.port}"}
-        report = examine(ENDPOINT=f"{scheme}://127.0.0.1:{peer.port}", PROTOCOL=protocol, **environ, **only())
+        report = examine(ENDPOINT=f"{scheme}://{elsewhere}:{peer.port}", PROTOCOL=protocol, **environ, **only())
     if (protocol, scheme) == (HTTP, "http"):
         # To the exporter, this answer looks as if it were the receiver's.
         assert "403" in told(report, "permission_denied")["evidence"]
@@ -514,22 +526,35 @@ def test_proxy_that_refuses(examine: Callable[..., Answer], protocol: str, schem
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
-def test_proxy_that_is_not_there(examine: Callable[..., Answer], protocol: str) -> None:
+def test_proxy_that_is_not_there(examine: Callable[..., Answer], elsewhere: str, protocol: str) -> None:
     """A proxy that cannot be reached is named."""
     with grpc_peer() as peer:
         environ = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
-        report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=protocol, **environ, **only())
+        report = examine(ENDPOINT=f"http://{elsewhere}:{peer.port}", PROTOCOL=protocol, **environ, **only())
     assert "cannot be reached" in told(report, "proxy_unreachable")["message"]
 
 
-def test_evidence_is_gathered_through_the_proxy(examine: Callable[..., Answer]) -> None:
+def test_evidence_is_gathered_through_the_proxy(examine: Callable[..., Answer], elsewhere: str) -> None:
     """What is behind a proxy that lets us through is examined through it; no_proxy goes around it."""
     with tcp_peer(tunnel) as proxy, http_peer() as peer, OtlpSink() as sink:
         environ = {"http_proxy": f"http://127.0.0.1:{proxy.port}"}
-        report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", **environ, **only())
+        report = examine(ENDPOINT=f"http://{elsewhere}:{peer.port}", **environ, **only())
         told(report, "http_spoken_to_by_grpc")
-        assert examine(ENDPOINT=sink.endpoint, **environ, **only())["ok"]
-    assert examine(ENDPOINT="http://127.0.0.1:1", no_proxy="127.0.0.1", **only())["codes"] == ["refused"]
+        there = sink.endpoint.replace("127.0.0.1", elsewhere).replace("localhost", elsewhere)
+        assert examine(ENDPOINT=there, **environ, **only())["ok"]
+    assert examine(ENDPOINT=f"http://{elsewhere}:1", no_proxy=elsewhere, **only())["codes"] == ["refused"]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", HTTP])
+def test_no_proxy_is_for_this_machine(examine: Callable[..., Answer], protocol: str) -> None:
+    """A collector on this machine is reached without the proxy that the environment names, as by serve."""
+    nowhere = dict.fromkeys(
+        ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"
+    )
+    peer: AbstractContextManager[Peer] = grpc_peer() if protocol == "grpc" else http_peer()
+    with peer as listening:
+        report = examine(ENDPOINT=f"http://localhost:{listening.port}", PROTOCOL=protocol, **nowhere, **only())
+    assert report["codes"] == [""]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])

@@ -20,6 +20,8 @@ from grpc import _server as _blocking
 from grpc import aio
 from grpc.aio import _channel, _server
 
+from snakepit_otel.bridge.rpc.targets import channel_options, target_of
+
 Options = Sequence[tuple[str, Any]]
 _CONTRIB = "opentelemetry.instrumentation.grpc"
 
@@ -31,15 +33,16 @@ def aio_server(*, interceptors: Sequence[aio.ServerInterceptor] = (), options: O
 
 
 def aio_channel(
-    target: str,
+    address: str,
     *,
     credentials: grpc.ChannelCredentials | None = None,
     interceptors: Sequence[aio.ClientInterceptor] = (),
     options: Options = (),
 ) -> aio.Channel:
-    """Make an aio channel, which is secure if there are credentials."""
+    """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials."""
     # The types of grpc's private modules and of its public ones are told apart, though they are the same.
-    made: Any = {"options": options, "interceptors": interceptors}
+    made: Any = {"options": channel_options(address, options), "interceptors": interceptors}
+    target = target_of(address)
     if credentials is None:
         return cast("aio.Channel", _channel.insecure_channel(target, **made))
     return cast("aio.Channel", _channel.secure_channel(target, credentials, **made))
@@ -53,9 +56,10 @@ def blocking_server(
     return server
 
 
-def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
-    """Make a blocking channel."""
-    channel: grpc.Channel = inspect.unwrap(grpc.insecure_channel)(target, options)
+def blocking_channel(address: str, *, options: Options = ()) -> grpc.Channel:
+    """Make a blocking channel; addresses as above."""
+    made = inspect.unwrap(grpc.insecure_channel)
+    channel: grpc.Channel = made(target_of(address), channel_options(address, options))
     return channel
 
 

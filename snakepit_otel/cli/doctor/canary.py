@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from snakepit_otel._version import VERSION
 from snakepit_otel.cli.doctor.target import SIGNALS, Target
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.export.direct import direct_options, go_direct
 
 SPAN_NAME = LOG_NAME = "snakepit-otel doctor"
 METRIC_NAME = names.METRIC_DOCTOR_CANARY.name
@@ -132,7 +133,11 @@ def _exporter(target: Target, timeout: float, heard: _Heard) -> Any:
     (found,) = entry_points(group=f"opentelemetry_{target.signal}_exporter", name=name)
     if target.is_grpc:
         # With no code worth a retry, the first answer is the answer.
-        exporter = found.load()(timeout=timeout, retryable_error_codes=(grpc.StatusCode.OK,))
+        exporter = found.load()(
+            timeout=timeout,
+            retryable_error_codes=(grpc.StatusCode.OK,),
+            channel_options=direct_options(target.url) or None,
+        )
         exporter._client = _ListeningStub(exporter._client, heard)
         return exporter
     return found.load()(timeout=timeout, session=_listening_session(target, heard))
@@ -157,6 +162,7 @@ class _ListeningStub:
 
 def _listening_session(target: Target, heard: _Heard) -> requests.Session:
     session = _given_session(target) or requests.Session()
+    go_direct(session, target.url)
     request: Callable[..., requests.Response] = session.request
 
     def listening(*arguments: Any, **options: Any) -> requests.Response:

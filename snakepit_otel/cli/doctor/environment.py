@@ -233,7 +233,7 @@ def _proxies(environ: Mapping[str, str]) -> list[Check]:
         return []
     read = next((name for name in ("grpc_proxy", "https_proxy", "http_proxy") if environ.get(name)), None)
     if read:
-        found = f"gRPC goes through {masked_url(environ[read])}, unless no_proxy has the host"
+        found = f"gRPC goes through {masked_url(environ[read])}, unless no_proxy has the host, or it is this machine"
         return [ok(read, found)]
     unread = [name for name in ("HTTPS_PROXY", "HTTP_PROXY") if environ.get(name)]
     if unread:

@@ -16,6 +16,7 @@ from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
 from snakepit_otel.cli.doctor.report import Check, ok, problem
 from snakepit_otel.cli.effective import effective, written
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.loopback import is_loopback
 from snakepit_otel.settings import Settings, TlsSettings, load
 
 _FOR_NAMES = 5.0
@@ -70,7 +71,7 @@ def check_listen(address: str, *, tls: bool, insecure: bool) -> Check:
         except OSError as error:
             remedy = "choose another port, or stop whoever has it: ss -ltnp shows who"
             return problem(topic, f"not possible: {error.strerror}", remedy, "cannot_listen")
-    if not tls and not insecure and not _is_loopback(str(place[0])):
+    if not tls and not insecure and not is_loopback(str(place[0])):
         said = "free, but other machines can reach it, and without TLS serve refuses that"
         return problem(topic, said, "give TLS files (server.tls), or listen on 127.0.0.1", "insecure")
     return ok(topic, "free")
@@ -82,10 +83,6 @@ def _tls_files(tls: TlsSettings) -> Check:
     except ConfigurationError as error:
         return problem("TLS for callers", str(error), "correct the paths, or the files", "bad_tls_files")
     return ok("TLS for callers", f"{tls.certificate} and its key can be used")
-
-
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host == "::1"
 
 
 def _callers(path: Path) -> Check:

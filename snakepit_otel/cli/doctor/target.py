@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from snakepit_otel.cli.doctor.masking import header_names, masked_url
+from snakepit_otel.loopback import leads_here
 
 SIGNALS = ("traces", "metrics", "logs")
 GRPC = "grpc"
@@ -183,6 +184,8 @@ def _trust(own: str, common: str, is_grpc: bool, environ: Mapping[str, str]) -> 
 
 def _proxy(host: str, url: str, is_grpc: bool, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy that the exporter goes through, by the variables that its library reads."""
+    if leads_here(host):
+        return None
     if is_grpc:
         # gRPC reads the names in lower case only, and takes the first for whatever it connects to.
         exempt = environ.get("no_grpc_proxy") or environ.get("no_proxy") or ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import requests
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
@@ -14,6 +15,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from snakepit_otel.telemetry.export.direct import direct_options, go_direct
 
 # By default gRPC waits up to two minutes between attempts to connect, and the exporters of a process share
 # that wait, so that none of them is back soon after an outage.
@@ -93,6 +96,8 @@ class Peer:
         """Have a look at the answers that an exporter over HTTP gets, of which it minds only the status."""
         _, response, rejected = _SERVICES[signal]
         transport = exporter._client._transport
+        if isinstance(session := getattr(transport, "_session", None), requests.Session):
+            go_direct(session, exporter._endpoint)
         request = transport.request
 
         def look(*args: Any, **kwargs: Any) -> Any:
@@ -122,7 +127,8 @@ class Peer:
 
         replaced: Any = exporter
         replaced._stub = client
-        replaced._channel_options = (*exporter._channel_options, *_RECONNECTING)
+        direct = direct_options(exporter._endpoint)
+        replaced._channel_options = (*exporter._channel_options, *_RECONNECTING, *direct)
         connect_anew()
         replaced._translate_data = lambda data: data if isinstance(data, bytes) else translate(data)
         replaced._count_data = _count
