@@ -22,8 +22,8 @@ _log = logging.getLogger("snakepit_otel.authority")
 MOST_HELD = 1_000
 """The sessions that one stream may hold."""
 _MOST_TEXT = 200
-_BESIDES = 4 << 10
-"""Bytes that a request has besides a session's metadata, whose limit is that of a session."""
+_BESIDES = 16 << 10
+"""Bytes that a request has besides a session's metadata, whose limit is that of a session: half of it is baggage."""
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -19,6 +19,8 @@ from snakepit_otel.telemetry.current import SPAN_KEY
 Metadata = Iterable[tuple[str, str | bytes]]
 
 _PARENT, _STATE, _BAGGAGE = "traceparent", "tracestate", "baggage"
+_MOST_BAGGAGE = 8_192
+"""Bytes, of which W3C has everybody pass on as many, and nobody more."""
 # What nearly every caller sends; whatever else there is, is the propagators' affair.
 _PLAIN_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
@@ -45,6 +47,7 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
                     return (*given, (_PARENT, f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"))
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
+        _limit_baggage(carrier)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain("passing trace context on", error)
         return given
@@ -63,10 +66,26 @@ def incoming(metadata: Metadata | None) -> Context:
                 return Context()
             identity = SpanContext(trace_id, span_id, True, _FLAGS[flags])
             return Context({SPAN_KEY: NonRecordingSpan(identity)})
-        return propagate.extract({key: value for key, value in given if isinstance(value, str)})
+        carrier = {key: value for key, value in given if isinstance(value, str)}
+        _limit_baggage(carrier)
+        return propagate.extract(carrier)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain("reading trace context", error)
         return Context()
+
+
+def _limit_baggage(carrier: dict[str, str]) -> None:
+    """Leave out the last members of baggage that is too long: a request is not to fail of what it carries along."""
+    header = carrier.get(_BAGGAGE, "")
+    if len(header) <= _MOST_BAGGAGE:
+        return
+    kept = header[: _MOST_BAGGAGE + 1].rpartition(",")[0]
+    if kept:
+        carrier[_BAGGAGE] = kept
+    else:
+        del carrier[_BAGGAGE]
+    lost = header.count(",") - kept.count(",") + (not kept)
+    faults.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were left out"))
 
 
 def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
