@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -18,13 +17,17 @@ _DIRECT = ("grpc.enable_http_proxy", 0)
 def target_of(address: str) -> str:
     """Return the URI that gRPC is to have for an address: the path of a socket may have what means more in one.
 
-    Raises `ConfigurationError` for a path with a comma, which gRPC takes for several.
+    Raises `ConfigurationError` for a path with a comma, which gRPC takes for several, or that is not UTF-8.
     """
+    try:
+        raw = address.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{address!r} is not UTF-8; choose another") from None
     if not address.startswith(_UNIX):
         return address
-    if "," in address:
-        raise ConfigurationError(f"{address}: gRPC cannot use a socket whose path has a comma; choose another")
-    return _UNIX + quote(os.fsencode(address.removeprefix(_UNIX)))
+    if "," in address or "\0" in address:
+        raise ConfigurationError(f"{address!r}: gRPC cannot use a socket whose path has a comma or NUL; choose another")
+    return _UNIX + quote(raw.removeprefix(_UNIX.encode()))
 
 
 def channel_options(address: str, options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from contextlib import suppress
 from functools import partial
@@ -110,12 +109,9 @@ def _workers() -> Check:
     topic = "sockets for workers"
     try:
         directory = PrivateDirectory()
-    except OSError as error:
-        where = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - only named
-        said = f"no private directory can be made in {where}: {error.strerror}"
-        return problem(
-            topic, said, f"make {where} writable, or set XDG_RUNTIME_DIR to a directory that is", "no_directory"
-        )
+    except ConfigurationError as error:
+        said, _, remedy = str(error).partition("; ")
+        return problem(topic, said, remedy, "no_directory")
     try:
         if wrong := _bind(directory.path / _WORKER_SOCKET):
             return problem(topic, f"{directory.path}: {wrong}", "set XDG_RUNTIME_DIR to a shorter path", "bad_socket")
