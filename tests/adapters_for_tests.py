@@ -116,3 +116,43 @@ class Useful(BaseAdapter):
 
 class NoTools(BaseAdapter):
     """Has none."""
+
+
+class Halved(BaseAdapter):
+    """Tools that say half of a character, wherever they can say anything."""
+
+    @tool
+    def keep(self) -> None:
+        """Set state under such a key."""
+        self.session_context.state["\ud800"] = 1
+
+    @tool
+    async def keep_async(self) -> None:
+        """Set such a state."""
+        await self.session_context.state.aset("key", "\ud800")
+
+    @tool
+    def call(self) -> Any:
+        """Call a tool of the authority by such a name."""
+        return self.session_context.call_elixir_tool("\ud800")
+
+    @tool
+    def pass_on(self) -> Any:
+        """Call one with such a parameter."""
+        return self.session_context.call_elixir_tool("get_session_state", **{"\ud800": 1})
+
+    @tool
+    def answer(self) -> str:
+        """Return it."""
+        return "\ud800"
+
+    @tool
+    def complain(self) -> None:
+        """Raise it."""
+        raise ValueError("\ud800")
+
+    @tool
+    def stream(self) -> Iterator[str]:
+        """Stream it."""
+        yield "fine"
+        yield "\ud800"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,6 +36,7 @@ from snakepit_otel.errors import (
     ZeroCopyLimitExceeded,
 )
 from snakepit_otel.sessions import Creator
+from snakepit_otel.sessions.session import MAX_OWNER
 from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.description import Owner
 from snakepit_otel.zero_copy.scope import Scope
@@ -81,7 +83,7 @@ class AuthorityService(BridgeServiceServicer):
                 request.session_id,
                 ttl=_ttl(headers.get(methods.TTL_HEADER)),
                 metadata=dict(request.metadata),
-                owner=headers.get(methods.OWNER_HEADER),
+                owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
             )
         except SnakepitError as error:
@@ -243,7 +245,13 @@ def _headers(context: Context) -> dict[str, str]:
 
 def _creator(context: Context, headers: dict[str, str], what: str) -> Creator:
     site = headers.get(methods.CALL_SITE_HEADER) or f"{what} from {context.peer().partition(':')[0]} client"
-    return Creator(site[:200], owner=headers.get(methods.OWNER_HEADER))
+    return Creator(site[:200], owner=_owner(headers))
+
+
+def _owner(headers: Mapping[str, str]) -> str | None:
+    """Return in whose name a call is made; a header is of ASCII, so other letters are as in URLs."""
+    owner = headers.get(methods.OWNER_HEADER)
+    return None if owner is None else unquote(owner[: 9 * MAX_OWNER])
 
 
 def _ttl(text: str | None) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import grpc
 from grpc import aio
@@ -18,6 +19,7 @@ from snakepit_otel.bridge.buffers import Copier
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.keepalive import CALLER
 from snakepit_otel.bridge.lease_holder import LeaseHolder
+from snakepit_otel.bridge.messages import checked_text, message
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
@@ -37,6 +39,7 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
 )
+from snakepit_otel.sessions.session import checked_owner, checked_ttl
 from snakepit_otel.zero_copy.broker import broker_path
 from snakepit_otel.zero_copy.description import Owner
 from snakepit_otel.zero_copy.link import BrokerLink
@@ -60,11 +63,12 @@ def execute_request(
 ) -> pb.ExecuteToolRequest:
     """Return the message for a tool call, arrays and tables by references of `scope`.
 
-    Raises `ValueRefused` and `ZeroCopyError` for what cannot be sent.
+    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
     """
     default = codec.plain_markers if scope is None else Outgoing(scope, codec.plain_markers)
     encoded, binary = codec.encode_parameters(parameters or {}, default)
-    request = pb.ExecuteToolRequest(
+    request = message(
+        pb.ExecuteToolRequest,
         session_id=session_id or "",
         tool_name=tool,
         parameters=encoded,
@@ -72,7 +76,7 @@ def execute_request(
         stream=stream,
     )
     if pool is not None:
-        request.metadata[methods.POOL] = pool
+        request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
     if idempotent:
         request.metadata[methods.IDEMPOTENT] = "true"
     return request
@@ -271,10 +275,11 @@ class Client:
             return
         headers = [(methods.CALL_SITE_HEADER, site.encode("ascii", "replace").decode())]
         if ttl is not None:
-            headers.append((methods.TTL_HEADER, repr(float(ttl))))
+            headers.append((methods.TTL_HEADER, repr(checked_ttl(ttl))))
         if owner is not None:
-            headers.append((methods.OWNER_HEADER, owner))
-        request = pb.InitializeSessionRequest(session_id=session_id, metadata=metadata or {})
+            # Headers are of ASCII, and owners of any letters.
+            headers.append((methods.OWNER_HEADER, quote(checked_owner(owner) or "")))
+        request = message(pb.InitializeSessionRequest, session_id=session_id, metadata=metadata or {})
         await self._call(methods.INITIALIZE_SESSION, request, None, headers)
         self._leases.excuse(session_id)
 
@@ -289,11 +294,11 @@ class Client:
     async def delete_session(self, session_id: str) -> None:
         """Delete a session; it is no error if there is none."""
         self._leases.expect_end(session_id)
-        await self._call(methods.CLEANUP_SESSION, pb.CleanupSessionRequest(session_id=session_id))
+        await self._call(methods.CLEANUP_SESSION, message(pb.CleanupSessionRequest, session_id=session_id))
 
     async def heartbeat(self, session_id: str) -> bool:
         """Extend the session's life; False if it is not live."""
-        response = await self._call(methods.HEARTBEAT, pb.HeartbeatRequest(session_id=session_id))
+        response = await self._call(methods.HEARTBEAT, message(pb.HeartbeatRequest, session_id=session_id))
         return bool(response.session_valid)
 
     async def ping(self, timeout: float = 5.0) -> None:
@@ -302,18 +307,18 @@ class Client:
 
     async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
         """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
-        request = admin_pb.ListSessionsRequest(after=after, limit=limit)
+        request = message(admin_pb.ListSessionsRequest, after=after, limit=limit)
         return list((await self._ask("ListSessions", request)).sessions)
 
     async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
         """Return one session with its state, untouched; on the authority's Unix socket only."""
-        request = admin_pb.ShowSessionRequest(session_id=session_id)
+        request = message(admin_pb.ShowSessionRequest, session_id=session_id)
         response: admin_pb.ShowSessionResponse = await self._ask("ShowSession", request)
         return response
 
     async def remove_session(self, session_id: str) -> bool:
         """Delete a session and say whether it was there; on the authority's Unix socket only."""
-        response = await self._ask("DeleteSession", admin_pb.DeleteSessionRequest(session_id=session_id))
+        response = await self._ask("DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id))
         return bool(response.deleted)
 
     async def stats(self) -> admin_pb.GetStatsResponse:
@@ -333,11 +338,12 @@ class Client:
 
         On the authority's Unix socket only; see `Snakepit.set_telemetry`.
         """
-        request = admin_pb.SetTelemetryRequest(
+        request = message(
+            admin_pb.SetTelemetryRequest,
             level=level,
             sampling=sampling,
-            allow=None if allow is None else admin_pb.Patterns(patterns=allow),
-            deny=None if deny is None else admin_pb.Patterns(patterns=deny),
+            allow=None if allow is None else message(admin_pb.Patterns, patterns=list(allow)),
+            deny=None if deny is None else message(admin_pb.Patterns, patterns=list(deny)),
         )
         response: admin_pb.SetTelemetryResponse = await self._ask("SetTelemetry", request)
         return response
@@ -359,12 +365,12 @@ class Client:
         """
         replacements: list[Replacement] = []
 
-        async def take(message: admin_pb.Replacement) -> None:
-            replacements.append(Replacement.of_message(message))
+        async def take(one: admin_pb.Replacement) -> None:
+            replacements.append(Replacement.of_message(one))
             if progress is not None:
                 progress(replacements[-1])
 
-        request = admin_pb.RestartWorkersRequest(pool=pool or "")
+        request = message(admin_pb.RestartWorkersRequest, pool=pool or "")
         try:
             await rpc.pour(self._admin, f"{methods.ADMIN}/RestartWorkers", request, take, peer=self._peer)
         except aio.AioRpcError as error:
@@ -427,10 +433,10 @@ async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> 
 
     task = asyncio.ensure_future(push())
     try:
-        while (message := await queue.get()) is not _END:
-            if message.data or not message.is_final:
+        while (received := await queue.get()) is not _END:
+            if received.data or not received.is_final:
                 try:
-                    chunk = await decode(message)
+                    chunk = await decode(received)
                 except ReferenceReleased:
                     # Gone with a request that ended badly, and how it did says more.
                     await _fail(task, queue)

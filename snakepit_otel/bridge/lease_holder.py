@@ -14,10 +14,12 @@ from typing import Any
 from grpc import aio
 
 from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.messages import message
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.errors import AuthorityUnavailable, SessionNotFound, SnakepitError
 from snakepit_otel.printable import MESSAGE, printable
+from snakepit_otel.sessions.session import checked_owner, checked_ttl
 from snakepit_otel.telemetry import outgoing
 
 _log = logging.getLogger("snakepit_otel.client")
@@ -53,22 +55,26 @@ class LeaseHolder:
         call_site: str,
     ) -> None:
         """Create a session, or take the live one with that id, and hold it."""
-        wanted = pb.Create(
-            ttl_seconds=None if ttl is None else float(ttl), metadata=metadata or {}, owner=owner, call_site=call_site
+        wanted = message(
+            pb.Create,
+            ttl_seconds=None if ttl is None else checked_ttl(ttl),
+            metadata=metadata or {},
+            owner=checked_owner(owner),
+            call_site=printable(call_site),
         )
-        await self._ask(pb.HoldRequest(session_id=session_id, create=wanted))
+        await self._ask(message(pb.HoldRequest, session_id=session_id, create=wanted))
 
     async def hold(self, session_id: str) -> None:
         """Hold a live session. Raises `SessionNotFound`."""
-        await self._ask(pb.HoldRequest(session_id=session_id, hold=pb.Hold()))
+        await self._ask(message(pb.HoldRequest, session_id=session_id, hold=pb.Hold()))
 
     async def release(self, session_id: str) -> bool:
         """Hold a session no more; say whether it was held."""
-        return await self._let_go(pb.HoldRequest(session_id=session_id, release=pb.Release()))
+        return await self._let_go(message(pb.HoldRequest, session_id=session_id, release=pb.Release()))
 
     async def end(self, session_id: str) -> bool:
         """Delete a session if it is held; say whether it was. One that was lost is forgotten."""
-        return await self._let_go(pb.HoldRequest(session_id=session_id, end=pb.End()))
+        return await self._let_go(message(pb.HoldRequest, session_id=session_id, end=pb.End()))
 
     def check(self, session_id: str | None) -> None:
         """Raise `SessionNotFound` for a session that was lost, saying how."""

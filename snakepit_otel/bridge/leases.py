@@ -14,7 +14,7 @@ from grpc import aio
 from snakepit_otel.bridge.failures import to_wire
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceServicer
-from snakepit_otel.errors import InvalidSession, MessageTooLarge, SessionQuotaExceeded, SnakepitError, ValueRefused
+from snakepit_otel.errors import MessageTooLarge, SessionQuotaExceeded, SnakepitError, ValueRefused
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import incoming, within
 
@@ -170,8 +170,6 @@ class _Stream:
 
     async def _create(self, session_id: str, create: pb.Create) -> None:
         owner = create.owner if create.HasField("owner") else None
-        if owner is not None and len(owner) > _MOST_TEXT:
-            raise InvalidSession(f"a session's owner has at most {_MOST_TEXT} characters; this one has {len(owner)}")
         site = create.call_site[:_MOST_TEXT] or f"Hold from {self._context.peer().partition(':')[0]} client"
         await self._lease.create(
             session_id,

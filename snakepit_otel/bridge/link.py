@@ -16,6 +16,7 @@ from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
 from snakepit_otel.bridge.buffers import Copier
 from snakepit_otel.bridge.codec import decode_result, encode_parameters, plain_markers
 from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel.bridge.messages import message
 from snakepit_otel.bridge.methods import (
     EXECUTE_ELIXIR_TOOL,
     GET_EXPOSED_ELIXIR_TOOLS,
@@ -186,7 +187,7 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
         encoded, binary = encode_parameters(parameters, Outgoing(scope, plain_markers))
     if binary:
         raise ValueRefused(f"bytes cannot be passed to the authority's tool {tool!r}: {', '.join(binary)}")
-    request = pb.ExecuteElixirToolRequest(session_id=session_id or "", tool_name=tool, parameters=encoded)
+    request = message(pb.ExecuteElixirToolRequest, session_id=session_id or "", tool_name=tool, parameters=encoded)
     if scope.request is not None:
         request.metadata[REQUEST_ID] = scope.request
     return request

@@ -12,6 +12,8 @@ from snakepit_otel.errors import InvalidSession
 from snakepit_otel.sessions.origin import Origin
 
 MAX_ID_BYTES = 256
+MAX_OWNER = 200
+"""Characters of an owner."""
 MAX_TTL = 10 * 366 * 86_400.0
 """The longest TTL in seconds: ten years, so that a slip of units is caught."""
 
@@ -69,6 +71,19 @@ def checked_ttl(ttl: Any, name: str = "ttl") -> float:
         )
         raise InvalidSession(f"{name} is {shown}; it must be above 0 and at most {MAX_TTL:.0f} seconds (ten years)")
     return float(ttl)
+
+
+def checked_owner(owner: Any) -> str | None:
+    """Return the owner, or raise `InvalidSession` if it is no text of at most 200 characters."""
+    if owner is None:
+        return None
+    if not isinstance(owner, str):
+        raise InvalidSession(f"a session's owner is text, not {type(owner).__name__}")
+    if len(owner) > MAX_OWNER:
+        raise InvalidSession(f"a session's owner has at most {MAX_OWNER} characters; this one has {len(owner)}")
+    if _SURROGATE.search(owner):
+        raise InvalidSession(f"a session's owner, {owner[:64]!r}, contains a lone surrogate")
+    return owner
 
 
 def checked_metadata(metadata: Any) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from snakepit_otel.sessions.leases import Lease
 from snakepit_otel.sessions.memory import MemoryBackend
 from snakepit_otel.sessions.origin import Census, Creator, Origin
 from snakepit_otel.sessions.owners import Bindings
-from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_ttl
+from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.sessions.sweeper import Sweeper
 from snakepit_otel.sessions.watchdog import Emit, Watchdog
@@ -133,7 +133,7 @@ class SessionStore:
             uuid.uuid4().hex if session_id is None else checked_id(session_id),
             self.settings.default_ttl if ttl is None else checked_ttl(ttl),
             checked_metadata(metadata),
-            owner,
+            checked_owner(owner),
         )
         if self._census is None:
             creator = None
