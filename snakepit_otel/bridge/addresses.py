@@ -80,7 +80,10 @@ def checked_socket_directory(path: Path) -> None:
     """Make the directory of a Unix socket, or raise `ConfigurationError` if others may enter it."""
     directory = path.parent
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A umask of 0777 would keep us out, too.
+            directory.chmod(0o700)
         status = directory.stat()
     except OSError as error:
         raise ConfigurationError(f"cannot make {directory}: {error.strerror}") from None
@@ -104,6 +107,8 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
         checked_socket_directory(path)
         _remove_stale(path)
         _bind(server, address, None)
+        # Whatever the umask is, the user may connect, and nobody else.
+        path.chmod(0o600)
         return address
     host, port = split(address)
     if tls is None and not insecure and not is_loopback(host):

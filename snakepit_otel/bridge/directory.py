@@ -125,6 +125,7 @@ def _made(base: Path) -> tuple[Path, int]:
         # It gets its name once it is locked, so that nobody finds it without.
         made = path / f"{_LOCK}.new"
         lock = os.open(made, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.fchmod(lock, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         made.rename(path / _LOCK)
     except OSError:

@@ -57,6 +57,8 @@ class Roster:
         made = self._file.with_suffix(".new")
         try:
             made.write_text("".join(self._lines.values()))
+            # For the next authority, whatever the umask is.
+            made.chmod(0o600)
             made.replace(self._file)
         except OSError as error:
             _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))

@@ -147,11 +147,14 @@ async def test_a_place_has_any_name(short_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_a_mask_that_leaves_nothing(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a umask of 0777, directories can still be entered by their user."""
+    """With a umask of 0777, directories, sockets and files can still be used by their user, and by nobody else."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     before = os.umask(0o777)
     try:
-        assert made() == short_path
+        async with Snakepit(Useful, workers=1, server={"socket": default_socket()}):
+            for path in short_path.rglob("*"):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                assert mode == (0o700 if path.is_dir() else 0o600), path
     finally:
         os.umask(before)
 

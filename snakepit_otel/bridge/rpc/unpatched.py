@@ -33,7 +33,7 @@ def aio_server(*, interceptors: Sequence[aio.ServerInterceptor] = (), options: O
 
 
 def aio_channel(
-    address: str,
+    target: str,
     *,
     credentials: grpc.ChannelCredentials | None = None,
     interceptors: Sequence[aio.ClientInterceptor] = (),
@@ -41,8 +41,8 @@ def aio_channel(
 ) -> aio.Channel:
     """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials."""
     # The types of grpc's private modules and of its public ones are told apart, though they are the same.
-    made: Any = {"options": channel_options(address, options), "interceptors": interceptors}
-    target = target_of(address)
+    made: Any = {"options": channel_options(target, options), "interceptors": interceptors}
+    target = target_of(target)
     if credentials is None:
         return cast("aio.Channel", _channel.insecure_channel(target, **made))
     return cast("aio.Channel", _channel.secure_channel(target, credentials, **made))
@@ -56,10 +56,10 @@ def blocking_server(
     return server
 
 
-def blocking_channel(address: str, *, options: Options = ()) -> grpc.Channel:
-    """Make a blocking channel; addresses as above."""
+def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
+    """Make a blocking channel; targets as above."""
     made = inspect.unwrap(grpc.insecure_channel)
-    channel: grpc.Channel = made(target_of(address), channel_options(address, options))
+    channel: grpc.Channel = made(target_of(target), channel_options(target, options))
     return channel
 
 

@@ -8,6 +8,7 @@ it died of.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,6 +81,8 @@ class Ledger:
             memory = memoryview(bytearray(_BYTES))
         else:
             with path.open("w+b") as file:
+                # For whoever reads it afterwards, whatever the umask is.
+                os.fchmod(file.fileno(), 0o600)
                 file.truncate(_BYTES)
                 memory = memoryview(mmap.mmap(file.fileno(), _BYTES))
         self._adopt(memory)
