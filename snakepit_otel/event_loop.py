@@ -8,6 +8,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from snakepit_otel.printable import printable
+
 T = TypeVar("T")
 _log = logging.getLogger("snakepit_otel")
 
@@ -28,7 +30,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             except (SystemExit, KeyboardInterrupt) as error:
                 if task.done() or (isinstance(error, KeyboardInterrupt) and _is_ctrl_c()):
                     raise
-                _log.warning("a task raised %s, which ends that task and nothing else", type(error).__name__)
+                _log.warning("a task raised %s, which ends that task and nothing else", printable(type(error).__name__))
 
 
 def _is_ctrl_c() -> bool:

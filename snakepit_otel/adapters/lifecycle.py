@@ -22,7 +22,6 @@ from snakepit_otel.adapters.loading import name_of
 from snakepit_otel.adapters.threads import ToolThreads
 from snakepit_otel.adapters.tool import Tool, tools_of
 from snakepit_otel.errors import ToolNotFound, ToolRefused
-from snakepit_otel.printable import printable
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.exceptions import log_error
 
@@ -235,13 +234,7 @@ class AdapterHost:
         except (asyncio.CancelledError, RequestAbandoned):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            log_error(
-                _log,
-                error,
-                "cleanup of adapter %s failed after tool '%s' had succeeded",
-                printable(self.name),
-                printable(request.tool),
-            )
+            log_error(_log, f"cleanup of adapter {self.name} failed after tool '{request.tool}' had succeeded", error)
             return Outcome(result, error)
         return Outcome(result, None)
 
@@ -252,13 +245,7 @@ class AdapterHost:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises
             # The caller gets the first failure; this one must not take its place.
-            log_error(
-                _log,
-                error,
-                "cleanup of adapter %s failed as well, after its %s had",
-                printable(self.name),
-                printable(request.phase),
-            )
+            log_error(_log, f"cleanup of adapter {self.name} failed as well, after its {request.phase} had", error)
 
     @telemetry.step(names.ADAPTER_BUILD)
     def _build(self, _request: Request) -> Any:

@@ -10,6 +10,8 @@ import logging
 import traceback
 from types import TracebackType
 
+from snakepit_otel.printable import MESSAGE, printable, printable_lines
+
 
 def message_of(error: BaseException) -> str:
     """Return an exception's own text, or the type of what its `__str__` raises."""
@@ -28,9 +30,10 @@ def formatted(error: BaseException, frames: TracebackType | None) -> str:
         return "".join([*traceback.format_tb(frames), shown])
 
 
-def log_error(logger: logging.Logger, error: BaseException, message: str, *args: object) -> None:
-    """Log a message with an exception and its traceback."""
+def log_error(log: logging.Logger, text: str, error: BaseException) -> None:
+    """Log a line about an exception, with its traceback."""
     try:
-        logger.error(message, *args, exc_info=error)
+        log.error("%s", printable(text, MESSAGE), exc_info=error)
     except BaseException:  # noqa: BLE001 - as above: handlers format the exception, and pass on what is no `Exception`
-        logger.error(f"{message}\n%s", *args, formatted(error, error.__traceback__))  # noqa: TRY400
+        shown = formatted(error, error.__traceback__)
+        log.error("%s\n%s", printable(text, MESSAGE), printable_lines(shown))  # noqa: TRY400
