@@ -123,12 +123,13 @@ class Scope:
             raise ReferenceRefused(f"a {kind.__module__}.{kind.__qualname__} is no NumPy array; try from_dlpack")
 
         def place() -> _Placed:
-            layout = tensors.layout_like(tensors.import_dlpack(array))
+            elements = tensors.import_dlpack(array)
+            layout = tensors.layout_like(elements)
             self._admit(layout.bytes)
-            allocation = _allocation_of(array)
-            if allocation is not None and allocation.size == layout.bytes and _claimed(array):
+            allocation = _allocation_of(elements)
+            if allocation is not None and allocation.size == layout.bytes and _claimed(elements):
                 return _Placed(self._describe(layout), allocation.seal())
-            return _Placed(self._describe(layout), self._place(tensors.parts(array, layout), layout.bytes))
+            return _Placed(self._describe(layout), self._place(tensors.parts(elements, layout), layout.bytes))
 
         return self._create(Kind.DLPACK, place, site)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,10 +93,10 @@ def layout_like(array: NDArray[Any]) -> Layout:
 
 def can_share(value: Any) -> bool:
     """Say whether a tensor is one that can be shared, as far as NumPy's own go; others have to be tried."""
-    dtype = getattr(value, "dtype", None)
-    if type(value).__module__ != "numpy":
+    np = sys.modules.get("numpy")
+    if np is None or not isinstance(value, np.ndarray):
         return True
-    return bool(dtype.isnative and dtype.name in ITEM_SIZES)  # type: ignore[union-attr]
+    return bool(value.dtype.isnative and value.dtype.name in ITEM_SIZES)
 
 
 def parts(array: NDArray[Any], layout: Layout) -> Iterator[memoryview]:
@@ -140,7 +141,8 @@ def import_dlpack(value: Any) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise ReferenceRefused("a masked array would lose its mask; pass array.filled() or the data and the mask")
     try:
-        made: NDArray[Any] = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+        # Subclasses may have other ways to be flattened, cut and measured; what is shared are the elements.
+        made: NDArray[Any] = np.asarray(value) if isinstance(value, np.ndarray) else np.from_dlpack(value)
     except (BufferError, TypeError, ValueError, RuntimeError) as error:
         raise ReferenceRefused(f"a {_type(value)} cannot be had through DLPack: {error}") from None
     return made
