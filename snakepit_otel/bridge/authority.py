@@ -21,6 +21,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext
+from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.errors import (
     DeadlineExceeded,
     InvalidSession,
@@ -192,7 +193,7 @@ class AuthorityService(BridgeServiceServicer):
                 )
                 value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
                 # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
-                outgoing = Outgoing(scope, codec.plain_markers) if scope.request else codec.plain_markers
+                outgoing = Outgoing(scope, plain_markers) if scope.request else plain_markers
                 encoded, binary = codec.encode_parameters({"result": value}, outgoing)
         except asyncio.CancelledError:
             raise

@@ -27,6 +27,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStu
 from snakepit_otel.bridge.references import Opened, Outgoing, has_references
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.status import Status
+from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.call_site import call_site
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import (
@@ -65,7 +66,7 @@ def execute_request(
 
     Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
     """
-    default = codec.plain_markers if scope is None else Outgoing(scope, codec.plain_markers)
+    default = plain_markers if scope is None else Outgoing(scope, plain_markers)
     encoded, binary = codec.encode_parameters(parameters or {}, default)
     request = message(
         pb.ExecuteToolRequest,

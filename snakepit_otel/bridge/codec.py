@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Mapping
+from numbers import Rational, Real
 from typing import Any
 
-import orjson
 from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from snakepit_otel.bridge.references import Opened, has_references
-from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.errors import SnakepitError, ValueRefused
+from snakepit_otel.bridge.values import from_json, plain_markers, to_json
+from snakepit_otel.errors import ValueRefused
 from snakepit_otel.zero_copy.description import replaced
 
 _PREFIX = "type.googleapis.com/"
@@ -24,8 +22,8 @@ _OURS = _PREFIX + "snakepit."
 _BINARY = _OURS + "binary"
 CHUNK_KIND = "snakepit.chunk"
 """The key of a chunk's metadata that says what its data are, where that cannot be seen: `text` or `bytes`."""
+_FLOAT = _OURS + "float"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _KINDS = {
     bool: "boolean",
     int: "integer",
@@ -53,38 +51,7 @@ _STRUCTURES: Mapping[str, Any] = {
     "Struct": struct_pb2.Struct,
     "ListValue": struct_pb2.ListValue,
 }
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
 _PICKLE_ADVICE = "unpickling what a peer sent would run its code; send JSON, raw bytes or a zero-copy reference"
-
-plain_markers = Unserializable()
-"""What becomes of values that JSON cannot carry, unless somebody else says otherwise."""
-
-
-def to_json(value: Any, default: Callable[[Any], Any] = plain_markers) -> bytes:
-    """Return `value` as JSON; `default` stands in for what JSON does not know.
-
-    NaN and infinities inside containers become null. Raises `ValueRefused` for circular values.
-    """
-    try:
-        return orjson.dumps(value, default, _OPTIONS)
-    except TypeError as refused:
-        if isinstance(refused.__cause__, SnakepitError):
-            # What stands in for a value says more of it than that it is not JSON.
-            raise refused.__cause__ from None
-        try:
-            # Integers beyond 64 bits, which JSON can carry and orjson cannot.
-            return json.dumps(value, default=default, allow_nan=False, ensure_ascii=False).encode()
-        except SnakepitError:
-            raise
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueRefused(f"a {type(value).__qualname__} cannot be sent: {error}") from None
-
-
-def from_json(raw: bytes) -> Any:
-    """Return what JSON says; integers of any size. Raises `ValueError`."""
-    value = orjson.loads(raw)
-    # orjson makes floats of integers beyond 64 bits.
-    return json.loads(raw) if _LONG_NUMBER.search(raw) else value
 
 
 def labelled_as_copies(raw: bytes) -> bytes:
@@ -100,14 +67,22 @@ def encode_parameters(
     values: Mapping[str, Any], default: Callable[[Any], Any] = plain_markers
 ) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
     """Return a call's parameters as Any by name, and those that are bytes on their own."""
+    if not isinstance(values, Mapping):
+        raise ValueRefused(f"parameters are a {type(values).__qualname__}; they must be values by name, as in a dict")
     parameters: dict[str, AnyMessage] = {}
     binary: dict[str, bytes] = {}
-    for name, value in values.items():
+    for given, value in values.items():
+        name = given if type(given) is str and given.isascii() else _name(given)
         if isinstance(value, (bytes, bytearray, memoryview)):
             binary[name] = bytes(value)
         else:
+            raw = _not_finite(value)
+            if raw is not None:
+                parameters[name] = AnyMessage(type_url=_FLOAT, value=raw)
+                continue
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
-            parameters[name] = AnyMessage(type_url=_STRING, value=to_json(value, default))
+            raw = to_json(value, default, f"parameters[{name!r}]")
+            parameters[name] = AnyMessage(type_url=_STRING, value=raw)
     return parameters, binary
 
 
@@ -141,7 +116,7 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         if url.endswith(".binary"):
             raise ValueRefused(f"parameter {name!r} is pickled ({url}); {_PICKLE_ADVICE}")
         value = _loads(raw, name, url)
-        return _NOT_FINITE.get(value, value) if url == _OURS + "float" and isinstance(value, str) else value
+        return _NOT_FINITE.get(value, value) if url == _FLOAT and isinstance(value, str) else value
     kind = url.removeprefix(_PREFIX + "google.protobuf.")
     if kind in _STRUCTURES:
         try:
@@ -161,10 +136,10 @@ def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> 
     """Return a result as Any, and as bytes where it is bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return AnyMessage(type_url=_BINARY, value=b"null"), bytes(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return AnyMessage(type_url=_OURS + "float", value=b'"%s"' % name.encode()), b""
-    raw = to_json(value, default)
+    raw = _not_finite(value)
+    if raw is not None:
+        return AnyMessage(type_url=_FLOAT, value=raw), b""
+    raw = to_json(value, default, "result")
     kind = _KINDS.get(type(value)) or _KINDS_BY_JSON.get(raw[:1])
     if kind is None:
         kind = "integer" if raw.removeprefix(b"-").isdigit() else "float"
@@ -192,7 +167,7 @@ def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> t
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value), {CHUNK_KIND: "bytes"}
     if not isinstance(value, str):
-        return to_json(value, default), {}
+        return to_json(value, default, "chunk"), {}
     try:
         data = value.encode()
     except UnicodeEncodeError as error:
@@ -218,6 +193,26 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
         return data.decode()
     except UnicodeDecodeError:
         return data
+
+
+def _name(given: Any) -> str:
+    """Return the name of a parameter. Raises `ValueRefused` for what is no text, and for text that UTF-8 cannot say."""
+    if not isinstance(given, str):
+        raise ValueRefused(f"a parameter has the name {given!r:.60}, a {type(given).__qualname__}; names are text")
+    try:
+        return given.encode().decode()
+    except UnicodeEncodeError:
+        raise ValueRefused(f"a parameter has the name {given!r:.40}, with surrogates, which UTF-8 cannot say") from None
+
+
+def _not_finite(value: Any) -> bytes | None:
+    """Return how a number travels that JSON has no word for; None for all others, and for what is no number."""
+    kind = type(value)
+    if kind is not float and (kind in _KINDS or not isinstance(value, Real) or isinstance(value, Rational)):
+        return None
+    if math.isfinite(value):
+        return None
+    return b'"NaN"' if math.isnan(value) else b'"Infinity"' if value > 0 else b'"-Infinity"'
 
 
 def _open(value: Any, raw: bytes, opened: Opened | None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from snakepit_otel import errors
-from snakepit_otel.bridge.codec import to_json
+from snakepit_otel.bridge.values import to_json
 from snakepit_otel.errors import SessionNotFound, SessionQuotaExceeded, SnakepitError, StateConflict, ToolError
 from snakepit_otel.telemetry.exceptions import formatted, message_of
 

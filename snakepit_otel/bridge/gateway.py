@@ -17,6 +17,7 @@ from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
+from snakepit_otel.bridge.values import from_json, plain_markers
 from snakepit_otel.errors import DeadlineExceeded, SessionWorkerUnavailable, SnakepitError, WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import names
@@ -203,7 +204,7 @@ class Gateway:
             self.holdings.offer(scope.request or "", str(form.get("ref")))
 
         with suppress(ValueError):  # text that is no JSON, in a chunk
-            replaced(codec.from_json(raw), offer)
+            replaced(from_json(raw), offer)
 
     async def _session(self, session_id: str, creator: Creator | None) -> str | None:
         if not session_id:
@@ -261,7 +262,7 @@ class Gateway:
             with within(scope):
                 context = AuthorityContext(request.session_id or None, self.sessions)
                 value = await _in_time(own.run(context, arguments), deadline, request.tool_name)
-            result, binary = codec.encode_result(value, Outgoing(scope, codec.plain_markers))
+            result, binary = codec.encode_result(value, Outgoing(scope, plain_markers))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller

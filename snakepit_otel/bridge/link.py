@@ -14,7 +14,7 @@ from snakepit_otel import deadline
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
 from snakepit_otel.bridge.buffers import Copier
-from snakepit_otel.bridge.codec import decode_result, encode_parameters, plain_markers
+from snakepit_otel.bridge.codec import decode_result, encode_parameters
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.messages import message
 from snakepit_otel.bridge.methods import (
@@ -28,6 +28,7 @@ from snakepit_otel.bridge.methods import (
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.references import Outgoing
+from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, ValueRefused, ZeroCopyUnavailable
 from snakepit_otel.zero_copy.current import current
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Integral, Rational, Real
 from typing import Any
 
+from snakepit_otel.bridge.conversions import conversion_of, is_numpy_time, numpy_times
 from snakepit_otel.bridge.references import refuse_reference
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.marks import UNSERIALIZABLE
@@ -15,6 +17,7 @@ _SECRET = re.compile(
     r"(?i)((?:api[_-]?key|token|secret|passw(?:or)?d|authorization|bearer)['\"]?\s*[:= ]\s*['\"]?)[^\s'\",)}\]]+"
 )
 _MAX_REPR = 2000
+_NOTHING = object()
 _PLAIN: tuple[type[Any], ...] = (str, int, float, list, dict, tuple)
 
 
@@ -46,8 +49,27 @@ class Unserializable:
         )
 
     def __call__(self, value: Any) -> Any:
-        """Return what stands in for `value`. Raises `ReferenceMisused` for a reference, which nothing may."""
+        """Return what stands in for `value` where Elixir reads it: what upstream's worker would convert, or a marker.
+
+        Raises `ReferenceMisused` for a reference, which nothing may stand in for.
+        """
         refuse_reference(value)
+        made = self._offered(value)
+        return self._marker(value) if made is _NOTHING else made
+
+    def for_python(self, value: Any) -> Any:
+        """Return what stands in for `value` where Python reads it: a conversion of the table, too, before a marker."""
+        refuse_reference(value)
+        if is_numpy_time(value) and value.size <= self._tolist_max_elements:
+            return numpy_times(value)
+        made = self._offered(value)
+        if made is not _NOTHING:
+            return made
+        convert = conversion_of(value)
+        return self._marker(value) if convert is None else convert(value)
+
+    def _offered(self, value: Any) -> Any:
+        """Return the value by a conversion that it offers, or as the plain type that it is at heart."""
         for method in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
             try:
                 convert = getattr(value, method, None)
@@ -55,15 +77,20 @@ class Unserializable:
                     continue
                 if method == "tolist" and getattr(value, "size", 0) > self._tolist_max_elements:
                     continue
-                return convert()
+                made = convert()
             except Exception:  # noqa: BLE001, S112 - a conversion that fails is one that is not offered
                 continue
+            if type(made) is not type(value):  # or it would be converted for ever, as a long double would
+                return made
         plain = next((kind for kind in _PLAIN if isinstance(value, kind)), None)
         if plain is not None:
             return plain(value)
         if isinstance(value, (set, frozenset)):
             return list(value)
-        return self._marker(value)
+        if isinstance(value, Integral):
+            return int(value)
+        # Fractions, of which Python has its own type, would lose more than long doubles do.
+        return float(value) if isinstance(value, Real) and not isinstance(value, Rational) else _NOTHING
 
     def _marker(self, value: Any) -> dict[str, Any]:
         marker: dict[str, Any] = {UNSERIALIZABLE: True}

@@ -29,6 +29,7 @@ from snakepit_otel.bridge.references import Outgoing
 from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
 from snakepit_otel.printable import MESSAGE, printable
@@ -60,7 +61,7 @@ class WorkerService(BridgeServiceServicer):
         worker_id: str,
         register_tools: bool = False,
         on_session: Callable[[str], None] | None = None,
-        unserializable: Callable[[Any], Any] = codec.plain_markers,
+        unserializable: Unserializable | None = None,
         memory: WorkerMemory | None = None,
         running: RunningRequests | None = None,
         context: type[SessionContext] = SessionContext,
@@ -74,7 +75,7 @@ class WorkerService(BridgeServiceServicer):
         self._worker_id = worker_id
         self._register_tools = register_tools
         self._on_session = on_session
-        self._unserializable = unserializable
+        self._unserializable = unserializable or Unserializable()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
         self._events = events or TelemetryStream(Recording())
@@ -258,7 +259,9 @@ class WorkerService(BridgeServiceServicer):
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _outgoing(self, scope: Scope) -> Outgoing:
-        return Outgoing(scope, self._unserializable, foreign=scope.request is None)
+        if scope.request is None:
+            return Outgoing(scope, self._unserializable, foreign=True)
+        return Outgoing(scope, self._unserializable.for_python)
 
     def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)

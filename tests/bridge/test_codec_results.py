@@ -152,7 +152,6 @@ def test_what_cannot_be_sent_is_refused() -> None:
         ({(1, 2): 3}, "a dict cannot be sent: keys must be"),
         ("\ud800", "a str cannot be sent: .*surrogates"),
         (["\ud800"], "a list cannot be sent: .*surrogates"),
-        ({"big": 2**70, "nan": math.nan}, "a dict cannot be sent"),
     ):
         with pytest.raises(ValueRefused, match=words):
             to_json(value)

@@ -253,6 +253,36 @@ def test_masked_arrays_are_refused(shared: Bridge) -> None:
                 offer(masked)
 
 
+class Quantity(np.ndarray):
+    """An array that behaves otherwise: it is never flat, and has no bytes of its own."""
+
+    def reshape(self, *_: Any) -> Any:  # type: ignore[override]
+        return self
+
+    ravel = flatten = reshape
+
+    def tobytes(self, *_: Any) -> bytes:  # type: ignore[override]
+        return b""
+
+
+@pytest.mark.parametrize("size", [3, 300])
+@pytest.mark.parametrize("kind", [np.matrix, np.recarray, np.memmap, Quantity])
+def test_subclasses_arrive_as_arrays(shared: Bridge, kind: Any, size: int) -> None:
+    """What is shared of a subclass of NumPy's array are its elements, all of them, in shared memory and in the message itself."""
+    plain = np.arange(size * 20.0).reshape(20, size).T
+    sent = plain.view(kind)
+    with shared.request() as sides:
+        assert_same(sides.hand_over(zero_copy.from_numpy(sent)).to_numpy(), plain)
+        assert_same(sides.worker.receive(sides.caller.send(sent)).to_numpy(), plain)
+
+
+def test_subclasses_of_dtypes_that_cannot_be_shared_are_refused(shared: Bridge) -> None:
+    """Structures and long doubles are refused by their dtype, whatever class is around them."""
+    for sent in (np.zeros(2, [("a", "i4")]).view(np.recarray), np.zeros((1, 2), np.longdouble).view(np.matrix)):
+        with shared.request(), pytest.raises(ReferenceRefused, match=rf"dtype {sent.dtype.name} cannot be shared"):
+            zero_copy.from_numpy(sent)
+
+
 @pytest.mark.parametrize("shape", [-1, (2, -1)])
 def test_negative_lengths_are_refused(shape: Any) -> None:
     """No array has a negative length."""
