@@ -268,7 +268,7 @@ class Quantity(np.ndarray):
 @pytest.mark.parametrize("size", [3, 300])
 @pytest.mark.parametrize("kind", [np.matrix, np.recarray, np.memmap, Quantity])
 def test_subclasses_arrive_as_arrays(shared: Bridge, kind: Any, size: int) -> None:
-    """What is shared of a subclass of NumPy's array are its elements, all of them, in shared memory and in the message itself."""
+    """What is shared of a subclass of NumPy's array are its elements, all of them, in memory or in the message."""
     plain = np.arange(size * 20.0).reshape(20, size).T
     sent = plain.view(kind)
     with shared.request() as sides:
