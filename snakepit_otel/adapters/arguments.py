@@ -4,70 +4,101 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import sys
-import types
+import logging
 import typing
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import SchemaValidator
-from typing_extensions import TypedDict
+import typing_extensions
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.warnings import ArbitraryTypeWarning
+from pydantic_core import SchemaValidator, core_schema
 
+from snakepit_otel.adapters.annotations import Annotations, fields_of, name_of, signature_of
+from snakepit_otel.adapters.opening import opening_of
 from snakepit_otel.errors import InvalidArguments, ToolRefused
-from snakepit_otel.zero_copy import Reference
 
+_log = logging.getLogger("snakepit_otel.adapters")
 # A name of its own, because this one is made at run time.
-_make_typed_dict: Any = TypedDict
+_make_typed_dict: Any = typing_extensions.TypedDict
 _SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
 # The keys of a JSON object are text, whatever the mapping has for keys; the others hold no schemas.
 _AS_THEY_ARE = frozenset({"keys_schema", "default", "metadata", "serialization"})
-_PASS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+# What these hold has names of the users' own, and is no schema itself.
+_BY_NAME = frozenset({"fields", "choices"})
+# No parameter has this name, so it is free for what `**name` takes.
+_OTHERS = "**"
+# Not with the validators that models have already, which open nothing; older releases have no such thing.
+_PREBUILT = "_use_prebuilt"
+_ANEW: dict[str, Any] = {_PREBUILT: False} if _PREBUILT in (SchemaValidator.__text_signature__ or "") else {}
+_Fields = dict[str, Any]
+_Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class ArgumentCheck:
-    """Checks and converts the arguments of one tool.
+    """Checks and converts the arguments of one tool; `owner` is the class that it is a method of.
 
     Text, numbers and booleans are taken as they are, never coerced; containers, dates, enums,
     dataclasses and pydantic models are built from their JSON form. What a pydantic model coerces is its
     own affair. A parameter without annotation takes anything, and so does `**name`. A zero-copy reference is opened
-    for a parameter that is annotated as an array of NumPy's, a tensor of PyTorch's or something of PyArrow's.
+    for a parameter that is annotated as an array of NumPy's, a tensor of PyTorch's or something of PyArrow's, at any
+    depth. An annotation that cannot be checked is logged, and its parameter takes anything.
 
     Raises `ToolRefused` for a signature that cannot be called by name.
     """
 
-    def __init__(self, tool: str, function: Callable[..., Any]) -> None:
+    def __init__(self, tool: str, function: Callable[..., Any], owner: type | None = None) -> None:
         self._tool = tool
         # The first parameter is the adapter, or for authority tools the session context.
-        parameters = list(inspect.signature(function).parameters.values())[1:]
+        parameters = list(signature_of(function).parameters.values())[1:]
         if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
             raise ToolRefused(f"tool {tool!r} has positional-only parameters; arguments are passed by name")
+        annotations = Annotations(function, owner)
+        named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+        groups = [self._fields_of(parameter, annotations) for parameter in named]
         try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except Exception as error:
-            raise ToolRefused(f"the annotations of tool {tool!r} cannot be resolved: {error}") from error
-        self._names = [parameter.name for parameter in parameters if parameter.kind not in _PASS_ON]
-        fields = {}
-        for parameter in parameters:
-            if parameter.kind not in _PASS_ON:
-                hint = _opening(hints.get(parameter.name, Any))
-                fields[parameter.name] = hint if parameter.default is parameter.empty else typing.NotRequired[hint]
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        shape = _make_typed_dict("Arguments", fields)
-        shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
-        try:
-            schema = _strict(TypeAdapter(shape).core_schema)
-            self._validate = SchemaValidator(schema).validate_python
-        except Exception as error:
-            raise ToolRefused(f"the annotations of tool {tool!r} cannot be checked: {error}") from error
+            self._validate = _check_of(_joined(groups))
+        except Exception:  # noqa: BLE001 - pydantic has many ways to refuse a type
+            checked = [self._checked(*pair) for pair in zip(named, groups, strict=True)]
+            self._validate = _check_of(_joined(checked))
+        self._names = [name for name in _joined(groups) if name != _OTHERS]
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
         try:
-            return self._validate(arguments)  # type: ignore[no-any-return]
+            return self._validate(arguments)
         except ValidationError as error:
             faults = "; ".join(self._fault(problem) for problem in error.errors())
             raise InvalidArguments(f"{self._tool}: {faults}") from None
+
+    def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
+        """Return the types of what one parameter takes, by the names of arguments."""
+        try:
+            hint = annotations.resolve(parameter.annotation)
+            if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
+                return fields_of(typing.get_args(hint)[0])
+        except Exception as error:  # noqa: BLE001 - annotations are user code
+            return self._unchecked(parameter, error)
+        return _field_of(parameter, hint)
+
+    def _checked(self, parameter: inspect.Parameter, fields: _Fields) -> _Fields:
+        """Return the types of what one parameter takes, if they can be checked."""
+        try:
+            _check_of(fields)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._unchecked(parameter, error)
+        return fields
+
+    def _unchecked(self, parameter: inspect.Parameter, error: Exception) -> _Fields:
+        _log.warning(
+            "tool %r: parameter %r is annotated as %s, which cannot be checked (%s); it takes anything",
+            self._tool,
+            parameter.name,
+            f"{name_of(parameter.annotation):.200}",
+            "it is no type" if isinstance(error, ArbitraryTypeWarning) else f"{' '.join(str(error).split()):.200}",
+        )
+        return _field_of(parameter, Any)
 
     def _fault(self, problem: Any) -> str:
         name = ".".join(str(part) for part in problem["loc"])
@@ -83,38 +114,56 @@ class ArgumentCheck:
         return f"argument {name!r}: {message}, got {problem['input']!r:.80}"
 
 
-def _opening(hint: Any) -> Any:
-    """Return the hint with what takes arrays and tables made to take references to them, at any depth."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    kind = origin if inspect.isclass(origin) else hint
-    package = kind.__module__.partition(".")[0] if inspect.isclass(kind) else ""
-    if package == "numpy" and kind.__name__ == "ndarray":
-        return typing.Annotated[kind, BeforeValidator(_opened(lambda reference: reference.to_numpy()))]
-    if package == "pyarrow":
-        return typing.Annotated[kind, BeforeValidator(_opened(lambda reference: reference.to_arrow()))]
-    if package == "torch" and kind.__name__ == "Tensor":
-        return typing.Annotated[kind, BeforeValidator(_opened(sys.modules["torch"].from_dlpack))]
-    if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(map(_opening, parts))]  # noqa: UP007 - of parts that are known at run time only
-    if origin in (list, tuple, dict):
-        return origin[tuple(part if part is ... else _opening(part) for part in parts)]
-    return hint
+def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return {_OTHERS: typing.NotRequired[hint]}
+    return {parameter.name: hint if parameter.default is parameter.empty else typing.NotRequired[hint]}
 
 
-def _opened(open_: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: open_(value) if isinstance(value, Reference) else value
+def _joined(groups: Iterable[_Fields]) -> _Fields:
+    return {name: hint for fields in groups for name, hint in fields.items()}
 
 
-def _strict(schema: Any) -> Any:
-    """Return the schema with its scalars made strict, at any depth but inside pydantic models."""
+def _check_of(fields: _Fields) -> _Check:
+    """Return the check of arguments by these types. Raises for a type that cannot be checked."""
+    shape = _make_typed_dict("Arguments", fields)
+    takes_others = _OTHERS in fields
+    shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_others else "forbid", arbitrary_types_allowed=True)
+    with warnings.catch_warnings():
+        # Pydantic would only warn that it takes anything for such a type.
+        warnings.simplefilter("error", ArbitraryTypeWarning)
+        schema = _adapted(TypeAdapter(shape).core_schema)
+    if takes_others:
+        arguments = next(part for part in (schema, schema.get("schema")) if part["type"] == "typed-dict")
+        arguments["extras_schema"] = arguments["fields"].pop(_OTHERS)["schema"]
+    return SchemaValidator(schema, **_ANEW).validate_python
+
+
+def _adapted(schema: Any, *, strict: bool = True) -> Any:
+    """Return the schema with references opened for what takes arrays and tables, at any depth.
+
+    Its scalars are made strict, but inside pydantic's models and dataclasses.
+    """
     if isinstance(schema, (list, tuple)):
-        return type(schema)(_strict(part) for part in schema)
-    if not isinstance(schema, dict) or schema.get("type") == "model":
+        return type(schema)(_adapted(part, strict=strict) for part in schema)
+    if not isinstance(schema, dict):
         return schema
-    strict = {key: part if key in _AS_THEY_ARE else _strict(part) for key, part in schema.items()}
-    if strict.get("type") in _SCALARS:
-        strict.setdefault("strict", True)
-    elif strict.get("type") == "generator":
+    if schema.get("type") in ("model", "dataclass"):
+        strict = strict and not hasattr(schema["cls"], "__pydantic_complete__")
+    made: dict[str, Any] = {}
+    for key, part in schema.items():
+        if key in _BY_NAME and isinstance(part, dict):
+            made[key] = {name: _adapted(field, strict=strict) for name, field in part.items()}
+        else:
+            made[key] = part if key in _AS_THEY_ARE else _adapted(part, strict=strict)
+    kind = made.get("type")
+    opening = opening_of(made["cls"]) if kind == "is-instance" else None
+    if opening is not None:
+        # The reference to the schema, if others refer to it, is to what it becomes.
+        return core_schema.no_info_before_validator_function(opening, made, ref=made.pop("ref", None))
+    if strict and kind in _SCALARS:
+        made.setdefault("strict", True)
+    elif kind == "generator":
         # An Iterable is checked at once, rather than as the tool goes through it.
-        strict["type"] = "list"
-    return strict
+        made["type"] = "list"
+    return made

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
 from snakepit_otel.adapters.completion import run_in_thread, run_isolated
 from snakepit_otel.adapters.tool import checked_metadata, checked_name
-from snakepit_otel.bridge.codec import encode_parameters, to_json
+from snakepit_otel.bridge.codec import encode_parameters
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.errors import ToolNotFound, ToolRefused
+from snakepit_otel.bridge.values import to_json
+from snakepit_otel.errors import SnakepitError, ToolNotFound, ToolRefused
 from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,8 +53,8 @@ class AuthorityTool:
 @overload
 def authority_tool(function: F, /) -> F: ...
 @overload
-def authority_tool(description: str = "", /, *, name: str | None = None, exposed: bool = True) -> Callable[[F], F]: ...
-def authority_tool(description: Any = "", /, *, name: str | None = None, exposed: bool = True) -> Any:
+def authority_tool(description: str = "", *, name: str | None = None, exposed: bool = True) -> Callable[[F], F]: ...
+def authority_tool(description: Any = "", *, name: str | None = None, exposed: bool = True) -> Any:
     """Mark a function `f(context, ...)` as a tool of the authority.
 
     Adapters call it with `call_elixir_tool` if it is `exposed`; callers with `execute` in any case. A plain
@@ -161,10 +163,12 @@ def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:
     for parameter in made.parameters:
         spec = pb.ParameterSpec(name=parameter.name, type=parameter.type, required=parameter.required)
         if not parameter.required:
-            encoded, _ = encode_parameters({"default": parameter.default})
-            if "default" in encoded:
-                spec.default_value.CopyFrom(encoded["default"])
-                spec.validation_json = to_json({"default": parameter.default}).decode()
+            # A default that cannot be sent is the tool's own affair, and no part of what callers are told.
+            with suppress(SnakepitError):
+                encoded, _ = encode_parameters({"default": parameter.default})
+                if "default" in encoded:
+                    spec.default_value.CopyFrom(encoded["default"])
+                    spec.validation_json = to_json({"default": parameter.default}).decode()
         specs.append(spec)
     return specs
 

@@ -46,16 +46,15 @@ def _mark_tools(adapter: type) -> None:
     for attribute in dir(adapter):
         function = inspect.getattr_static(adapter, attribute)
         about = getattr(function, "_tool_metadata", None)
-        if about is None or not inspect.isfunction(function):
+        # What takes all calls is no tool among others, though upstream's decorator may be on it.
+        if about is None or not inspect.isfunction(function) or attribute == "execute_tool":
             continue
-        metadata = {"adapter_class": adapter.__name__, "module": adapter.__module__}
-        if variables := getattr(about, "required_variables", None):
-            metadata["required_variables"] = ",".join(map(str, variables))
         mark = tool(
             " ".join(str(getattr(about, "description", "")).split()),
+            bool(getattr(about, "supports_streaming", False)),
+            [str(variable) for variable in getattr(about, "required_variables", None) or ()],
             name=attribute,
-            supports_streaming=bool(getattr(about, "supports_streaming", False)),
-            metadata=metadata,
+            metadata={"adapter_class": adapter.__name__, "module": adapter.__module__},
         )
         mark(function)
 

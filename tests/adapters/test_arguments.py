@@ -132,15 +132,6 @@ def test_annotations_as_text_are_resolved() -> None:
     assert "input should be a valid integer, got 'red'" in complaint(paint, x="red")
 
 
-def test_an_annotation_that_cannot_be_resolved_is_refused() -> None:
-    """A name that is not there is the tool's mistake and said as such."""
-
-    def paint(self: Any, x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-
-    with pytest.raises(ToolRefused, match="annotations of tool 'paint' cannot be resolved: name 'Nowhere'"):
-        check(paint, x=1)
-
-
 def test_keyword_arguments_take_what_has_no_name() -> None:
     """`**more` takes every other argument; those with names are checked still."""
 
@@ -169,12 +160,16 @@ def test_positional_only_parameters_are_refused() -> None:
 
 
 def test_names_of_python_and_of_pydantic_are_plain_names() -> None:
-    """Parameters may be called what they like: `from_`, `_x`, `model_config`, `schema`."""
+    """Parameters may be called what they like: `from_`, `_x`, `model_config`, `type`, `default`."""
 
-    def paint(self: Any, from_: int, _x: int, model_config: int, schema: int) -> None: ...
+    def paint(
+        self: Any, from_: int, _x: int, model_config: int, schema: int, type: int, default: int, metadata: int
+    ) -> None: ...
 
-    arguments = {"from_": 1, "_x": 2, "model_config": 3, "schema": 4}
+    arguments = {"from_": 1, "_x": 2, "model_config": 3, "schema": 4, "type": 5, "default": 6, "metadata": 7}
     assert check(paint, **arguments) == arguments
+    message = complaint(paint, **dict.fromkeys(arguments, "1"))
+    assert message.count("input should be a valid integer") == len(arguments)
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import collections.abc as abc
 import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Optional
+from typing import Annotated, Any, Final, NamedTuple, NewType, Optional, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+import typing_extensions
+from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from snakepit_otel import BaseAdapter, tool, zero_copy
 from snakepit_otel.adapters.arguments import ArgumentCheck
@@ -133,3 +140,130 @@ async def test_run_tool_ends_the_request() -> None:
     await run_tool(Doubler, "keep", {"values": np.ones(5_000)})
     with pytest.raises(ReferenceReleased, match="a reference lives for one request"):
         Doubler.kept.to_numpy()
+
+
+class Record(typing_extensions.TypedDict):
+    array: npt.NDArray[np.float64]
+
+
+class PlainRecord(TypedDict):
+    array: np.ndarray
+
+
+class Tuple(NamedTuple):
+    array: np.ndarray
+
+
+@dataclass
+class Data:
+    array: np.ndarray
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    array: np.ndarray
+    number: int = 0
+
+
+@pydantic_dataclass(config=ConfigDict(arbitrary_types_allowed=True))
+class ModelData:
+    array: np.ndarray
+
+
+Image = typing_extensions.TypeAliasType("Image", np.ndarray)
+Images = typing_extensions.TypeAliasType("Images", "list[Images] | npt.NDArray[np.float64]")
+Element = TypeVar("Element")
+Several = typing_extensions.TypeAliasType("Several", list[Element] | None, type_params=(Element,))
+Gray = NewType("Gray", np.ndarray)
+Bound = TypeVar("Bound", bound=np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap", "unwrap"),
+    [
+        (Annotated[np.ndarray, "height by width"], None, None),
+        (Annotated[npt.NDArray[Any], "any"] | None, None, None),
+        (Image, None, None),
+        (Image | int, None, None),
+        (Gray, None, None),
+        (Bound, None, None),
+        (Final[np.ndarray], None, None),
+        (int | str | npt.NDArray[np.float64], None, None),
+        (npt.ArrayLike, None, None),
+        (Images, lambda ref: [[ref]], lambda got: got[0][0]),
+        (Several[Image], lambda ref: [ref], lambda got: got[0]),
+        (list[Annotated[Image, 1]], lambda ref: [ref], lambda got: got[0]),
+        (tuple[np.ndarray, ...], lambda ref: [ref], lambda got: got[0]),
+        (abc.Sequence[np.ndarray], lambda ref: [ref], lambda got: got[0]),
+        (abc.Iterable[np.ndarray], lambda ref: [ref], lambda got: got[0]),
+        (abc.Collection[np.ndarray], lambda ref: [ref], lambda got: got[0]),
+        (deque[np.ndarray], lambda ref: [ref], lambda got: got[0]),
+        (abc.Mapping[str, np.ndarray], lambda ref: {"a": ref}, lambda got: got["a"]),
+        (dict[str, abc.Collection[Gray | None]], lambda ref: {"a": [ref]}, lambda got: got["a"][0]),
+        (dict[str, npt.ArrayLike], lambda ref: {"a": ref}, lambda got: got["a"]),
+        (Record, lambda ref: {"array": ref}, lambda got: got["array"]),
+        (PlainRecord, lambda ref: {"array": ref}, lambda got: got["array"]),
+        (list[PlainRecord], lambda ref: [{"array": ref}], lambda got: got[0]["array"]),
+        (Tuple, lambda ref: [ref], lambda got: got.array),
+        (Data, lambda ref: {"array": ref}, lambda got: got.array),
+        (Model, lambda ref: {"array": ref}, lambda got: got.array),
+        (ModelData, lambda ref: {"array": ref}, lambda got: got.array),
+    ],
+    ids=str,
+)
+def test_arrays_whichever_way_the_type_is_written(
+    annotation: Any, wrap: Callable[[Any], Any] | None, unwrap: Callable[[Any], Any] | None
+) -> None:
+    """Aliases, metadata, containers and records are looked through, at any depth."""
+    got = checked(annotation, wrap(tensor()) if wrap else tensor())
+    array = unwrap(got) if unwrap else got
+    assert type(array) is np.ndarray
+    assert array.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [np.matrix, np.ma.MaskedArray, np.recarray])
+def test_subclasses_of_arrays(kind: Any) -> None:
+    """A parameter for a subclass of NumPy's array gets one of that."""
+    assert type(checked(kind, zero_copy.from_numpy(np.zeros((2, 3))))) is kind
+
+
+@pytest.mark.parametrize("annotation", [Annotated[pa.Table, "rows"], abc.Sequence[pa.Table], Optional[pa.Table]])  # noqa: UP045 - as above
+def test_tables_whichever_way_the_type_is_written(annotation: Any) -> None:
+    """It is the same for what Arrow has."""
+    many = annotation == abc.Sequence[pa.Table]
+    got = checked(annotation, [table()] if many else table())
+    assert (got[0] if many else got).num_rows == 2
+
+
+def test_a_model_with_an_array_decides_for_itself_still() -> None:
+    """That references are opened within it makes a pydantic model no stricter than it is."""
+    assert checked(Model, {"array": tensor(), "number": "7"}).number == 7
+
+
+def test_keyword_arguments_that_are_arrays() -> None:
+    """`**arrays` annotated as arrays gets arrays, and refuses what is none."""
+
+    def function(self: Any, **arrays: np.ndarray) -> None: ...
+
+    check = ArgumentCheck("tool", function)
+    assert type(check({"a": tensor()})["a"]) is np.ndarray
+    with pytest.raises(InvalidArguments, match="'a': input should be an instance of ndarray"):
+        check({"a": 1})
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is of Python 3.12")
+def test_the_type_statement() -> None:
+    """Aliases of the language's own, recursive and generic ones among them, are looked through."""
+    names: dict[str, Any] = {"np": np, "npt": npt, "Any": Any}
+    exec(
+        "type Image = npt.NDArray[np.float64]\n"
+        "type Nested = list[Nested] | Image\n"
+        "type Many[T] = list[T] | dict[str, T]\n"
+        "def nested(self, x: Nested): ...\n"
+        "def many(self, x: Many[Image]): ...\n"
+        "def bound[T: np.ndarray](self, x: T): ...\n",
+        names,
+    )
+    assert type(ArgumentCheck("t", names["nested"])({"x": [[tensor()]]})["x"][0][0]) is np.ndarray
+    assert type(ArgumentCheck("t", names["many"])({"x": {"a": tensor()}})["x"]["a"]) is np.ndarray
+    assert type(ArgumentCheck("t", names["bound"])({"x": tensor()})["x"]) is np.ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -212,3 +213,131 @@ def test_an_adapter_without_tools_is_refused() -> None:
     """A class that can serve nothing is refused when it is hosted, and the message says what to do."""
     with pytest.raises(ToolRefused, match=r"BaseAdapter has no tools: mark methods with @tool"):
         AdapterHost(BaseAdapter, ToolThreads())
+
+
+class Spelled(BaseAdapter):
+    """Tools in the words of Snakepit's guide."""
+
+    @tool(description="Search for items", supports_streaming=True, required_variables=["api_key", "region"])
+    def search(self, query: str, limit: int = 10) -> Iterator[int]:
+        yield limit
+
+    @tool(description="Add two numbers together")
+    def add(self, a: float, b: float) -> float:
+        """Not what callers are told."""
+        return a + b
+
+    @tool("Stream.", True, ["one"])
+    def by_position(self) -> Any: ...
+
+    @tool(description="", required_variables=[], supports_streaming=None)
+    def by_default(self) -> Any:
+        """Do what it does by default."""
+
+
+def test_keywords_of_snakepits_guide() -> None:
+    """`description`, `supports_streaming` and `required_variables` mean what they mean there, by name or position."""
+    tools = tools_of(Spelled).values()
+    about = {made.name: (made.description, made.supports_streaming, made.metadata) for made in tools}
+    assert about == {
+        "search": ("Search for items", True, {"required_variables": "api_key,region"}),
+        "add": ("Add two numbers together", False, {}),
+        "by_position": ("Stream.", True, {"required_variables": "one"}),
+        "by_default": ("Do what it does by default.", False, {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"description": 5}, "the description of a tool is 5; it must be text"),
+        ({"required_variables": [1]}, r"required_variables of a tool are \[1\]; they must be a list of names"),
+        ({"name": 5}, "tool name 5 is refused"),
+    ],
+)
+def test_what_the_decorator_is_given_is_checked(given: dict[str, Any], words: str) -> None:
+    """What is not as the decorator has it is refused where it is written."""
+    with pytest.raises(ToolRefused, match=words):
+        tool(**given)(lambda self: None)
+
+
+def test_metadata_are_text() -> None:
+    """Metadata that the wire cannot carry are refused with the tool."""
+
+    class Numbered(BaseAdapter):
+        @tool(metadata={"version": 1})  # type: ignore[dict-item]
+        def numbered(self) -> None: ...
+
+    with pytest.raises(ToolRefused, match=r"metadata of tool 'numbered' are .*; keys and values must be text"):
+        tools_of(Numbered)
+
+
+def adapter_with(**namespace: Any) -> type:
+    """Return an adapter class of these attributes."""
+    return type("Made", (BaseAdapter,), namespace)
+
+
+def marked(**given: Any) -> Any:
+    """Return a method that is marked as a tool."""
+
+    def method(self: Any) -> None: ...
+
+    return tool(**given)(method)
+
+
+@pytest.mark.parametrize("given", [{}, {"name": "tidy-up"}, {"description": "Delete all temporary files."}])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "initialize",
+        "cleanup",
+        "set_session_context",
+        "execute_tool",
+        "session_context",
+        "__init__",
+        "__call__",
+        "__del__",
+        "__thread_safe__",
+    ],
+)
+def test_a_tool_in_the_place_of_a_hook_is_refused(hook: str, given: dict[str, Any]) -> None:
+    """A method that every request calls is no tool, whatever name callers were to know it by; the message has both."""
+    with pytest.raises(ToolRefused, match=rf"Made\.{hook} is marked as a tool, .* rename the method"):
+        tools_of(adapter_with(**{hook: marked(**given)}))
+    with pytest.raises(ToolRefused, match=hook):
+        AdapterHost(type("Mixed", (type("Mixin", (), {hook: marked(**given)}), BaseAdapter), {}), ToolThreads())
+
+
+def test_callers_may_know_a_tool_by_the_name_of_a_hook() -> None:
+    """It is the method's own name that must not be taken; a tool may be called anything that the registry takes."""
+    assert set(tools_of(adapter_with(tidy=marked(name="cleanup")))) == {"cleanup"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        property,
+        lambda function: property(None, function),
+        functools.cached_property,
+        functools.partialmethod,
+        functools.singledispatchmethod,
+        functools.lru_cache,
+        staticmethod,
+        classmethod,
+    ],
+)
+def test_what_is_no_plain_method_is_refused(wrap: Any) -> None:
+    """A marked function inside something else would be a tool that nobody finds, so it is refused by its name."""
+    with pytest.raises(ToolRefused, match=r"Made\.total is marked as a tool but is no plain method"):
+        tools_of(adapter_with(total=wrap(marked())))
+
+
+def test_a_tool_without_self_is_refused() -> None:
+    """A function that cannot take its adapter is refused at load rather than at its first call."""
+
+    class Forgetful(BaseAdapter):
+        @tool
+        def forget() -> None: ...  # type: ignore[misc]
+
+    with pytest.raises(ToolRefused, match=r"tool 'forget' has no parameters, .* begin with self"):
+        tools_of(Forgetful)

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from snakepit_otel import compatibility
+from snakepit_otel.adapters import AdapterHost, ToolThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.compatibility.adapting import adapted
 
 Import = Callable[[str], Any]
 
@@ -245,3 +247,15 @@ def test_loggers_are_below_snakepit(bridge: Import) -> None:
     assert get_logger("mine").name == "snakepit.mine"
     assert get_logger("snakepit.mine").name == "snakepit.mine"
     assert get_logger("snakepit_bridge.mine").name == "snakepit.bridge.mine"
+
+
+def test_a_marked_execute_tool_takes_all_calls(bridge: Import) -> None:
+    """Upstream's decorator on `execute_tool` makes it no tool among others, and no adapter that cannot be loaded."""
+    base: Any = bridge(".base_adapter")
+
+    class Adapter(base.BaseAdapter):  # type: ignore[misc]
+        @base.tool(description="Takes calls of any tool.")
+        def execute_tool(self, tool_name: str, arguments: Any, context: Any) -> str:
+            return tool_name
+
+    assert AdapterHost(adapted(Adapter, None), ToolThreads()).tools == {}

@@ -7,9 +7,11 @@ import datetime
 import decimal
 import enum
 import math
+import pathlib
 import uuid
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,12 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         (uuid.UUID(int=0), r"state\['key'\] is a uuid.UUID"),
         (decimal.Decimal(1), r"state\['key'\] is a decimal.Decimal"),
         (datetime.datetime(2024, 1, 1), r"state\['key'\] is a datetime.datetime"),
+        (pathlib.Path("/a"), r"state\['key'\] is a pathlib.PosixPath"),
+        (datetime.timedelta(1), r"state\['key'\] is a datetime.timedelta"),
+        ([np.int64(1)], r"state\['key'\]\[0\] is a numpy.int64"),
+        ({"a": np.float64(1)}, r"state\['key'\]\['a'\] is a numpy.float64"),
+        ({np.int64(1): 1}, r"state\['key'\] has the key np.int64\(1\)"),
+        (np.arange(2), r"state\['key'\] is a numpy.ndarray"),
         (2**64, r"state\['key'\] is not JSON: Integer"),
         ([-(2**63) - 1], r"state\['key'\] is not JSON: Integer"),
         ("\ud800", r"state\['key'\] is not JSON: .*surrogate"),
