@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pathlib
 import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from pydantic import BaseModel
 
+from snakepit_otel.adapters.arguments import ArgumentCheck
 from snakepit_otel.bridge.codec import decode_result, encode_chunk, encode_parameters, encode_result
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.values import MAX_DEPTH, from_json, to_json
@@ -376,3 +378,44 @@ def test_anything_is_sent_as_json_or_refused_by_its_place(value: Any) -> None:
         else:
             arrived = from_json(raw)
             assert from_json(to_json(arrived)) == arrived
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal("-1.50"),
+        Fraction(1, 3),
+        timedelta(days=-3, microseconds=5),
+        timedelta(days=400, seconds=0.5),
+        Path("/tmp/é"),
+        UUID(int=1),
+        date(2024, 2, 29),
+        datetime(2024, 2, 29, tzinfo=UTC),
+        time(12, 30, tzinfo=UTC),
+        Colour.RED,
+        Size.SMALL,
+        {1, 2},
+        frozenset("a"),
+        deque([1]),
+        {Decimal("0.5"): timedelta(1)},
+        Slotted(1),
+    ],
+    ids=repr,
+)
+def test_what_was_converted_is_built_again_for_an_annotation(value: Any) -> None:
+    """A parameter that is annotated as what the caller passed gets the same."""
+
+    def function(self: Any, x: Any) -> None: ...
+
+    hint = dict[Decimal, timedelta] if isinstance(value, dict) else type(value)
+    function.__annotations__["x"] = pathlib.Path if isinstance(value, Path) else hint
+    got = ArgumentCheck("tool", function)({"x": decode_result(encode_parameters({"x": value})[0]["x"])})["x"]
+    assert got == value
+    assert type(got) is type(value)
+
+
+@given(st.dictionaries(keys, st.integers()))
+def test_no_key_is_lost(value: dict[Any, int]) -> None:
+    """An object has as many keys as the dict that it was, or is refused."""
+    raw, refusal = sent_or_refused(value, Unserializable().for_python)
+    assert refusal if raw is None else len(from_json(raw)) == len(value)
