@@ -18,6 +18,7 @@ from pydantic_core import SchemaValidator, core_schema
 from snakepit_otel.adapters.annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters.opening import opening_of
 from snakepit_otel.errors import InvalidArguments, ToolRefused
+from snakepit_otel.printable import printable
 
 _log = logging.getLogger("snakepit_otel.adapters")
 # A name of its own, because this one is made at run time.
@@ -92,11 +93,11 @@ class ArgumentCheck:
 
     def _unchecked(self, parameter: inspect.Parameter, error: Exception) -> _Fields:
         _log.warning(
-            "tool %r: parameter %r is annotated as %s, which cannot be checked (%s); it takes anything",
-            self._tool,
-            parameter.name,
-            f"{name_of(parameter.annotation):.200}",
-            "it is no type" if isinstance(error, ArbitraryTypeWarning) else f"{' '.join(str(error).split()):.200}",
+            "tool '%s': parameter '%s' is annotated as %s, which cannot be checked (%s); it takes anything",
+            printable(self._tool),
+            printable(parameter.name),
+            printable(name_of(parameter.annotation)),
+            printable("it is no type" if isinstance(error, ArbitraryTypeWarning) else " ".join(str(error).split())),
         )
         return _field_of(parameter, Any)
 
