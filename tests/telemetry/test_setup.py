@@ -150,10 +150,13 @@ def test_the_sampler_comes_from_the_environment(begin: SetUp) -> None:
 
 
 @pytest.mark.parametrize("level", ["loud", "0"])
-def test_a_level_that_is_none_is_refused(begin: SetUp, level: str) -> None:
-    """The variable and the words it takes are named."""
-    with pytest.raises(ValueError, match=r"SNAKEPIT_TELEMETRY_LEVEL is .*off, essential or full"):
-        begin(SNAKEPIT_TELEMETRY_LEVEL=level)
+def test_a_level_that_is_none_is_full(begin: SetUp, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The variable, the words it takes and what is taken are named."""
+    begin(SNAKEPIT_TELEMETRY_LEVEL=level)
+    assert controls.level is controls.Level.FULL
+    assert caplog.messages == [
+        f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}, which is none of off, essential, full; full is taken"
+    ]
 
 
 class Keeping(MetricExporter):

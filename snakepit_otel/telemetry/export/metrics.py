@@ -113,10 +113,10 @@ class MetricPipeline(MetricExporter):
 class MetricReader(PeriodicExportingMetricReader):
     """The SDK's periodic reader, which stops within the time it is given."""
 
-    def __init__(self, pipeline: MetricPipeline) -> None:
+    def __init__(self, pipeline: MetricPipeline, interval_ms: float = 60_000, timeout_ms: float = 30_000) -> None:
         self._pipeline = pipeline
         self.adds_cells = pipeline.adds_cells
-        super().__init__(pipeline)
+        super().__init__(pipeline, interval_ms, timeout_ms)
 
     @property
     def reader(self) -> AnyMetricReader:
