@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,6 +24,7 @@ from snakepit_otel.telemetry.environment.variables import ALL, OTEL, OURS
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 SIGNALS = ("traces", "metrics", "logs")
+ROOT = Path(__file__).resolve().parent.parent.parent
 HUGE = "9" * 40
 CODES = {"unknown_exporter", "not_honoured"} | {
     f"bad_{what}" for what in ("value", "protocol", "timeout", "compression", "header", "endpoint")
@@ -237,6 +239,22 @@ def test_the_table_has_every_variable_that_is_read() -> None:
     assert {name for name, variable in ALL.items() if variable.kind is not None} - elsewhere - {
         name for name in OURS if name.endswith(("_ADDRESS", "_LEDGER"))
     } == TABLE.keys()
+
+
+def test_the_docs_have_every_variable() -> None:
+    """Each variable with a kind of its own, or that is not honoured, is in the table, with its default."""
+    page = (ROOT / "docs" / "observing.md").read_text().partition("\n## Variables\n")[2].partition("\n## ")[0]
+    documented: dict[str, str] = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`((?:OTEL|SNAKEPIT)_[A-Z_<>]+)`", cells[0]):
+            for signal in SIGNALS:
+                documented[name.replace("<SIGNAL>", signal.upper())] = cells[2]
+    assert documented.keys() == {*TABLE, *UNHONOURED, "OTEL_TRACES_SAMPLER_ARG"}
+    for name, default in documented.items():
+        kind, value = ALL[name].kind, ALL[name].default
+        if isinstance(value, int) and not isinstance(value, bool) and kind is not None and default:
+            assert kind.write(value) in default, name
 
 
 @pytest.mark.parametrize("name", TABLE)
