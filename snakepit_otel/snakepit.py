@@ -102,8 +102,6 @@ class Snakepit:
         self._run_id = ""
         self._since = 0.0
         self._running = AsyncExitStack()
-        # Once here, and not by each of the workers, who inherit them.
-        telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
         self._configured = self._controls = Controls.in_force()
         self.socket = ""
         """The address of the Unix socket, `unix:PATH`, while running."""
@@ -124,7 +122,7 @@ class Snakepit:
         `WorkerStartFailed` if no worker becomes ready.
         """
         # Once here, and not by each of the workers, who inherit them.
-        telemetry.environment.warn(telemetry.environment.Environment().faults)
+        telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)

@@ -20,14 +20,12 @@ def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s:
     configured already, that stays as it is.
     """
     correlate_logs()
-    said, fault = environment.examine("SNAKEPIT_LOG_LEVEL")
+    said, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # the set-up warns of it, when there is a log
     level = default if said is None else said
     handler = logging.StreamHandler()
     handler.setFormatter(CorrelatedFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
     logging.disable(logging.CRITICAL if level > logging.CRITICAL else logging.NOTSET)
-    if fault is not None:
-        environment.warn([fault])
 
 
 class CorrelatedFormatter(logging.Formatter):
