@@ -21,6 +21,7 @@ from snakepit_otel.cli.doctor.environment import check_environment
 from snakepit_otel.telemetry import cells, controls, fork, process, setup
 from snakepit_otel.telemetry.environment import Environment, applied, value
 from snakepit_otel.telemetry.environment.variables import ALL, OTEL, OURS
+from tests.processes import program
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 SIGNALS = ("traces", "metrics", "logs")
@@ -459,3 +460,22 @@ def test_one_variable_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> Non
     for _ in range(3):
         assert value("SNAKEPIT_TOLIST_MAX_ELEMENTS", {"SNAKEPIT_TOLIST_MAX_ELEMENTS": "seventeen"}) == 1_000_000
     assert len(caplog.messages) == 1
+
+
+PROVIDED = ("TRACER", "METER", "LOGGER")
+PROGRAM = """
+from opentelemetry import _logs, metrics, trace
+from snakepit_otel import telemetry
+process = telemetry.setup("shop")
+print(len(process._pipelines), len(process._readers), trace.get_tracer_provider().resource is not None)
+process._readers.clear()
+process._pipelines.clear()
+"""
+
+
+async def test_providers_of_the_sdk_are_ours() -> None:
+    """Variables that name the SDK's providers change nothing: the API would make some that export nothing."""
+    environ = {**ENDPOINT, **{f"OTEL_PYTHON_{of}_PROVIDER": f"sdk_{of.lower()}_provider" for of in PROVIDED}}
+    async with program("-c", PROGRAM, environ=environ) as all_ours:
+        printed, said = await all_ours.process.communicate()
+    assert (printed.split(), said) == ([b"2", b"1", b"True"], b"")

@@ -17,6 +17,8 @@ _READERS = (
     "opentelemetry._logs",
 )
 _READERS_OF_THE_SDK = ("opentelemetry.sdk.trace", "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs")
+# These ask for a meter and a logger, and by that for the provider that a variable may name.
+_ASKING = ("snakepit_otel.telemetry.instruments", "snakepit_otel.telemetry.events")
 
 
 def _import_all() -> None:
@@ -37,6 +39,7 @@ def _import_all() -> None:
             _import(_READERS)
     with applied(texts):
         _import(_READERS_OF_THE_SDK)
+        _import(_ASKING)
 
 
 def _import(modules: tuple[str, ...]) -> None:

@@ -219,7 +219,7 @@ OURS: dict[str, Variable] = {
     ),
     "SNAKEPIT_TELEMETRY_LEVEL": Variable("how much telemetry there is: off, essential or full", Word(LEVELS), "full"),
     "SNAKEPIT_TELEMETRY_LEDGER": Variable(
-        "a worker's file of what became of its telemetry; the authority sets it", Text(), default_text="no file"
+        "a worker's file of what became of its telemetry; the authority sets it", default_text="no file"
     ),
     "SNAKEPIT_UNSERIALIZABLE_DETAIL": Variable(
         "what is said of values that cannot be serialized",
