@@ -565,6 +565,22 @@ def test_exporter_that_cannot_be_made(examine: Callable[..., Answer]) -> None:
     assert "InvalidURL" in told(report, "exporter_refused")["message"]
 
 
+def test_canaries_go_as_telemetry_would(examine: Callable[..., Answer]) -> None:
+    """Values that set-up does not take are none here either: what is left of the variables decides, and it arrives."""
+    wrong = {"PROTOCOL": "grcp", "COMPRESSION": "zstd", "TIMEOUT": "10s", "HEADERS": "nonsense", "INSECURE": "maybe"}
+    limits = {"OTEL_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_SPAN_EVENT_COUNT_LIMIT": "many", "OTEL_LOG_LEVEL": "loud"}
+    with grpc_peer() as peer:
+        report = examine(
+            ENDPOINT=f" http://127.0.0.1:{peer.port} ",
+            OTEL_RESOURCE_ATTRIBUTES="a=\udcff,b",
+            OTEL_METRICS_EXEMPLAR_FILTER="x",
+            OTEL_METRIC_EXPORT_INTERVAL="0",
+            **wrong,
+            **limits,
+        )
+    assert report["codes"] == [""] * 3
+
+
 def test_nothing_to_send(examine: Callable[..., Answer]) -> None:
     """Without an endpoint, with the SDK switched off or with a bad endpoint, nothing is sent, and that is said."""
     assert examine()["checks"][-1]["code"] == "no_endpoint"

@@ -72,15 +72,14 @@ class Canary:
         # Nothing but standard names: any backend can look for a trace and for service.instance.id.
         attributes = {"service.version": VERSION, "service.instance.id": self.id}
         # Of the detectors only the one that reads the environment: others ask the cloud, and may take their time.
-        with applied(read.texts()):
-            known = OTELResourceDetector().detect()
         attributes["service.name"] = read.given("OTEL_SERVICE_NAME") or "snakepit-doctor"
-        resource = known.merge(Resource(attributes))
-        self._data: dict[str, Any] = {
-            "traces": _span(resource, int(self.id, 16)),
-            "metrics": _point(resource),
-            "logs": _record(resource, self.id),
-        }
+        with applied(read.texts()):
+            resource = OTELResourceDetector().detect().merge(Resource(attributes))
+            self._data: dict[str, Any] = {
+                "traces": _span(resource, int(self.id, 16)),
+                "metrics": _point(resource),
+                "logs": _record(resource, self.id),
+            }
 
     def send(self, target: Target, timeout: float) -> Outcome:
         """Send the canary of a signal in at most about `timeout` seconds."""

@@ -26,7 +26,8 @@ def check_environment(environ: Mapping[str, str]) -> list[Check]:
     known = {**OTEL, **ours(environ)}
     read = Environment(environ)
     faults = {fault.variable: fault for fault in read.faults}
-    named = sorted(name for name in environ if name.startswith(("OTEL_", "SNAKEPIT_")))
+    # Some that are wrong have been taken out of the environment by now.
+    named = sorted({*faults, *(name for name in environ if name.startswith(("OTEL_", "SNAKEPIT_")))})
     checks = [_wrong(faults[name]) if name in faults else _explained(name, environ[name], known) for name in named]
     return [*checks, *_clashes(read, environ)] or [ok("environment", "no OTEL_ or SNAKEPIT_ variables are set")]
 
