@@ -66,7 +66,7 @@ PROTOCOL = Values(
 COMPRESSION = Values(
     {"none": "none", "gzip": "gzip", "GZIP": "gzip", "None": "none"}, ("zstd", "gz", "true", "z" * 9_000)
 )
-FILE = Values({__file__: __file__}, ("/no/such.pem", "/", "\0", "x" * 9_000))
+FILE = Values({__file__: __file__}, ("/no/such.pem", "/dev/null", "/", "\0", "x" * 9_000))
 HEADERS = Values(
     {
         "a=b": {"a": "b"},
@@ -321,6 +321,21 @@ def test_a_signal_may_do_without_what_the_others_have() -> None:
     read = Environment(environ)
     assert [read.texts(signal).get("OTEL_EXPORTER_OTLP_COMPRESSION") for signal in SIGNALS] == ["gzip", "gzip", None]
     assert "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION" not in read.texts("logs")
+
+
+@pytest.mark.parametrize("what", ["CLIENT_CERTIFICATE", "CLIENT_KEY"])
+def test_half_a_pair_is_none(what: str) -> None:
+    """A client's certificate without its key, or a key alone, over which gRPC would end the process, is not taken."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://h:1",
+        f"OTEL_EXPORTER_OTLP_{what}": __file__,
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": __file__,
+    }
+    read = Environment(environ)
+    (fault,) = read.faults
+    assert (fault.variable, fault.code) == (f"OTEL_EXPORTER_OTLP_{what}", "half_a_pair")
+    assert not [name for name in read.texts("traces") if "CLIENT" in name]
+    assert Environment({**environ, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}).faults == []
 
 
 def test_secrets_are_not_logged() -> None:

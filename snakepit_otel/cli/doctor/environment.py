@@ -172,7 +172,7 @@ def _files(own: str, protocol: str, read: Environment, environ: Mapping[str, str
             name = f"{prefix}CERTIFICATE"
             found = f"the HTTP exporter's library lets {bundle} win over it"
             checks.append(warning(name, found, f"unset {bundle}, or add the authority to its file", "overridden"))
-        if key and not certificate:
+        if key and not certificate and protocol == HTTP:
             found = f"of no use without {prefix}CLIENT_CERTIFICATE"
             checks.append(warning(f"{prefix}CLIENT_KEY", found, f"set {prefix}CLIENT_CERTIFICATE too", "half_a_pair"))
         if certificate and protocol == GRPC and not authorities:

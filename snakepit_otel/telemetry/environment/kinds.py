@@ -239,9 +239,11 @@ class File:
         """See `Kind`."""
         try:
             with Path(text).open("rb") as file:
-                file.read(1)
+                empty = not file.read(1)
         except (OSError, ValueError) as error:
             raise Unfit(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        if empty:
+            raise Unfit("is an empty file")
         return text
 
     def write(self, value: str) -> str:

@@ -132,6 +132,18 @@ class Environment:
             reason = "is not supported over gRPC"
             self._note(_fault(name, compression, reason, "none is taken", "bad_compression", "say gzip or none"))
             self._of_signals[signal, "COMPRESSION"] = None
+        if protocol == GRPC and endpoint and not endpoint.lower().startswith("http://"):
+            self._give_up_half_a_pair(signal)
+
+    def _give_up_half_a_pair(self, signal: str) -> None:
+        # gRPC's library ends the whole process over a certificate without its key, and the other way round.
+        for what, other in (("CLIENT_CERTIFICATE", "CLIENT_KEY"), ("CLIENT_KEY", "CLIENT_CERTIFICATE")):
+            path, name = self._source(signal, what)
+            if path and not self._of_signals[signal, other]:
+                reason, remedy = f"is of no use without {OTLP}{other}", f"set {OTLP}{other} too"
+                self._note(_fault(name, path, reason, f"{ALL[OTLP + what].taken} is taken", "half_a_pair", remedy))
+                self._of_signals[signal, what] = None
+                return
 
     def _source(self, signal: str, what: str) -> tuple[Any, str]:
         own = f"{OTLP}{signal.upper()}_{what}"
