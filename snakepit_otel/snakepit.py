@@ -135,6 +135,8 @@ class Snakepit:
             self._is_started = True
 
     async def _start(self) -> None:
+        # Once here, and not by each of the workers, who inherit them.
+        telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)

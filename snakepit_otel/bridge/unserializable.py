@@ -11,6 +11,7 @@ from snakepit_otel.bridge.conversions import conversion_of, is_numpy_time, numpy
 from snakepit_otel.bridge.references import refuse_reference
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.marks import UNSERIALIZABLE
+from snakepit_otel.telemetry import environment
 
 _DETAILS = ("none", "type", "repr_truncated", "repr_redacted_truncated")
 _SECRET = re.compile(
@@ -43,9 +44,9 @@ class Unserializable:
     def from_environment(cls, environ: Mapping[str, str]) -> Unserializable:
         """Read the `SNAKEPIT_UNSERIALIZABLE_*` and `SNAKEPIT_TOLIST_MAX_ELEMENTS` variables."""
         return cls(
-            environ.get("SNAKEPIT_UNSERIALIZABLE_DETAIL", "type"),
-            _number(environ, "SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", 500),
-            _number(environ, "SNAKEPIT_TOLIST_MAX_ELEMENTS", 1_000_000),
+            environment.value("SNAKEPIT_UNSERIALIZABLE_DETAIL", environ),
+            environment.value("SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", environ),
+            environment.value("SNAKEPIT_TOLIST_MAX_ELEMENTS", environ),
         )
 
     def __call__(self, value: Any) -> Any:
@@ -106,11 +107,3 @@ class Unserializable:
                 text = _SECRET.sub(r"\1<redacted>", text)
             marker["__repr__"] = text[: self._repr_maxlen]
         return marker
-
-
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigurationError(f"{name} is {text!r}; it must be a whole number") from None

@@ -103,7 +103,7 @@ class WorkerServer:
     async def start(self) -> None:
         """Load the adapter and listen."""
         self._telemetry = telemetry.setup("snakepit-worker", role="worker", whole_process=self._whole_process)
-        sensitive = os.environ.get("SNAKEPIT_THREAD_SENSITIVE", "").split(",")
+        sensitive = (telemetry.environment.value("SNAKEPIT_THREAD_SENSITIVE") or "").split(",")
         # Around this alone: what the server starts below keeps the context that it is started in.
         with telemetry.within(self._started_by):
             host = self._load([name.strip() for name in sensitive if name])

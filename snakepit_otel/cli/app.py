@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -65,6 +64,5 @@ app.command()(doctor.doctor)
 def main() -> None:
     """Run the command line."""
     take_any_text()
-    with suppress(ValueError):  # serve and worker say what is wrong with it, and the doctor does
-        set_level_by(os.environ)
+    set_level_by(os.environ)  # serve, worker and doctor name what is wrong with it
     app()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
+import logging
 import sys
 import time
 from pathlib import Path
@@ -103,17 +103,13 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
-    level = os.environ.get("SNAKEPIT_LOG_LEVEL", "INFO").upper()
-    telemetry.log_to_stderr(level)
+    telemetry.log_to_stderr(logging.INFO)
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
-    try:
-        exporting = telemetry.setup("snakepit-authority", whole_process=True)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
+    exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are looked for where the user is.
     sys.path.insert(0, str(Path.cwd()))

@@ -21,6 +21,7 @@ from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.output import complaints, fail, misuse
 from snakepit_otel.compatibility.environment import is_set, log_as_told
 from snakepit_otel.errors import ConfigurationError, SnakepitError
+from snakepit_otel.telemetry import environment
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Owner
 
@@ -113,8 +114,8 @@ def worker(
             return
         if adapter is None:
             misuse("--adapter is missing: say which class to serve, --adapter package.module.Class")
-        authority = elixir_address or os.environ.get("SNAKEPIT_GRPC_ADDRESS")
-        authority = authority or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
+        authority = elixir_address or environment.value("SNAKEPIT_GRPC_ADDRESS")
+        authority = authority or environment.value("SNAKEPIT_ELIXIR_ADDRESS")
         if not authority:
             misuse("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
         if not authority.startswith("unix:"):
@@ -129,7 +130,7 @@ def worker(
                 "initial_delay_ms": heartbeat_initial_delay_ms,
                 "dependent": heartbeat_dependent,
             },
-            os.environ.get("SNAKEPIT_HEARTBEAT_CONFIG"),
+            environment.value("SNAKEPIT_HEARTBEAT_CONFIG"),
         )
         # The name is that of Elixir's whole instance, and all of its workers have it.
         worker_id = f"{snakepit_instance_name or 'python'}-{os.getpid()}"
@@ -220,7 +221,7 @@ def _lead_a_session() -> None:
 
 def _announce(port: int) -> None:
     """Write the port to the file the authority watches, in one step, so that it never reads half of it."""
-    named = os.environ.get("SNAKEPIT_READY_FILE")
+    named = environment.value("SNAKEPIT_READY_FILE")
     if not named:
         return
     target = Path(named)

@@ -168,7 +168,13 @@ class Worker:
         self._spawned(process.pid, self.id)
         try:
             async with asyncio.timeout(timeout):
-                report = await process.exchange({**asdict(self.spec), "started_by": dict(telemetry.outgoing())})
+                report = await process.exchange(
+                    {
+                        **asdict(self.spec),
+                        "started_by": dict(telemetry.outgoing()),
+                        "reported": telemetry.environment.reported(),
+                    }
+                )
         except TimeoutError:
             await self._kill()
             raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -41,8 +42,9 @@ def main() -> int:
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
 
+    telemetry.environment.take_as_reported(spec["reported"])
     telemetry.log_to_stderr(
-        os.environ.get("SNAKEPIT_LOG_LEVEL", "WARNING").upper(),
+        logging.WARNING,
         f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
     )
 

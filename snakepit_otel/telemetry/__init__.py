@@ -1,5 +1,8 @@
 """Names, lifecycle decorators, events, propagation and set-up of telemetry."""
 
+# First, since what the other modules import of OpenTelemetry reads variables, and must not raise for any.
+import snakepit_otel.telemetry.environment.imports  # isort: split  # noqa: F401 - for what it imports
+from snakepit_otel.telemetry import environment
 from snakepit_otel.telemetry.attributes import AttributeSet, Details, interned
 from snakepit_otel.telemetry.controls import Level
 from snakepit_otel.telemetry.correlation import correlate_logs, log_to_stderr
@@ -29,6 +32,7 @@ __all__ = [
     "correlate_logs",
     "current_trace",
     "emit",
+    "environment",
     "error_type",
     "incoming",
     "interned",

@@ -9,19 +9,24 @@ from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel.printable import printable_lines
+from snakepit_otel.telemetry import environment
 
 _NOWHERE = ("0", "0", False)
 
 
-def log_to_stderr(level: str, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
     """Send Python's log to standard error, each line of a request with its trace and span.
 
-    Does nothing, but for the ids, where logging is configured already.
+    The level is that of SNAKEPIT_LOG_LEVEL or, without one, `default`; `none` silences all of it. Where logging is
+    configured already, that stays as it is.
     """
     correlate_logs()
+    said, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # the set-up warns of it, when there is a log
+    level = default if said is None else said
     handler = logging.StreamHandler()
     handler.setFormatter(CorrelatedFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
+    logging.disable(logging.CRITICAL if level > logging.CRITICAL else logging.NOTSET)
 
 
 class CorrelatedFormatter(logging.Formatter):
@@ -64,7 +69,10 @@ def correlate_logs() -> None:
 
 
 def _where() -> tuple[str, str, bool]:
-    context = trace.get_current_span().get_span_context()
+    try:
+        context = trace.get_current_span().get_span_context()
+    except Exception:  # noqa: BLE001 - spans may be anybody's, and what logs must not fail for them
+        return _NOWHERE
     if not context.is_valid:
         return _NOWHERE
     return format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled

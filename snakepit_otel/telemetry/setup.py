@@ -9,26 +9,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader as AnyMetricReader
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.resources import Resource
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.printable import printable
-from snakepit_otel.telemetry import cells, controls, fork, instruments, names, process
+from snakepit_otel.telemetry import controls, fork, instruments, names, process
+from snakepit_otel.telemetry.environment import Environment, applied, warn
+from snakepit_otel.telemetry.environment.variables import PROVIDERS
+from snakepit_otel.telemetry.export import providers
 from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
-from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
+from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.logs import LogPipeline
-from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricReader
-from snakepit_otel.telemetry.export.outbox import Batching
-from snakepit_otel.telemetry.export.peer import Peer
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 
 _log = logging.getLogger("snakepit_otel.telemetry")
@@ -36,6 +31,8 @@ LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
 """The variable that names the file for this process' ledger, set by the authority for its workers."""
 _SHARE_FOR_METRICS = 0.4
 """Of the time for shutdown: metrics go last, since they tell what became of the rest."""
+_STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
+"""The API's providers of nobody's."""
 
 
 class Telemetry:
@@ -120,46 +117,50 @@ def setup(
     (which wins over `service_name`); and `SNAKEPIT_TELEMETRY_LEVEL`: `off`, `essential` or `full`, the
     default. Two departures from the specification: a signal is exported over OTLP by default only where
     an OTLP endpoint is set, because nothing listens on most machines; and queues are larger, see `Batching`.
+    A value that cannot be taken is one warning, and the default is taken; none of them raises.
     Providers that the application has already set are left alone. With `whole_process`, which says that there is no
     other application, they are those of `opentelemetry-instrument` or the like: `flush` and `shutdown` see to them,
     they are told of this process what they do not know, and process metrics go to them.
-
-    Raises `ValueError` for an exporter that is not installed, or a level that there is not.
     """
-    environ = os.environ if environ is None else environ
+    read = Environment(environ)
     # Taken out, so that what a tool starts does not write into it as well.
-    named = os.environ.pop(LEDGER_FILE, None) if environ is os.environ else environ.get(LEDGER_FILE)
-    set_level_by(environ)
+    if environ is None or environ is os.environ:
+        os.environ.pop(LEDGER_FILE, None)
+    warn(read.faults)
+    controls.set_level(_level(read))
+    if read.given("OTEL_LOG_LEVEL") is not None:
+        logging.getLogger("opentelemetry").setLevel(read["OTEL_LOG_LEVEL"])
+    with applied(read.texts()):
+        return _set_up(read, service_name, role, instance_id, whole_process)
+
+
+def _set_up(read: Environment, service_name: str, role: str, instance_id: str | None, whole_process: bool) -> Telemetry:
     before = set_up_before() if whole_process else {}
     if controls.level is controls.Level.OFF:
         telemetry = Telemetry()
         telemetry._foreign = before
         return telemetry
-    given = OTELResourceDetector().detect().attributes
-    about = {
-        names.SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or str(given.get(names.SERVICE_NAME) or service_name),
-        names.SERVICE_VERSION: VERSION,
-        names.SERVICE_INSTANCE_ID: instance_id or str(uuid.uuid4()),
-        names.SNAKEPIT_ROLE: role,
-    }
-    resource = Resource.create(about)
-    exporters = {signal: _exporters(signal, environ) for signal in SIGNALS}
-    telemetry = Telemetry(Ledger(Path(named) if named else None))
+    telemetry = Telemetry(_ledger(read.given(LEDGER_FILE)))
     telemetry._foreign = before
+    detected = Resource.create()
+    about = _about(detected, read, service_name, role, instance_id)
+    resource = detected.merge(Resource(about))
+    # Workers inherit the instance's id that is in the environment, and must not be taken for each other.
+    distinct = {names.SERVICE_INSTANCE_ID} if role == "worker" else set()
     for signal, other in before.items():
-        if not other.complete(about):
+        if not other.complete(about, distinct):
             _log.warning(
                 "the resource of %s cannot be told that this is the %s, by which dashboards tell processes apart; "
                 "start it with OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit",
                 printable(signal),
                 printable(role),
             )
-    if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
-    if exporters["logs"] and type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
-        telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
-    if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
+    if _is_ours("traces", read, trace.get_tracer_provider()):
+        telemetry._pipelines += providers.set_up_traces(read, resource, telemetry.ledger)
+    if _is_ours("logs", read, _logs.get_logger_provider()):
+        telemetry._pipelines += providers.set_up_logs(read, resource, telemetry.ledger)
+    if _is_ours("metrics", read, metrics.get_meter_provider()):
+        telemetry._readers += providers.set_up_metrics(read, resource, telemetry.ledger)
     # Where an application has set metrics up, whether it wants these is for it to say.
     if telemetry._readers or "metrics" in before:
         process.report()
@@ -173,88 +174,60 @@ def setup(
 
 
 def set_level_by(environ: Mapping[str, str]) -> None:
-    """Set how much is recorded, as the environment says. Raises `ValueError` for a level that there is not."""
-    level = environ.get("SNAKEPIT_TELEMETRY_LEVEL", "").strip().lower() or controls.Level.FULL
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        level = controls.Level.OFF
+    """Set how much is recorded, as the environment says; `setup` warns of what cannot be taken."""
+    controls.set_level(_level(Environment(environ)))
+
+
+def _level(read: Environment) -> str:
+    return controls.Level.OFF if read["OTEL_SDK_DISABLED"] else read["SNAKEPIT_TELEMETRY_LEVEL"]
+
+
+def _about(
+    detected: Resource, read: Environment, service_name: str, role: str, instance_id: str | None
+) -> dict[str, str]:
+    """Return what is ours to say of this process: what the environment says stands."""
+    known = detected.attributes
+    named = str(known.get(names.SERVICE_NAME) or "unknown_service")
+    own_id = instance_id or str(uuid.uuid4())
+    if given := (read.given("OTEL_RESOURCE_ATTRIBUTES") or {}).get(names.SERVICE_INSTANCE_ID):
+        own_id = f"{given}/{own_id}" if role == "worker" else given
+    return {
+        names.SERVICE_NAME: service_name if named.startswith("unknown_service") else named,
+        names.SERVICE_VERSION: str(known.get(names.SERVICE_VERSION) or VERSION),
+        names.SERVICE_INSTANCE_ID: own_id,
+        names.SNAKEPIT_ROLE: role,
+    }
+
+
+def _is_ours(signal: str, read: Environment, provider: Any) -> bool:
+    """Return whether a signal is to be exported, and nobody has set its provider."""
+    if not read.exporters(signal):
+        return False
+    if type(provider).__name__ in _STAND_INS:
+        return True
+    variable = PROVIDERS[signal]
+    if read.given(variable):
+        _log.warning("%s are left to what %s names, and not exported by us", printable(signal), printable(variable))
+    return False
+
+
+def _ledger(named: str | None) -> Ledger:
     try:
-        controls.set_level(level)
-    except ValueError:
-        raise ValueError(f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}; it must be off, essential or full") from None
+        return Ledger(Path(named) if named else None)
+    except OSError as error:
+        _log.warning(
+            "%s='%s' cannot be written (%s); the ledger is in memory",
+            printable(LEDGER_FILE),
+            printable(named),
+            printable(error.strerror),
+        )
+        return Ledger()
 
 
 def _apart(others: Mapping[str, Foreign]) -> tuple[list[Foreign], list[Foreign]]:
     """Those of traces and logs, and that of metrics, which goes last."""
     of_metrics = [other for signal, other in others.items() if signal == "metrics"]
     return [other for other in others.values() if other not in of_metrics], of_metrics
-
-
-def _set_up_traces(
-    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
-) -> list[SpanPipeline]:
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    batching = Batching.read("OTEL_BSP", environ)
-    pipelines = [
-        SpanPipeline(Peer(exporter(), "traces"), provider.resource, ledger["traces"], batching)
-        for exporter in exporters
-    ]
-    for pipeline in pipelines:
-        provider.add_span_processor(pipeline)
-    trace.set_tracer_provider(provider)
-    return pipelines
-
-
-def _set_up_logs(
-    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
-) -> list[LogPipeline]:
-    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    batching = Batching.read("OTEL_BLRP", environ)
-    pipelines = [LogPipeline(Peer(exporter(), "logs"), ledger["logs"], batching) for exporter in exporters]
-    for pipeline in pipelines:
-        provider.add_log_record_processor(pipeline)
-    _logs.set_logger_provider(provider)
-    if environ.get("OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED", "").strip().lower() == "true":
-        logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
-    return pipelines
-
-
-def _set_up_metrics(exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger) -> list[Any]:
-    readers: list[Any] = []
-    for exporter in exporters:
-        built = exporter()
-        if isinstance(built, AnyMetricReader):
-            readers.append(_ForeignReader(built))
-        else:
-            readers.append(MetricReader(MetricPipeline(Peer(built, "metrics"), ledger["metrics"])))
-    # What is kept for the next collection, as extremes and exemplars are, is kept once: for one reader that takes it.
-    exemplars = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based").strip().lower() or "trace_based"
-    if exemplars == "trace_based" and len(readers) == 1 and readers[0].adds_cells:
-        cells.go_live()
-    metrics.set_meter_provider(
-        MeterProvider([reader.reader for reader in readers], resource=resource, shutdown_on_exit=False)
-    )
-    return readers
-
-
-class _ForeignReader:
-    """A metric reader that came from another package, such as Prometheus' own."""
-
-    adds_cells = False
-
-    def __init__(self, reader: AnyMetricReader) -> None:
-        self.reader = reader
-
-    def flush(self, timeout: float) -> bool:
-        """Collect and send."""
-        return self.reader.force_flush(timeout * 1000)
-
-    def close(self, timeout: float) -> bool:
-        """Collect and send, and stop."""
-        self.reader.shutdown(timeout * 1000)
-        return True
-
-    def forget(self) -> None:
-        """Leave the child of a fork to the reader itself."""
 
 
 def _report(telemetry: Telemetry) -> None:
@@ -316,25 +289,3 @@ def _all_at_once(actions: Iterable[Callable[[float], bool]], deadline: float) ->
         # A little more than the time, for what ends at it to say so.
         thread.join(max(0.0, deadline - time.monotonic()) + 0.2)
     return len(results) == expected and all(results)
-
-
-def _exporters(signal: str, environ: Mapping[str, str]) -> list[Callable[[], Any]]:
-    upper = signal.upper()
-    endpoint = environ.get(f"OTEL_EXPORTER_OTLP_{upper}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    chosen = environ.get(f"OTEL_{upper}_EXPORTER") or ("otlp" if endpoint else "none")
-    return [_exporter(signal, name.strip(), environ) for name in chosen.split(",") if name.strip() not in ("none", "")]
-
-
-def _exporter(signal: str, name: str, environ: Mapping[str, str]) -> Callable[[], Any]:
-    if name == "otlp":
-        protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or environ.get(
-            "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
-        )
-        name = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
-    found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))
-    if not found:
-        raise ValueError(
-            f"OTEL_{signal.upper()}_EXPORTER names {name!r}, but no installed package provides it; "
-            "install that exporter or choose otlp, console or none"
-        )
-    return found[0].load()  # type: ignore[no-any-return]

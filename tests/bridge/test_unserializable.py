@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_otel.bridge.codec import encode_result, to_json
 from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.telemetry.environment import faults
 
 
 class Opaque:
@@ -115,14 +115,21 @@ def test_a_marker_is_a_result_of_type_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "taken"),
     [
-        ("SNAKEPIT_UNSERIALIZABLE_DETAIL", "everything", "must be one of none, type, repr_truncated"),
-        ("SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", "long", "must be a whole number"),
-        ("SNAKEPIT_TOLIST_MAX_ELEMENTS", "1e6", "must be a whole number"),
+        ("SNAKEPIT_UNSERIALIZABLE_DETAIL", "everything", "type"),
+        ("SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN", "long", "500"),
+        ("SNAKEPIT_TOLIST_MAX_ELEMENTS", "1e6", "1000000"),
     ],
 )
-def test_a_bad_variable_is_named(name: str, value: str, words: str) -> None:
-    """A variable that cannot be is an error with its name and what it may be."""
-    with pytest.raises(ConfigurationError, match=f"{name} is '{value}'; it {words}"):
-        Unserializable.from_environment({name: value})
+def test_a_bad_variable_is_named(
+    name: str, value: str, taken: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that cannot be is one warning with its name and what is taken; one that is blank is as none."""
+    monkeypatch.setattr(faults, "_reported", {})
+    for _ in range(2):
+        found = Unserializable.from_environment({name: value})
+    (said,) = caplog.messages
+    assert said.startswith(f"{name} is '{value}', which is no")
+    assert said.endswith(f"; {taken} is taken")
+    assert vars(found) == vars(Unserializable()) == vars(Unserializable.from_environment({name: " "}))

@@ -586,8 +586,24 @@ def test_password_in_the_endpoint_of_grpc(examine: Callable[..., Answer]) -> Non
 
 def test_exporter_that_cannot_be_made(examine: Callable[..., Answer]) -> None:
     """What the exporter does not put up with is told in its own words."""
-    report = examine(ENDPOINT="http://127.0.0.1:1", COMPRESSION="none", **only())
-    assert "OTEL_EXPORTER_OTLP_COMPRESSION" in told(report, "exporter_refused")["message"]
+    report = examine(ENDPOINT="http://.invalid:1", PROTOCOL=HTTP, **only())
+    assert "InvalidURL" in told(report, "exporter_refused")["message"]
+
+
+def test_canaries_go_as_telemetry_would(examine: Callable[..., Answer]) -> None:
+    """Values that set-up does not take are none here either: what is left of the variables decides, and it arrives."""
+    wrong = {"PROTOCOL": "grcp", "COMPRESSION": "zstd", "TIMEOUT": "10s", "HEADERS": "nonsense", "INSECURE": "maybe"}
+    limits = {"OTEL_ATTRIBUTE_COUNT_LIMIT": "-1", "OTEL_SPAN_EVENT_COUNT_LIMIT": "many", "OTEL_LOG_LEVEL": "loud"}
+    with grpc_peer() as peer:
+        report = examine(
+            ENDPOINT=f" http://127.0.0.1:{peer.port} ",
+            OTEL_RESOURCE_ATTRIBUTES="a=\udcff,b",
+            OTEL_METRICS_EXEMPLAR_FILTER="x",
+            OTEL_METRIC_EXPORT_INTERVAL="0",
+            **wrong,
+            **limits,
+        )
+    assert report["codes"] == [""] * 3
 
 
 def test_nothing_to_send(examine: Callable[..., Answer]) -> None:

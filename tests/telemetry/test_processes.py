@@ -135,12 +135,48 @@ async def test_disabled_sdk_disables_all(sink: OtlpSink, short_path: Path) -> No
     assert (sink.spans, sink.points, sink.events) == ([], [], [])
 
 
-async def test_unknown_exporter_is_said(short_path: Path) -> None:
-    """An exporter that is not installed is named, and nothing is served."""
-    arguments = ["serve", "tests.adapters_for_tests:Useful", "--socket", str(short_path / "a.sock")]
-    async with program("-m", "snakepit_otel", *arguments, environ={"OTEL_TRACES_EXPORTER": "zipkin9"}) as server:
-        assert "OTEL_TRACES_EXPORTER names 'zipkin9'" in await server.says("error")
-        assert await server.ends() == 2
+async def test_wrong_variables_stop_nothing(sink: OtlpSink, short_path: Path) -> None:
+    """Whatever variables say, authority and worker start and export; each wrong one is a line, without a traceback."""
+    wrong = {
+        "OTEL_TRACES_EXPORTER": "zipkin9",
+        "OTEL_PROPAGATORS": "b3",
+        "OTEL_PYTHON_CONTEXT": "nowhere",
+        "OTEL_PYTHON_TRACER_PROVIDER": "nobody",
+        "OTEL_PYTHON_METER_PROVIDER": "nobody",
+        "OTEL_PYTHON_LOGGER_PROVIDER": "nobody",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "-1",
+        "OTEL_BSP_SCHEDULE_DELAY": "9" * 30,
+        "OTEL_METRIC_EXPORT_INTERVAL": "0",
+        "OTEL_METRICS_EXEMPLAR_FILTER": "sometimes",
+        "OTEL_TRACES_SAMPLER": "xray",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "cloud",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grcp",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "10s",
+        "OTEL_EXPORTER_OTLP_HEADERS": "nonsense",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such.pem",
+        "SNAKEPIT_TELEMETRY_LEVEL": "loud",
+        "SNAKEPIT_LOG_LEVEL": "loud",
+        "SNAKEPIT_UNSERIALIZABLE_DETAIL": "all",
+    }
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, **wrong}
+    arguments = ["serve", "tests.adapters_for_tests:Useful", "--workers", "1", "--socket", str(short_path / "a.sock")]
+    async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
+        await server.says("serving")
+        async with Client(f"unix:{short_path / 'a.sock'}") as client:
+            assert await client.execute("echo", {"value": 1}) == 1
+        os.kill(server.process.pid, signal.SIGTERM)
+        with pytest.raises(AssertionError, match="ended without"):
+            await server.says("what it never says")
+        assert await server.ends() == 0
+    named = [
+        line.partition(" snakepit_otel.environment: ")[2].split()[0] for line in server.lines if "environment:" in line
+    ]
+    assert sorted(named) == sorted(wrong)
+    assert not [line for line in server.lines if "Traceback" in line]
+    assert {span.name for span in sink.spans} >= {"execute request", "execute tool"}
+    assert sink.points
 
 
 async def test_collector_that_is_away_holds_up_nothing(short_path: Path) -> None:

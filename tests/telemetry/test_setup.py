@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
+from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import cells, controls, fork, names, record, setup
 from snakepit_otel.telemetry.definitions import Metric
 from snakepit_otel.telemetry.export.ledger import Ledger
@@ -45,10 +47,10 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     monkeypatch.setattr(fork, "watch", lambda: None)
     begun = []
 
-    def act(**environ: str) -> Any:
+    def act(role: str = "authority", **environ: str) -> Any:
         for name, value in {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRIC_EXPORT_INTERVAL": "600000", **environ}.items():
             monkeypatch.setenv(name, value)
-        begun.append(setup("test"))
+        begun.append(setup("test", role=role))
         return begun[-1]
 
     yield act
@@ -150,10 +152,13 @@ def test_the_sampler_comes_from_the_environment(begin: SetUp) -> None:
 
 
 @pytest.mark.parametrize("level", ["loud", "0"])
-def test_a_level_that_is_none_is_refused(begin: SetUp, level: str) -> None:
-    """The variable and the words it takes are named."""
-    with pytest.raises(ValueError, match=r"SNAKEPIT_TELEMETRY_LEVEL is .*off, essential or full"):
-        begin(SNAKEPIT_TELEMETRY_LEVEL=level)
+def test_a_level_that_is_none_is_full(begin: SetUp, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The variable, the words it takes and what is taken are named."""
+    begin(SNAKEPIT_TELEMETRY_LEVEL=level)
+    assert controls.level is controls.Level.FULL
+    assert caplog.messages == [
+        f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}, which is none of off, essential, full; full is taken"
+    ]
 
 
 class Keeping(MetricExporter):
@@ -246,3 +251,60 @@ def test_nothing_is_told_of_an_interval_in_which_nothing_was_added() -> None:
         record(names.METRIC_REQUEST_DURATION, 1, {})
         assert len(collector.collect()) == 2
         assert collector.collect() == []
+
+
+@pytest.mark.parametrize("role", ["authority", "worker"])
+def test_what_the_environment_says_of_the_service_stands(
+    begin: SetUp, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Version, namespace and id are the user's; workers, who inherit the id, are told apart by what follows it."""
+    said = "service.version=2026.11.3,service.namespace=web,service.instance.id=shop-1"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", said)
+    ids = []
+    for _ in range(2):
+        provider = setup_of(begin, role)
+        assert provider.resource.attributes["service.version"] == "2026.11.3"
+        assert provider.resource.attributes["service.namespace"] == "web"
+        ids.append(provider.resource.attributes["service.instance.id"])
+    if role == "authority":
+        assert ids == ["shop-1", "shop-1"]
+    else:
+        assert len(set(ids)) == 2
+        assert all(each.startswith("shop-1/") for each in ids)
+
+
+def setup_of(begin: SetUp, role: str) -> Any:
+    """Set up anew, for a role, and return the tracer provider."""
+    trace.set_tracer_provider(trace.ProxyTracerProvider())
+    begin(role=role, OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_METRICS_EXPORTER="none")
+    return trace.get_tracer_provider()
+
+
+def test_without_a_version_it_is_ours(begin: SetUp) -> None:
+    """Where nobody says what is served, it is at least known what serves it."""
+    assert setup_of(begin, "authority").resource.attributes["service.version"] == VERSION
+
+
+def test_a_ledger_that_cannot_be_written_is_in_memory(
+    begin: SetUp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker starts without its file, and says so."""
+    begin(SNAKEPIT_TELEMETRY_LEDGER=str(tmp_path / "no" / "such"), OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
+    assert "SNAKEPIT_TELEMETRY_LEDGER" in caplog.text
+
+
+def test_an_exporter_that_cannot_be_made_costs_its_signal(begin: SetUp, caplog: pytest.LogCaptureFixture) -> None:
+    """What an exporter does not put up with is one line without secrets, and the others go on."""
+    import opentelemetry.exporter.otlp.proto.grpc.trace_exporter as exporters
+
+    def refuse() -> None:
+        raise RuntimeError("cannot use http://me:s3cret@h")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(exporters, "OTLPSpanExporter", refuse)
+        telemetry = begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
+    assert way() == "none"
+    assert len(telemetry._readers) == 1
+    (said,) = caplog.messages
+    assert said.startswith("traces are not exported by otlp_proto_grpc")
+    assert "s3cret" not in said

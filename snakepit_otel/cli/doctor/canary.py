@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from snakepit_otel._version import VERSION
 from snakepit_otel.cli.doctor.target import SIGNALS, Target
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.environment import Environment, applied
 from snakepit_otel.telemetry.export.direct import direct_options, go_direct
 
 SPAN_NAME = LOG_NAME = "snakepit-otel doctor"
@@ -66,23 +67,27 @@ class Outcome:
 class Canary:
     """Telemetry with one random id: the trace id, the `service.instance.id`, and in the log record's body."""
 
-    def __init__(self, service_name: str) -> None:
+    def __init__(self, read: Environment) -> None:
         self.id = os.urandom(16).hex()
+        self._read = read
         # Nothing but standard names: any backend can look for a trace and for service.instance.id.
         attributes = {"service.version": VERSION, "service.instance.id": self.id}
         # Of the detectors only the one that reads the environment: others ask the cloud, and may take their time.
-        resource = OTELResourceDetector().detect().merge(Resource({"service.name": service_name, **attributes}))
-        self._data: dict[str, Any] = {
-            "traces": _span(resource, int(self.id, 16)),
-            "metrics": _point(resource),
-            "logs": _record(resource, self.id),
-        }
+        attributes["service.name"] = read.given("OTEL_SERVICE_NAME") or "snakepit-doctor"
+        with applied(read.texts()):
+            resource = OTELResourceDetector().detect().merge(Resource(attributes))
+            self._data: dict[str, Any] = {
+                "traces": _span(resource, int(self.id, 16)),
+                "metrics": _point(resource),
+                "logs": _record(resource, self.id),
+            }
 
     def send(self, target: Target, timeout: float) -> Outcome:
         """Send the canary of a signal in at most about `timeout` seconds."""
         heard = _Heard()
         try:
-            exporter = _exporter(target, timeout, heard)
+            with applied(self._read.texts(target.signal)):
+                exporter = _exporter(target, timeout, heard)
         except Exception as error:  # noqa: BLE001 - whatever keeps an exporter from being made is what we are to tell
             return Outcome(said=f"{type(error).__name__}: {error}", unbuildable=True)
         try:

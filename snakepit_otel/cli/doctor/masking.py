@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
+from snakepit_otel.telemetry.environment.masking import header_names, masked_url, without_users
+
+__all__ = ["Masking", "header_names", "masked_url"]
+
 _SHORTEST = 4
 """Shorter than this, a value occurs by chance, and masking it would only garble what is said."""
 _LONGEST_SAID = 300
-_USER = re.compile(r"[^\s/@'\"]+@(?=[\w.\[-])")
 _PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")
-
-
-def masked_url(url: str) -> str:
-    """Return a URL without the user, password and query it may have."""
-    scheme, separator, rest = url.rpartition("://")
-    rest, question, _ = rest.partition("?")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at or user else ''}{host}{slash}{path}{'?***' if question else ''}"
-
-
-def header_names(text: str) -> list[str]:
-    """Return the names of the headers in a variable such as OTEL_EXPORTER_OTLP_HEADERS, without their values."""
-    names = [entry.partition("=")[0].strip().lower() for entry in text.split(",") if "=" in entry]
-    # What is no name may well be half of a value that had a comma in it.
-    return [name if re.fullmatch(r"[\w!#$%&'*+.^`|~-]{1,64}", name) else "***" for name in names]
 
 
 class Masking:
@@ -48,7 +34,7 @@ class Masking:
         line = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
         for secret in self._secrets:
             line = line.replace(secret, "***")
-        line = _USER.sub("***@", line[: 4 * _LONGEST_SAID])
+        line = without_users(line[: 4 * _LONGEST_SAID])
         return line if len(line) <= _LONGEST_SAID else f"{line[:_LONGEST_SAID]}…"
 
 

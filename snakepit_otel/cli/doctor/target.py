@@ -1,4 +1,4 @@
-"""Where each signal goes, read from the environment as the stock exporters read it."""
+"""Where each signal goes, by the environment as the exporters get it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,27 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 
 from snakepit_otel.cli.doctor.masking import header_names, masked_url
 from snakepit_otel.loopback import leads_here
+from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
+from snakepit_otel.telemetry.environment.variables import OTEL, SIGNALS
 
-SIGNALS = ("traces", "metrics", "logs")
-GRPC = "grpc"
-HTTP = "http/protobuf"
+__all__ = [
+    "CA_BUNDLES",
+    "GRPC",
+    "HTTP",
+    "PROTOCOLS",
+    "SIGNALS",
+    "Proxy",
+    "Target",
+    "effective",
+    "protocols_of",
+    "target_of",
+]
+
+PROTOCOLS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PREFIX = "OTEL_EXPORTER_OTLP_"
+_PEM = ("_CERTIFICATE", "_CLIENT_KEY")
 
 
 @dataclass(frozen=True)
@@ -76,22 +91,19 @@ class Target:
         return self.protocol == GRPC
 
 
-def exporters_of(signal: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the exporters chosen for a signal; none by default without an endpoint, as `telemetry.setup` has it."""
-    upper = signal.upper()
-    endpoint = environ.get(f"{_PREFIX}{upper}_ENDPOINT") or environ.get(f"{_PREFIX}ENDPOINT")
-    chosen = environ.get(f"OTEL_{upper}_EXPORTER") or ("otlp" if endpoint else "none")
-    return [name.strip() for name in chosen.split(",") if name.strip() not in ("none", "")]
+def protocols_of(signal: str, read: Environment) -> list[str]:
+    """Return the protocols by which a signal goes over OTLP."""
+    return [PROTOCOLS[name] for name in read.exporters(signal) if name in PROTOCOLS]
 
 
-def protocol_of(signal: str, exporter: str, environ: Mapping[str, str]) -> str:
-    """Return `grpc` or `http/protobuf` for an OTLP exporter."""
-    if exporter == "otlp_proto_grpc":
-        return GRPC
-    if exporter == "otlp_proto_http":
-        return HTTP
-    said = environ.get(f"{_PREFIX}{signal.upper()}_PROTOCOL") or environ.get(f"{_PREFIX}PROTOCOL") or GRPC
-    return GRPC if said == GRPC else HTTP
+def effective(signal: str, read: Environment, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment as the exporter of a signal gets it; but for PEM files, which are looked into here."""
+    found = {name: text for name, text in environ.items() if name not in OTEL or name.endswith(_PEM)}
+    found |= read.texts()
+    if read.of_signal(signal, "ENDPOINT") is None:
+        for name in (f"{_PREFIX}{signal.upper()}_ENDPOINT", f"{_PREFIX}ENDPOINT"):
+            found.pop(name, None)
+    return found
 
 
 def target_of(signal: str, protocol: str, environ: Mapping[str, str]) -> Target:

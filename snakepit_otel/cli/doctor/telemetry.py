@@ -5,47 +5,63 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import entry_points
 
 from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
 from snakepit_otel.cli.doctor.diagnosis import diagnose, needs_probes
 from snakepit_otel.cli.doctor.masking import Masking, masked_url
 from snakepit_otel.cli.doctor.report import Check, Status, ok, problem, warning
-from snakepit_otel.cli.doctor.target import SIGNALS, Target, exporters_of, protocol_of, target_of
+from snakepit_otel.cli.doctor.target import PROTOCOLS, SIGNALS, Target, effective, target_of
+from snakepit_otel.telemetry.environment import Environment
 
 _FOR_CANARIES = 0.6
 """The share of the time that canaries may take; the rest is for probes."""
-_OTLP = ("otlp", "otlp_proto_grpc", "otlp_proto_http")
 
 
 def check_telemetry(timeout: float) -> list[Check]:
     """Send a canary of each signal and diagnose those that were not taken, in `timeout` seconds in all."""
-    environ = os.environ  # the exporters read it, so nothing else will do
-    for name, value in (("OTEL_SDK_DISABLED", "true"), ("SNAKEPIT_TELEMETRY_LEVEL", "off")):
-        if environ.get(name, "").strip().lower() == value:
-            said = f"{name}={value} switches all of it off; nothing was sent"
+    environ, read = os.environ, Environment()
+    for name, value in (("OTEL_SDK_DISABLED", True), ("SNAKEPIT_TELEMETRY_LEVEL", "off")):
+        if read[name] == value:
+            said = f"{name}={environ[name].strip()} switches all of it off; nothing was sent"
             return [problem("telemetry", said, "unset it", "disabled")]
     checks: list[Check] = []
     targets: list[Target] = []
     for signal in SIGNALS:
-        for exporter in exporters_of(signal, environ):
-            if exporter in _OTLP:
-                _add_target(targets, checks, signal, exporter, environ)
+        checks += _faults(signal, read)
+        for exporter in read.exporters(signal):
+            if exporter in PROTOCOLS:
+                _add_target(targets, checks, signal, PROTOCOLS[exporter], effective(signal, read, environ))
             else:
-                checks.append(_other_exporter(signal, exporter))
-    silent = [signal for signal in SIGNALS if not exporters_of(signal, environ)]
-    if len(silent) == len(SIGNALS):
+                checks.append(ok(signal, f"go to the exporter {exporter!r}, which is not OTLP; no canary was sent"))
+    silent = [signal for signal in SIGNALS if not read.exporters(signal)]
+    if len(silent) == len(SIGNALS) and not checks:
         said = "no endpoint is set, so nothing is exported"
         return [problem("telemetry", said, "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317", "no_endpoint")]
-    checks += [_not_exported(signal, environ) for signal in silent]
-    return [*_sent(targets, timeout, environ), *checks] if targets else checks
+    wrong = {check.topic for check in checks}
+    checks += [_not_exported(signal, environ) for signal in silent if signal not in wrong]
+    return [*_sent(targets, timeout, environ, read), *checks] if targets else checks
+
+
+def _faults(signal: str, read: Environment) -> list[Check]:
+    """Return what keeps a signal from going where it was meant to: a wrong exporter, or a wrong endpoint."""
+    exporter = f"OTEL_{signal.upper()}_EXPORTER"
+    endpoints = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    unsent = not read.exporters(signal) and read.given(exporter) is None
+    checks = []
+    for fault in read.faults:
+        if fault.variable == exporter:
+            checks.append(problem(signal, str(fault), fault.remedy, "unknown_exporter"))
+        elif fault.variable in endpoints and unsent:
+            remedy = "write http://HOST:PORT, or https:// where the server speaks TLS"
+            checks.append(problem(signal, f"not sent: {fault}", remedy, "bad_endpoint"))
+    return checks
 
 
 def _add_target(
-    targets: list[Target], checks: list[Check], signal: str, exporter: str, environ: Mapping[str, str]
+    targets: list[Target], checks: list[Check], signal: str, protocol: str, environ: Mapping[str, str]
 ) -> None:
     try:
-        targets.append(target_of(signal, protocol_of(signal, exporter, environ), environ))
+        targets.append(target_of(signal, protocol, environ))
     except ValueError as error:
         said = f"the endpoint is no address: {Masking(environ).said(masked_url(str(error)))}"
         remedy = "write http://HOST:PORT, or https:// where the server speaks TLS"
@@ -60,25 +76,14 @@ def _not_exported(signal: str, environ: Mapping[str, str]) -> Check:
     return warning(signal, "not sent: the endpoints that are set are for other signals", remedy, "not_exported")
 
 
-def _other_exporter(signal: str, name: str) -> Check:
-    if list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name)):
-        return ok(signal, f"go to the exporter {name!r}, which is not OTLP; no canary was sent")
-    return problem(
-        signal,
-        f"OTEL_{signal.upper()}_EXPORTER names {name!r}, which no installed package provides",
-        "install that exporter, or choose otlp, console or none",
-        "unknown_exporter",
-    )
-
-
-def _sent(targets: list[Target], timeout: float, environ: Mapping[str, str]) -> list[Check]:
+def _sent(targets: list[Target], timeout: float, environ: Mapping[str, str], read: Environment) -> list[Check]:
     # Imported here, so that the other checks work where the SDK is what is broken.
     from snakepit_otel.cli.doctor.canary import METRIC_NAME, Canary, Outcome, hushed
     from snakepit_otel.cli.doctor.probes import certificate_problem, gather
 
     deadline = Deadline(timeout)
     masking = Masking(environ)
-    canary = Canary(environ.get("OTEL_SERVICE_NAME") or "snakepit-doctor")
+    canary = Canary(read)
     checks = []
     with hushed():
         usable = []

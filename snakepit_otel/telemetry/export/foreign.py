@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
@@ -45,13 +45,18 @@ class Foreign:
             return False
         return True
 
-    def complete(self, attributes: Mapping[str, str]) -> bool:
-        """Add to its resource what that does not say; False if this SDK has no way to."""
+    def complete(self, attributes: Mapping[str, str], distinct: Collection[str] = ()) -> bool:
+        """Add to its resource what that does not say; False if this SDK has no way to.
+
+        What is `distinct` to this process takes the place of what several processes say alike: what it begins with.
+        """
         resource = _resource_of(self._provider)
         update = getattr(self._provider, "_update_resource", None)  # what the SDK has for the child of a fork
         if resource is None or update is None:
             return False
         missing = {key: value for key, value in attributes.items() if not _says(resource, key)}
+        shared = (key for key in distinct if attributes[key].startswith(f"{resource.attributes.get(key)}/"))
+        missing |= {key: attributes[key] for key in shared}
         if missing:
             update(Resource(missing))
         return True

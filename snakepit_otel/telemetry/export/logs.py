@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk.resources import Resource
 
 from snakepit_otel.telemetry.export.ledger import Account
 from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
+from snakepit_otel.telemetry.export.parts import deliver, sent
 from snakepit_otel.telemetry.export.peer import Peer
-from snakepit_otel.telemetry.export.spans import sent
+from snakepit_otel.telemetry.export.weights import of_log
 
 
 class LogPipeline(LogRecordProcessor):
@@ -22,7 +25,7 @@ class LogPipeline(LogRecordProcessor):
 
     def __init__(self, peer: Peer, account: Account, batching: Batching) -> None:
         self._peer = peer
-        self.outbox = Outbox("logs", self._send, peer.abort, account, batching)
+        self.outbox = Outbox("logs", self._send, peer.abort, account, batching, of_log)
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """See `LogRecordProcessor`."""
@@ -47,6 +50,8 @@ class LogPipeline(LogRecordProcessor):
         self.outbox.close(3.0)
 
     def _send(self, batch: list[Any]) -> Sent:
+        if self._peer.takes_bytes:
+            return deliver(batch, _encode, self._peer.export_bytes, self.outbox.batching.batch_bytes)
         try:
             return sent(self._peer.export(batch), len(batch))
         except Exception:  # noqa: BLE001 - whatever the encoder raises, it is about one record or more of these
@@ -55,3 +60,7 @@ class LogPipeline(LogRecordProcessor):
         middle = len(batch) // 2
         parts = (self._send(batch[:middle]), self._send(batch[middle:]))
         return Sent(*(sum(figures) for figures in zip(*parts, strict=True)))
+
+
+def _encode(batch: Sequence[ReadableLogRecord]) -> bytes:
+    return encode_logs(batch).SerializeToString()

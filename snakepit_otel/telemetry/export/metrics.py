@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from time import time_ns
 from typing import Any
 
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics._internal.exemplar import Exemplar
 from opentelemetry.sdk.metrics.export import (
@@ -20,6 +22,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     NumberDataPoint,
     PeriodicExportingMetricReader,
+    ResourceMetrics,
     ScopeMetrics,
     Sum,
 )
@@ -30,9 +33,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import cells, names
-from snakepit_otel.telemetry.export.ledger import DELIVERED, ENDED, FAILED, IN_FLIGHT, SHUTDOWN, Account
+from snakepit_otel.telemetry.export.ledger import DELIVERED, ENCODE, ENDED, FAILED, IN_FLIGHT, SHUTDOWN, Account
+from snakepit_otel.telemetry.export.outbox import Batching, Sent
+from snakepit_otel.telemetry.export.parts import deliver, sent
 from snakepit_otel.telemetry.export.peer import Peer
 
+_Place = tuple[ResourceMetrics, ScopeMetrics, Metric, Any]
 _SCOPE = InstrumentationScope("snakepit_otel", VERSION, names.SCHEMA_URL)
 
 
@@ -71,20 +77,23 @@ class MetricPipeline(MetricExporter):
                 return MetricExportResult.FAILURE
             figures[IN_FLIGHT] += count
             self._in_flight = count
+        outcome = Sent(failed=count)
         try:
-            answer = self._peer.export(metrics_data, timeout_millis=timeout_millis)
-            accepted, rejected = answer.accepted, min(answer.rejected, count)
-        except Exception:
-            accepted, rejected = False, 0
-            raise
+            outcome = self._send(metrics_data, count, timeout_millis)
         finally:
             with self._lock:
                 if self._in_flight:
                     figures[IN_FLIGHT] -= count
                     self._in_flight = 0
-                    figures[DELIVERED] += count - rejected if accepted else 0
-                    figures[FAILED] += rejected if accepted else count
-        return MetricExportResult.SUCCESS if accepted else MetricExportResult.FAILURE
+                    figures[DELIVERED] += outcome.delivered
+                    figures[FAILED] += outcome.failed
+                    figures[ENCODE] += outcome.unencodable
+        return MetricExportResult.SUCCESS if outcome.delivered or not count else MetricExportResult.FAILURE
+
+    def _send(self, data: MetricsData, count: int, timeout_millis: float) -> Sent:
+        if not self._peer.takes_bytes:
+            return sent(self._peer.export(data, timeout_millis=timeout_millis), count)
+        return deliver(points_of(data), _encode, self._peer.export_bytes, Batching.batch_bytes)
 
     def close(self) -> None:
         """Take no more, and count what is on its way as dropped."""
@@ -113,10 +122,10 @@ class MetricPipeline(MetricExporter):
 class MetricReader(PeriodicExportingMetricReader):
     """The SDK's periodic reader, which stops within the time it is given."""
 
-    def __init__(self, pipeline: MetricPipeline) -> None:
+    def __init__(self, pipeline: MetricPipeline, interval_ms: float = 60_000, timeout_ms: float = 30_000) -> None:
         self._pipeline = pipeline
         self.adds_cells = pipeline.adds_cells
-        super().__init__(pipeline)
+        super().__init__(pipeline, interval_ms, timeout_ms)
 
     @property
     def reader(self) -> AnyMetricReader:
@@ -242,6 +251,39 @@ def takes_cells(exporter: Any) -> bool:
         type(aggregation) in (DefaultAggregation, ExplicitBucketHistogramAggregation)
         and getattr(aggregation, "_boundaries", None) is None
     )
+
+
+def points_of(data: MetricsData) -> list[_Place]:
+    """Return every data point with what it is part of, so that they can be sent in several requests."""
+    return [
+        (of_resource, scope, metric, point)
+        for of_resource in data.resource_metrics
+        for scope in of_resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    ]
+
+
+def _encode(points: Sequence[_Place]) -> bytes:
+    """Encode data points that follow each other among those of a collection."""
+    resources = []
+    for of_resource, in_resource in _runs(points, 0):
+        scopes = []
+        for scope, in_scope in _runs(in_resource, 1):
+            metrics = [
+                replace(metric, data=replace(metric.data, data_points=[place[3] for place in of_metric]))
+                for metric, of_metric in _runs(in_scope, 2)
+            ]
+            scopes.append(replace(scope, metrics=metrics))
+        resources.append(replace(of_resource, scope_metrics=scopes))
+    return encode_metrics(MetricsData(resources)).SerializeToString()
+
+
+def _runs(places: Sequence[_Place], part: int) -> Iterator[tuple[Any, list[_Place]]]:
+    # By identity: to compare metrics would compare all of their points.
+    for _, run in groupby(places, lambda place: id(place[part])):
+        together = list(run)
+        yield together[0][part], together
 
 
 def _points(data: MetricsData) -> int:

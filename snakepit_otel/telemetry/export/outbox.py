@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snakepit_otel.printable import printable, printable_error
+from snakepit_otel.printable import printable_error
+from snakepit_otel.telemetry.environment import Environment
 from snakepit_otel.telemetry.export.ledger import (
     DELIVERED,
     ENCODE,
@@ -20,6 +21,7 @@ from snakepit_otel.telemetry.export.ledger import (
     SHUTDOWN,
     Account,
 )
+from snakepit_otel.telemetry.export.weights import of_bytes
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 
@@ -36,27 +38,16 @@ class Batching:
     batch_size: int = 4_096
     delay: float = 1.0
     batch_bytes: int = 2 << 20
-    """Below the 4 MiB that gRPC servers take unless told otherwise."""
+    """Below the 4 MiB that gRPC servers take by default."""
+    queue_bytes: int = 64 << 20
+    """For few large items: exceptions with their messages and stack traces, prompts."""
 
     @classmethod
-    def read(cls, prefix: str, environ: Mapping[str, str]) -> Batching:
-        """Read `OTEL_BSP_*` or `OTEL_BLRP_*`; what is not a positive number is said and ignored."""
-        queue_size = _number(environ, f"{prefix}_MAX_QUEUE_SIZE", cls.queue_size)
-        batch_size = _number(environ, f"{prefix}_MAX_EXPORT_BATCH_SIZE", min(cls.batch_size, queue_size))
-        delay = _number(environ, f"{prefix}_SCHEDULE_DELAY", round(cls.delay * 1000))
-        return cls(queue_size, min(batch_size, queue_size), delay / 1000)
-
-
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, "").strip()
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) == 0:
-        _log.warning(
-            "%s is '%s', which is not a positive whole number; %d is used", printable(name), printable(text), default
-        )
-        return default
-    return int(text)
+    def read(cls, prefix: str, read: Environment) -> Batching:
+        """Return what `OTEL_BSP_*` or `OTEL_BLRP_*` come to."""
+        queue_size = read[f"{prefix}_MAX_QUEUE_SIZE"]
+        batch_size = min(read[f"{prefix}_MAX_EXPORT_BATCH_SIZE"], queue_size)
+        return cls(queue_size, batch_size, read[f"{prefix}_SCHEDULE_DELAY"] / 1000)
 
 
 class Sent(NamedTuple):
@@ -71,6 +62,7 @@ class Outbox:
     """Takes items from any thread without waiting, and sends them in batches from one of its own.
 
     `send` gets a list of items and says what became of them; `abort` makes a `send` under way return soon.
+    `weigh` gives about how many bytes an item has.
     """
 
     def __init__(
@@ -80,14 +72,20 @@ class Outbox:
         abort: Callable[[], Any],
         account: Account,
         batching: Batching,
+        weigh: Callable[[Any], int] = of_bytes,
     ) -> None:
         self.batching = batching
+        self._weigh = weigh
         self._send = send
         self._abort = abort
         self._figures = account.figures
         self._items: list[Any] = []
         self._limit = batching.queue_size
         self._batch = batching.batch_size
+        self._batch_bytes = batching.batch_bytes
+        self._limit_bytes = batching.queue_bytes
+        self._bytes = 0
+        """How much waits, about; changed in steps that CPython's lock keeps whole."""
         self._closed = False
         self._over = False
         """Nothing more is sent; what still fails was cut off by us."""
@@ -105,24 +103,34 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Queue an item, or count it as dropped."""
-        self.put_all([item])
+        self._put([item], self._weigh(item))
 
-    def put_all(self, new: list[Any]) -> None:
-        """Queue items, or count them as dropped."""
+    def put_all(self, new: list[bytes]) -> None:
+        """Queue encoded items, or count them as dropped."""
+        self._put(new, sum(map(len, new)))
+
+    def _put(self, new: list[Any], size: int) -> None:
         items, count = self._items, len(new)
         self._figures[ENDED] += count
-        waiting = len(items)
-        if self._closed or waiting + count > self._limit:
-            new = self._that_fit(new, self._limit - waiting)
+        waiting, before = len(items), self._bytes
+        if self._closed or waiting + count > self._limit or before + size > self._limit_bytes:
+            new = self._that_fit(new, self._limit - waiting, self._limit_bytes - before)
+            size = sum(map(self._weigh, new))
         items.extend(new)
-        if waiting < self._batch <= waiting + count:
+        self._bytes += size
+        if waiting < self._batch <= waiting + count or before < self._batch_bytes <= before + size:
             self._wake.set()
 
-    def _that_fit(self, new: list[Any], room: int) -> list[Any]:
+    def _that_fit(self, new: list[Any], room: int, room_bytes: int) -> list[Any]:
         if self._closed:
             self._figures[SHUTDOWN] += len(new)
             return []
-        fitting = new[: max(0, room)]
+        fitting = []
+        for item in new[: max(0, room)]:
+            room_bytes -= self._weigh(item)
+            if room_bytes < 0:
+                break
+            fitting.append(item)
         self._figures[QUEUE_FULL] += len(new) - len(fitting)
         return fitting
 
@@ -168,6 +176,7 @@ class Outbox:
         """Do nothing from now on. For the child of a fork, which has the queue but not the thread."""
         self._closed = self._over = self._settled = True
         self._items = []
+        self._bytes = 0
         self._in_flight = 0
         self._figures = Account.unread().figures
         # The parent's may be locked, by a thread that there is not here.
@@ -182,7 +191,7 @@ class Outbox:
 
     def _run(self) -> None:
         while not self._over:
-            if len(self._items) < self._batch:
+            if len(self._items) < self._batch and self._bytes < self._batch_bytes:
                 self._wake.wait(self.batching.delay)
             self._wake.clear()
             # What was there at the start of the turn: who chases the queue's end sends many small batches.
@@ -221,16 +230,15 @@ class Outbox:
         size = 0
         count = 0
         for item in self._items[:most]:
-            size += len(item) if item.__class__ is bytes else _ASSUMED_BYTES
-            if count and size > self.batching.batch_bytes:
+            weight = self._weigh(item)
+            if count and size + weight > self._batch_bytes:
                 break
+            size += weight
             count += 1
         with self._progress:
             batch = [] if self._over else self._items[:count]
             self._busy = bool(batch)
             self._note_in_flight(len(batch))
             del self._items[: len(batch)]
+            self._bytes = self._bytes - size if self._items else 0
         return batch
-
-
-_ASSUMED_BYTES = 512

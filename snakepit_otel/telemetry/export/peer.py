@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -26,6 +27,12 @@ _RECONNECTING = (
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+# What servers in several languages say of a request beyond their limit; by the code alone it might be a quota.
+_CODES_OF_SIZE = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "INVALID_ARGUMENT", "INTERNAL", "UNKNOWN"})
+_ABOUT_SIZE = re.compile(
+    r"larger than|too large|too big|(message|request|body|payload|content)\b.*\bexceed|\b413\b", re.IGNORECASE
+)
+_CONTENT_TOO_LARGE = 413
 _OVER_HTTP = (HttpSpanExporter, HttpMetricExporter, HttpLogExporter)
 _SERVICES: Mapping[str, tuple[str, Any, str]] = {
     "traces": (
@@ -52,13 +59,19 @@ class Answer(NamedTuple):
     accepted: bool
     rejected: int = 0
     """Items that it refused of an export it accepted."""
+    too_large: bool = False
+    """Whether it refused all of them since they are more bytes than it takes."""
+
+
+class _TooLarge(Exception):
+    """Ends an export that the exporter would repeat, although it can only be refused again."""
 
 
 class Peer:
     """An exporter, with its own endpoint, credentials, headers, compression, time limit and retries.
 
     Over OTLP it tells how many items the collector refused of a batch it took, which the exporter alone
-    would count as delivered. `takes_bytes` says that spans may be given as an encoded request.
+    would count as delivered. `takes_bytes` says that items may be given as an encoded request.
     """
 
     def __init__(self, exporter: Any, signal: str) -> None:
@@ -67,10 +80,10 @@ class Peer:
         self.takes_bytes = False
         if isinstance(exporter, OTLPExporterMixin):
             self._take_over(exporter, signal)
-            self.takes_bytes = signal == "traces"
+            self.takes_bytes = True
         elif type(exporter) in _OVER_HTTP:
             self._listen_in(exporter, signal)
-            self.takes_bytes = signal == "traces"
+            self.takes_bytes = True
 
     def export(self, data: Any, **options: Any) -> Answer:
         """Export what the exporter exports. Raises what it raises."""
@@ -82,11 +95,14 @@ class Peer:
     def export_bytes(self, request: bytes) -> Answer:
         """Export an encoded request."""
         if isinstance(self.exporter, OTLPExporterMixin):
-            return self.export(request)
+            try:
+                return self.export(request)
+            except _TooLarge:
+                return Answer(False, too_large=True)
         self._rejected = 0
         with _untold():
-            success = self.exporter._client.export(request).success
-        return Answer(success, self._rejected)
+            result = self.exporter._client.export(request)
+        return Answer(result.success, self._rejected, result.status_code == _CONTENT_TOO_LARGE)
 
     def abort(self) -> None:
         """Let an export under way fail soon, and take no more."""
@@ -155,11 +171,14 @@ class _GrpcClient:
     def Export(self, request: Any, metadata: Any = None, timeout: float | None = None) -> Any:  # noqa: N802 - the exporter's name for it
         try:
             answer = self._call(request, metadata=metadata, timeout=timeout)
-        except Exception as error:
-            code = getattr(error, "code", None)
+        except Exception as raised:
+            error: Any = raised
+            code = error.code().name if hasattr(error, "code") else ""
             # A connection that something on its way dropped without a word would stay silent for a quarter of an hour.
-            if code is not None and code().name == "DEADLINE_EXCEEDED":
+            if code == "DEADLINE_EXCEEDED":
                 self._connect_anew()
+            if code in _CODES_OF_SIZE and _ABOUT_SIZE.search(error.details() or ""):
+                raise _TooLarge from error
             raise
         self._note(answer)
         return answer

@@ -15,7 +15,9 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import names, otlp
 from snakepit_otel.telemetry.export.ledger import Account
 from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
+from snakepit_otel.telemetry.export.parts import deliver, sent
 from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.export.weights import of_span
 
 
 class SpanPipeline(SpanProcessor):
@@ -28,7 +30,7 @@ class SpanPipeline(SpanProcessor):
 
     def __init__(self, peer: Peer, resource: Resource, account: Account, batching: Batching) -> None:
         self._peer = peer
-        self.outbox = Outbox("traces", self._send, peer.abort, account, batching)
+        self.outbox = Outbox("traces", self._send, peer.abort, account, batching, of_span)
         self.take_encoded: Callable[[list[bytes]], None] | None = None
         if peer.takes_bytes:
             self.take_encoded = self.outbox.put_all
@@ -57,36 +59,14 @@ class SpanPipeline(SpanProcessor):
     def _send(self, batch: list[Any]) -> Sent:
         if not self._peer.takes_bytes:
             return sent(self._peer.export(batch), len(batch))
+        return deliver(batch, self._encode, self._peer.export_bytes, self.outbox.batching.batch_bytes)
+
+    def _encode(self, batch: Sequence[Any]) -> bytes:
         encoded = [item for item in batch if item.__class__ is bytes]
         others = [item for item in batch if item.__class__ is not bytes]
-        request, unencodable = _encode_each(others)
+        request = encode_spans(others).SerializeToString() if others else b""
         if encoded:
             scope_spans = otlp.scope_spans(self._scope, names.SCHEMA_URL, b"".join(encoded))
             # Messages that follow each other are one: protobuf's repeated fields add up.
             request += otlp.request(self._resource, self._resource_schema, scope_spans)
-        if not request:
-            return Sent(unencodable=unencodable)
-        return sent(self._peer.export_bytes(request), len(batch) - unencodable, unencodable)
-
-
-def _encode_each(spans: Sequence[ReadableSpan]) -> tuple[bytes, int]:
-    """Encode spans, if need be without those that cannot be, and say how many these are."""
-    if not spans:
-        return b"", 0
-    try:
-        return encode_spans(spans).SerializeToString(), 0
-    except Exception:  # noqa: BLE001 - whatever the encoder raises, it is about one span or more of these
-        if len(spans) == 1:
-            return b"", 1
-    # By halves, so that one bad span among thousands costs a dozen more turns.
-    middle = len(spans) // 2
-    (first, lost), (second, lost_too) = _encode_each(spans[:middle]), _encode_each(spans[middle:])
-    return first + second, lost + lost_too
-
-
-def sent(answer: Any, count: int, unencodable: int = 0) -> Sent:
-    """Say what became of `count` items that a peer answered for."""
-    if not answer.accepted:
-        return Sent(failed=count, unencodable=unencodable)
-    rejected = min(answer.rejected, count)
-    return Sent(count - rejected, rejected, unencodable)
+        return request

@@ -1,0 +1,48 @@
+"""Values of variables as they may be shown: one line, not too long, and without secrets."""
+
+from __future__ import annotations
+
+import re
+
+_LONGEST = 80
+_USER = re.compile(r"[^\s/@'\"]+@(?=[\w.\[-])")
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]{1,64}", re.ASCII)
+
+
+def masked(name: str, value: str) -> str:
+    """Return a variable's value as it may be shown: never a header's value, never a password."""
+    if name.endswith("_HEADERS"):
+        return ", ".join(f"{header}=***" for header in header_names(value)) or "***"
+    if name == "OTEL_RESOURCE_ATTRIBUTES":
+        return ", ".join(_cut(pair.partition("=")[0].strip()) for pair in value.split(",")[:20])
+    return _cut(masked_url(value) if name.endswith(("ENDPOINT", "ADDRESS")) else value)
+
+
+def quoted(name: str, value: str) -> str:
+    """Return that between quotation marks, with whatever is not printable as an escape."""
+    return ascii(masked(name, value)) if not value.isprintable() else repr(masked(name, value))
+
+
+def masked_url(url: str) -> str:
+    """Return a URL without the user, password and query it may have."""
+    scheme, separator, rest = url.rpartition("://")
+    rest, question, _ = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    return f"{scheme}{separator}{'***@' if at or user else ''}{host}{slash}{path}{'?***' if question else ''}"
+
+
+def without_users(text: str) -> str:
+    """Return a text on one line, without the users and passwords of its URLs."""
+    return _USER.sub("***@", " ".join(text.split()))
+
+
+def header_names(text: str) -> list[str]:
+    """Return the names of the headers in a variable such as OTEL_EXPORTER_OTLP_HEADERS, without their values."""
+    names = [entry.partition("=")[0].strip().lower() for entry in text.split(",") if "=" in entry]
+    # What is no name may well be half of a value that had a comma in it.
+    return [name if _HEADER_NAME.fullmatch(name) else "***" for name in names]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
