@@ -86,7 +86,7 @@ asyncio.run(main())
 
 
 async def test_signals_of_a_child_are_its_own() -> None:
-    """What ends a process ends a forked child, at any moment, and reaches neither its parent nor its own parent's loop."""
+    """What ends a process ends a forked child, at any moment, and does not reach its parent."""
     async with program("-W", "ignore", "-c", PROGRAM) as running:
         found = json.loads(await running.says("parent"))
         assert await running.ends() == 0
