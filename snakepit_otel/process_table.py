@@ -40,8 +40,8 @@ def entry(pid: int) -> Entry | None:
 
 
 def entries() -> Iterator[Entry]:
-    """Yield the entries of all processes that can be seen."""
-    for directory in Path("/proc").iterdir():
+    """Yield the entries of all processes that can be seen; none where there is no `/proc`."""
+    for directory in Path("/proc").glob("[1-9]*"):
         if directory.name.isdecimal() and (found := entry(int(directory.name))) is not None:
             yield found
 

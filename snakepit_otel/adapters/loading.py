@@ -90,7 +90,15 @@ def main_module_of(spec: str) -> MainModule | None:
     """Return the main module of this program if the adapter is in it."""
     where, _ = parts_of(spec)
     main = main_module()
-    return main if main is not None and str(Path(where).resolve()) == main.file else None
+    return main if main is not None and where and where in (main.name, main.file) else None
+
+
+def located(spec: str) -> str:
+    """Return the name by which the adapter is found from any folder: that of a file with its whole path."""
+    where, name = parts_of(spec)
+    main = main_module()
+    is_file = where.endswith(".py") or (main is not None and Path(where).resolve() == Path(main.file))
+    return f"{Path(where).resolve()}:{name}" if where and is_file else spec
 
 
 def require_thread_safe(adapter: type, otherwise: str) -> None:

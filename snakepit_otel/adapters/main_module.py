@@ -77,7 +77,12 @@ def imports_as(name: str, file: Path) -> bool:
         else:
             spec = find_spec(name)
             found = spec.origin if spec is not None else None
-    except (ImportError, ValueError):
+    except ModuleNotFoundError as error:
+        # Its package is another's, which has no such module; what a package itself misses is for whoever asked.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        return False
+    except ValueError:
         return False
     return isinstance(found, str) and os.path.realpath(found) == str(file)
 

@@ -28,7 +28,8 @@ def main() -> int:
     control = _take_control_socket()
     with control.makefile("rb") as lines:
         spec = json.loads(lines.readline())
-    import_path_of_ours, import_path, main = spec["program"]
+    # Where it says nothing of a program, the adapter is found where we are.
+    import_path_of_ours, import_path, main = spec.get("program", (sys.path[:], sys.path[:], None))
     sys.path[:] = import_path_of_ours
 
     from snakepit_otel.pool.process import die_with_parent

@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, load_adapter, spec_of
-from snakepit_otel.adapters.loading import name_of
+from snakepit_otel.adapters.loading import located, name_of
 from snakepit_otel.adapters.main_module import UNNAMED
 from snakepit_otel.errors import AdapterNotLoaded
 
@@ -150,6 +150,22 @@ def test_a_file_of_a_package_is_a_module_of_it(script: Path, spec: str, monkeypa
     assert adapter.value == 7  # type: ignore[attr-defined]
     if spec.startswith("{root}"):
         assert __import__("neighbour_of_deep").VALUE == 7
+
+
+def test_what_a_package_misses_is_said(script: Path) -> None:
+    """Where the package of a file cannot be imported, that is the error, and not what comes of it."""
+    (script.parent / "broken").mkdir()
+    (script.parent / "broken" / "__init__.py").write_text("import nowhere_at_all")
+    path = script.rename(script.parent / "broken" / "script.py")
+    assert "No module named 'nowhere_at_all'" in str(refused(f"{path}:Adapter"))
+
+
+def test_files_are_located(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file named from one folder is found from another; a module's name is left as it is."""
+    monkeypatch.chdir(script.parent)
+    assert located("script.py:Adapter") == f"{script}:Adapter"
+    for spec in ("package.module:Class", "package.module.Class", "", ":", "script"):
+        assert located(spec) == spec
 
 
 def test_relative_imports_need_a_package(script: Path) -> None:

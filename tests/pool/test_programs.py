@@ -206,3 +206,19 @@ async def test_a_program_without_a_guard_is_told_to_have_one(tmp_path: Path) -> 
     written(tmp_path, "app.py", text=PROGRAM.replace('if __name__ == "__main__":', "if True:"))
     with pytest.raises(AssertionError, match="goes under if __name__ == '__main__'"):
         await output(tmp_path, "app.py")
+
+
+@pytest.mark.parametrize("adapter", ["near.Near", "near:Near", "near.py:Near", "inner/near.py:Near"])
+async def test_commands_load_alike(tmp_path: Path, adapter: str) -> None:
+    """What `serve` finds from the current folder, `worker` and `doctor` find there, too."""
+    near = """
+        from snakepit_otel import BaseAdapter, tool
+        class Near(BaseAdapter):
+            @tool
+            def hello(self) -> str:
+                return "hello"
+    """
+    written(tmp_path, "near.py", "inner/near.py", text=near)
+    await output(tmp_path, "-P", "-m", "snakepit_otel", "worker", "--health-check", "--adapter", adapter)
+    said = await output(tmp_path, "-P", "-m", "snakepit_otel", "doctor", "--adapter", adapter, "--json")
+    assert f"adapter {adapter}" in said
