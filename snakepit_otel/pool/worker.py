@@ -57,11 +57,12 @@ class WorkerSpec:
     shutdown_grace: float
     parent: int
     token: str
-    program: Program
     broker: str | None = None
     """The path of the authority's socket for memory."""
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
+    program: Program | None = None
+    """Without one, the adapter is found where the worker is."""
 
 
 class State(StrEnum):

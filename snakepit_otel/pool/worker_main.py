@@ -29,7 +29,7 @@ def main() -> int:
     with control.makefile("rb") as lines:
         spec = json.loads(lines.readline())
     # Where it says nothing of a program, the adapter is found where we are.
-    import_path_of_ours, import_path, main = spec.get("program", (sys.path[:], sys.path[:], None))
+    import_path_of_ours, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
     sys.path[:] = import_path_of_ours
 
     from snakepit_otel.pool.process import die_with_parent
