@@ -18,7 +18,7 @@ def load_script(path: Path) -> ModuleType:
     run.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path.absolute()}")
+        raise FileNotFoundError(f"there is no file {path}")
     file = path.resolve()
     folder, name = file.parent, file.stem
     if (folder / "__init__.py").is_file():
