@@ -7,4 +7,5 @@ from snakepit_otel.telemetry.definitions import Metric
 
 UNSHOWN: dict[Metric, str] = {
     n.METRIC_DOCTOR_CANARY: "The doctor sends it once and looks for it itself; it says nothing of a deployment.",
+    n.METRIC_TOOL_PROCESSES_ENDED_COUNT: "Its event has the names that an operator needs, and is a warning in the log.",
 }

@@ -24,6 +24,7 @@ SERVICE_VERSION = "service.version"
 SNAKEPIT_ROLE = "snakepit.role"
 _log = logging.getLogger("snakepit_otel.telemetry")
 _WORKER_PROGRAM = "snakepit_otel.pool.worker_main"
+_WORKER_FILE = "/snakepit_otel/pool/worker_main.py"
 _COMMANDS = ("snakepit-otel", "snakepit_otel")
 _UPSTREAMS = ("grpc_server.py", "grpc_server_threaded.py")
 _ROLES = {"serve": "authority", "worker": "worker"}
@@ -66,7 +67,7 @@ def _program(command_line: Sequence[str]) -> tuple[str, Iterator[str]]:
     words = iter(command_line[1:])
     for word in words:
         if not word.startswith("-") or word == "-":
-            return PurePath(word).name, words
+            return _WORKER_PROGRAM if word.endswith(_WORKER_FILE) else PurePath(word).name, words
         if word.startswith("--"):
             if word == "--check-hash-based-pycs":
                 next(words, None)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
-from snakepit_otel.adapters import spec_of
+from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options
 from snakepit_otel.bridge.admin import AdminService
@@ -137,6 +137,7 @@ class Snakepit:
     async def _start(self) -> None:
         # Once here, and not by each of the workers, who inherit them.
         telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
+        child_signals.watch()
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)

@@ -11,14 +11,17 @@ import sys
 import traceback
 from contextlib import suppress
 
+from snakepit_otel.adapters import child_signals
+
 _home: int | None = None
 """The process that requests are run in."""
 
 
 def settle() -> None:
-    """Note that requests are run in this process."""
+    """Note that requests are run in this process, whose children are to have signals of their own."""
     global _home  # noqa: PLW0603 - one process has one
     _home = os.getpid()
+    child_signals.watch()
 
 
 def leave_if_child(error: BaseException | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
+from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
 from snakepit_otel.bridge.buffers import BufferService
@@ -162,7 +163,9 @@ class WorkerServer:
         await self._finish_calls()
         await self.link.close()
         self._memory.close()
-        await asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
+        left = LeftBehind.by_this_process() if self._whole_process else LeftBehind(())
+        left.terminate(f"worker {self.worker_id}")
+        await asyncio.gather(left.end(), asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY))
         self._threads.close()
 
     async def _finish_calls(self) -> None:

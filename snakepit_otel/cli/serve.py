@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from snakepit_otel import telemetry
+from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
@@ -142,7 +143,9 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         left = _TIME_FOR_THE_REST if answers else _LAST_CHANCE
         if began:
             left = max(min(left, began + pit.longest_grace + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
-        await asyncio.to_thread(exporting.shutdown, left)
+        processes = LeftBehind.by_this_process()
+        processes.terminate("the authority")
+        await asyncio.gather(processes.end(), asyncio.to_thread(exporting.shutdown, left))
 
 
 def _adapters(pit: Snakepit) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,6 +110,9 @@ def worker(
     try:
         if bridge:
             compatibility.install()
+        if Path.cwd() != SCRIPT.parent:
+            # The adapter is looked for where the user is, as serve has it.
+            sys.path.insert(0, str(Path.cwd()))
         if health_check:
             _check(adapter, _loader(bridge, max_workers))
             return

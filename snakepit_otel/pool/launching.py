@@ -7,6 +7,7 @@ import os
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.pool.home import Home
 from snakepit_otel.pool.library_threads import limits
+from snakepit_otel.pool.program import this_program
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.worker import Worker, WorkerSpec
 
@@ -28,6 +29,7 @@ def prepare(
         shutdown_grace=settings.shutdown_grace / 1000,
         parent=os.getpid(),
         token=home.fences.admit(worker_id),
+        program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
         broker=str(home.broker) if home.broker is not None else None,
         zero_copy=home.holdings.settings.model_dump(),
         strict=home.holdings.strict,

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from snakepit_otel import process_table
+from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.printable import printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -19,7 +21,10 @@ _MOST_BYTES = 1 << 20
 _HIGHEST_PID = 1 << 22
 """The kernel's own limit."""
 _LINE = re.compile(r"([1-9][0-9]{0,6}) ([1-9][0-9]{0,19}) ([!-~]{1,200})")
-_PROGRAM = ("-m", "snakepit_otel.pool.worker_main")
+_PROGRAM = re.compile(
+    rb"[^\0]+(?:\0-[^\0]+)*?\0(?:-m\0snakepit_otel\.pool\.worker_main|[^\0]*/snakepit_otel/pool/worker_main\.py)\0"
+)
+"""How a worker's command line begins: an interpreter, its options, and our program by its name or its file."""
 
 
 class Orphan(NamedTuple):
@@ -43,9 +48,9 @@ class Roster:
 
     def add(self, pid: int, worker_id: str) -> None:
         """Record a running worker; one that is already gone is not recorded."""
-        started = _started(pid)
-        if started is not None:
-            self._lines[pid] = f"{pid} {started} {worker_id}\n"
+        found = process_table.entry(pid)
+        if found is not None:
+            self._lines[pid] = f"{pid} {found.started} {worker_id}\n"
             self._write()
 
     def remove(self, pid: int) -> None:
@@ -69,9 +74,17 @@ def kill_orphans(directory: Path) -> list[Orphan]:
 
     A process is killed only if it has the recorded start time, is ours, and was started as that worker of that
     authority. It is held by a descriptor from before these are looked at, so that no other process that has come by
-    its number can be meant. Raises nothing.
+    its number can be meant. So are the processes that tools had started in those workers, which are only logged and
+    counted. Raises nothing.
     """
-    return [orphan for started, orphan in _recorded(directory / _FILE) if _kill(orphan, started, directory.name)]
+    killed = []
+    for started, orphan in _recorded(directory / _FILE):
+        if _kill(orphan, started, directory.name):
+            killed.append(orphan)
+        # Also of those that have ended as they should: nobody was left to see to these.
+        left = LeftBehind.by_leader(orphan.pid, started, directory.name)
+        left.kill(f"worker {orphan.worker_id} of the dead authority {directory.name}")
+    return killed
 
 
 def _kill(orphan: Orphan, started: int, run_id: str) -> bool:
@@ -81,7 +94,8 @@ def _kill(orphan: Orphan, started: int, run_id: str) -> bool:
         return False
     try:
         # Each of these may be of another process only if ours is gone, and then the signal reaches nobody.
-        if _started(orphan.pid) != started or not _is_worker(orphan, run_id):
+        found = process_table.entry(orphan.pid)
+        if found is None or found.started != started or not _is_worker(orphan, run_id):
             return False
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except OSError:
@@ -93,21 +107,12 @@ def _kill(orphan: Orphan, started: int, run_id: str) -> bool:
 
 def _is_worker(orphan: Orphan, run_id: str) -> bool:
     process = Path(f"/proc/{orphan.pid}")
-    arguments = (process / "cmdline").read_bytes().split(b"\0")[1:-1]
-    expected = [os.fsencode(argument) for argument in (*_PROGRAM, run_id, orphan.worker_id)]
+    program = _PROGRAM.match(command_line := (process / "cmdline").read_bytes())
+    arguments = command_line[program.end() :] if program is not None else b""
+    expected = os.fsencode(f"{run_id}\0{orphan.worker_id}\0")
     # Not the owner of the directory in /proc: that is root for a process that has changed its user.
     users = re.search(rb"^Uid:(.*)$", (process / "status").read_bytes(), re.MULTILINE)
     return arguments == expected and users is not None and set(map(int, users[1].split())) == {os.getuid()}
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process was started, in the kernel's ticks; None if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The second field is the program's name in parentheses, which may itself have spaces and parentheses.
-    return int(fields.rpartition(b")")[2].split()[19])
 
 
 def _recorded(file: Path) -> list[tuple[int, Orphan]]:

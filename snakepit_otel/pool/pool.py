@@ -13,6 +13,7 @@ import grpc
 from grpc import aio
 
 from snakepit_otel import telemetry
+from snakepit_otel.adapters.loading import located
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
@@ -85,6 +86,8 @@ class WorkerPool:
     def __init__(self, name: str, adapter: str, settings: PoolSettings, home: Home) -> None:
         self.name = name
         self.adapter = adapter
+        # Workers that start later are to find it, wherever the program is by then.
+        self._located = located(adapter)
         self.settings = settings
         self.answered = self.failed = self.retried = 0
         self.places = Places(name, settings)
@@ -393,7 +396,7 @@ class WorkerPool:
             self.breaker.trip()
 
     def _make(self, slot: int, generation: int) -> Worker:
-        return prepare(self.name, self.adapter, self.settings, self._home, f"{slot}.{generation}", self._controls)
+        return prepare(self.name, self._located, self.settings, self._home, f"{slot}.{generation}", self._controls)
 
     # Telling
 

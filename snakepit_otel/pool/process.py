@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,12 +37,12 @@ class Process:
     long as the process may, because of `die_with_parent`; the event loop's is.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", module, *arguments],
+                command,
                 stdin=theirs.fileno(),
                 start_new_session=True,
                 env=dict(environ) if environ is not None else None,
@@ -59,7 +59,8 @@ class Process:
         loop = asyncio.get_running_loop()
         received = b""
         try:
-            await loop.sock_sendall(self._control, orjson.dumps(message) + b"\n")
+            # Not orjson: paths may have bytes that are no UTF-8.
+            await loop.sock_sendall(self._control, json.dumps(message).encode() + b"\n")
             while not received.endswith(b"\n") and len(received) < _MAX_REPORT:
                 part = await loop.sock_recv(self._control, 1 << 16)
                 if not part:

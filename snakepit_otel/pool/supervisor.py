@@ -97,7 +97,7 @@ class Supervisor:
             worker.leaving = worker.leaving or ExitReason.STOP
             if worker.state is State.STARTING:
                 life.cancel()
-        await asyncio.gather(*(worker.stop() for worker in lives if worker.state is not State.STARTING))
+        await asyncio.gather(*(worker.stop() for worker in lives if worker.state not in (State.STARTING, State.GONE)))
         await asyncio.gather(*lives.values(), return_exceptions=True)
 
     def launch(self) -> tuple[Worker, asyncio.Future[SnakepitError | None]]:
@@ -109,7 +109,8 @@ class Supervisor:
         self.workers.append(worker)
         loop = asyncio.get_running_loop()
         tried: asyncio.Future[SnakepitError | None] = loop.create_future()
-        self._lives[worker] = loop.create_task(self._live(worker, tried), name=f"life of worker {worker.id}")
+        life = self._lives[worker] = loop.create_task(self._live(worker, tried), name=f"life of worker {worker.id}")
+        life.add_done_callback(lambda _: self._lives.pop(worker))
         return worker, tried
 
     def launch_again(self) -> tuple[Worker, asyncio.Future[SnakepitError | None]]:
@@ -145,6 +146,7 @@ class Supervisor:
         except asyncio.CancelledError:
             self._end(worker, ExitReason.STOP)
             tried.cancel()
+            await worker.end_what_is_left()
             raise
         except SnakepitError as error:
             failure = error
@@ -154,6 +156,7 @@ class Supervisor:
             _log.error("%s", printable_lines(failure, "  "))
             self._end(worker, ExitReason.START_FAILED)
             tried.set_result(failure)
+            await worker.end_what_is_left()
             return
         self._enlist(worker)
         tried.set_result(None)
@@ -163,7 +166,7 @@ class Supervisor:
         else:
             self._note_crash(worker, status)
             self._end(worker, ExitReason.CRASH)
-        await worker.disconnect()
+        await asyncio.gather(worker.disconnect(), worker.end_what_is_left())
 
     def _enlist(self, worker: Worker) -> None:
         worker.state = State.SPARE
@@ -179,7 +182,6 @@ class Supervisor:
         """Keep the books when a worker is gone."""
         worker.state = State.GONE
         self.workers.remove(worker)
-        del self._lives[worker]
         self.watcher.serves_no_more(worker)
         self.watcher.dismissed(worker)
         worker.account_for_telemetry()

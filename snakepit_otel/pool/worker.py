@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 from grpc import aio
 
 from snakepit_otel import telemetry
+from snakepit_otel.adapters.left_behind import RUN_ID, LeftBehind
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import options
 from snakepit_otel.bridge.failures import from_wire
@@ -28,6 +28,7 @@ from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
 from snakepit_otel.pool.in_flight import InFlight
 from snakepit_otel.pool.process import Process, describe_exit
+from snakepit_otel.pool.program import WORKER_PROGRAM, Program, interpreter
 from snakepit_otel.pool.recording import WorkerRecording
 from snakepit_otel.pool.recycling import ExitReason
 from snakepit_otel.telemetry import names
@@ -60,6 +61,8 @@ class WorkerSpec:
     """The path of the authority's socket for memory."""
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
+    program: Program | None = None
+    """Without one, the adapter is found where the worker is."""
 
 
 class State(StrEnum):
@@ -161,9 +164,16 @@ class Worker:
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves; raise `WorkerStartFailed` if it does not."""
         process = self._process = Process(
-            "snakepit_otel.pool.worker_main",
-            (self._run_id, self.id),
-            {**_environment(self._environ), telemetry.LEDGER_FILE: str(self._ledger)},
+            [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
+            {
+                # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and
+                # can hold up the worker. It reads this when it is imported, in a worker before any code of ours runs.
+                "GRPC_ENABLE_FORK_SUPPORT": "0",
+                **os.environ,
+                **self._environ,
+                RUN_ID: self._run_id,
+                telemetry.LEDGER_FILE: str(self._ledger),
+            },
         )
         self._spawned(process.pid, self.id)
         try:
@@ -297,6 +307,12 @@ class Worker:
         with suppress(FileNotFoundError):
             os.unlink(self.spec.listen.removeprefix("unix:"))  # noqa: PTH108 - no pathlib in coroutines
 
+    async def end_what_is_left(self) -> None:
+        """End the processes that its tools have started, and that it, which is gone, has not ended."""
+        left = LeftBehind.by_leader(self.pid)
+        left.terminate(f"worker {self.id}")
+        await left.end()
+
     def account_for_telemetry(self) -> None:
         """Count what the worker, which is gone, had recorded and did not deliver; once."""
         left = telemetry.Ledger.read(self._ledger)
@@ -320,18 +336,6 @@ class Worker:
             self._process.signal(signal.SIGKILL)
             await self._process.wait()
         self.state = State.GONE
-
-
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment: ours, and the directory of the script we run on its import path."""
-    # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and can
-    # hold up the worker. It reads this when it is imported, which in a worker is before any code of ours runs.
-    environ = {"GRPC_ENABLE_FORK_SUPPORT": "0", **os.environ, **extra}
-    script_directory = sys.path[0] if sys.path else ""
-    if script_directory and Path(script_directory).is_dir():
-        known = environ.get("PYTHONPATH", "")
-        environ["PYTHONPATH"] = f"{script_directory}{os.pathsep}{known}" if known else script_directory
-    return environ
 
 
 def _start_failure(worker_id: str, error: SnakepitError) -> SnakepitError:

@@ -1,17 +1,18 @@
-"""The program of a worker process that the pool starts: `python -m snakepit_otel.pool.worker_main RUN_ID WORKER_ID`."""
+"""The program of a worker process that the pool starts: `python -P worker_main.py RUN_ID WORKER_ID`.
+
+It is started by its file, and imports nothing of ours or of others before it knows where the authority has found us.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import orjson
-
-from snakepit_otel.pool.process import die_with_parent
 
 _ARGUMENTS = 3  # with the program's own name
 
@@ -26,10 +27,18 @@ def main() -> int:
         return 2
     control = _take_control_socket()
     with control.makefile("rb") as lines:
-        spec = orjson.loads(lines.readline())
+        spec = json.loads(lines.readline())
+    # Where it says nothing of a program, the adapter is found where we are.
+    import_path_of_ours, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
+    sys.path[:] = import_path_of_ours
+
+    from snakepit_otel.pool.process import die_with_parent
+
     die_with_parent(spec["parent"])
     # Imported late, so that the parent's death is noticed from the first moment.
     from snakepit_otel import event_loop, telemetry
+    from snakepit_otel.adapters.loading import load_adapter
+    from snakepit_otel.adapters.main_module import MainModule
     from snakepit_otel.bridge.failures import to_wire
     from snakepit_otel.bridge.worker_memory import WorkerMemory
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
@@ -39,17 +48,19 @@ def main() -> int:
     from snakepit_otel.zero_copy.current import loose
     from snakepit_otel.zero_copy.description import Owner
 
+    # Only now: what the program has put on its import path since is for the adapter.
+    sys.path[:] = import_path
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
 
-    telemetry.environment.take_as_reported(spec["reported"])
+    telemetry.environment.take_as_reported(spec.get("reported", {}))
     telemetry.log_to_stderr(
         logging.WARNING,
         f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
     )
 
     def report(message: dict[str, Any]) -> None:
-        control.sendall(orjson.dumps(message) + b"\n")
+        control.sendall(json.dumps(message).encode() + b"\n")
 
     async def serve() -> None:
         server = WorkerServer(
@@ -64,6 +75,7 @@ def main() -> int:
             grace=spec["shutdown_grace"],
             started_by=spec["started_by"],
             whole_process=True,
+            load=partial(load_adapter, main=MainModule(*main) if main is not None else None),
             memory=WorkerMemory(
                 ZeroCopySettings(**spec["zero_copy"]),
                 Path(spec["broker"]) if spec["broker"] else None,

@@ -95,6 +95,12 @@ METRIC_CALLBACK_DURATION = Metric(
     attributes=frozenset({"snakepit.tool.name", "error.type"}),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
 )
+METRIC_TOOL_PROCESSES_ENDED_COUNT = Metric(
+    name="snakepit.tool.processes_ended.count",
+    instrument="counter",
+    unit="{process}",
+    description="Number of processes that tools had started and not ended, and that were ended with what ran the tools.",
+)
 METRIC_RPC_CLIENT_CALL_DURATION = Metric(
     name="rpc.client.call.duration",
     instrument="histogram",
@@ -920,6 +926,14 @@ EVENT_ADAPTER_EXCEPTION = Event(
     name="snakepit.adapter.exception",
     severity="ERROR",
     attributes=frozenset({"exception.type", "exception.message", "exception.stacktrace", "session.id"}),
+)
+EVENT_TOOL_PROCESSES_ENDED = Event(
+    name="snakepit.tool.processes_ended",
+    severity="WARN",
+    measurements={
+        "count": METRIC_TOOL_PROCESSES_ENDED_COUNT,
+    },
+    attributes=frozenset({}),
 )
 EVENT_WORKER_CRASH = Event(
     name="snakepit.worker.crash",

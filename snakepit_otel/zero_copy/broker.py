@@ -69,7 +69,8 @@ class Broker:
     def close(self) -> None:
         """Stop listening, and let go of everything that is held."""
         self._stopping = True
-        self._wake.send(b"x")
+        with suppress(OSError):  # the thread has seen it by itself, and has closed its sockets
+            self._wake.send(b"x")
         self._thread.join()
         self.path.unlink(missing_ok=True)
         self._holdings.close()

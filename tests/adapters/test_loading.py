@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from textwrap import dedent
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, load_adapter, spec_of
-from snakepit_otel.adapters.loading import SCRIPT_MODULE
+from snakepit_otel.adapters.loading import located, name_of
+from snakepit_otel.adapters.main_module import UNNAMED
 from snakepit_otel.errors import AdapterNotLoaded
 
 
@@ -21,8 +23,19 @@ class Outer:
 NOT_A_CLASS = 7
 
 
+@pytest.fixture(autouse=True)
+def _no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the import path and the imported modules as they were."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = dict(sys.modules)
+    yield
+    for name in sys.modules.keys() - before.keys():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def script(tmp_path: Path) -> Path:
     """A script with an adapter, a helper module beside it, and no trace of them afterwards."""
     (tmp_path / "helper_of_script.py").write_text("VALUE = 7\n")
     path = tmp_path / "script.py"
@@ -46,10 +59,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             """
         )
     )
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield path
-    for name in (SCRIPT_MODULE, "helper_of_script"):
-        sys.modules.pop(name, None)
+    return path
 
 
 def refused(spec: str) -> AdapterNotLoaded:
@@ -77,6 +87,93 @@ def test_a_class_in_a_file(script: Path) -> None:
     assert adapter.value == 7  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("file", "module", "name"),
+    [
+        ("script.py", "script", "script.Adapter"),
+        ("my-adapter.py", "my-adapter", "my-adapter.Adapter"),
+        ("my.adapter.py", UNNAMED, "my.adapter.Adapter"),
+        ("queue.py", UNNAMED, "queue.Adapter"),
+        ("asyncio.py", UNNAMED, "asyncio.Adapter"),
+        ("pytest.py", UNNAMED, "pytest.Adapter"),
+        ("snakepit_otel.py", UNNAMED, "snakepit_otel.Adapter"),
+        ("__main__.py", UNNAMED, "{folder}.Adapter"),
+    ],
+)
+def test_a_file_is_the_module_that_it_is(script: Path, file: str, module: str, name: str) -> None:
+    """A file has the name that an import gives it; where that is another module's or none, multiprocessing's."""
+    path = script.rename(script.with_name(file))
+    adapter = load_adapter(f"{path}:Adapter")
+    assert adapter.__module__ == module
+    assert name_of(adapter) == name.format(folder=path.parent.name)
+    assert pickle.loads(pickle.dumps(adapter)) is adapter
+    point = sys.modules[module].Point(3)
+    assert pickle.loads(pickle.dumps(point)) == point
+    assert "__init__" in dir(sys.modules["queue"].Queue), "a module of the interpreter's was hidden"
+
+
+def test_scripts_of_one_name_are_two(script: Path) -> None:
+    """Of two files of the same name, each is loaded, and the first goes on being what its name means."""
+    other = script.parent / "other" / script.name
+    other.parent.mkdir()
+    other.write_text(script.read_text())
+    first, second = load_adapter(f"{script}:Adapter"), load_adapter(f"{other}:Adapter")
+    assert (first.__module__, second.__module__) == ("script", UNNAMED)
+    assert load_adapter(f"{script}:Adapter") is first
+
+
+def test_a_file_by_a_link_is_the_file(script: Path) -> None:
+    """As the interpreter has it, a link is followed, and neighbours are those of the file."""
+    link = script.parent / "elsewhere" / "linked.py"
+    link.parent.mkdir()
+    link.symlink_to(script)
+    assert load_adapter(f"{link}:Adapter").__module__ == "script"
+
+
+@pytest.mark.parametrize("spec", ["{root}/around/inner/deep.py:Adapter", "around.inner.deep:Adapter"])
+def test_a_file_of_a_package_is_a_module_of_it(script: Path, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative imports work however the module is named, and neighbours are found by their plain names, too."""
+    folder = script.parent / "around" / "inner"
+    folder.mkdir(parents=True)
+    for name in ("around", "around/inner"):
+        (script.parent / name / "__init__.py").touch()
+    (folder / "neighbour_of_deep.py").write_text("VALUE = 7\n")
+    (folder / "queue.py").write_text("1 / 0\n")
+    (folder / "deep.py").write_text(
+        "import queue\nfrom snakepit_otel import BaseAdapter\nfrom . import neighbour_of_deep\n"
+        "class Adapter(BaseAdapter):\n    value = neighbour_of_deep.VALUE\n"
+    )
+    if not spec.startswith("{root}"):
+        monkeypatch.syspath_prepend(script.parent)
+    adapter = load_adapter(spec.format(root=script.parent))
+    assert adapter.__module__ == "around.inner.deep"
+    assert adapter.value == 7  # type: ignore[attr-defined]
+    if spec.startswith("{root}"):
+        assert __import__("neighbour_of_deep").VALUE == 7
+
+
+def test_what_a_package_misses_is_said(script: Path) -> None:
+    """Where the package of a file cannot be imported, that is the error, and not what comes of it."""
+    (script.parent / "broken").mkdir()
+    (script.parent / "broken" / "__init__.py").write_text("import nowhere_at_all")
+    path = script.rename(script.parent / "broken" / "script.py")
+    assert "No module named 'nowhere_at_all'" in str(refused(f"{path}:Adapter"))
+
+
+def test_files_are_located(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file named from one folder is found from another; a module's name is left as it is."""
+    monkeypatch.chdir(script.parent)
+    assert located("script.py:Adapter") == f"{script}:Adapter"
+    for spec in ("package.module:Class", "package.module.Class", "", ":", "script"):
+        assert located(spec) == spec
+
+
+def test_relative_imports_need_a_package(script: Path) -> None:
+    """A file that is in none is told what to do."""
+    script.write_text("from . import helper_of_script")
+    assert "put __init__.py beside the file, or say package.module:Class" in str(refused(f"{script}:Adapter"))
+
+
 def test_a_name_that_is_none() -> None:
     """A name without module or class is told how to be one."""
     for spec in ("Adapter", "", ":", "module:", ":Class"):
@@ -87,6 +184,7 @@ def test_a_module_that_is_not_there() -> None:
     """The message names what could not be imported, and the cause is the import's own error."""
     error = refused("nowhere.at_all:Adapter")
     assert "importing nowhere.at_all failed: ModuleNotFoundError: No module named 'nowhere'" in str(error)
+    assert f"it was looked for in {', '.join(sys.path[:5])} and " in str(error)
     assert isinstance(error.__cause__, ModuleNotFoundError)
 
 

@@ -37,6 +37,8 @@ print(*(about.get(name, "-") for name in ("service.name", "snakepit.role")), len
         (["--check-hash-based-pycs", "always", "-msnakepit_otel", "serve"], AUTHORITY),
         (["/bin/snakepit-otel", "worker", "--adapter", "a.A"], WORKER),
         (["-m", "snakepit_otel.pool.worker_main", "run", "default-1.1"], WORKER),
+        (["-O", "-P", "/lib/snakepit_otel/pool/worker_main.py", "run", "default-1.1"], WORKER),
+        (["worker_main.py", "run", "default-1.1"], {}),
         (["/bin/snakepit-otel", "call", "serve"], NAMED),
         (["/bin/snakepit-otel"], NAMED),
         (["-u", "/deps/snakepit/priv/python/grpc_server.py", "--port", "0"], UPSTREAM),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.adapters import AdapterHost, ToolThreads
-from snakepit_otel.adapters.loading import load_adapter
+from snakepit_otel.adapters.loading import import_from, load_adapter, parts_of
 from snakepit_otel.errors import AdapterNotLoaded, SnakepitError
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
@@ -50,7 +50,7 @@ def _examine(spec: str) -> dict[str, Any]:
 
 
 def _not_loaded(spec: str, error: AdapterNotLoaded) -> dict[str, Any]:
-    where, _, name = spec.rpartition(":") if ":" in spec else spec.rpartition(".")
+    where, name = parts_of(spec)
     cause = error.__cause__
     if cause is None:
         return _not_found(where, name, error)
@@ -72,14 +72,10 @@ def _not_found(where: str, name: str, error: AdapterNotLoaded) -> dict[str, Any]
         return {"code": "bad_name", "said": f"{where or name!r} is no name of a class"}
     if "not a class" in str(error):
         return {"code": "not_a_class", "said": str(error).partition(" is ")[2].join(("it is ", ""))}
-    module = sys.modules.get("__snakepit_script__" if where.endswith(".py") else where)
-    classes = [key for key, value in vars(module).items() if inspect.isclass(value)] if module else []
+    module = import_from(where)
+    classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
     near = difflib.get_close_matches(name, classes, 1)
-    own = (
-        sorted(key for key in classes if getattr(vars(module)[key], "__module__", "") == module.__name__)
-        if module
-        else []
-    )
+    own = sorted(key for key in classes if getattr(vars(module)[key], "__module__", "") == module.__name__)
     hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(own)}" if own else ""
     return {"code": "missing_class", "said": f"{where} has no {name!r}", "near": hint}
 

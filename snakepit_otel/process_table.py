@@ -1,0 +1,64 @@
+"""The kernel's table of processes: who descends from whom, and who belongs to which group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A process as the table has it."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+    """In the kernel's ticks since it started; with the process id, it names a process for good."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether only its exit status is left."""
+        return self.state in "ZX"
+
+
+def entry(pid: int) -> Entry | None:
+    """Return the entry of a process; None if there is none."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, which may itself have spaces and parentheses.
+    head, _, rest = line.rpartition(b")")
+    state, parent, group, session, *more = rest.split()
+    name = head.partition(b"(")[2].decode(errors="replace")
+    return Entry(pid, name, state.decode(), int(parent), int(group), int(session), started=int(more[15]))
+
+
+def entries() -> Iterator[Entry]:
+    """Yield the entries of all processes that can be seen; none where there is no `/proc`."""
+    for directory in Path("/proc").glob("[1-9]*"):
+        if directory.name.isdecimal() and (found := entry(int(directory.name))) is not None:
+            yield found
+
+
+def command_line(pid: int) -> list[str]:
+    """Return what a process was started with; empty if there is no such process, or it has ended."""
+    try:
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def variable(pid: int, name: str) -> str | None:
+    """Return a variable of the environment that a process was started with; None if it cannot be read."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = os.fsencode(f"{name}=")
+    return next((os.fsdecode(line.removeprefix(prefix)) for line in environ if line.startswith(prefix)), None)
