@@ -97,7 +97,7 @@ async def test_an_authority_that_is_away(short_path: Path) -> None:
         for tool in ("call", "call_async"):
             response = await stub.ExecuteTool(asking(tool, tool_name="double"))
             described = json.loads(response.error_message)
-            assert described["type"] == "AuthorityUnavailable"
+            assert described["context"]["snakepit_error"] == "AuthorityUnavailable"
             assert f"the authority at unix:{short_path}/nowhere cannot be reached" in described["message"]
         assert (await stub.ExecuteTool(asking("add", a=1))).success
 
@@ -226,7 +226,7 @@ async def test_what_elixir_refuses_is_an_error_in_the_tool(stub: Any) -> None:
 async def test_bytes_are_not_for_call_backs(stub: Any, elixir: Elixir, tool: str) -> None:
     """There is no field for bytes in a call-back, and the tool is told so."""
     described = json.loads((await stub.ExecuteTool(asking(tool))).error_message)
-    assert described["type"] == "ValueRefused"
+    assert described["context"]["snakepit_error"] == "ValueRefused"
     assert described["message"] == "bytes cannot be passed to the authority's tool 'echo': data"
     assert elixir.calls == []
 
