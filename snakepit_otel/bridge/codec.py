@@ -19,7 +19,7 @@ from snakepit_otel.errors import SnakepitError, ValueRefused
 from snakepit_otel.zero_copy.description import replaced
 
 _PREFIX = "type.googleapis.com/"
-_STRING = _PREFIX + "google.protobuf.StringValue"
+STRING_VALUE = _PREFIX + "google.protobuf.StringValue"
 _OURS = _PREFIX + "snakepit."
 _BINARY = _OURS + "binary"
 CHUNK_KIND = "snakepit.chunk"
@@ -107,7 +107,7 @@ def encode_parameters(
             binary[name] = bytes(value)
         else:
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
-            parameters[name] = AnyMessage(type_url=_STRING, value=to_json(value, default))
+            parameters[name] = AnyMessage(type_url=STRING_VALUE, value=to_json(value, default))
     return parameters, binary
 
 
@@ -135,7 +135,7 @@ def decode_parameters(
 def decode_any(message: AnyMessage, name: str = "value") -> Any:
     """Return what an Any holds: JSON under any of the bridge's types, or a genuine wrapper message."""
     url, raw = message.type_url, message.value
-    if url == _STRING:
+    if url == STRING_VALUE:
         return _decode_string(raw, name)
     if url.startswith(_OURS):
         if url.endswith(".binary"):

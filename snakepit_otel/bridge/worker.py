@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from time import monotonic
@@ -26,9 +25,9 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.references import Outgoing
-from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.tool_registration import ToolRegistration
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
 from snakepit_otel.zero_copy.current import enter
@@ -37,7 +36,6 @@ from snakepit_otel.zero_copy.scope import Scope
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
-_REMEMBERED_SESSIONS = 10_000
 _UNWATCHED = nullcontext()
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
@@ -72,12 +70,10 @@ class WorkerService(BridgeServiceServicer):
         self._running = running or RunningRequests()
         self._memory = memory or WorkerMemory()
         self._link = link
-        self._worker_id = worker_id
-        self._register_tools = register_tools
-        self._on_session = on_session
+        self._registration: ToolRegistration | None = None
+        if register_tools:
+            self._registration = ToolRegistration(link, host.tools.values(), worker_id, on_session)
         self._unserializable = unserializable
-        self._seen: OrderedDict[str, None] = OrderedDict()
-        self._background: set[asyncio.Task[None]] = set()
         self._events = events or TelemetryStream(Recording())
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
@@ -89,7 +85,8 @@ class WorkerService(BridgeServiceServicer):
     async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
         """Run a tool. A tool that fails is an answer, not a failed call."""
         started = time.perf_counter()
-        self._notice(request.session_id)
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
         self._running.begin(scope.request)
@@ -136,7 +133,8 @@ class WorkerService(BridgeServiceServicer):
 
     async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
         """Run a tool and send its chunks as it makes them; end with a final one in any case."""
-        self._notice(request.session_id)
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
         self._running.begin(scope.request)
@@ -205,12 +203,15 @@ class WorkerService(BridgeServiceServicer):
     async def InitializeSession(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
         response = await self._forward(methods.INITIALIZE_SESSION, request, context)
-        self._notice(request.session_id)
+        if self._registration is not None and response.success:
+            self._registration.sessions.begun(request.session_id)
+            self._registration.notice(request.session_id)
         return response
 
     async def CleanupSession(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
-        self._seen.pop(request.session_id, None)
+        if self._registration is not None:
+            self._registration.forget(request.session_id)
         return await self._forward(methods.CLEANUP_SESSION, request, context)
 
     async def GetSession(self, request: Any, context: Context) -> Any:
@@ -275,36 +276,6 @@ class WorkerService(BridgeServiceServicer):
             request.session_id or None, self._link, metadata, may_block=on_main_thread, deadline=due
         )
         return Request(request.tool_name, arguments, session, on_main_thread)
-
-    def _notice(self, session_id: str) -> None:
-        """Note a session that is new to this worker; never waits."""
-        if not self._register_tools or not session_id or session_id in self._seen:
-            return
-        self._seen[session_id] = None
-        if len(self._seen) > _REMEMBERED_SESSIONS:
-            self._seen.popitem(last=False)
-        if self._on_session is not None:
-            self._on_session(session_id)
-        task = asyncio.get_running_loop().create_task(self._register(session_id))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _register(self, session_id: str) -> None:
-        session = pb.InitializeSessionRequest(session_id=session_id)
-        request = pb.RegisterToolsRequest(
-            session_id=session_id, tools=registrations(self._host.tools.values()), worker_id=self._worker_id
-        )
-        try:
-            # An authority need not have the session yet; for one that has it, this changes nothing.
-            await self._link.stub.InitializeSession(session, timeout=5.0, metadata=self._link.headers)
-            response = await self._link.stub.RegisterTools(request, timeout=5.0, metadata=self._link.headers)
-        except aio.AioRpcError as error:
-            _log.warning("tools could not be registered for session %s: %s", session_id, error.details())
-            # To be tried again with the session's next request.
-            self._seen.pop(session_id, None)
-            return
-        if not response.success and "duplicate_tool" not in response.error_message:
-            _log.warning("the authority refused the tools for session %s: %s", session_id, response.error_message)
 
     async def _forward(self, method: str, request: Any, context: Context) -> Any:
         headers = [

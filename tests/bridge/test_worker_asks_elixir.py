@@ -18,9 +18,9 @@ from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.methods import EXECUTE_TOOL, HEARTBEAT
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.testing import Capture, tree
-from tests.bridge.elixir import Elixir
+from tests.bridge.elixir import Elixir, Inspected
 from tests.bridge.painting import Painting
-from tests.bridge.parts import STRING, raw, serving, worker
+from tests.bridge.parts import STRING, error_name, raw, serving, worker
 from tests.waiting import until
 
 tracer = trace.get_tracer(__name__)
@@ -220,6 +220,18 @@ async def test_what_elixir_refuses_is_an_error_in_the_tool(stub: Any) -> None:
         response = await stub.ExecuteTool(asking("call", tool_name=name))
         described = json.loads(response.error_message)
         assert (described["type"], described["message"]) == ("Error", words)
+
+
+@pytest.mark.parametrize("tool", ["call", "call_async"])
+@pytest.mark.parametrize("term", ["{:ok, 1}", "[a: 1]", '%{"a" => {1, 2}}', ":atom", "#PID<0.1.0>", "<<255>>", "{1}"])
+async def test_a_result_without_json(stub: Any, elixir: Elixir, tool: str, term: str) -> None:
+    """A tuple, or what else Elixir can only print, is refused by the tool's name and the term."""
+    elixir.add("paint", lambda: Inspected(term))
+    response = await stub.ExecuteTool(asking(tool, tool_name="paint"))
+    assert error_name(response.error_message) == "ValueRefused"
+    message = json.loads(response.error_message)["message"]
+    assert f"tool 'paint' returned what has no JSON, and Elixir sent it as it prints it: {term!r}" in message
+    assert "no tuple, such as {:ok, value}" in message
 
 
 @pytest.mark.parametrize("tool", ["send_bytes", "send_bytes_async"])

@@ -126,6 +126,24 @@ async def test_elixirs_tools_from_a_coroutine_with_upstreams_errors(dispatching:
     assert (await dispatching.execute("asking", {"name": "no"})).value == ["ValueError", ["broken", "double"]]
 
 
+async def test_elixirs_tools_in_a_session_that_elixir_lost(dispatching: ElixirSnakepit) -> None:
+    """Call-backs go on after Elixir has lost the session, by itself or because the adapter's context ended it."""
+    for lose in (lambda: dispatching.lose(dispatching.session_id), lambda: dispatching.execute("forget")) * 2:
+        assert (await dispatching.execute("asking", {"x": 4})).value == 8
+        assert (await dispatching.execute("stubbed", {"x": "4"})).value == 8
+        if (lost := lose()) is not None:
+            await lost
+        assert (await dispatching.execute("stubbed", {"x": "4"})).value == 8
+        dispatching.lose(dispatching.session_id)
+
+
+async def test_elixirs_tools_that_are_not_exposed(dispatching: ElixirSnakepit) -> None:
+    """A tool that Elixir does not expose is a ValueError, as in upstream's worker, and is not called."""
+    dispatching.hidden = {"double"}
+    assert (await dispatching.execute("asking", {"x": 4})).value == ["ValueError", ["broken"]]
+    assert "ExecuteElixirTool" not in dispatching.calls
+
+
 async def test_whose_package_it_is_can_be_told(dispatching: ElixirSnakepit, kind: str) -> None:
     """Our stand-in says that it is one, by its version, too; a real package is left as it is."""
     said = (await dispatching.execute("package")).value
@@ -177,7 +195,7 @@ async def test_marked_methods_are_registered(dispatching: ElixirSnakepit) -> Non
     tools = {made.name: made for made in dispatching.last["RegisterTools"].tools}
     assert tools.keys() == {
         *("later", "counting", "failing_later", "asking", "package"),
-        *("kinds", "give_back", "forget", "tell"),
+        *("kinds", "give_back", "forget", "tell", "stubbed"),
     }
     assert tools["counting"].supports_streaming
     assert tools["counting"].description == "Count, later."

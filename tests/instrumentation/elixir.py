@@ -29,8 +29,8 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
-from tests.bridge.elixir import Context, Elixir
-from tests.bridge.parts import STRING, raw
+from tests.bridge.elixir import Context, Elixir, encoded
+from tests.bridge.parts import raw
 from tests.instrumentation.upstream import PROJECT, Upstream, find
 from tests.instrumentation.upstream import python_path as compose
 from tests.waiting import until
@@ -469,8 +469,7 @@ class ElixirSnakepit(Elixir):
             result = tool(**{name: _decode(message) for name, message in request.parameters.items()})
         except Exception as error:
             return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool execution failed: {error}")
-        packed = AnyMessage(type_url=STRING, value=json.dumps(result).encode())
-        return pb.ExecuteElixirToolResponse(success=True, result=packed, metadata={"execution_time": "0"})
+        return pb.ExecuteElixirToolResponse(success=True, result=encoded(result), metadata={"execution_time": "0"})
 
 
 def _headers(correlation_id: str, more: Mapping[str, str] | None) -> list[tuple[str, str]]:
