@@ -16,6 +16,11 @@ def is_set(variable: str) -> bool:
     return os.environ.get(variable, "").strip().lower() in _YES
 
 
+def logs_information() -> bool:
+    """Say whether SNAKEPIT_LOG_LEVEL lets information through, as it does where nobody has set it."""
+    return os.environ.get("SNAKEPIT_LOG_LEVEL", "").strip().lower() in ("", "debug", "info")
+
+
 def log_as_told() -> None:
     """Log to standard error what SNAKEPIT_LOG_LEVEL says: errors, if it says nothing or what nobody knows."""
     told = os.environ.get("SNAKEPIT_LOG_LEVEL", "").strip().lower()
