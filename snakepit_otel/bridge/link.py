@@ -37,6 +37,7 @@ _PING_FIRST_WAIT = 0.05
 _PING_LONGEST_WAIT = 2.0
 _FORWARD_TIMEOUT = 10.0
 _MOST_OF_A_TERM = 100
+_RAISED = "Tool execution failed: "
 T = TypeVar("T")
 
 
@@ -247,7 +248,10 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
 
 def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
     if not response.success:
-        raise from_wire(response.error_message, {"tool_name": tool})
+        # A tool in Elixir that raises JSON as its message has an error of ours, as an authority of ours would send it.
+        described = response.error_message.removeprefix(_RAISED)
+        text = described if described.startswith("{") else response.error_message
+        raise from_wire(text, {"tool_name": tool})
     try:
         return decode_result(response.result, response.binary_result, current().receive)
     except ValueRefused as error:

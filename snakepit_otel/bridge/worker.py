@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -273,9 +275,27 @@ class WorkerService(BridgeServiceServicer):
             self._host.is_thread_sensitive(request.tool_name, arguments)
         )
         session = self._context(
-            request.session_id or None, self._link, metadata, may_block=on_main_thread, deadline=due
+            request.session_id or None,
+            self._link,
+            metadata,
+            may_block=on_main_thread,
+            deadline=due,
+            state_id=None if self._registration is None else self._state_id(request.tool_name, arguments),
         )
         return Request(request.tool_name, arguments, session, on_main_thread)
+
+    def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
+        """Return the session whose state the tool is to have: Elixir's pool has no field for a caller's session.
+
+        The argument that names it is left out for a tool that does not take it.
+        """
+        state_id = arguments.get("session_id")
+        if not isinstance(state_id, str):
+            return None
+        known = self._host.tools.get(tool)
+        if known is not None and not self._host.takes_any and not _takes(known.function, "session_id"):
+            del arguments["session_id"]
+        return state_id
 
     async def _forward(self, method: str, request: Any, context: Context) -> Any:
         headers = [
@@ -287,6 +307,12 @@ class WorkerService(BridgeServiceServicer):
             return await self._link.forward(method, request, headers)
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+
+
+@lru_cache(maxsize=1_000)
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def _as_text(metadata: Any) -> dict[str, str] | None:

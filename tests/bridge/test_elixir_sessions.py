@@ -26,24 +26,35 @@ WAYS = ("call", "call_async")
 
 
 class State:
-    """The state tools, as an Elixir application registers them."""
+    """The state tools, as an Elixir application registers them; the first `conflicts` writes come too late."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, tuple[Any, int]] = {}
+        self.kept: dict[tuple[str, str], tuple[Any, int]] = {}
+        self.conflicts = 0
 
-    def get(self, key: str, with_version: bool = False) -> Any:
-        value, version = self.kept.get(key, (None, 0))
+    def get(self, key: str, session_id: str = "", with_version: bool = False) -> Any:
+        value, version = self.kept.get((session_id, key), (None, 0))
         return {"value": value, "version": version} if with_version else value
 
-    def compare_and_set(self, key: str, value: Any, version: int) -> int:
-        self.kept[key] = (value, version + 1)
+    def compare_and_set(self, key: str, value: Any, version: int, session_id: str = "") -> int:
+        if self.conflicts:
+            self.conflicts -= 1
+            context = {"snakepit_error": "StateConflict", "expected": version, "current": version + 1}
+            described = {"type": "StateConflict", "message": "at another version", "context": context}
+            raise ValueError(f"Tool execution failed: {json.dumps(described)}")
+        self.kept[session_id, key] = (value, version + 1)
         return version + 1
 
 
 @pytest.fixture
-async def elixir(short_path: Path) -> AsyncIterator[Elixir]:
+def state() -> State:
+    """What is kept in Elixir."""
+    return State()
+
+
+@pytest.fixture
+async def elixir(short_path: Path, state: State) -> AsyncIterator[Elixir]:
     """An Elixir that wants sessions, with tools of which one is not exposed."""
-    state = State()
     peer = Elixir(
         double=lambda x: 2 * x,
         secret=lambda: "leaked",
@@ -154,6 +165,26 @@ async def test_state_tools_that_are_missing(stub: Any, elixir: Elixir) -> None:
     elixir.hidden.add("get_session_state")
     response = await stub.ExecuteTool(pb.ExecuteToolRequest(session_id="alice", tool_name="count"))
     assert "see 'Session state' in docs/elixir-our-worker.md" in response.error_message
+
+
+async def test_state_is_that_of_the_session_that_the_caller_names(stub: Any, state: State) -> None:
+    """The argument `session_id` says whose state it is, since the request's session is the worker's own."""
+    for session_id, total in (("carol", 1), ("dave", 1), ("carol", 2), (None, 1)):
+        parameters = {} if session_id is None else {"session_id": session_id}
+        request = pb.ExecuteToolRequest(session_id="alice", tool_name="count", parameters=raw(**parameters))
+        assert await result(stub, request) == total
+    assert state.kept == {("carol", "total"): (2, 2), ("dave", "total"): (1, 1), ("", "total"): (1, 1)}
+    # A tool that takes the argument has it; what is no text is an argument like any other.
+    echoed = pb.ExecuteToolRequest(session_id="alice", tool_name="add", parameters=raw(a=1, session_id=7))
+    assert error_name((await stub.ExecuteTool(echoed)).error_message) == "InvalidArguments"
+
+
+async def test_a_change_of_state_that_came_too_late_is_made_again(stub: Any, state: State) -> None:
+    """An Elixir tool that raises an error of ours as JSON has raised that error: a conflict is tried again."""
+    state.conflicts = 2
+    request = pb.ExecuteToolRequest(session_id="alice", tool_name="count", parameters=raw(session_id="carol"))
+    assert await result(stub, request) == 1
+    assert state.conflicts == 0
 
 
 def test_a_list_of_tools_is_used_for_a_while() -> None:
