@@ -188,6 +188,23 @@ async def test_events_go_to_elixir(dispatching: ElixirSnakepit) -> None:
     assert "told" in dispatching.stderr
 
 
+async def test_a_tool_that_emits_its_own_execution_is_not_told_twice(tmp_path: Path, kind: str) -> None:
+    """Elixir gets the tool's own start and stop or exception, as with upstream's worker, and ours of other tools."""
+    start, stop = "tool.execution.start", "tool.execution.stop"
+    async with elixir("Plain", tmp_path, kind) as started:
+        await started.execute("emit", correlation_id="one")
+        await started.execute("emit", {"words": "oh"}, correlation_id="two")
+        await started.execute("value", {"value": 1}, correlation_id="three")
+
+        def named(correlation_id: str) -> list[str]:
+            return [".".join(event.event_parts) for event in started.events if event.correlation_id == correlation_id]
+
+        await until(lambda: len(named("three")) == 2)
+    assert named("one") == ["tool.result_size", start, stop]
+    assert named("two") == ["tool.result_size", start, "tool.execution.exception"]
+    assert named("three") == [start, stop]
+
+
 async def test_marked_methods_are_registered(dispatching: ElixirSnakepit) -> None:
     """Methods that upstream's decorator has marked are registered once, with what it notes on them."""
     await dispatching.execute("package")
