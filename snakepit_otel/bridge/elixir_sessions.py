@@ -112,7 +112,13 @@ class ElixirSessions:
         if tool in session.exposed and self._clock() - session.listed_at < _LISTED_FOR:
             return
         # Tools may have been registered since.
-        tools = yield from self.list_tools(session_id)
+        try:
+            tools = yield from self.list_tools(session_id)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # An authority without such a list has tools for all.
+                return
+            raise
         if session_id and not tools.tools:
             # With a session that is lost its tools may be, until it begins again. An authority of ours always has some.
             yield from self._begin_again(session_id)

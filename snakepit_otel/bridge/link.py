@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping
+from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
@@ -162,28 +163,30 @@ class AuthorityLink:
         if self._blocking is not None:
             self._blocking.close()
 
-    def _make(self, method: str, request: Any, *, observed: bool = True) -> Any:
-        stub, timeout = self._from_thread(), deadline.at_most(self._timeout)
+    def _make(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
+        stub, timeout = self._from_thread(), deadline.at_most(self._timeout if within is None else within)
         if not observed:
             return getattr(stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
         return rpc.call_blocking(stub, method, request, timeout, self.headers, self.peer)
 
-    async def _amake(self, method: str, request: Any, *, observed: bool = True) -> Any:
-        timeout = deadline.at_most(self._timeout)
+    async def _amake(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
+        timeout = deadline.at_most(self._timeout if within is None else within)
         if not observed:
             return await getattr(self.stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
         return await rpc.call(self.stub, method, request, timeout, self.headers, self.peer)
 
     def _go_through(self, steps: Steps[T], asked_for: str) -> T:
-        """Make the calls of `steps` from a thread, and raise what the steps make of failed ones.
+        """Make the calls of `steps` from a thread, in the time of one, and raise what the steps make of failed ones.
 
         Calls other than those `asked_for` are no part of the caller's trace, like those that register its tools.
         """
+        ends = monotonic() + self._timeout
         try:
             method, request = next(steps)
             while True:
+                within = self._left(ends)
                 try:
-                    response = self._make(method, request, observed=method == asked_for)
+                    response = self._make(method, request, observed=method == asked_for, within=within)
                 except grpc.RpcError as error:
                     method, request = steps.throw(error)
                 else:
@@ -194,11 +197,13 @@ class AuthorityLink:
 
     async def _ago_through(self, steps: Steps[T], asked_for: str) -> T:
         """Make the calls of `steps` from the event loop; see `_go_through`."""
+        ends = monotonic() + self._timeout
         try:
             method, request = next(steps)
             while True:
+                within = self._left(ends)
                 try:
-                    response = await self._amake(method, request, observed=method == asked_for)
+                    response = await self._amake(method, request, observed=method == asked_for, within=within)
                 except grpc.RpcError as error:
                     method, request = steps.throw(error)
                 else:
@@ -206,6 +211,12 @@ class AuthorityLink:
         except StopIteration as end:
             result: T = end.value
             return result
+
+    def _left(self, ends: float) -> float:
+        left = ends - monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"the authority at {self.address} did not answer in time")
+        return left
 
     def _wait_for(self, copying: Coroutine[Any, Any, None]) -> None:
         """Wait in a thread for what the event loop is to copy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,8 @@ class Elixir(BridgeServiceServicer):
         self.lost: str | grpc.StatusCode = "not_found"
         self.hidden: set[str] = set()
         self.lists_lost = True
+        self.lists = True
+        self.hang = False
         self.calls: list[str] = []
         self.last: dict[str, Any] = {}
         self.headers: dict[str, dict[str, Any]] = {}
@@ -72,6 +75,8 @@ class Elixir(BridgeServiceServicer):
     ) -> pb.InitializeSessionResponse:
         """Create a session, or leave the one there is."""
         self._note("InitializeSession", request, context)
+        if self.hang:
+            await asyncio.Event().wait()
         if request.session_id == "refused":
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "session_quota_exceeded")
         self.sessions.add(request.session_id)
@@ -113,6 +118,8 @@ class Elixir(BridgeServiceServicer):
         self._note("GetExposedElixirTools", request, context)
         if self.strict and isinstance(self.lost, grpc.StatusCode) and request.session_id not in self.sessions:
             await context.abort(self.lost, "no such session")
+        if not self.lists:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
         if not self.lists_lost and request.session_id not in self.sessions:
             return pb.GetExposedElixirToolsResponse()
         parameter = pb.ParameterSpec(name="x", type="integer", required=True)

@@ -13,8 +13,9 @@ import pytest
 
 from snakepit_otel import SessionStore
 from snakepit_otel.bridge.elixir_sessions import ElixirSessions
+from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.errors import ToolNotFound
+from snakepit_otel.errors import DeadlineExceeded, ToolNotFound
 from snakepit_otel.testing import FakeClock
 from tests.bridge.elixir import Elixir
 from tests.bridge.painting import Painting
@@ -158,6 +159,27 @@ async def test_a_tool_that_is_not_exposed(stub: Any, elixir: Elixir, way: str) -
     assert "ExecuteElixirTool" not in elixir.calls
     elixir.hidden.clear()
     assert await result(stub, calling("secret", way)) == "leaked"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_authority_without_a_list(stub: Any, elixir: Elixir, way: str) -> None:
+    """Where an authority has no list of tools, all of them can be called."""
+    elixir.lists = False
+    assert await result(stub, calling("secret", way)) == "leaked"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_authority_that_hangs(elixir: Elixir, short_path: Path, way: str) -> None:
+    """Whatever has to be asked first is asked in the time that a call-back has, and not each in as much."""
+    elixir.hang = True
+    link = AuthorityLink(f"unix:{short_path}/elixir", timeout=0.2)
+    link.sessions = ElixirSessions(lambda _: None)
+    arguments = ("alice", "double", {"x": 1})
+    calling_back = asyncio.to_thread(link.call, *arguments) if way == "call" else link.acall(*arguments)
+    with pytest.raises(DeadlineExceeded):
+        await calling_back
+    assert "ExecuteElixirTool" not in elixir.calls
+    await link.close()
 
 
 async def test_state_tools_that_are_missing(stub: Any, elixir: Elixir) -> None:
