@@ -45,6 +45,8 @@ def _details(context: SessionContext, _tool: str, _parameters: Mapping[str, Any]
 class SessionContext:
     """One request's view of its session. `session_id` is None for a request without one.
 
+    Under an Elixir Snakepit `session_id` is the worker's own session, and `state_id` the one whose state this is: the
+    argument `session_id` of the caller, if there is one. Else `state_id` is None, and the state is the session's.
     `deadline` is on the clock of `time.monotonic`.
     """
 
@@ -56,8 +58,10 @@ class SessionContext:
         *,
         may_block: bool = False,
         deadline: float | None = None,
+        state_id: str | None = None,
     ) -> None:
         self.session_id = session_id
+        self.state_id = state_id
         self.request_metadata = dict(request_metadata or {})
         self._authority = authority
         self._may_block = may_block

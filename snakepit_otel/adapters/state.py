@@ -125,11 +125,16 @@ class SessionState(MutableMapping[str, Any]):
 
     def _call(self, tool: str, **parameters: Any) -> Any:
         self._require_session()
-        return self._context.call_elixir_tool(tool, **parameters)
+        return self._context.call_elixir_tool(tool, **parameters, **self._of())
 
     async def _acall(self, tool: str, **parameters: Any) -> Any:
         self._require_session()
-        return await self._context.acall_elixir_tool(tool, **parameters)
+        return await self._context.acall_elixir_tool(tool, **parameters, **self._of())
+
+    def _of(self) -> dict[str, str]:
+        """Return the parameter that names the caller's session, where the request's own is the worker's."""
+        state_id = self._context.state_id
+        return {} if state_id is None else {"session_id": state_id}
 
     def _require_session(self) -> None:
         if self._context.session_id is None:

@@ -17,7 +17,7 @@ from snakepit_otel.errors import ValueRefused
 from snakepit_otel.zero_copy.description import replaced
 
 _PREFIX = "type.googleapis.com/"
-_STRING = _PREFIX + "google.protobuf.StringValue"
+STRING_VALUE = _PREFIX + "google.protobuf.StringValue"
 _OURS = _PREFIX + "snakepit."
 _BINARY = _OURS + "binary"
 CHUNK_KIND = "snakepit.chunk"
@@ -82,7 +82,7 @@ def encode_parameters(
                 continue
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
             raw = to_json(value, default, f"parameters[{name!r}]")
-            parameters[name] = AnyMessage(type_url=_STRING, value=raw)
+            parameters[name] = AnyMessage(type_url=STRING_VALUE, value=raw)
     return parameters, binary
 
 
@@ -110,7 +110,7 @@ def decode_parameters(
 def decode_any(message: AnyMessage, name: str = "value") -> Any:
     """Return what an Any holds: JSON under any of the bridge's types, or a genuine wrapper message."""
     url, raw = message.type_url, message.value
-    if url == _STRING:
+    if url == STRING_VALUE:
         return _decode_string(raw, name)
     if url.startswith(_OURS):
         if url.endswith(".binary"):

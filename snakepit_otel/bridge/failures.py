@@ -14,7 +14,14 @@ import orjson
 
 from snakepit_otel import errors
 from snakepit_otel.bridge.values import to_json
-from snakepit_otel.errors import SessionNotFound, SessionQuotaExceeded, SnakepitError, StateConflict, ToolError
+from snakepit_otel.errors import (
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SnakepitError,
+    StateConflict,
+    ToolError,
+    ToolNotFound,
+)
 from snakepit_otel.telemetry.exceptions import formatted, message_of
 
 # What leads to user code: our own, and what it runs user code with.
@@ -32,6 +39,13 @@ _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     StateConflict: {"expected": int, "current": int},
 }
 """What else an error of ours says, and as what."""
+_OWN_TYPE = "snakepit_error"
+"""The key of an error's context that names the error of ours, beside the type that Elixir's callers match."""
+_MATCHED = (
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
+    *(FileNotFoundError, PermissionError, ZeroDivisionError),
+)
+"""The exceptions for which an Elixir Snakepit has structs, but for RuntimeError, which stands for the rest."""
 
 
 def to_wire(error: BaseException, context: Mapping[str, Any]) -> str:
@@ -69,7 +83,9 @@ def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitEr
         return ToolError("Error", text or "the peer reported a failure without saying more", context=context)
     message, kind = str(described.get("message", "")), described["type"]
     given = described.get("context")
-    known = _OWN_ERRORS.get(kind)
+    own = given.get(_OWN_TYPE) if isinstance(given, dict) else None
+    # Peers of before have the name of an error of ours as its type.
+    known = _OWN_ERRORS.get(own if isinstance(own, str) else kind)
     if known is not None:
         return _rebuild(known, message, given if isinstance(given, dict) else {})
     stacktrace = described.get("stacktrace")
@@ -95,15 +111,20 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
             "message": error.message,
             "stacktrace": error.stacktrace,
             "traceback": error.traceback,
-            "context": {**context, **error.context},
+            "context": {**context, **{key: value for key, value in error.context.items() if key != _OWN_TYPE}},
         }
     shown = _from_user_code(error)
+    own = _OWN_ERRORS.get(type(error).__name__) is type(error)
     return {
-        "type": _type_name(error),
+        "type": _matched_name(type(error)) if own else _foreign_name(type(error)),
         "message": _sendable(message_of(error))[:_MAX_MESSAGE],
         "stacktrace": [_sendable(line.rstrip()) for line in traceback.format_tb(shown)][-50:],
         "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
-        "context": {**context, **{name: getattr(error, name) for name in _CARRIED.get(type(error), ())}},
+        "context": {
+            **context,
+            **{name: getattr(error, name) for name in _CARRIED.get(type(error), ())},
+            **({_OWN_TYPE: type(error).__name__} if own else {}),
+        },
     }
 
 
@@ -114,11 +135,22 @@ def _from_user_code(error: BaseException) -> Any:
     return frame
 
 
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
+def _matched_name(kind: type[BaseException]) -> str:
+    """Return the exception that an error of ours is to callers in Elixir, whose patterns match upstream's worker."""
+    if issubclass(kind, ToolNotFound):
+        # As upstream's adapters have it.
+        return AttributeError.__name__
+    for base in kind.__mro__:
+        if base in _MATCHED:
+            return base.__name__
+        if base is LookupError:
+            return KeyError.__name__
+    return RuntimeError.__name__
+
+
+def _foreign_name(kind: type[BaseException]) -> str:
     # Somebody else's error is not to be taken for ours because it has the same name.
-    own = kind.__name__ not in _OWN_ERRORS or kind is _OWN_ERRORS[kind.__name__]
-    return kind.__name__ if own else f"{kind.__module__}.{kind.__name__}"
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in _OWN_ERRORS else kind.__name__
 
 
 def _sendable(text: str) -> str:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 
 from snakepit_otel import deadline
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, options
 from snakepit_otel.bridge.buffers import Copier
-from snakepit_otel.bridge.codec import decode_result, encode_parameters
+from snakepit_otel.bridge.codec import STRING_VALUE, decode_result, encode_parameters
+from snakepit_otel.bridge.elixir_sessions import ElixirSessions, Steps
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.messages import message
 from snakepit_otel.bridge.methods import (
     EXECUTE_ELIXIR_TOOL,
     GET_EXPOSED_ELIXIR_TOOLS,
+    INITIALIZE_SESSION,
     PING,
     REQUEST_ID,
     WORKER_HEADER,
@@ -35,13 +39,17 @@ from snakepit_otel.zero_copy.current import current
 _PING_FIRST_WAIT = 0.05
 _PING_LONGEST_WAIT = 2.0
 _FORWARD_TIMEOUT = 10.0
+_MOST_OF_A_TERM = 100
+_RAISED = "Tool execution failed: "
+T = TypeVar("T")
 
 
 class AuthorityLink:
     """Calls the authority's tools, from tool threads over a blocking channel and from the loop over its own.
 
     A call takes at most `timeout` seconds, or what the request's deadline leaves; with nothing left it raises
-    `DeadlineExceeded` at once. With a `token`, the authority is shown whose calls these are.
+    `DeadlineExceeded` at once. With a `token`, the authority is shown whose calls these are. `sessions` are those of an
+    authority that started the worker by itself, where there is such a one.
     """
 
     def __init__(
@@ -54,6 +62,7 @@ class AuthorityLink:
         token: str | None = None,
     ) -> None:
         self.address = address
+        self.sessions: ElixirSessions | None = None
         self._timeout = timeout
         self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (WORKER_TOKEN_HEADER, token)]
         self._options = options(max_message_bytes)
@@ -73,14 +82,10 @@ class AuthorityLink:
         if scope.to_send:
             self._wait_for(self.copier.send(scope))
         try:
-            response = rpc.call_blocking(
-                self._from_thread(),
-                EXECUTE_ELIXIR_TOOL,
-                request,
-                deadline.at_most(self._timeout),
-                self.headers,
-                self.peer,
-            )
+            if self.sessions is None:
+                response = self._make(EXECUTE_ELIXIR_TOOL, request)
+            else:
+                response = self._go_through(self.sessions.call(request), EXECUTE_ELIXIR_TOOL)
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         result = _result(response, tool)
@@ -93,9 +98,10 @@ class AuthorityLink:
         request, scope = _request(session_id, tool, parameters), current()
         await self.copier.send(scope)
         try:
-            response = await rpc.call(
-                self.stub, EXECUTE_ELIXIR_TOOL, request, deadline.at_most(self._timeout), self.headers, self.peer
-            )
+            if self.sessions is None:
+                response = await self._amake(EXECUTE_ELIXIR_TOOL, request)
+            else:
+                response = await self._ago_through(self.sessions.call(request), EXECUTE_ELIXIR_TOOL)
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         result = _result(response, tool)
@@ -106,22 +112,26 @@ class AuthorityLink:
         """Make a call of the authority's as it is. Raises `grpc.aio.AioRpcError`."""
         return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers + self.headers, self.peer)
 
-    @property
-    def blocking_stub(self) -> Any:
-        """The authority's stub for threads."""
+    def stub_in(self, session_id: str | None) -> Any:
+        """Return the authority's stub for threads, having made sure of the session, as upstream's worker does."""
+        if session_id and self.sessions is not None:
+            self._go_through(self.sessions.begin(session_id), INITIALIZE_SESSION)
         return self._from_thread()
+
+    def end_session(self, session_id: str | None, timeout: float) -> None:
+        """Have the authority end a session. Raises `grpc.RpcError`."""
+        if self.sessions is not None:
+            self.sessions.ended(session_id or "")
+        self._from_thread().CleanupSession(pb.CleanupSessionRequest(session_id=session_id or ""), timeout=timeout)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
-        request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
         try:
-            response = rpc.call_blocking(
-                self._from_thread(),
-                GET_EXPOSED_ELIXIR_TOOLS,
-                request,
-                deadline.at_most(self._timeout),
-                peer=self.peer,
-            )
+            if self.sessions is None:
+                request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
+                response = self._make(GET_EXPOSED_ELIXIR_TOOLS, request)
+            else:
+                response = self._go_through(self.sessions.list_tools(session_id or ""), GET_EXPOSED_ELIXIR_TOOLS)
         except grpc.RpcError as error:
             raise rpc.translated(error, f"the authority at {self.address}") from None
         return {
@@ -154,6 +164,61 @@ class AuthorityLink:
         await self._channel.close()
         if self._blocking is not None:
             self._blocking.close()
+
+    def _make(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
+        stub, timeout = self._from_thread(), deadline.at_most(self._timeout if within is None else within)
+        if not observed:
+            return getattr(stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
+        return rpc.call_blocking(stub, method, request, timeout, self.headers, self.peer)
+
+    async def _amake(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
+        timeout = deadline.at_most(self._timeout if within is None else within)
+        if not observed:
+            return await getattr(self.stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
+        return await rpc.call(self.stub, method, request, timeout, self.headers, self.peer)
+
+    def _go_through(self, steps: Steps[T], asked_for: str) -> T:
+        """Make the calls of `steps` from a thread, in the time of one, and raise what the steps make of failed ones.
+
+        Calls other than those `asked_for` are no part of the caller's trace, like those that register its tools.
+        """
+        ends = monotonic() + self._timeout
+        try:
+            method, request = next(steps)
+            while True:
+                within = self._left(ends)
+                try:
+                    response = self._make(method, request, observed=method == asked_for, within=within)
+                except grpc.RpcError as error:
+                    method, request = steps.throw(error)
+                else:
+                    method, request = steps.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _ago_through(self, steps: Steps[T], asked_for: str) -> T:
+        """Make the calls of `steps` from the event loop; see `_go_through`."""
+        ends = monotonic() + self._timeout
+        try:
+            method, request = next(steps)
+            while True:
+                within = self._left(ends)
+                try:
+                    response = await self._amake(method, request, observed=method == asked_for, within=within)
+                except grpc.RpcError as error:
+                    method, request = steps.throw(error)
+                else:
+                    method, request = steps.send(response)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _left(self, ends: float) -> float:
+        left = ends - monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"the authority at {self.address} did not answer in time")
+        return left
 
     def _wait_for(self, copying: Coroutine[Any, Any, None]) -> None:
         """Wait in a thread for what the event loop is to copy."""
@@ -196,5 +261,23 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
 
 def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
     if not response.success:
-        raise from_wire(response.error_message, {"tool_name": tool})
-    return decode_result(response.result, response.binary_result, current().receive)
+        # A tool in Elixir that raises JSON as its message has an error of ours, as an authority of ours would send it.
+        described = response.error_message.removeprefix(_RAISED)
+        text = described if described.startswith("{") else response.error_message
+        raise from_wire(text, {"tool_name": tool})
+    try:
+        return decode_result(response.result, response.binary_result, current().receive)
+    except ValueRefused as error:
+        if not _is_inspected(response.result):
+            raise
+        text = response.result.value.decode(errors="replace")
+        raise ValueRefused(
+            f"the authority's tool {tool!r} returned what has no JSON, and Elixir sent it as it prints it: "
+            f"{text[:_MOST_OF_A_TERM]!r}; have the tool return a map, list, string, number, boolean or nil: no tuple, "
+            "such as {:ok, value}, nothing that holds one, and no struct, pid, reference or function"
+        ) from error
+
+
+def _is_inspected(message: AnyMessage) -> bool:
+    """Say whether an Elixir authority has sent a term as `inspect` prints it, which is what JSON does not know."""
+    return message.type_url == STRING_VALUE and not message.value.startswith(b"\n")

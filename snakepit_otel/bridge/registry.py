@@ -110,7 +110,7 @@ class ToolRegistry:
             known = ", ".join(sorted(name for name, own in self._own.items() if own.exposed))
             raise ToolNotFound(f"the authority has no tool {name!r}; adapters may call {known}")
         if not found.exposed:
-            raise ToolNotFound(f"the authority's tool {name!r} is not exposed to adapters")
+            raise ToolNotFound(f"the authority's tool {name!r} is not exposed to adapters; mark it with exposed=True")
         return found
 
     def specs(self, *, exposed_only: bool) -> list[pb.ToolSpec]:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ from snakepit_otel.telemetry.controls import matches
 
 _log = logging.getLogger("snakepit_otel.worker")
 _MAX_BUFFERED = 1024
+_START = "tool.execution.start"
+_emitted: ContextVar[set[str] | None] = ContextVar("snakepit_emitted", default=None)
 RECEIPT = ("telemetry", "control", "obeyed")
 """The name of the event that answers a control, for a listener that asked for controls only."""
 
@@ -63,6 +66,7 @@ class TelemetryStream:
         self._executing = 0
         self._closing = False
         self.dropped = 0
+        self.adapters_emit = False
         self._obey_nobody()
         telemetry.observe(self, names.METRIC_WORKER_EVENT_DROPPED, lambda me: [(me.dropped, {})])
 
@@ -73,24 +77,47 @@ class TelemetryStream:
 
     @contextmanager
     def tool_execution(self, tool: str, metadata: Mapping[str, str]) -> Iterator[None]:
-        """Emit `tool.execution.start` and then `stop` or `exception` around a block."""
+        """Emit `tool.execution.start` and then `stop` or `exception` around a block.
+
+        Where adapters may emit events, those that the tool has emitted by itself are left to it, so the start waits for
+        the end.
+        """
         correlation = metadata.get("correlation_id", "")
         about = {"tool": tool}
-        self.emit("tool.execution.start", {"system_time": time.time_ns()}, about, correlation)
+        start = (_START, {"system_time": time.time_ns()}, about, correlation, time.time_ns())
+        emitted: set[str] = set()
+        if not self.adapters_emit:
+            self.emit(*start)
+            emitted.add(_START)
         started = time.perf_counter_ns()
         self._executing += 1
+        token = _emitted.set(emitted)
+
+        def end(name: str, more: Mapping[str, str]) -> None:
+            taken = {"duration": time.perf_counter_ns() - started}
+            if _START not in emitted:
+                self.emit(*start)
+            if name not in emitted:
+                self.emit(name, taken, {**about, **more}, correlation)
+
         try:
             yield
         except BaseException as error:
-            taken = {"duration": time.perf_counter_ns() - started}
-            self.emit("tool.execution.exception", taken, {**about, "error_type": error_type(error)}, correlation)
+            end("tool.execution.exception", {"error_type": error_type(error)})
             raise
         else:
-            self.emit("tool.execution.stop", {"duration": time.perf_counter_ns() - started}, about, correlation)
+            end("tool.execution.stop", {})
         finally:
+            _emitted.reset(token)
             self._executing -= 1
             if self._closing:
                 self._waiting.set()
+
+    def note_emitted(self, name: str) -> None:
+        """Note that the tool that runs here emits an event by itself; from any thread."""
+        emitted = _emitted.get()
+        if emitted is not None:
+            emitted.add(name)
 
     def emit(
         self,
@@ -98,8 +125,9 @@ class TelemetryStream:
         measurements: Mapping[str, float | str],
         metadata: Mapping[str, str],
         correlation_id: str = "",
+        time_ns: int | None = None,
     ) -> None:
-        """Buffer an event, if it is wanted and there is room."""
+        """Buffer an event, if it is wanted and there is room; `time_ns` is when it was, if not now."""
         if not self.listening or not self._wanted(name):
             return
         if len(self._buffer) >= _MAX_BUFFERED:
@@ -108,7 +136,7 @@ class TelemetryStream:
         event = pb.TelemetryEvent(
             event_parts=name.split("."),
             metadata=metadata,
-            timestamp_ns=time.time_ns(),
+            timestamp_ns=time.time_ns() if time_ns is None else time_ns,
             correlation_id=correlation_id,
         )
         for key, value in measurements.items():

@@ -97,7 +97,8 @@ class Unserializable:
         marker: dict[str, Any] = {UNSERIALIZABLE: True}
         if self._detail == "none":
             return marker
-        marker["__type__"] = f"{type(value).__module__}.{type(value).__qualname__}"
+        # Without the classes and functions around it, as upstream's peers compare it.
+        marker["__type__"] = f"{type(value).__module__}.{type(value).__name__}"
         if self._detail.startswith("repr"):
             try:
                 text = repr(value)

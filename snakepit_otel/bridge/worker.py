@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -26,20 +27,18 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.references import Outgoing
-from snakepit_otel.bridge.registry import registrations
 from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.tool_registration import ToolRegistration
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
-from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.zero_copy.current import enter
 from snakepit_otel.zero_copy.scope import Scope
 
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
-_REMEMBERED_SESSIONS = 10_000
 _UNWATCHED = nullcontext()
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
@@ -72,12 +71,10 @@ class WorkerService(BridgeServiceServicer):
         self._running = running or RunningRequests()
         self._memory = memory or WorkerMemory()
         self._link = link
-        self._worker_id = worker_id
-        self._register_tools = register_tools
-        self._on_session = on_session
+        self._registration: ToolRegistration | None = None
+        if register_tools:
+            self._registration = ToolRegistration(link, host.tools.values(), worker_id, on_session)
         self._unserializable = unserializable or Unserializable()
-        self._seen: OrderedDict[str, None] = OrderedDict()
-        self._background: set[asyncio.Task[None]] = set()
         self._events = events or TelemetryStream(Recording())
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
@@ -89,7 +86,8 @@ class WorkerService(BridgeServiceServicer):
     async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
         """Run a tool. A tool that fails is an answer, not a failed call."""
         started = time.perf_counter()
-        self._notice(request.session_id)
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
         self._running.begin(scope.request)
@@ -138,7 +136,8 @@ class WorkerService(BridgeServiceServicer):
 
     async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
         """Run a tool and send its chunks as it makes them; end with a final one in any case."""
-        self._notice(request.session_id)
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
         scope = self._memory.open(request)
         enter(scope)
         self._running.begin(scope.request)
@@ -209,12 +208,15 @@ class WorkerService(BridgeServiceServicer):
     async def InitializeSession(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
         response = await self._forward(methods.INITIALIZE_SESSION, request, context)
-        self._notice(request.session_id)
+        if self._registration is not None and response.success:
+            self._registration.sessions.begun(request.session_id)
+            self._registration.notice(request.session_id)
         return response
 
     async def CleanupSession(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
-        self._seen.pop(request.session_id, None)
+        if self._registration is not None:
+            self._registration.forget(request.session_id)
         return await self._forward(methods.CLEANUP_SESSION, request, context)
 
     async def GetSession(self, request: Any, context: Context) -> Any:
@@ -278,47 +280,27 @@ class WorkerService(BridgeServiceServicer):
             self._host.is_thread_sensitive(request.tool_name, arguments)
         )
         session = self._context(
-            request.session_id or None, self._link, metadata, may_block=on_main_thread, deadline=due
+            request.session_id or None,
+            self._link,
+            metadata,
+            may_block=on_main_thread,
+            deadline=due,
+            state_id=None if self._registration is None else self._state_id(request.tool_name, arguments),
         )
         return Request(request.tool_name, arguments, session, on_main_thread)
 
-    def _notice(self, session_id: str) -> None:
-        """Note a session that is new to this worker; never waits."""
-        if not self._register_tools or not session_id or session_id in self._seen:
-            return
-        self._seen[session_id] = None
-        if len(self._seen) > _REMEMBERED_SESSIONS:
-            self._seen.popitem(last=False)
-        if self._on_session is not None:
-            self._on_session(session_id)
-        task = asyncio.get_running_loop().create_task(self._register(session_id))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
+        """Return the session whose state the tool is to have: Elixir's pool has no field for a caller's session.
 
-    async def _register(self, session_id: str) -> None:
-        session = pb.InitializeSessionRequest(session_id=session_id)
-        request = pb.RegisterToolsRequest(
-            session_id=session_id, tools=registrations(self._host.tools.values()), worker_id=self._worker_id
-        )
-        try:
-            # An authority need not have the session yet; for one that has it, this changes nothing.
-            await self._link.stub.InitializeSession(session, timeout=5.0, metadata=self._link.headers)
-            response = await self._link.stub.RegisterTools(request, timeout=5.0, metadata=self._link.headers)
-        except aio.AioRpcError as error:
-            _log.warning(
-                "tools could not be registered for session %s: %s",
-                printable(session_id),
-                printable(error.details(), MESSAGE),
-            )
-            # To be tried again with the session's next request.
-            self._seen.pop(session_id, None)
-            return
-        if not response.success and "duplicate_tool" not in response.error_message:
-            _log.warning(
-                "the authority refused the tools for session %s: %s",
-                printable(session_id),
-                printable(response.error_message, MESSAGE),
-            )
+        The argument that names it is left out for a tool that does not take it.
+        """
+        state_id = arguments.get("session_id")
+        if not isinstance(state_id, str):
+            return None
+        known = self._host.tools.get(tool)
+        if known is not None and not self._host.takes_any and not _takes(known.function, "session_id"):
+            del arguments["session_id"]
+        return state_id
 
     async def _forward(self, method: str, request: Any, context: Context) -> Any:
         headers = [
@@ -330,6 +312,12 @@ class WorkerService(BridgeServiceServicer):
             return await self._link.forward(method, request, headers)
         except aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+
+
+@lru_cache(maxsize=1_000)
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def _as_text(metadata: Any) -> dict[str, str] | None:

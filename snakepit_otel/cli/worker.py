@@ -20,7 +20,7 @@ from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
 from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
 from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.output import complaints, fail, misuse
-from snakepit_otel.compatibility.environment import is_set, log_as_told
+from snakepit_otel.compatibility.environment import is_set, log_as_told, logs_information
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.telemetry import environment
 from snakepit_otel.zero_copy.current import loose
@@ -214,6 +214,9 @@ def _check(adapter: str | None, load: Callable[[str], type]) -> None:
         complaints.print("the worker can be started; name an adapter to have it checked, too")
         return
     AdapterHost(load(adapter), ToolThreads())
+    if not logs_information():
+        # Elixir checks the worker's health at each start, prints what it writes, and sets the level for both.
+        return
     complaints.print(f"{adapter} can be served", soft_wrap=True)
 
 

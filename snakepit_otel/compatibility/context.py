@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from snakepit_otel.adapters import SessionContext
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.compatibility import correlating
-from snakepit_otel.errors import SnakepitError
+from snakepit_otel.errors import SnakepitError, ToolNotFound
 from snakepit_otel.printable import printable, printable_error
+
+if TYPE_CHECKING:
+    from snakepit_otel.bridge.link import AuthorityLink
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 
@@ -25,12 +27,19 @@ class BridgeContext(SessionContext):
     def __init__(self, *given: Any, may_block: bool = False, **named: Any) -> None:  # noqa: ARG002 - it always may
         super().__init__(*given, may_block=True, **named)
         self._listed: Mapping[str, Mapping[str, Any]] | None = None
+        self._stub: Any = None
         correlating.begin(self.request_metadata)
 
     @property
+    def _link(self) -> AuthorityLink:
+        return cast("AuthorityLink", self._authority)
+
+    @property
     def stub(self) -> Any:
-        """The authority's blocking stub."""
-        return self._authority.blocking_stub  # type: ignore[attr-defined]
+        """The authority's blocking stub; when it is first asked for, the session is made sure of."""
+        if self._stub is None:
+            self._stub = self._link.stub_in(self.session_id)
+        return self._stub
 
     @property
     def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:
@@ -50,6 +59,8 @@ class BridgeContext(SessionContext):
         """
         try:
             return super().call_elixir_tool(tool_name, **parameters)
+        except ToolNotFound as error:
+            raise ValueError(str(error)) from error
         except Exception as error:
             listed = self.elixir_tools
             if listed and tool_name not in listed:
@@ -59,7 +70,7 @@ class BridgeContext(SessionContext):
     def cleanup(self) -> None:
         """Have the authority forget the session, if it can be reached; it would by itself, after the session's time."""
         try:
-            self.stub.CleanupSession(pb.CleanupSessionRequest(session_id=self.session_id or ""), timeout=5.0)
+            self._link.end_session(self.session_id, timeout=5.0)
         except Exception as error:  # noqa: BLE001 - upstream's never raises
             _log.debug("session %s was not cleaned up: %s", printable(self.session_id), printable_error(error))
 

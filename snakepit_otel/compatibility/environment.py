@@ -12,6 +12,12 @@ def is_set(variable: str) -> bool:
     return bool(telemetry.environment.value(variable))
 
 
+def logs_information() -> bool:
+    """Return whether SNAKEPIT_LOG_LEVEL lets information through, as it does where nobody has set it."""
+    level, _ = telemetry.environment.examine("SNAKEPIT_LOG_LEVEL")
+    return level is None or level <= logging.INFO
+
+
 def log_as_told() -> None:
     """Log to standard error what SNAKEPIT_LOG_LEVEL says: errors, if it says nothing or what nobody knows."""
     telemetry.log_to_stderr(logging.ERROR)

@@ -23,11 +23,12 @@ _log = logging.getLogger("snakepit_otel.compatibility")
 class Backend:
     """Takes events from any thread, for the stream that the authority listens to and for OpenTelemetry.
 
-    What the worker says of its own tools is not among them, so nothing is told twice.
+    What the worker emits of its own tools is not among them, and it leaves to a tool what that emits by itself.
     """
 
     def __init__(self, stream: TelemetryStream) -> None:
         self._stream = stream
+        stream.adapters_emit = True
         self._fold = EventFold()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -44,6 +45,7 @@ class Backend:
             self._fold.tell(event_name, measurements, metadata, correlation_id)
             taken = {str(key): _sendable(value) for key, value in measurements.items()}
             about = {str(key): str(value) for key, value in (metadata or {}).items()}
+            self._stream.note_emitted(str(event_name))
             sent = (str(event_name), taken, about, correlation_id or "")
             if threading.get_ident() == self._thread:
                 self._send(*sent)

@@ -42,10 +42,10 @@ class PackageFinder(MetaPathFinder):
 
 
 class StubFinder(MetaPathFinder, Loader):
-    """Finds our generated messages by the names of upstream's. To be asked first.
+    """Finds our generated messages by the names of upstream's, at the top or in a package. To be asked first.
 
     protobuf takes each message once per process, and a worker of ours has them already: upstream's own file could
-    only fail, and with it the real `snakepit_bridge` that imports it.
+    only fail, and with it the real `snakepit_bridge` that imports it, or a package with a copy of its own.
     """
 
     def find_spec(
@@ -55,11 +55,12 @@ class StubFinder(MetaPathFinder, Loader):
         target: ModuleType | None = None,  # noqa: ARG002 - the import system's
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
-        return ModuleSpec(fullname, self, origin=STUBS[fullname]) if fullname in STUBS else None
+        ours = STUBS.get(fullname.rpartition(".")[2])
+        return ModuleSpec(fullname, self, origin=ours) if ours not in (None, fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill a module with what ours has: the same classes, by another name."""
-        ours = vars(importlib.import_module(STUBS[module.__name__]))
+        ours = vars(importlib.import_module(STUBS[module.__name__.rpartition(".")[2]]))
         setattr(module, MARK, True)
         vars(module).update({name: value for name, value in ours.items() if not name.startswith("__")})
 
@@ -80,7 +81,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Remove the finders, and what they have found; what was imported from it stays as it is."""
-    ours = {name for name, module in sys.modules.items() if name in STUBS and isinstance(_loader(module), StubFinder)}
+    ours = {name for name, module in sys.modules.items() if isinstance(_loader(module), StubFinder)}
     if is_ours(sys.modules.get(PACKAGE)):
         ours |= {name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")}
     for name in ours:

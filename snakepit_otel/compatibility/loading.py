@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from snakepit_otel.adapters import load_adapter
 from snakepit_otel.compatibility.adapting import adapted
@@ -33,7 +34,7 @@ def load_or_advise(spec: str) -> type:
     try:
         return load_adapter(spec)
     except AdapterNotLoaded as error:
-        if _wants_bridge(error.__cause__):
+        if any(map(_wants_bridge, _causes(error))):
             raise AdapterNotLoaded(
                 f"{error}; this adapter is written for Snakepit's own worker: say {FLAG}, or set {VARIABLE}=1, "
                 "to have it run in ours"
@@ -41,8 +42,18 @@ def load_or_advise(spec: str) -> type:
         raise
 
 
-def _wants_bridge(cause: BaseException | None) -> bool:
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what led to an error; a package may catch the failure of an import, and raise another."""
+    seen: set[int] = set()
+    cause = error.__cause__ or error.__context__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _wants_bridge(cause: BaseException) -> bool:
     if isinstance(cause, ModuleNotFoundError):
         return (cause.name or "").partition(".")[0] in {PACKAGE, *STUBS}
-    # A real package is there, and protobuf does not take its messages, because it has ours.
-    return isinstance(cause, TypeError) and "'snakepit.bridge." in str(cause)
+    # A real package is there, or a copy of its messages, and protobuf does not take them, because it has ours.
+    return isinstance(cause, TypeError) and "descriptor pool" in str(cause) and "snakepit" in str(cause)

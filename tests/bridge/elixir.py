@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +19,46 @@ from tests.bridge.parts import STRING
 Context = aio.ServicerContext[Any, Any]
 
 
+class Inspected(str):
+    """A term that has no JSON, as Elixir prints it."""
+
+
+def encoded(value: Any) -> AnyMessage:
+    """Return a tool's result as Elixir sends it: JSON, or what it prints, under StringValue."""
+    text = value if isinstance(value, Inspected) else json.dumps(value)
+    return AnyMessage(type_url=STRING, value=text.encode())
+
+
 class Elixir(BridgeServiceServicer):
-    """Owns sessions and tools; `calls` has the name of each call in order, `last` the latest of each."""
+    """Owns sessions and tools; `calls` has the name of each call in order, `last` the latest of each.
+
+    With `strict`, tools run in sessions that there are, as upstream's do: else the answer is `lost`, as text or status.
+    Unless it `lists_lost`, a session that there is not has no tools.
+    Tools that are `hidden` are not exposed to Python: they are not listed, and run for whoever calls them.
+    """
 
     def __init__(self, **tools: Callable[..., Any]) -> None:
+        self.strict = False
+        self.lost: str | grpc.StatusCode = "not_found"
+        self.hidden: set[str] = set()
+        self.lists_lost = True
+        self.lists = True
+        self.hang = False
         self.calls: list[str] = []
         self.last: dict[str, Any] = {}
         self.headers: dict[str, dict[str, Any]] = {}
         self.sessions: set[str] = set()
         self.registered: dict[str, list[str]] = {}
         self._tools = tools
+
+    def add(self, name: str, tool: Callable[..., Any]) -> None:
+        """Register a tool."""
+        self._tools[name] = tool
+
+    def lose(self, session_id: str) -> None:
+        """Lose a session, as by its deletion, its expiry, or a restart of the store."""
+        self.sessions.discard(session_id)
+        self.registered.pop(session_id, None)
 
     def _note(self, name: str, request: Any, context: Context) -> None:
         self.calls.append(name)
@@ -44,6 +75,8 @@ class Elixir(BridgeServiceServicer):
     ) -> pb.InitializeSessionResponse:
         """Create a session, or leave the one there is."""
         self._note("InitializeSession", request, context)
+        if self.hang:
+            await asyncio.Event().wait()
         if request.session_id == "refused":
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "session_quota_exceeded")
         self.sessions.add(request.session_id)
@@ -83,9 +116,19 @@ class Elixir(BridgeServiceServicer):
     ) -> pb.GetExposedElixirToolsResponse:
         """List the tools."""
         self._note("GetExposedElixirTools", request, context)
+        if self.strict and isinstance(self.lost, grpc.StatusCode) and request.session_id not in self.sessions:
+            await context.abort(self.lost, "no such session")
+        if not self.lists:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+        if not self.lists_lost and request.session_id not in self.sessions:
+            return pb.GetExposedElixirToolsResponse()
         parameter = pb.ParameterSpec(name="x", type="integer", required=True)
         return pb.GetExposedElixirToolsResponse(
-            tools=[pb.ToolSpec(name=name, description="In Elixir.", parameters=[parameter]) for name in self._tools]
+            tools=[
+                pb.ToolSpec(name=name, description="In Elixir.", parameters=[parameter])
+                for name in self._tools
+                if name not in self.hidden
+            ]
         )
 
     async def ExecuteElixirTool(
@@ -93,13 +136,17 @@ class Elixir(BridgeServiceServicer):
     ) -> pb.ExecuteElixirToolResponse:
         """Run a tool: what it returns goes back as raw JSON under StringValue, what it raises as plain words."""
         self._note("ExecuteElixirTool", request, context)
+        if self.strict and request.session_id not in self.sessions:
+            if isinstance(self.lost, grpc.StatusCode):
+                await context.abort(self.lost, "no such session")
+            return pb.ExecuteElixirToolResponse(success=False, error_message=self.lost)
         assert {message.type_url for message in request.parameters.values()} <= {STRING}
         parameters = {name: json.loads(message.value) for name, message in request.parameters.items()}
         tool = self._tools.get(request.tool_name)
         if tool is None:
             return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool {request.tool_name} not found")
         try:
-            result = json.dumps(tool(**parameters)).encode()
+            result = encoded(tool(**parameters))
         except ValueError as error:
             return pb.ExecuteElixirToolResponse(success=False, error_message=str(error))
-        return pb.ExecuteElixirToolResponse(success=True, result=AnyMessage(type_url=STRING, value=result))
+        return pb.ExecuteElixirToolResponse(success=True, result=result)

@@ -41,6 +41,12 @@ def raw(**values: Any) -> dict[str, AnyMessage]:
     return {name: AnyMessage(type_url=STRING, value=json.dumps(value).encode()) for name, value in values.items()}
 
 
+def error_name(text: str) -> str:
+    """Return the name of an error on the wire: ours beside the type, or the type that a user's error has."""
+    described = json.loads(text)
+    return str(described["context"].get("snakepit_error", described["type"]))
+
+
 class NoWorkers:
     """Workers of a pool that has none."""
 

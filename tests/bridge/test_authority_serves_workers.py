@@ -19,7 +19,7 @@ from snakepit_otel import AuthorityContext, authority_tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.testing import FakeClock
-from tests.bridge.parts import STRING, VALUE, Authority, authority
+from tests.bridge.parts import STRING, VALUE, Authority, authority, error_name
 
 
 @authority_tool
@@ -236,7 +236,7 @@ async def test_a_call_that_fails_is_an_answer(
     response = await call(ours, tool, session_id, **parameters)
     assert not response.success
     described = json.loads(response.error_message)
-    assert described["type"] == kind
+    assert error_name(response.error_message) == kind
     assert words in described["message"]
     assert described["context"]["tool_name"] == tool
 

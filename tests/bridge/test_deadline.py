@@ -18,7 +18,7 @@ from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import DeadlineExceeded
 from tests.bridge.elixir import Context, Elixir
-from tests.bridge.parts import raw, serving, worker
+from tests.bridge.parts import error_name, raw, serving, worker
 
 
 class Timed(BaseAdapter):
@@ -144,7 +144,7 @@ async def test_a_call_back_ends_with_the_request(slow: Slow, stub: Any) -> None:
     slow.hang = True
     for _ in range(3):
         response = await stub.ExecuteTool(asking("ask", timeout_ms="50"), timeout=20)
-        assert json.loads(response.error_message)["type"] == "DeadlineExceeded"
+        assert error_name(response.error_message) == "DeadlineExceeded"
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -167,8 +167,7 @@ async def test_nothing_is_asked_when_no_time_is_left(slow: Slow, short_path: Pat
 async def test_a_tool_that_gives_up_at_its_deadline(stub: Any) -> None:
     """On the main thread, where only the clock can tell, a tool that looks ends by itself; the caller is told why."""
     request = asking("give_up", timeout_ms="30", thread_sensitive="true")
-    described = json.loads((await stub.ExecuteTool(request)).error_message)
-    assert described["type"] == "DeadlineExceeded"
+    assert error_name((await stub.ExecuteTool(request)).error_message) == "DeadlineExceeded"
 
 
 async def test_the_deadline_of_a_call_reaches_a_thread(stub: Any) -> None:
@@ -179,7 +178,7 @@ async def test_the_deadline_of_a_call_reaches_a_thread(stub: Any) -> None:
     except aio.AioRpcError as error:
         said = error.code().name
     else:
-        said = json.loads(answer.error_message)["type"]
+        said = error_name(answer.error_message)
     assert said in ("DEADLINE_EXCEEDED", "DeadlineExceeded")
     assert (await stub.ExecuteTool(asking("left"), timeout=20)).success
 

@@ -14,16 +14,27 @@ from snakepit_otel import errors
 from snakepit_otel.adapters import BaseAdapter, tool
 from snakepit_otel.bridge.failures import from_wire, to_status, to_wire
 from snakepit_otel.errors import (
+    AdapterNotLoaded,
+    DeadlineExceeded,
     InvalidArguments,
     NoSession,
+    PoolNotFound,
+    QueueTimeout,
     SessionNotFound,
     SessionQuotaExceeded,
     SnakepitError,
     StateConflict,
     ToolError,
+    ToolNotFound,
+    ValueRefused,
 )
 from tests.adapters.hosting import hosted, request
 
+MATCHED = {
+    *("ValueError", "KeyError", "IndexError", "TypeError", "AttributeError", "ImportError", "RuntimeError"),
+    *("NotImplementedError", "FileNotFoundError", "PermissionError", "ZeroDivisionError"),
+}
+"""The exceptions for which an Elixir Snakepit has structs."""
 WHERE = {"tool_name": "paint", "session_id": "alice", "phase": "execute"}
 
 
@@ -91,6 +102,52 @@ def test_our_own_errors_come_back_as_themselves(kind: type[SnakepitError]) -> No
     assert vars(back).items() >= {key: value for key, value in vars(error).items() if key != "context"}.items()
 
 
+@pytest.mark.parametrize("kind", list(own_errors()), ids=lambda kind: kind.__name__)
+def test_our_own_errors_have_types_that_elixir_matches(kind: type[SnakepitError]) -> None:
+    """To Elixir each error of ours is one of the exceptions it has structs for: one that it is, where there is such."""
+    if kind is ToolError:
+        return
+    error = kind.__new__(kind, "what happened")
+    error.__dict__.update(session_id="alice", limit=1.0, expected=1, current=2)
+    for text in (to_wire(error, WHERE), to_status(error, WHERE)):
+        described = orjson.loads(text)
+        assert described["type"] in MATCHED
+        assert described["context"]["snakepit_error"] == kind.__name__
+        for base in (ValueError, TypeError, ImportError):
+            assert issubclass(kind, base) is (described["type"] == base.__name__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (InvalidArguments, "TypeError"),
+        (ToolNotFound, "AttributeError"),
+        (ValueRefused, "ValueError"),
+        (AdapterNotLoaded, "ImportError"),
+        (PoolNotFound, "KeyError"),
+        (DeadlineExceeded, "RuntimeError"),
+        (NoSession, "RuntimeError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_what_an_error_of_ours_is_to_elixir(kind: type[SnakepitError], name: str) -> None:
+    """The built-in exception that it is; for an unknown tool, what upstream's adapters raise."""
+    assert orjson.loads(to_wire(kind("no"), WHERE))["type"] == name
+
+
+def test_an_error_of_before_is_still_ours() -> None:
+    """A peer that names an error of ours as the type, as all did, is understood."""
+    assert isinstance(from_wire('{"type": "QueueTimeout", "message": "m", "context": {}}'), QueueTimeout)
+
+
+def test_a_tools_error_cannot_name_itself_ours() -> None:
+    """What a user puts into the context of a `ToolError` does not make it an error of ours."""
+    error = ToolError("ValueError", "no", context={"snakepit_error": "QueueTimeout", "of": "mine"})
+    back = from_wire(to_wire(error, WHERE))
+    assert isinstance(back, ToolError)
+    assert back.context == {**WHERE, "of": "mine"}
+
+
 def test_an_error_that_was_relayed_is_not_changed() -> None:
     """A `ToolError` that crosses a second bridge keeps its type, traceback and first context."""
     first = to_wire(raised(ValueError("no paint")), WHERE)
@@ -122,6 +179,8 @@ def test_plain_words_of_an_elixir_peer(text: str) -> None:
         '{"type": "StateConflict", "message": "m", "context": {"expected": "x", "current": null}}',
         '{"type": "StateConflict", "message": 7, "context": []}',
         '{"type": "SessionNotFound"}',
+        '{"type": "KeyError", "context": {"snakepit_error": 7}}',
+        '{"type": "KeyError", "context": {"snakepit_error": "SystemExit"}}',
         '{"type": "ValueError", "stacktrace": 7, "traceback": null, "context": "x"}',
     ],
 )

@@ -21,7 +21,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import WorkerFenced
 from tests.bridge.elixir import Elixir
 from tests.bridge.painting import Painting
-from tests.bridge.parts import Authority, authority, raw, serving, worker
+from tests.bridge.parts import Authority, authority, error_name, raw, serving, worker
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ def refused(response: pb.ExecuteToolResponse, words: str) -> None:
     """See that the tool was told that its worker is fenced, by the error that it is."""
     assert not response.success
     described = json.loads(response.error_message)
-    assert described["type"] == "WorkerFenced"
+    assert error_name(response.error_message) == "WorkerFenced"
     assert words in described["message"]
 
 

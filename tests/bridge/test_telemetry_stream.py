@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, serving, worker
 from tests.waiting import until
@@ -32,9 +34,9 @@ class Streaming(BridgeServiceServicer):
 class Listener:
     """An authority that listens; `say` sends it a control."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self, stub: Any, timeout: float | None = None) -> None:
         self._controls: asyncio.Queue[pb.TelemetryControl] = asyncio.Queue()
-        self.call = stub.StreamTelemetry(self._sent())
+        self.call = stub.StreamTelemetry(self._sent(), timeout=timeout)
 
     async def _sent(self) -> AsyncIterator[pb.TelemetryControl]:
         while True:
@@ -112,6 +114,29 @@ async def test_executions_of_a_worker_are_events(short_path: Path) -> None:
     assert heard[1].measurements["duration"].int_value > 0
     assert heard[5].metadata["error_type"] == "ValueError"
     assert all(event.timestamp_ns > 0 for event in heard)
+
+
+async def test_a_stream_that_ends_by_its_deadline_is_no_error(short_path: Path, capture: Capture) -> None:
+    """Elixir reads events under a deadline of seconds: when it ends, its status is told and nothing has failed."""
+    method = "snakepit.bridge.BridgeService/StreamTelemetry"
+    add = pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1))
+    async with worker(Painting, f"unix:{short_path}/nowhere", short_path) as stub:
+        for times in (1, 2):
+            listener = Listener(stub, timeout=0.3)
+            await listener.ready()
+            await stub.ExecuteTool(add)
+            assert await listener.name() == "tool.execution.start"
+            assert await listener.name() == "tool.execution.stop"
+            with pytest.raises(aio.AioRpcError) as ended:
+                await listener.hear()
+            assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            await until(lambda times=times: len(capture.spans(method)) == times)
+    for span in capture.spans(method):
+        assert span.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
+        assert "error.type" not in span.attributes
+        assert span.ok
+    for point in capture.points("rpc.server.call.duration"):
+        assert "error.type" not in point.attributes
 
 
 async def test_nothing_is_kept_while_nobody_listens(events: TelemetryStream, served: tuple[Any, Any]) -> None:

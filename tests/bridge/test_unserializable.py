@@ -66,6 +66,18 @@ def test_a_marker_names_the_type_and_nothing_else() -> None:
     assert standing_in(b"bytes") == {"__ffi_unserializable__": True, "__type__": "builtins.bytes"}
 
 
+def test_a_marker_names_a_nested_class_plainly() -> None:
+    """The name of a class has nothing of the classes and functions around it, as upstream's markers have it."""
+
+    class Inner:
+        class Innermost:
+            pass
+
+    for made in (Inner(), Inner.Innermost()):
+        assert standing_in(made)["__type__"] == f"{__name__}.{type(made).__name__}"
+        assert "<locals>" not in standing_in(made)["__type__"]
+
+
 def test_the_repr_comes_on_request() -> None:
     """`SNAKEPIT_UNSERIALIZABLE_DETAIL` decides how much is told."""
     assert standing_in(Opaque(), UNSERIALIZABLE_DETAIL="none") == {"__ffi_unserializable__": True}

@@ -18,9 +18,9 @@ from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.methods import EXECUTE_TOOL, HEARTBEAT
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.testing import Capture, tree
-from tests.bridge.elixir import Elixir
+from tests.bridge.elixir import Elixir, Inspected
 from tests.bridge.painting import Painting
-from tests.bridge.parts import STRING, raw, serving, worker
+from tests.bridge.parts import STRING, error_name, raw, serving, worker
 from tests.waiting import until
 
 tracer = trace.get_tracer(__name__)
@@ -97,7 +97,7 @@ async def test_an_authority_that_is_away(short_path: Path) -> None:
         for tool in ("call", "call_async"):
             response = await stub.ExecuteTool(asking(tool, tool_name="double"))
             described = json.loads(response.error_message)
-            assert described["type"] == "AuthorityUnavailable"
+            assert described["context"]["snakepit_error"] == "AuthorityUnavailable"
             assert f"the authority at unix:{short_path}/nowhere cannot be reached" in described["message"]
         assert (await stub.ExecuteTool(asking("add", a=1))).success
 
@@ -222,11 +222,23 @@ async def test_what_elixir_refuses_is_an_error_in_the_tool(stub: Any) -> None:
         assert (described["type"], described["message"]) == ("Error", words)
 
 
+@pytest.mark.parametrize("tool", ["call", "call_async"])
+@pytest.mark.parametrize("term", ["{:ok, 1}", "[a: 1]", '%{"a" => {1, 2}}', ":atom", "#PID<0.1.0>", "<<255>>", "{1}"])
+async def test_a_result_without_json(stub: Any, elixir: Elixir, tool: str, term: str) -> None:
+    """A tuple, or what else Elixir can only print, is refused by the tool's name and the term."""
+    elixir.add("paint", lambda: Inspected(term))
+    response = await stub.ExecuteTool(asking(tool, tool_name="paint"))
+    assert error_name(response.error_message) == "ValueRefused"
+    message = json.loads(response.error_message)["message"]
+    assert f"tool 'paint' returned what has no JSON, and Elixir sent it as it prints it: {term!r}" in message
+    assert "no tuple, such as {:ok, value}" in message
+
+
 @pytest.mark.parametrize("tool", ["send_bytes", "send_bytes_async"])
 async def test_bytes_are_not_for_call_backs(stub: Any, elixir: Elixir, tool: str) -> None:
     """There is no field for bytes in a call-back, and the tool is told so."""
     described = json.loads((await stub.ExecuteTool(asking(tool))).error_message)
-    assert described["type"] == "ValueRefused"
+    assert described["context"]["snakepit_error"] == "ValueRefused"
     assert described["message"] == "bytes cannot be passed to the authority's tool 'echo': data"
     assert elixir.calls == []
 

@@ -117,6 +117,14 @@ async def test_health_check(adapter: str, code: int, words: str) -> None:
     assert (status, words in complaint) == (code, True)
 
 
+@pytest.mark.parametrize(("level", "prints"), [("error", False), ("none", False), ("info", True), ("", True)])
+async def test_a_health_check_by_elixir_is_quiet(level: str, prints: bool) -> None:
+    """At the log level that Elixir sets, a health check that passes writes nothing, for Elixir prints it."""
+    arguments = ("--adapter", "tests.adapters_for_tests.Useful", "--health-check")
+    status, out, complaint = await run("worker", *arguments, environ={"SNAKEPIT_LOG_LEVEL": level})
+    assert (status, bool(out + complaint)) == (0, prints)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "words", "code"),
     [

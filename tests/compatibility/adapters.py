@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import snakepit_bridge
+from google.protobuf.any_pb2 import Any as AnyMessage
 from snakepit_bridge import SessionContext, get_logger, telemetry
 from snakepit_bridge.base_adapter import BaseAdapter, tool
 from snakepit_bridge.zero_copy import ZeroCopyRef
+from snakepit_bridge_pb2 import ExecuteElixirToolRequest
 
 log = get_logger(__name__)
 
@@ -44,6 +47,15 @@ class Dispatching(BaseAdapter):
             return self.context.call_elixir_tool(name, **parameters)
         except (RuntimeError, ValueError) as error:
             return [type(error).__name__, sorted(self.context.elixir_tools)]
+
+    @tool("Call Elixir by the context's stub.")
+    def stubbed(self, x: str) -> Any:
+        number = AnyMessage(type_url="type.googleapis.com/google.protobuf.StringValue", value=x.encode())
+        request = ExecuteElixirToolRequest(
+            session_id=self.context.session_id, tool_name="double", parameters={"x": number}
+        )
+        response = self.context.stub.ExecuteElixirTool(request)
+        return json.loads(response.result.value) if response.success else response.error_message
 
     @tool("Say whose package this is, and what its context is.")
     def package(self) -> dict[str, Any]:

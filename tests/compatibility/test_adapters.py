@@ -126,6 +126,24 @@ async def test_elixirs_tools_from_a_coroutine_with_upstreams_errors(dispatching:
     assert (await dispatching.execute("asking", {"name": "no"})).value == ["ValueError", ["broken", "double"]]
 
 
+async def test_elixirs_tools_in_a_session_that_elixir_lost(dispatching: ElixirSnakepit) -> None:
+    """Call-backs go on after Elixir has lost the session, by itself or because the adapter's context ended it."""
+    for lose in (lambda: dispatching.lose(dispatching.session_id), lambda: dispatching.execute("forget")) * 2:
+        assert (await dispatching.execute("asking", {"x": 4})).value == 8
+        assert (await dispatching.execute("stubbed", {"x": "4"})).value == 8
+        if (lost := lose()) is not None:
+            await lost
+        assert (await dispatching.execute("stubbed", {"x": "4"})).value == 8
+        dispatching.lose(dispatching.session_id)
+
+
+async def test_elixirs_tools_that_are_not_exposed(dispatching: ElixirSnakepit) -> None:
+    """A tool that Elixir does not expose is a ValueError, as in upstream's worker, and is not called."""
+    dispatching.hidden = {"double"}
+    assert (await dispatching.execute("asking", {"x": 4})).value == ["ValueError", ["broken"]]
+    assert "ExecuteElixirTool" not in dispatching.calls
+
+
 async def test_whose_package_it_is_can_be_told(dispatching: ElixirSnakepit, kind: str) -> None:
     """Our stand-in says that it is one, by its version, too; a real package is left as it is."""
     said = (await dispatching.execute("package")).value
@@ -170,6 +188,23 @@ async def test_events_go_to_elixir(dispatching: ElixirSnakepit) -> None:
     assert "told" in dispatching.stderr
 
 
+async def test_a_tool_that_emits_its_own_execution_is_not_told_twice(tmp_path: Path, kind: str) -> None:
+    """Elixir gets the tool's own start and stop or exception, as with upstream's worker, and ours of other tools."""
+    start, stop = "tool.execution.start", "tool.execution.stop"
+    async with elixir("Plain", tmp_path, kind) as started:
+        await started.execute("emit", correlation_id="one")
+        await started.execute("emit", {"words": "oh"}, correlation_id="two")
+        await started.execute("value", {"value": 1}, correlation_id="three")
+
+        def named(correlation_id: str) -> list[str]:
+            return [".".join(event.event_parts) for event in started.events if event.correlation_id == correlation_id]
+
+        await until(lambda: len(named("three")) == 2)
+    assert named("one") == ["tool.result_size", start, stop]
+    assert named("two") == ["tool.result_size", start, "tool.execution.exception"]
+    assert named("three") == [start, stop]
+
+
 async def test_marked_methods_are_registered(dispatching: ElixirSnakepit) -> None:
     """Methods that upstream's decorator has marked are registered once, with what it notes on them."""
     await dispatching.execute("package")
@@ -177,7 +212,7 @@ async def test_marked_methods_are_registered(dispatching: ElixirSnakepit) -> Non
     tools = {made.name: made for made in dispatching.last["RegisterTools"].tools}
     assert tools.keys() == {
         *("later", "counting", "failing_later", "asking", "package"),
-        *("kinds", "give_back", "forget", "tell"),
+        *("kinds", "give_back", "forget", "tell", "stubbed"),
     }
     assert tools["counting"].supports_streaming
     assert tools["counting"].description == "Count, later."

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.instrumentation.upstream import stubs
 from tests.processes import ROOT
 
 PROGRAM = """
@@ -51,6 +52,46 @@ def found(*names: str, install: bool = True, before: Path | None = None, after: 
     said, finders = json.loads(ran.stdout)
     assert finders == (["StubFinder", "PackageFinder"] if install else [])
     return said  # type: ignore[no-any-return]
+
+
+def copied(directory: Path, *, caught: bool = False) -> Path:
+    """Return a folder with a package that has a copy of the generated messages, and an adapter that imports it."""
+    package = directory / "consumer"
+    package.mkdir()
+    for stub in stubs().glob("snakepit_bridge_pb2*.py"):
+        (package / stub.name).write_text(stub.read_text())
+    (package / "__init__.py").touch()
+    imports = "from consumer.snakepit_bridge_pb2 import PingRequest\n"
+    if caught:
+        imports = f"try:\n    {imports}except TypeError as e:\n    raise ImportError('no messages') from e\n"
+    (package / "adapter.py").write_text(
+        f"{imports}class Adapter:\n"
+        "    def execute_tool(self, tool_name, arguments, context):\n"
+        "        return PingRequest(message=tool_name).message\n"
+    )
+    return directory
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_package_with_messages_of_its_own(tmp_path: Path, *, caught: bool) -> None:
+    """Its adapter runs with the flag; without, one line names the flag, however the failure of the import arrives."""
+    environ = {**os.environ, "PYTHONPATH": str(copied(tmp_path, caught=caught))}
+    command = [
+        sys.executable,
+        "-m",
+        "snakepit_otel",
+        "worker",
+        "--health-check",
+        "--adapter",
+        "consumer.adapter.Adapter",
+    ]
+    without = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert without.returncode == 1
+    assert len(without.stderr.splitlines()) == 1
+    assert "--snakepit-bridge, or set SNAKEPIT_BRIDGE_COMPATIBILITY=1" in without.stderr
+    command.append("--snakepit-bridge")
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.fixture

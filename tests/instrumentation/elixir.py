@@ -29,8 +29,8 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
-from tests.bridge.elixir import Context, Elixir
-from tests.bridge.parts import STRING, raw
+from tests.bridge.elixir import Context, Elixir, encoded
+from tests.bridge.parts import raw
 from tests.instrumentation.upstream import PROJECT, Upstream, find
 from tests.instrumentation.upstream import python_path as compose
 from tests.waiting import until
@@ -85,6 +85,7 @@ class ElixirSnakepit(Elixir):
 
     `calls`, `last`, `headers`, `sessions` and `registered` say what the worker asked (see `Elixir`); `metadata` has
     the headers of every call, in order; `events` what came over the telemetry stream. Tools are given by name.
+    Upstream's Elixir listens for five seconds, and never again; this one for `telemetry_timeout`, by default for ever.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ElixirSnakepit(Elixir):
         log_level: str = "error",
         process_group: bool = True,
         listen_telemetry: bool = True,
+        telemetry_timeout: float | None = None,
         tools: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(**(tools or {}))
@@ -113,6 +115,7 @@ class ElixirSnakepit(Elixir):
         self._log_level = log_level
         self._process_group = process_group
         self._listen_telemetry = listen_telemetry
+        self._telemetry_timeout = telemetry_timeout
         scripts = [Path(part).parent for part in self._command if part.endswith(".py")]
         self._cwd = cwd or (scripts[-1] if scripts else None)
         number = next(_numbers)
@@ -181,7 +184,7 @@ class ElixirSnakepit(Elixir):
         await self.ping("connection_test")
         await self.initialize(self.session_id)
         if self._listen_telemetry:
-            self._telemetry = self.stub.StreamTelemetry()
+            self._telemetry = self.stub.StreamTelemetry(timeout=self._telemetry_timeout)
             self._listening = asyncio.create_task(self._listen(self._telemetry))
             await self.toggle(True)
 
@@ -469,8 +472,7 @@ class ElixirSnakepit(Elixir):
             result = tool(**{name: _decode(message) for name, message in request.parameters.items()})
         except Exception as error:
             return pb.ExecuteElixirToolResponse(success=False, error_message=f"Tool execution failed: {error}")
-        packed = AnyMessage(type_url=STRING, value=json.dumps(result).encode())
-        return pb.ExecuteElixirToolResponse(success=True, result=packed, metadata={"execution_time": "0"})
+        return pb.ExecuteElixirToolResponse(success=True, result=encoded(result), metadata={"execution_time": "0"})
 
 
 def _headers(correlation_id: str, more: Mapping[str, str] | None) -> list[tuple[str, str]]:

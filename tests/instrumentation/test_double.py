@@ -400,6 +400,22 @@ async def test_a_streaming_tool_that_is_not_streamed_runs_to_nothing(snakepit: S
         assert set(value) == {"error"}
 
 
+async def test_a_session_that_elixir_lost_is_begun_with_the_next_request(snakepit: Snakepit) -> None:
+    """Each request begins its session, so a call-back finds it there."""
+    async with snakepit(tools={"double": lambda x: 2 * x}) as elixir:
+        for _ in range(2):
+            assert (await elixir.execute("ask", {"name": "double", "parameters": {"x": 2}})).value == 4
+            elixir.lose(elixir.session_id)
+
+
+async def test_a_tool_that_elixir_does_not_expose(snakepit: Snakepit) -> None:
+    """A tool that is not listed is not called: the worker refuses it, as Elixir would not."""
+    async with snakepit(tools={"double": lambda x: 2 * x}) as elixir:
+        elixir.hidden = {"double"}
+        assert (await elixir.execute("ask", {"name": "double", "parameters": {"x": 2}})).error["type"] == "ValueError"
+        assert "ExecuteElixirTool" not in elixir.calls
+
+
 # Heartbeats and telemetry
 
 
@@ -475,6 +491,16 @@ async def test_events_come_over_the_stream_as_elixir_wants_them(snakepit: Snakep
                 break
         else:
             pytest.fail("the filter changed nothing")
+
+
+async def test_the_telemetry_stream_ends_by_its_deadline(snakepit: Snakepit) -> None:
+    """Elixir's stream ends after its time, without events from then on; the worker goes on."""
+    async with snakepit(telemetry_timeout=1.0) as elixir:
+        await until(lambda: elixir.telemetry_status)
+        assert elixir.telemetry_status is grpc.StatusCode.DEADLINE_EXCEEDED
+        before = len(elixir.events)
+        assert (await elixir.execute("emit")).ok
+        assert len(elixir.events) == before
 
 
 async def test_a_worker_that_stops_ends_its_telemetry_stream(snakepit: Snakepit) -> None:

@@ -32,6 +32,9 @@ _SERVER_FAULTS = frozenset(
     }
 )
 """Codes that are the server's own fault; of the others, the caller is to be told, and nobody else."""
+_OPEN_ENDED = frozenset({"snakepit.bridge.BridgeService/StreamTelemetry"})
+"""Streams that go on until their reader leaves. Elixir reads the events of its workers under a deadline of a few
+seconds, so the end of that time is how such a call ends, and nobody's fault."""
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _MOST_TEXT = 500
 _MOST_METHODS = 1_000
@@ -40,7 +43,7 @@ _MOST_METHODS = 1_000
 class Method:
     """A method by its full name, with its sets of attributes: before the status is known, and by status."""
 
-    __slots__ = ("by_status", "labels", "name", "ok")
+    __slots__ = ("by_status", "labels", "name", "ok", "server_faults")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,6 +53,7 @@ class Method:
             code: interned({**known, names.RPC_RESPONSE_STATUS_CODE: code.name}) for code in grpc.StatusCode
         }
         self.ok = self.by_status[OK]
+        self.server_faults = _SERVER_FAULTS - {_DEADLINE} if name in _OPEN_ENDED else _SERVER_FAULTS
 
 
 _methods: dict[str | bytes, Method] = {}
@@ -228,7 +232,7 @@ class ServerCall(Observation):
             self.labels = self._method.ok
             return
         self.labels = self._method.by_status[code]
-        if code in _SERVER_FAULTS:
+        if code in self._method.server_faults:
             text = ""
             with suppress(Exception):
                 text = self.said() or _text(error)
