@@ -231,6 +231,40 @@ async def test_a_closed_service_takes_nobody(client: Client, served: Served) -> 
         await client.create_session("a", bound=True)
 
 
+class StopsDuringAnAnswer:
+    """One client's stream; the authority stops while it writes the first answer."""
+
+    def __init__(self, sessions: SessionStore) -> None:
+        self.leases = LeaseService(sessions)
+        self.requests = [pb.HoldRequest(number=1, session_id="a", create=pb.Create())]
+
+    async def read(self) -> pb.HoldRequest:
+        if not self.requests:
+            await asyncio.Event().wait()
+        return self.requests.pop()
+
+    async def write(self, _: pb.HoldResponse) -> None:
+        self.leases.close()
+
+    async def send_initial_metadata(self, _: Any) -> None:
+        """Nobody reads it."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise AuthorityUnavailable(f"{code.name}: {details}")
+
+    def peer(self) -> str:
+        return "unix:"
+
+
+async def test_a_stop_during_an_answer_is_not_missed(sessions: SessionStore) -> None:
+    """A client that is being answered when the authority stops is let go as well as one that waits."""
+    context: Any = StopsDuringAnAnswer(sessions)
+    async with asyncio.timeout(10):
+        with pytest.raises(AuthorityUnavailable, match="UNAVAILABLE: the authority stops"):
+            await context.leases.Hold(None, context)
+    assert await sessions.exists("a")
+
+
 async def test_a_broken_connection_is_told_at_the_next_use(
     client: Client, served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
