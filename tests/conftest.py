@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.processes import children, command_line
 
 pytest_plugins = ["snakepit_otel.testing.plugin"]
 
@@ -22,6 +25,28 @@ _examples = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "200"))
 hypothesis.settings.register_profile("test", deadline=None, derandomize=_repeatable, max_examples=_examples)
 hypothesis.settings.register_profile("proof", deadline=None, derandomize=_repeatable, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Fail the test that leaves a process behind, and not the one during which its leftover is found."""
+    before = _own_children()
+    yield
+    left = {pid: command_line(pid) for pid in _own_children() - before}
+    # What multiprocessing starts for itself stays, and is for all tests.
+    left = {pid: command for pid, command in left.items() if "from multiprocessing" not in command}
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert not left
+
+
+def _own_children() -> set[int]:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()  # as after most tests, and cheaper than a look into /proc
+    return set(children(os.getpid()))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -62,6 +63,23 @@ async def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout
         output, complaints = await asyncio.wait_for(started.process.communicate(), timeout)
     assert started.process.returncode is not None
     return started.process.returncode, output.decode(), complaints.decode()
+
+
+def until_started(pid: int) -> None:
+    """Wait until a process that was just started has the command line of its program.
+
+    `Popen` returns as soon as the kernel has begun to run the program, and has none to show for it yet.
+    """
+    file = Path(f"/proc/{pid}/cmdline")
+    deadline = time.monotonic() + 30
+    while not file.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def command_line(pid: int) -> str:
+    """Return how a process was started; empty for a zombie."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def alive(pid: int) -> bool:
