@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+BUSY = 5.0
+"""Seconds that a busy machine may add to a time within which something is done."""
+
 
 async def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
     """Return what `condition` gives once that is true; fail if it never is."""

@@ -102,7 +102,7 @@ async def test_a_death_is_noticed_although_a_child_holds_the_connection(tmp_path
         started = time.monotonic()
         with pytest.raises(WorkerExited):
             await pit.execute("leave_a_child_and_die", {"child": str(tmp_path / "child")})
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15, "the child lives for twenty seconds"
         assert await pit.execute("pid")
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
