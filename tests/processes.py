@@ -21,7 +21,7 @@ class Program:
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
 
-    async def says(self, words: str, timeout: float = 30.0) -> str:
+    async def says(self, words: str, timeout: float = 60.0) -> str:
         """Return the line of standard error that has these words, once there is one."""
         assert self.process.stderr is not None
         async with asyncio.timeout(timeout):
@@ -31,7 +31,7 @@ class Program:
                     return line
         raise AssertionError(f"the program ended without saying {words!r}; it said:\n{''.join(self.lines)}")
 
-    async def ends(self, timeout: float = 30.0) -> int:
+    async def ends(self, timeout: float = 60.0) -> int:
         """Return the exit status, once there is one."""
         async with asyncio.timeout(timeout):
             return await self.process.wait()
@@ -57,7 +57,9 @@ async def program(*arguments: str, environ: Mapping[str, str] | None = None) -> 
         await process.communicate()
 
 
-async def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60.0) -> tuple[int, str, str]:
+async def run(
+    *arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 120.0
+) -> tuple[int, str, str]:
     """Run `snakepit-otel ARGUMENTS` to its end; return its exit status, output and complaints."""
     async with program("-m", "snakepit_otel", *arguments, environ=environ) as started:
         output, complaints = await asyncio.wait_for(started.process.communicate(), timeout)
