@@ -18,6 +18,9 @@ pytest_plugins = ["snakepit_otel.testing.plugin"]
 # The suite decides what is exported, not the environment it happens to run in.
 for name in [name for name in os.environ if name.startswith(("OTEL_", "SNAKEPIT_"))]:
     del os.environ[name]
+# What commands print is as wide and as colourful as a test says. Where readline is loaded, pytest-xdist sets the first two.
+for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS"):
+    os.environ.pop(name, None)
 
 # CI tries the same examples for the same commit, so that what it refuses is the change's doing; elsewhere we explore.
 _repeatable = bool(os.environ.get("CI"))

@@ -263,6 +263,7 @@ def test_a_hostile_record_harms_nobody(worker: subprocess.Popen[bytes], left: Pa
 @given(garbage=st.binary(max_size=500) | st.from_regex(rb"([0-9]{1,30} ?){0,3}[ -~]{0,10}\n", fullmatch=True))
 def test_garbage_is_read_without_a_murmur(garbage: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever a record holds, reading it raises nothing, and kills nobody."""
-    directory = tmp_path_factory.mktemp("snakepit-")
+    directory = tmp_path_factory.getbasetemp() / "snakepit-garbage"
+    directory.mkdir(exist_ok=True)
     (directory / "workers").write_bytes(garbage)
     assert kill_orphans(directory) == []
