@@ -18,7 +18,7 @@ pytest_plugins = ["snakepit_otel.testing.plugin"]
 # The suite decides what is exported, not the environment it happens to run in.
 for name in [name for name in os.environ if name.startswith(("OTEL_", "SNAKEPIT_"))]:
     del os.environ[name]
-# What commands print is as wide and as colourful as a test says. Where readline is loaded, pytest-xdist sets the first two.
+# What commands print is as wide and as colourful as a test says. pytest-xdist may set the first two, by readline.
 for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS"):
     os.environ.pop(name, None)
 

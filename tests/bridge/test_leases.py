@@ -224,6 +224,36 @@ async def test_stopping_the_authority_does_not_wait_for_leases(
         await client.execute("any", session_id="a")
 
 
+class Overtaken:
+    """A call that the peer has refused before gRPC knew that its headers were sent."""
+
+    error = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core")
+
+    async def read(self) -> None:
+        raise self.error
+
+    async def write(self, _: pb.HoldRequest) -> None:
+        raise self.error
+
+    def cancel(self) -> None:
+        """It is over."""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
+    client: Client, served: Served, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """gRPC's own error stands for an answer that it lost; asked again, the authority's own is given."""
+    hold, lost = client._leases._stub.Hold, [Overtaken() for _ in range(times)]
+    monkeypatch.setattr(client._leases._stub, "Hold", lambda: lost.pop() if lost else hold())
+    if times == 1:
+        await client.create_session("a", bound=True)
+        assert await served.sessions.exists("a")
+    else:
+        with pytest.raises(AuthorityUnavailable, match="Internal error from Core"):
+            await client.create_session("a", bound=True)
+
+
 async def test_a_closed_service_takes_nobody(client: Client, served: Served) -> None:
     """Who comes while the authority stops is sent away."""
     served.leases.close()
