@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -30,14 +31,17 @@ hypothesis.settings.register_profile("proof", deadline=None, derandomize=_repeat
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 
+_HELPERS = re.compile(r"import main; main\(|resource_tracker|forkserver")
+
+
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     """Fail the test that leaves a process behind, and not the one during which its leftover is found."""
     before = _own_children()
     yield
     left = {pid: command_line(pid) for pid in _own_children() - before}
-    # What multiprocessing starts for itself stays, and is for all tests.
-    left = {pid: command for pid, command in left.items() if "from multiprocessing" not in command}
+    # What multiprocessing, and joblib after its example, start for themselves stays, and is for all tests.
+    left = {pid: command for pid, command in left.items() if not _HELPERS.search(command)}
     for pid in left:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
