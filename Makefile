@@ -3,9 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Everything but the slow proofs, which have commands of their own.
+TESTS := -m "not collector and not dashboards and not matrix"
+# As many at a time as there are cores, for most tests wait for processes; who is done takes over from who is not.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+# What depends on the version of Python most: everything that runs in workers and authorities.
+CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof lint types generate dashboards dashboard-previews lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof lint types generate dashboards dashboard-previews lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -14,10 +20,16 @@ demo: $(READY) ## Run the main job on real input: sessions, workers, a crash, a 
 	$(BIN)/snakepit-otel demo
 
 test: $(READY) ## Run every test but the slow proofs, which have commands of their own.
-	$(BIN)/pytest -m "not collector and not dashboards and not matrix"
+	$(BIN)/pytest $(PARALLEL) $(TESTS)
+
+test-all: ## Run every test on every Python from 3.11 on that this machine has, each in .venvs/VERSION.
+	scripts/test-all $(PARALLEL) $(TESTS)
+
+test-newest: ## Run the core of the tests on the newest of those beside the default one.
+	scripts/test-all --newest-other $(PARALLEL) $(TESTS) $(CORE)
 
 proof: $(READY) ## Run the property suites with 2 000 examples each.
-	HYPOTHESIS_PROFILE=proof $(BIN)/pytest tests/sessions tests/pool -k propert --timeout 3600
+	HYPOTHESIS_PROFILE=proof $(BIN)/pytest $(PARALLEL) tests/sessions tests/pool -k propert --timeout 3600
 
 collector-test: $(READY) ## Run a real collector and Prometheus, and read queries by their grammars; needs Go and Node.js the first time.
 	scripts/install-collector || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
@@ -81,4 +93,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 clean: ## Remove what was installed and generated here.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ class Program:
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
 
-    async def says(self, words: str, timeout: float = 30.0) -> str:
+    async def says(self, words: str, timeout: float = 60.0) -> str:
         """Return the line of standard error that has these words, once there is one."""
         assert self.process.stderr is not None
         async with asyncio.timeout(timeout):
@@ -30,7 +31,7 @@ class Program:
                     return line
         raise AssertionError(f"the program ended without saying {words!r}; it said:\n{''.join(self.lines)}")
 
-    async def ends(self, timeout: float = 30.0) -> int:
+    async def ends(self, timeout: float = 60.0) -> int:
         """Return the exit status, once there is one."""
         async with asyncio.timeout(timeout):
             return await self.process.wait()
@@ -56,12 +57,31 @@ async def program(*arguments: str, environ: Mapping[str, str] | None = None) -> 
         await process.communicate()
 
 
-async def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60.0) -> tuple[int, str, str]:
+async def run(
+    *arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 120.0
+) -> tuple[int, str, str]:
     """Run `snakepit-otel ARGUMENTS` to its end; return its exit status, output and complaints."""
     async with program("-m", "snakepit_otel", *arguments, environ=environ) as started:
         output, complaints = await asyncio.wait_for(started.process.communicate(), timeout)
     assert started.process.returncode is not None
     return started.process.returncode, output.decode(), complaints.decode()
+
+
+def until_started(pid: int) -> None:
+    """Wait until a process that was just started has the command line of its program.
+
+    `Popen` returns as soon as the kernel has begun to run the program, and has none to show for it yet.
+    """
+    file = Path(f"/proc/{pid}/cmdline")
+    deadline = time.monotonic() + 30
+    while not file.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def command_line(pid: int) -> str:
+    """Return how a process was started; empty for a zombie."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def alive(pid: int) -> bool:

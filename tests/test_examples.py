@@ -33,7 +33,7 @@ PRINTED = {
 async def output_of(*arguments: str) -> str:
     """Run a program, which must complain of nothing, and return what it prints."""
     async with program(*arguments) as started:
-        output, complaints = await asyncio.wait_for(started.process.communicate(), 60)
+        output, complaints = await asyncio.wait_for(started.process.communicate(), 120)
     assert complaints.decode() == ""
     assert started.process.returncode == 0
     return output.decode()

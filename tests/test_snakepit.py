@@ -20,7 +20,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.testing import Capture
 from tests.adapters_for_tests import Useful
 from tests.authority_tools import greet, secret
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 
 
 async def leak(pit: Snakepit, number: int) -> None:
@@ -89,7 +89,7 @@ async def test_failed_requests_are_failed_in_telemetry(capture: Capture) -> None
 
 async def test_crash_is_an_event_and_a_count(capture: Capture, tmp_path: Path) -> None:
     """A worker that ends unasked is said once, with its name, and counted by reason."""
-    async with Snakepit(Useful, workers=1) as pit:
+    async with Snakepit(Useful, workers=1, pool=PATIENT) as pit:
         with pytest.raises(Exception, match="SIGKILL"):
             await pit.execute("die", {"marker": str(tmp_path / "ran")})
         await until(lambda: capture.events("snakepit.worker.crash"))

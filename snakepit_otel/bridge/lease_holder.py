@@ -27,6 +27,8 @@ _MOST_LOST = 10_000
 _MOST_NAMED = 5
 _TIME_TO_CLOSE = 2.0
 """Seconds that the authority has to say that what was held has been deleted."""
+_OVERTAKEN = "Internal error from Core"
+"""How a call fails in gRPC's asyncio whose peer has refused it before its headers count as sent; nothing else was."""
 
 Translate = Callable[[aio.AioRpcError], SnakepitError]
 
@@ -99,12 +101,15 @@ class LeaseHolder:
             await self._stream.close()
 
     async def _ask(self, request: pb.HoldRequest) -> None:
-        if self._stream is None or self._stream.over:
-            self._stream = _Stream(self._stub, self._lose)
-        try:
-            await self._stream.ask(request)
-        except aio.AioRpcError as error:
-            raise self._translate(error) from None
+        for tries_left in (1, 0):
+            if self._stream is None or self._stream.over:
+                self._stream = _Stream(self._stub, self._lose)
+            try:
+                await self._stream.ask(request)
+                break
+            except aio.AioRpcError as error:
+                if error.details() != _OVERTAKEN or not tries_left:
+                    raise self._translate(error) from None
         self._lost.pop(request.session_id, None)
 
     async def _let_go(self, request: pb.HoldRequest) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -46,6 +47,9 @@ class LeaseService(LeaseServiceServicer):
         """Hold what the client names, until the stream ends."""
         stream = _Stream(self._sessions, context, trusted=self._trusted, most=self._most)
         if self._closed:
+            # An answer that overtakes the client's own headers is an internal error to gRPC there.
+            with suppress(DecodeError):
+                await context.read()
             stream.let_go()
         self._streams.add(stream)
         try:
@@ -104,12 +108,13 @@ class _Stream:
 
     async def _send(self) -> None:
         while not self._let_go:
+            # Before looking: what comes during a write, an end above all, would else be waited for.
+            self._news.clear()
             while self._responses:
                 await self._context.write(self._responses.popleft())
             self._sent.set()
             if self._over:
                 return
-            self._news.clear()
             await self._news.wait()
 
     async def _read(self) -> None:

@@ -224,11 +224,75 @@ async def test_stopping_the_authority_does_not_wait_for_leases(
         await client.execute("any", session_id="a")
 
 
+class Overtaken:
+    """A call that the peer has refused before gRPC knew that its headers were sent."""
+
+    error = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core")
+
+    async def read(self) -> None:
+        raise self.error
+
+    async def write(self, _: pb.HoldRequest) -> None:
+        raise self.error
+
+    def cancel(self) -> None:
+        """It is over."""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
+    client: Client, served: Served, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """gRPC's own error stands for an answer that it lost; asked again, the authority's own is given."""
+    hold, lost = client._leases._stub.Hold, [Overtaken() for _ in range(times)]
+    monkeypatch.setattr(client._leases._stub, "Hold", lambda: lost.pop() if lost else hold())
+    if times == 1:
+        await client.create_session("a", bound=True)
+        assert await served.sessions.exists("a")
+    else:
+        with pytest.raises(AuthorityUnavailable, match="Internal error from Core"):
+            await client.create_session("a", bound=True)
+
+
 async def test_a_closed_service_takes_nobody(client: Client, served: Served) -> None:
     """Who comes while the authority stops is sent away."""
     served.leases.close()
     with pytest.raises(AuthorityUnavailable, match="the authority stops"):
         await client.create_session("a", bound=True)
+
+
+class StopsDuringAnAnswer:
+    """One client's stream; the authority stops while it writes the first answer."""
+
+    def __init__(self, sessions: SessionStore) -> None:
+        self.leases = LeaseService(sessions)
+        self.requests = [pb.HoldRequest(number=1, session_id="a", create=pb.Create())]
+
+    async def read(self) -> pb.HoldRequest:
+        if not self.requests:
+            await asyncio.Event().wait()
+        return self.requests.pop()
+
+    async def write(self, _: pb.HoldResponse) -> None:
+        self.leases.close()
+
+    async def send_initial_metadata(self, _: Any) -> None:
+        """Nobody reads it."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise AuthorityUnavailable(f"{code.name}: {details}")
+
+    def peer(self) -> str:
+        return "unix:"
+
+
+async def test_a_stop_during_an_answer_is_not_missed(sessions: SessionStore) -> None:
+    """A client that is being answered when the authority stops is let go as well as one that waits."""
+    context: Any = StopsDuringAnAnswer(sessions)
+    async with asyncio.timeout(10):
+        with pytest.raises(AuthorityUnavailable, match="UNAVAILABLE: the authority stops"):
+            await context.leases.Hold(None, context)
+    assert await sessions.exists("a")
 
 
 async def test_a_broken_connection_is_told_at_the_next_use(

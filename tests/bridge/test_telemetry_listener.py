@@ -175,7 +175,7 @@ def test_trace_context_that_an_event_carries(capture: Capture) -> None:
     assert event.trace_id == span.trace_id
 
 
-@pytest.mark.parametrize("stamp", [0, -5, 1, time.time_ns() * 2, (1 << 63) - 1])
+@pytest.mark.parametrize("stamp", [0, -5, 1, pytest.param(time.time_ns() * 2, id="to come"), (1 << 63) - 1])
 def test_times_that_cannot_be(capture: Capture, stamp: int) -> None:
     """Without a believable time there is no span; the event is of now, and its duration counts."""
     fold(said("tool.execution.stop", {"duration": SECOND}, tool="t", timestamp_ns=stamp))

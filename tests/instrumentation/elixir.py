@@ -44,7 +44,9 @@ HEARTBEAT = {
     "initial_delay_ms": 0,
     "dependent": True,
 }
-GRACE = 6.0
+GRACE = 60.0
+ELIXIRS_GRACE = 6.0
+"""Seconds for a worker to end by itself, which are too few for one that has much to do on a busy machine."""
 # Proxies are for the world outside; loopback must not go by them.
 _OPTIONS = [
     ("grpc.max_send_message_length", 100 << 20),
@@ -195,8 +197,7 @@ class ElixirSnakepit(Elixir):
         """
         assert self.process is not None
         if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                self.process.send_signal(number)
+            self._signal(number)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), grace)
         self.kill_group()
@@ -209,13 +210,17 @@ class ElixirSnakepit(Elixir):
             # There is no group by that number unless the worker has made it.
             os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                self.process.kill()
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not by asyncio's process: that may take the exit status away from the loop, which then reports 255.
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     async def close(self) -> None:
         """Stop the worker, and then serving."""
         if self.process is not None:
-            await self.stop()
+            await self.stop(grace=ELIXIRS_GRACE)
         if self._listening is not None:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):

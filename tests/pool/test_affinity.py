@@ -14,7 +14,7 @@ from snakepit_otel.errors import QueueTimeout, SessionWorkerUnavailable, WorkerB
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.adapters import Other, Patient, lines
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 
 
 @asynccontextmanager
@@ -70,7 +70,7 @@ async def test_strict_fail_fast_refuses_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("affinity", ["strict_queue", "strict_fail_fast"])
 async def test_strict_modes_say_once_that_the_worker_is_gone(affinity: str) -> None:
     """A session whose worker has died hears of it, and has any worker from then on."""
-    async with Snakepit(Patient, workers=2, pool={"affinity": affinity}) as pit:
+    async with Snakepit(Patient, workers=2, pool={**PATIENT, "affinity": affinity}) as pit:
         with pytest.raises(WorkerExited):
             await pit.execute("die", session_id="s")
         with pytest.raises(SessionWorkerUnavailable, match="is gone"):
@@ -81,7 +81,7 @@ async def test_strict_modes_say_once_that_the_worker_is_gone(affinity: str) -> N
 
 async def test_those_who_wait_for_a_worker_hear_that_it_is_gone(tmp_path: Path) -> None:
     """A session that waits for its own worker does not wait for one that has died."""
-    async with Snakepit(Patient, workers=2, pool={"affinity": "strict_queue"}) as pit:
+    async with Snakepit(Patient, workers=2, pool={**PATIENT, "affinity": "strict_queue"}) as pit:
         started = tmp_path / "started"
         arguments = {"path": str(tmp_path / "never"), "started": str(started)}
         call = asyncio.ensure_future(pit.execute("wait_for", arguments, session_id="s"))
@@ -107,7 +107,7 @@ async def test_a_worker_of_another_pool_is_no_hint(tmp_path: Path) -> None:
 
 async def test_outcomes_are_counted_with_their_reasons(capture: Capture, tmp_path: Path) -> None:
     """Each request says on its span, and to the metric, what became of the hint and why."""
-    async with Snakepit(Patient, workers=2) as pit:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit:
         await pit.execute("pid", session_id="s")
         await pit.execute("pid", session_id="s")
         async with busy(pit, tmp_path, "s"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.pool.orphans import Orphan, Roster, kill_orphans
-from tests.processes import ROOT, alive, children, program
+from tests.processes import ROOT, alive, children, program, until_started
 from tests.waiting import until
 
 Launch = Callable[..., subprocess.Popen[bytes]]
@@ -77,6 +77,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             command, cwd=tmp_path, env={**os.environ, **environ}, start_new_session=True, stdout=subprocess.PIPE
         )
         started.append(process)
+        until_started(process.pid)
         return process
 
     yield start
@@ -106,9 +107,10 @@ def test_a_real_worker_is_killed_with_what_its_authority_left(left: Path) -> Non
     killed: list[Orphan] = []
     # It waits on its control socket, as one would that was started a moment before its authority was killed.
     with ours, theirs, subprocess.Popen(command, cwd=ROOT, stdin=theirs.fileno()) as process:
+        until_started(process.pid)
         Roster(left).add(process.pid, "gpu-2.7")
         PrivateDirectory(lambda directory: killed.extend(kill_orphans(directory))).close()
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
         assert killed == [Orphan(process.pid, "gpu-2.7")]
     assert not left.exists()
 
@@ -122,7 +124,7 @@ def test_all_that_are_recorded_are_killed_once(launch: Launch, left: Path) -> No
     roster.remove(workers[1].pid)
     killed = kill_orphans(left)
     assert killed == [Orphan(workers[0].pid, "default-1.1"), Orphan(workers[2].pid, "default-3.1")]
-    assert [process.wait(10) for process in (workers[0], workers[2])] == [-signal.SIGKILL] * 2
+    assert [process.wait(60) for process in (workers[0], workers[2])] == [-signal.SIGKILL] * 2
     assert kill_orphans(left) == []
     assert workers[1].poll() is None
 
@@ -164,7 +166,7 @@ async def test_a_child_of_a_worker_is_spared(launch: Launch, left: Path) -> None
     (child,) = await until(lambda: children(process.pid))
     Roster(left).add(process.pid, "default-1.1")
     assert kill_orphans(left) == [Orphan(process.pid, "default-1.1")]
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert alive(child)
 
 
@@ -205,7 +207,7 @@ async def test_the_authority_need_not_have_ended_well(launch: Launch, tmp_path: 
     killed: list[Orphan] = []
     PrivateDirectory(lambda directory: killed.extend(kill_orphans(directory))).close()
     assert killed == [Orphan(process.pid, "default-1.1")]
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_a_worker_that_is_already_gone_is_not_recorded(left: Path) -> None:
@@ -261,6 +263,7 @@ def test_a_hostile_record_harms_nobody(worker: subprocess.Popen[bytes], left: Pa
 @given(garbage=st.binary(max_size=500) | st.from_regex(rb"([0-9]{1,30} ?){0,3}[ -~]{0,10}\n", fullmatch=True))
 def test_garbage_is_read_without_a_murmur(garbage: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever a record holds, reading it raises nothing, and kills nobody."""
-    directory = tmp_path_factory.mktemp("snakepit-")
+    directory = tmp_path_factory.getbasetemp() / "snakepit-garbage"
+    directory.mkdir(exist_ok=True)
     (directory / "workers").write_bytes(garbage)
     assert kill_orphans(directory) == []

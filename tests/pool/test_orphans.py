@@ -37,7 +37,7 @@ async def test_workers_end_with_their_authority(number: signal.Signals, short_pa
         assert len(workers) == 2
         os.kill(authority.process.pid, number)
         await authority.ends()
-        await until(lambda: not any(alive(worker) for worker in workers), timeout=5)
+        await until(lambda: not any(alive(worker) for worker in workers))
 
 
 async def test_worker_stuck_in_c_ends_with_its_authority(short_path: Path, tmp_path: Path) -> None:
@@ -50,6 +50,6 @@ async def test_worker_stuck_in_c_ends_with_its_authority(short_path: Path, tmp_p
             await until((tmp_path / "started").exists)
             authority.process.kill()
             await authority.ends()
-            await until(lambda: not any(alive(worker) for worker in workers), timeout=5)
+            await until(lambda: not any(alive(worker) for worker in workers))
             call.cancel()
             await asyncio.wait([call])

@@ -15,7 +15,7 @@ from snakepit_otel.errors import WorkerExited
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.adapters import Patient, lines
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 
 MORTAL = """
 import os, pathlib, signal, time
@@ -35,7 +35,7 @@ class Mortal(BaseAdapter):
 
 async def test_what_is_not_idempotent_runs_once(tmp_path: Path) -> None:
     """A request whose worker dies is not run again unless that was asked for."""
-    async with Snakepit(Patient, workers=2) as pit:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit:
         with pytest.raises(WorkerExited, match=r"killed by SIGKILL while it ran 'die_once'; .* may have run in part"):
             await pit.execute("die_once", {"ran": str(tmp_path / "ran")})
     assert len(lines(tmp_path / "ran")) == 1
@@ -43,7 +43,7 @@ async def test_what_is_not_idempotent_runs_once(tmp_path: Path) -> None:
 
 async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
     """An idempotent request survives its worker, and its session goes with it."""
-    async with Snakepit(Patient, workers=2) as pit:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit:
         pid = await pit.execute("die_once", {"ran": str(tmp_path / "ran")}, session_id="s", idempotent=True)
         first, second = lines(tmp_path / "ran")
         assert first != second == str(pid)
@@ -52,14 +52,14 @@ async def test_what_is_idempotent_runs_again_elsewhere(tmp_path: Path) -> None:
 
 async def test_a_client_asks_for_it_too(tmp_path: Path) -> None:
     """`idempotent` crosses the wire."""
-    async with Snakepit(Patient, workers=2) as pit, Client(pit.socket) as client:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit, Client(pit.socket) as client:
         await client.execute("die_once", {"ran": str(tmp_path / "ran")}, idempotent=True)
     assert len(lines(tmp_path / "ran")) == 2
 
 
 async def test_what_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     """A request that kills whoever runs it is run `max_retries` times more, and no more."""
-    async with Snakepit(Patient, workers=3, pool={"max_retries": 2}) as pit:
+    async with Snakepit(Patient, workers=3, pool={**PATIENT, "max_retries": 2}) as pit:
         with pytest.raises(WorkerExited):
             await pit.execute("die_once", {"ran": str(tmp_path / "ran"), "times": 9}, idempotent=True)
     assert len(lines(tmp_path / "ran")) == 3
@@ -68,7 +68,7 @@ async def test_what_kills_every_worker_is_given_up(tmp_path: Path) -> None:
 async def test_no_retry_beyond_the_deadline(tmp_path: Path) -> None:
     """A request whose time is up is not run again; that it was lost is what is said."""
     (tmp_path / "mortal.py").write_text(MORTAL)
-    async with Snakepit(f"{tmp_path / 'mortal.py'}:Mortal", workers=1) as pit:
+    async with Snakepit(f"{tmp_path / 'mortal.py'}:Mortal", workers=1, pool=PATIENT) as pit:
         with pytest.raises(WorkerExited):
             await pit.execute("die", idempotent=True, timeout=2)
     assert len(lines(tmp_path / "ran")) == 1
@@ -86,7 +86,7 @@ async def test_streams_run_again_only_before_their_first_chunk(
         async for number in pit.stream("count_and_die_once", arguments, idempotent=idempotent):
             got.append(number)  # noqa: PERF401 - what came before the failure counts
 
-    async with Snakepit(Patient, workers=2) as pit:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit:
         if runs == 2:
             await collect()
         else:
@@ -102,7 +102,7 @@ async def test_a_death_is_noticed_although_a_child_holds_the_connection(tmp_path
         started = time.monotonic()
         with pytest.raises(WorkerExited):
             await pit.execute("leave_a_child_and_die", {"child": str(tmp_path / "child")})
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15, "the child lives for twenty seconds"
         assert await pit.execute("pid")
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
@@ -124,7 +124,7 @@ async def test_several_requests_of_a_worker_are_one_failure_for_the_breaker(tmp_
 
 async def test_retries_are_told(capture: Capture, tmp_path: Path) -> None:
     """Each run has a span of its own within the request, and repetitions are counted."""
-    async with Snakepit(Patient, workers=2) as pit:
+    async with Snakepit(Patient, workers=2, pool=PATIENT) as pit:
         await pit.execute("die_once", {"ran": str(tmp_path / "ran")}, idempotent=True)
     runs = capture.spans("dispatch request")
     (request,) = capture.spans("execute request")

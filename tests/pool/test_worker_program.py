@@ -29,7 +29,7 @@ from tests.bridge.parts import raw, serving
 from tests.processes import ROOT
 from tests.waiting import until
 
-_SOON = 10.0
+_SOON = 30.0
 _GRACE = 60.0
 
 

@@ -34,6 +34,8 @@ def _anew(*, live: bool) -> Iterator[None]:
         undo.enter_context(patch.object(cells, "_cells", {}))
         undo.enter_context(patch.object(cells, "live", live))
         undo.enter_context(patch.object(instruments, "_instruments", {}))
+        # What is first observed here is observed anew afterwards, at the meter that is there then.
+        undo.enter_context(patch.object(instruments, "_owners", dict(instruments._owners)))
         # The one set that all share remembers where it is counted.
         undo.callback(attributes.NONE.cells.clear)
         attributes.NONE.cells.clear()

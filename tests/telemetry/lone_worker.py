@@ -23,8 +23,8 @@ from snakepit_otel.pool.worker import Worker, WorkerSpec
 from snakepit_otel.telemetry import Ledger
 
 GRACE = 1.0
-LATE = 5.0
-"""Seconds; half of what an exporter waits for a collector that does not answer."""
+LATE = 8.0
+"""Seconds; fewer than an exporter waits for a collector that does not answer."""
 SPANS_OF_A_REQUEST = 6
 QUICK = {
     "OTEL_BSP_SCHEDULE_DELAY": "50",

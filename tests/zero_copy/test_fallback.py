@@ -36,7 +36,7 @@ from snakepit_otel.zero_copy.current import loose
 from tests.bridge import parts
 from tests.bridge.elixir import Elixir
 from tests.processes import program
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 from tests.zero_copy.hostile import form
 from tests.zero_copy.hostile_adapter import Hostile
 
@@ -169,7 +169,7 @@ async def test_without_memfds_a_caller_copies(
 
 async def test_a_broker_whose_socket_is_gone_is_done_without(capture: Capture) -> None:
     """Who has no connection yet copies from then on; requests go on."""
-    async with Snakepit(Hostile, workers=1) as pit:
+    async with Snakepit(Hostile, workers=1, pool=PATIENT) as pit:
         await both_ways(pit, copied=False)
         broker_path(Path(pit.socket.removeprefix("unix:"))).unlink()
         # Who is connected stays so.

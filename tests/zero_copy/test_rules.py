@@ -33,7 +33,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.reference import Reference
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -206,7 +206,7 @@ async def test_spent_by_the_end_of_a_stream(pit: Snakepit) -> None:
 
 async def test_spent_by_the_worker_s_death() -> None:
     """A request whose worker dies ends, and says that it was this."""
-    async with Snakepit("tests.zero_copy.adapter:Dying", workers=1) as pit:
+    async with Snakepit("tests.zero_copy.adapter:Dying", workers=1, pool=PATIENT) as pit:
         ref = reference()
         with pytest.raises(WorkerExited):
             await pit.execute("die", {"t": ref})

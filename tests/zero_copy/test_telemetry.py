@@ -23,7 +23,7 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.reaper import reaper
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge, Sides, bridge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -240,7 +240,7 @@ async def test_a_dead_worker_s_references_are_lost(capture: Capture) -> None:
     gc.collect()
     reaper.settle()
     capture.clear()
-    async with Snakepit("tests.zero_copy.adapter:Dying", workers=1, authority_tools=[there]) as pit:
+    async with Snakepit("tests.zero_copy.adapter:Dying", workers=1, authority_tools=[there], pool=PATIENT) as pit:
         with pytest.raises(WorkerExited):
             await pit.execute("die", {"t": reference()})
         with pytest.raises(WorkerExited):

@@ -14,7 +14,7 @@ from snakepit_otel import Client
 from snakepit_otel.errors import SnakepitError
 from tests.pool.proofs.figures import Say, saying, spread
 from tests.processes import alive, children, program
-from tests.waiting import until
+from tests.waiting import BUSY, until
 
 SEED = 20_261_122
 WORKERS = 3
@@ -43,26 +43,26 @@ async def kill_one(directory: Path, delay: float) -> float:
             await asyncio.sleep(delay)
             killed = time.monotonic()
             authority.process.kill()
-            await until(lambda: not any(map(alive, workers)), timeout=10)
+            await until(lambda: not any(map(alive, workers)))
             lived_on = time.monotonic() - killed
             await authority.ends()
             await asyncio.wait_for(asyncio.gather(*calls), 30)
     return lived_on
 
 
-async def prove(kills: int, directory: Path, say: Say) -> None:
+async def prove(kills: int, directory: Path, say: Say, late: float = 3.0) -> None:
     """Kill so many authorities."""
     chance, lived_on = random.Random(SEED), []
     for number in range(kills):
         (directory / str(number)).mkdir(mode=0o700)
         lived_on.append(await kill_one(directory / str(number), 0.1 * chance.random()))
     say(f"{kills} authorities killed: their workers were gone after {spread(lived_on)} (target 1 s)")
-    assert max(lived_on) <= 3.0
+    assert max(lived_on) <= late
 
 
 async def test_a_killed_authority(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With one worker stuck in C, one mid-request and one free, all are gone at once, and callers are told."""
-    await prove(1, short_path, saying(capsys))
+    await prove(1, short_path, saying(capsys), late=3.0 + BUSY)
 
 
 @pytest.mark.matrix

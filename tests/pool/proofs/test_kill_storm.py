@@ -19,14 +19,14 @@ from snakepit_otel.errors import SnakepitError, WorkerExited
 from snakepit_otel.pool.worker import State, Worker
 from tests.pool.proofs.adapter import Proving
 from tests.pool.proofs.figures import Say, assert_ledger_is_exact, percentile, saying, spread
-from tests.waiting import until
+from tests.waiting import BUSY, PATIENT, until
 
 RATE = 200
 """Requests a second."""
 INTERVAL = 0.9
 """Seconds from one kill to the next, on average."""
 SESSIONS = 40
-POOL = {"size": 4, "spares": 2}
+POOL = {**PATIENT, "size": 4, "spares": 2}
 SEED = 20_261_122
 
 
@@ -82,7 +82,9 @@ def _serving(pit: Snakepit, chance: random.Random) -> list[Worker]:
     return chance.sample(ready, len(ready))
 
 
-async def storm(kills: int, runs: Path, say: Say, rate: float = RATE, interval: float = INTERVAL) -> None:
+async def storm(
+    kills: int, runs: Path, say: Say, rate: float = RATE, interval: float = INTERVAL, late: float = 2.0
+) -> None:
     """Kill so many workers under load, and see to it that all is as it should be."""
     seen, requests = Storm(runs), set[asyncio.Task[None]]()
     async with Snakepit(Proving, pool=POOL) as pit:
@@ -110,8 +112,8 @@ async def storm(kills: int, runs: Path, say: Say, rate: float = RATE, interval: 
         await _assert_nothing_ran_twice_or_was_lost(seen, pit)
     assert set(seen.failures) <= {"WorkerExited"}, seen.failures
     assert seen.good[True] >= 0.999 * seen.offered[True]
-    assert percentile(seen.latencies, 0.99) <= 2.0
-    assert not seen.heard or max(seen.heard) <= 2.0
+    assert percentile(seen.latencies, 0.99) <= late
+    assert not seen.heard or max(seen.heard) <= late
 
 
 async def _report(seen: Storm, pit: Snakepit, kills: int, rate: float, took: float, unanswered: int, say: Say) -> None:
@@ -140,7 +142,7 @@ async def _assert_nothing_ran_twice_or_was_lost(seen: Storm, pit: Snakepit) -> N
 
 async def test_ten_killed_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten kills under load: every request is answered, nothing runs twice unasked, and no session is lost."""
-    await storm(10, tmp_path / "runs", saying(capsys), rate=40)
+    await storm(10, tmp_path / "runs", saying(capsys), rate=20, late=2.0 + BUSY)
 
 
 @pytest.mark.matrix

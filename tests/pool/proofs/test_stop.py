@@ -16,9 +16,9 @@ import pytest
 from snakepit_otel import Client
 from snakepit_otel.errors import SnakepitError
 from tests.pool.proofs.figures import percentile, saying, spread
-from tests.processes import Program, children, program, run
+from tests.processes import Program, alive, children, program, run
 from tests.telemetry.difficult_sink import DifficultSink, Mood
-from tests.waiting import until
+from tests.waiting import BUSY, until
 
 GRACE = 2.0
 
@@ -93,13 +93,13 @@ async def test_what_is_in_flight_is_answered_when_it_stops(
                 await client.execute("echo", {"value": 1}, timeout=5)
             assert await authority.ends() == 0
             took = time.monotonic() - began
-            ends = await asyncio.wait_for(asyncio.gather(*calls), 10)
+            ends = await asyncio.wait_for(asyncio.gather(*calls), 30)
             saying(capsys)(
                 f"stopped in {took:.2f} s, with a grace of {GRACE:.0f} s, collector: {mood or 'none'}; {ends}"
             )
             assert ends[:3] == ["rested"] * 3
             assert ends[3] == "WorkerExited"
-            assert took <= GRACE + 3.0 + 1.0
+            assert took <= GRACE + 3.0 + 1.0 + BUSY
 
 
 async def test_a_second_signal_stops_at_once(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,9 +115,9 @@ async def test_a_second_signal_stops_at_once(short_path: Path, capsys: pytest.Ca
         assert await authority.ends() == 0
         took = time.monotonic() - began
         saying(capsys)(f"stopped {took:.2f} s after the second signal, with a request that had a minute to go")
-        assert took <= 5.0
-        assert await asyncio.wait_for(call, 10) != "rested"
-        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert took <= BUSY
+        assert await asyncio.wait_for(call, 30) != "rested"
+        await until(lambda: not any(map(alive, workers)))
 
 
 @pytest.mark.parametrize("how", ["SIGHUP", "restart"])
