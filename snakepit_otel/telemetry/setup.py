@@ -9,26 +9,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader as AnyMetricReader
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
 
-from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import cells, controls, fork, instruments, names, process
+from snakepit_otel.telemetry import controls, fork, instruments, names, process
 from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
 from snakepit_otel.telemetry.export.ledger import SIGNALS, Ledger
-from snakepit_otel.telemetry.export.logs import LogPipeline
-from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricReader
-from snakepit_otel.telemetry.export.outbox import Batching
-from snakepit_otel.telemetry.export.peer import Peer
-from snakepit_otel.telemetry.export.spans import SpanPipeline
+
+if TYPE_CHECKING:
+    from snakepit_otel.telemetry.export.logs import LogPipeline
+    from snakepit_otel.telemetry.export.spans import SpanPipeline
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
@@ -134,17 +126,18 @@ def setup(
         telemetry = Telemetry()
         telemetry._foreign = before
         return telemetry
-    given = OTELResourceDetector().detect().attributes
-    about = {
-        names.SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or str(given.get(names.SERVICE_NAME) or service_name),
-        names.SERVICE_VERSION: VERSION,
-        names.SERVICE_INSTANCE_ID: instance_id or str(uuid.uuid4()),
-        names.SNAKEPIT_ROLE: role,
-    }
-    resource = Resource.create(about)
-    exporters = {signal: _exporters(signal, environ) for signal in SIGNALS}
+    exported = {signal: _exported(signal, environ) for signal in SIGNALS}
     telemetry = Telemetry(Ledger(Path(named) if named else None))
     telemetry._foreign = before
+    if not before and not any(exported.values()):
+        return telemetry
+    # Only here; see there.
+    from snakepit_otel.telemetry.export import providers
+
+    exporters = {
+        signal: [providers.exporter(signal, name, environ) for name in chosen] for signal, chosen in exported.items()
+    }
+    resource, about = providers.described(environ, service_name, role, instance_id or str(uuid.uuid4()))
     for signal, other in before.items():
         if not other.complete(about):
             _log.warning(
@@ -154,11 +147,11 @@ def setup(
                 role,
             )
     if exporters["traces"] and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        telemetry._pipelines += _set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
+        telemetry._pipelines += providers.set_up_traces(exporters["traces"], resource, telemetry.ledger, environ)
     if exporters["logs"] and type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
-        telemetry._pipelines += _set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
+        telemetry._pipelines += providers.set_up_logs(exporters["logs"], resource, telemetry.ledger, environ)
     if exporters["metrics"] and type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        telemetry._readers += _set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
+        telemetry._readers += providers.set_up_metrics(exporters["metrics"], resource, telemetry.ledger)
     # Where an application has set metrics up, whether it wants these is for it to say.
     if telemetry._readers or "metrics" in before:
         process.report()
@@ -186,74 +179,6 @@ def _apart(others: Mapping[str, Foreign]) -> tuple[list[Foreign], list[Foreign]]
     """Those of traces and logs, and that of metrics, which goes last."""
     of_metrics = [other for signal, other in others.items() if signal == "metrics"]
     return [other for other in others.values() if other not in of_metrics], of_metrics
-
-
-def _set_up_traces(
-    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
-) -> list[SpanPipeline]:
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    batching = Batching.read("OTEL_BSP", environ)
-    pipelines = [
-        SpanPipeline(Peer(exporter(), "traces"), provider.resource, ledger["traces"], batching)
-        for exporter in exporters
-    ]
-    for pipeline in pipelines:
-        provider.add_span_processor(pipeline)
-    trace.set_tracer_provider(provider)
-    return pipelines
-
-
-def _set_up_logs(
-    exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger, environ: Mapping[str, str]
-) -> list[LogPipeline]:
-    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    batching = Batching.read("OTEL_BLRP", environ)
-    pipelines = [LogPipeline(Peer(exporter(), "logs"), ledger["logs"], batching) for exporter in exporters]
-    for pipeline in pipelines:
-        provider.add_log_record_processor(pipeline)
-    _logs.set_logger_provider(provider)
-    if environ.get("OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED", "").strip().lower() == "true":
-        logging.getLogger().addHandler(LoggingHandler(logger_provider=provider))
-    return pipelines
-
-
-def _set_up_metrics(exporters: Iterable[Callable[[], Any]], resource: Resource, ledger: Ledger) -> list[Any]:
-    readers: list[Any] = []
-    for exporter in exporters:
-        built = exporter()
-        if isinstance(built, AnyMetricReader):
-            readers.append(_ForeignReader(built))
-        else:
-            readers.append(MetricReader(MetricPipeline(Peer(built, "metrics"), ledger["metrics"])))
-    # What is kept for the next collection, as extremes and exemplars are, is kept once: for one reader that takes it.
-    exemplars = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based").strip().lower() or "trace_based"
-    if exemplars == "trace_based" and len(readers) == 1 and readers[0].adds_cells:
-        cells.go_live()
-    metrics.set_meter_provider(
-        MeterProvider([reader.reader for reader in readers], resource=resource, shutdown_on_exit=False)
-    )
-    return readers
-
-
-class _ForeignReader:
-    """A metric reader that came from another package, such as Prometheus' own."""
-
-    adds_cells = False
-
-    def __init__(self, reader: AnyMetricReader) -> None:
-        self.reader = reader
-
-    def flush(self, timeout: float) -> bool:
-        """Collect and send."""
-        return self.reader.force_flush(timeout * 1000)
-
-    def close(self, timeout: float) -> bool:
-        """Collect and send, and stop."""
-        self.reader.shutdown(timeout * 1000)
-        return True
-
-    def forget(self) -> None:
-        """Leave the child of a fork to the reader itself."""
 
 
 def _report(telemetry: Telemetry) -> None:
@@ -317,23 +242,9 @@ def _all_at_once(actions: Iterable[Callable[[float], bool]], deadline: float) ->
     return len(results) == expected and all(results)
 
 
-def _exporters(signal: str, environ: Mapping[str, str]) -> list[Callable[[], Any]]:
+def _exported(signal: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the exporters that are asked for."""
     upper = signal.upper()
     endpoint = environ.get(f"OTEL_EXPORTER_OTLP_{upper}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     chosen = environ.get(f"OTEL_{upper}_EXPORTER") or ("otlp" if endpoint else "none")
-    return [_exporter(signal, name.strip(), environ) for name in chosen.split(",") if name.strip() not in ("none", "")]
-
-
-def _exporter(signal: str, name: str, environ: Mapping[str, str]) -> Callable[[], Any]:
-    if name == "otlp":
-        protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or environ.get(
-            "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
-        )
-        name = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
-    found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))
-    if not found:
-        raise ValueError(
-            f"OTEL_{signal.upper()}_EXPORTER names {name!r}, but no installed package provides it; "
-            "install that exporter or choose otlp, console or none"
-        )
-    return found[0].load()  # type: ignore[no-any-return]
+    return [name.strip() for name in chosen.split(",") if name.strip() not in ("none", "")]

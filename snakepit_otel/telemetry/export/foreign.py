@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+
+from snakepit_otel.telemetry.names import SERVICE_NAME
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 _UNNAMED = "unknown_service"
@@ -33,6 +36,8 @@ class Foreign:
 
         As the process exits the SDK does so once more, which is soon over, as it has begun.
         """
+        from opentelemetry.sdk.metrics import MeterProvider
+
         try:
             if isinstance(self._provider, MeterProvider):
                 self._provider.shutdown(timeout * 1000)
@@ -51,7 +56,7 @@ class Foreign:
             return False
         missing = {key: value for key, value in attributes.items() if not _says(resource, key)}
         if missing:
-            update(Resource(missing))
+            update(type(resource)(missing))
         return True
 
 
@@ -72,6 +77,8 @@ def foreign(provider: Any) -> Foreign | None:
 
 
 def _resource_of(provider: Any) -> Resource | None:
+    from opentelemetry.sdk.resources import Resource
+
     found = getattr(provider, "resource", None) or getattr(getattr(provider, "_sdk_config", None), "resource", None)
     return found if isinstance(found, Resource) else None
 
