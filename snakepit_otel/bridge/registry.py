@@ -7,14 +7,16 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
 from snakepit_otel.adapters.tool import checked_metadata, checked_name
 from snakepit_otel.bridge.codec import encode_parameters, to_json
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import ToolNotFound, ToolRefused
-from snakepit_otel.sessions import SessionStore
+
+if TYPE_CHECKING:
+    from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"

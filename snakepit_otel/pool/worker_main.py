@@ -35,9 +35,9 @@ def main() -> int:
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
     from snakepit_otel.pool.settings import Profile
     from snakepit_otel.telemetry import controls
-    from snakepit_otel.zero_copy import ZeroCopySettings
     from snakepit_otel.zero_copy.current import loose
     from snakepit_otel.zero_copy.description import Owner
+    from snakepit_otel.zero_copy.limits import Limits
 
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
@@ -64,7 +64,7 @@ def main() -> int:
             started_by=spec["started_by"],
             whole_process=True,
             memory=WorkerMemory(
-                ZeroCopySettings(**spec["zero_copy"]),
+                Limits(**spec["zero_copy"]),
                 Path(spec["broker"]) if spec["broker"] else None,
                 strict=spec["strict"],
             ),

@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from snakepit_otel.zero_copy.broker import broker_path
 from snakepit_otel.zero_copy.current import LooseScope, loose
 from snakepit_otel.zero_copy.description import Description, Kind, Owner
 from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
 from tests.waiting import until
@@ -474,3 +476,10 @@ async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> N
     assert all([await call(number) for number in range(20)])
     outcomes = await asyncio.gather(*(call(number) for number in range(20)))
     assert any(outcomes)
+
+
+def test_settings_are_the_limits() -> None:
+    """What is enforced are the settings, each of them, with the same defaults."""
+    assert ZeroCopySettings().limits == Limits()
+    given = dict.fromkeys(ZeroCopySettings.model_fields, 1)
+    assert asdict(ZeroCopySettings(**given).limits) == given
