@@ -10,15 +10,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import SchemaValidator
-from typing_extensions import TypedDict
-
+from snakepit_otel.adapters import plain_schema
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 from snakepit_otel.zero_copy import Reference
 
-# A name of its own, because this one is made at run time.
-_make_typed_dict: Any = TypedDict
 _SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
 # The keys of a JSON object are text, whatever the mapping has for keys; the others hold no schemas.
 _AS_THEY_ARE = frozenset({"keys_schema", "default", "metadata", "serialization"})
@@ -37,7 +32,11 @@ class ArgumentCheck:
     """
 
     def __init__(self, tool: str, function: Callable[..., Any]) -> None:
+        # Only here, since adapters that have an `execute_tool` check what they like themselves.
+        from pydantic_core import SchemaValidator, ValidationError
+
         self._tool = tool
+        self._mismatch: type[ValidationError] = ValidationError
         # The first parameter is the adapter, or for authority tools the session context.
         parameters = list(inspect.signature(function).parameters.values())[1:]
         if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
@@ -47,16 +46,15 @@ class ArgumentCheck:
         except Exception as error:
             raise ToolRefused(f"the annotations of tool {tool!r} cannot be resolved: {error}") from error
         self._names = [parameter.name for parameter in parameters if parameter.kind not in _PASS_ON]
-        fields = {}
+        fields: dict[str, Any] = {}
         for parameter in parameters:
             if parameter.kind not in _PASS_ON:
-                hint = _opening(hints.get(parameter.name, Any))
+                hint = hints.get(parameter.name, Any)
                 fields[parameter.name] = hint if parameter.default is parameter.empty else typing.NotRequired[hint]
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        shape = _make_typed_dict("Arguments", fields)
-        shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True)
+        schema: Any = plain_schema.schema_of(fields, takes_others=takes_any)
         try:
-            schema = _strict(TypeAdapter(shape).core_schema)
+            schema = schema or _schema_of(fields, takes_others=takes_any)
             self._validate = SchemaValidator(schema).validate_python
         except Exception as error:
             raise ToolRefused(f"the annotations of tool {tool!r} cannot be checked: {error}") from error
@@ -65,7 +63,7 @@ class ArgumentCheck:
         """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
         try:
             return self._validate(arguments)  # type: ignore[no-any-return]
-        except ValidationError as error:
+        except self._mismatch as error:
             faults = "; ".join(self._fault(problem) for problem in error.errors())
             raise InvalidArguments(f"{self._tool}: {faults}") from None
 
@@ -83,8 +81,28 @@ class ArgumentCheck:
         return f"argument {name!r}: {message}, got {problem['input']!r:.80}"
 
 
+def _schema_of(fields: Mapping[str, Any], *, takes_others: bool) -> Any:
+    """Return the schema of named arguments that pydantic makes."""
+    # Only here, since it takes longer to load than all the rest of a worker, and most tools do without.
+    from pydantic import ConfigDict, TypeAdapter
+    from typing_extensions import TypedDict
+
+    make_typed_dict: Any = TypedDict  # a name of its own, because this one is made at run time
+    shape = make_typed_dict("Arguments", {name: _opening_field(hint) for name, hint in fields.items()})
+    shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_others else "forbid", arbitrary_types_allowed=True)
+    return _strict(TypeAdapter(shape).core_schema)
+
+
+def _opening_field(hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.NotRequired:
+        return typing.NotRequired[_opening(typing.get_args(hint)[0])]
+    return _opening(hint)
+
+
 def _opening(hint: Any) -> Any:
     """Return the hint with what takes arrays and tables made to take references to them, at any depth."""
+    from pydantic import BeforeValidator
+
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     kind = origin if inspect.isclass(origin) else hint
     package = kind.__module__.partition(".")[0] if inspect.isclass(kind) else ""
