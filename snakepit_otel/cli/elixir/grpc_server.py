@@ -11,10 +11,18 @@ if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
 
-    import typer
+    from snakepit_otel.cli.worker_flags import parse
 
-    from snakepit_otel.cli.worker import worker
+    flags = parse(sys.argv[1:])
+    if flags is not None:
+        from snakepit_otel.cli.worker import run
 
-    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    alone.command()(worker)
-    alone()
+        run(flags)
+    else:
+        import typer
+
+        from snakepit_otel.cli.worker_command import worker
+
+        alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        alone.command()(worker)
+        alone()
