@@ -1,5 +1,6 @@
 """The command line: serve, worker, call, sessions, dashboards, demo, doctor."""
 
+import gc
 import sys
 
 
@@ -9,6 +10,8 @@ def main() -> None:
 
     flags = parse(sys.argv[2:]) if sys.argv[1:2] == ["worker"] else None
     if flags is not None:
+        # Little of what is loaded from here on becomes garbage; `run` enables it again.
+        gc.disable()
         from snakepit_otel.cli.worker import run
 
         run(flags)

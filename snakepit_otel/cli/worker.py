@@ -5,6 +5,7 @@ It imports what it uses, where it uses it: Elixir starts many of these at a time
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def run(flags: WorkerFlags) -> None:
         if bridge:
             compatibility.install()
         if flags.health_check:
+            gc.enable()
             _check(flags.adapter, _loader(bridge, flags.max_workers))
             return
         if flags.adapter is None:
@@ -96,6 +98,9 @@ async def _serve(told: _Told) -> None:
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
 
     beats: Heartbeats
+    # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
+    gc.freeze()
+    gc.enable()
 
     def on_session(session_id: str) -> None:
         beats.start(session_id)

@@ -3,6 +3,7 @@
 The name is what Snakepit looks for in command lines when it cleans up after a run that died.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ if __name__ == "__main__":
 
     flags = parse(sys.argv[1:])
     if flags is not None:
+        # Little of what is loaded from here on becomes garbage; `run` enables it again.
+        gc.disable()
         from snakepit_otel.cli.worker import run
 
         run(flags)
