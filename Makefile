@@ -76,6 +76,7 @@ dashboard-previews: $(READY) ## Run the proof of the dashboards, and draw what t
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.worker
 	$(BIN)/python -m benchmarks.points
 	$(BIN)/python -m benchmarks.telemetry

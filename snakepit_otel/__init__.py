@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from snakepit_otel import lazy
 from snakepit_otel._version import VERSION
 
 if TYPE_CHECKING:
@@ -36,29 +36,20 @@ __all__ = [
 
 # Loaded when asked for. Who takes one room alone, as the instrumentation of others' workers takes `telemetry`, must
 # not get the bridge with it: protobuf knows each message once per process, and those workers bring them themselves.
-_HOMES = {
-    "AuthorityContext": "bridge.registry",
-    "BaseAdapter": "adapters",
-    "Client": "bridge.client",
-    "Session": "sessions",
-    "SessionContext": "adapters",
-    "SessionStore": "sessions",
-    "Snakepit": "snakepit",
-    "SnakepitError": "errors",
-    "StreamChunk": "adapters",
-    "ToolError": "errors",
-    "authority_tool": "bridge.registry",
-    "tool": "adapters",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy.exports(
+    __name__,
+    {
+        "AuthorityContext": "bridge.registry",
+        "BaseAdapter": "adapters",
+        "Client": "bridge.client",
+        "Session": "sessions",
+        "SessionContext": "adapters",
+        "SessionStore": "sessions",
+        "Snakepit": "snakepit",
+        "SnakepitError": "errors",
+        "StreamChunk": "adapters",
+        "ToolError": "errors",
+        "authority_tool": "bridge.registry",
+        "tool": "adapters",
+    },
+)

@@ -49,6 +49,7 @@ from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import Broker, broker_path
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.reports import PEER_LOST, REQUEST_END
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -349,7 +350,7 @@ class Snakepit:
         return Creator(call_site(), tool)
 
     def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[Holdings, Path | None]:
-        settings, strict = self._zero_copy_settings, self.sessions.settings.strict_mode
+        settings, strict = self._zero_copy_settings.limits, self.sessions.settings.strict_mode
         holdings = Holdings(settings, strict=strict)
         holdings.be_observed()
         # What is created before it is passed to anybody obeys whoever was started last.
@@ -407,7 +408,7 @@ async def _sweep(holdings: Holdings) -> None:
         loose.sweep(time.monotonic())
 
 
-def _restore_loose(settings: ZeroCopySettings, strict: bool) -> None:
+def _restore_loose(settings: Limits, strict: bool) -> None:
     loose.settings, loose.strict = settings, strict
 
 

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge.heartbeat import HeartbeatSettings
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import ConfigurationError, DeadlineExceeded
 from snakepit_otel.pool import PoolSettings
@@ -27,7 +26,7 @@ ENDLESS = [None, math.inf, 1e300, 10**400, 10.0**12, Decimal("inf"), np.float64(
 TIMES = [1, 2.5, Decimal("2.5"), Fraction(5, 2), np.int64(2), np.float32(2.5), np.float16(2), 10 * 365 * 86_400]
 OVER = [0, -1, -0.0, -math.inf, -(10**400), np.int8(0)]
 NO_TIMES = [math.nan, Decimal("nan"), Decimal("snan"), np.nan, "5", "", b"5", True, np.True_, 1j, timedelta(1), [1], ()]
-MODELS = [PoolSettings, SessionSettings, ZeroCopySettings, HeartbeatSettings]
+MODELS = [PoolSettings, SessionSettings, ZeroCopySettings]
 NUMBERS = [
     (model, name)
     for model in MODELS

@@ -10,19 +10,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import typing_extensions
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.warnings import ArbitraryTypeWarning
-from pydantic_core import SchemaValidator, core_schema
-
+from snakepit_otel.adapters import plain_schema
 from snakepit_otel.adapters.annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters.opening import opening_of
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 from snakepit_otel.printable import printable
 
 _log = logging.getLogger("snakepit_otel.adapters")
-# A name of its own, because this one is made at run time.
-_make_typed_dict: Any = typing_extensions.TypedDict
 _SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
 # The keys of a JSON object are text, whatever the mapping has for keys; the others hold no schemas.
 _AS_THEY_ARE = frozenset({"keys_schema", "default", "metadata", "serialization"})
@@ -32,7 +26,6 @@ _BY_NAME = frozenset({"fields", "choices"})
 _OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
-_ANEW: dict[str, Any] = {_PREBUILT: False} if _PREBUILT in (SchemaValidator.__text_signature__ or "") else {}
 _Fields = dict[str, Any]
 _Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -50,7 +43,11 @@ class ArgumentCheck:
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], owner: type | None = None) -> None:
+        # Only here, since adapters that have an `execute_tool` check what they like themselves.
+        from pydantic_core import ValidationError
+
         self._tool = tool
+        self._mismatch: type[ValidationError] = ValidationError
         # The first parameter is the adapter, or for authority tools the session context.
         parameters = list(signature_of(function).parameters.values())[1:]
         if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
@@ -69,7 +66,7 @@ class ArgumentCheck:
         """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
         try:
             return self._validate(arguments)
-        except ValidationError as error:
+        except self._mismatch as error:
             faults = "; ".join(self._fault(problem) for problem in error.errors())
             raise InvalidArguments(f"{self._tool}: {faults}") from None
 
@@ -92,12 +89,13 @@ class ArgumentCheck:
         return fields
 
     def _unchecked(self, parameter: inspect.Parameter, error: Exception) -> _Fields:
+        is_no_type = type(error).__name__ == "ArbitraryTypeWarning"
         _log.warning(
             "tool '%s': parameter '%s' is annotated as %s, which cannot be checked (%s); it takes anything",
             printable(self._tool),
             printable(parameter.name),
             printable(name_of(parameter.annotation)),
-            printable("it is no type" if isinstance(error, ArbitraryTypeWarning) else " ".join(str(error).split())),
+            printable("it is no type" if is_no_type else " ".join(str(error).split())),
         )
         return _field_of(parameter, Any)
 
@@ -127,7 +125,32 @@ def _joined(groups: Iterable[_Fields]) -> _Fields:
 
 def _check_of(fields: _Fields) -> _Check:
     """Return the check of arguments by these types. Raises for a type that cannot be checked."""
-    shape = _make_typed_dict("Arguments", fields)
+    from pydantic_core import SchemaValidator
+
+    plain = _plain_schema_of(fields)
+    if plain is not None:
+        return SchemaValidator(plain).validate_python
+    anew: Any = {_PREBUILT: False} if _PREBUILT in (SchemaValidator.__text_signature__ or "") else {}
+    return SchemaValidator(_schema_of(fields), **anew).validate_python
+
+
+def _plain_schema_of(fields: _Fields) -> Any:
+    """Return the schema of arguments for which pydantic's core is enough, or None."""
+    if fields.get(_OTHERS) not in (None, typing.NotRequired[Any]):
+        return None
+    named = {name: hint for name, hint in fields.items() if name != _OTHERS}
+    return plain_schema.schema_of(named, takes_others=_OTHERS in fields)
+
+
+def _schema_of(fields: _Fields) -> Any:
+    """Return the schema of arguments that pydantic makes."""
+    # Only here, since it takes longer to load than all the rest of a worker, and most tools do without.
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.warnings import ArbitraryTypeWarning
+    from typing_extensions import TypedDict
+
+    make_typed_dict: Any = TypedDict  # a name of its own, because this one is made at run time
+    shape = make_typed_dict("Arguments", fields)
     takes_others = _OTHERS in fields
     shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_others else "forbid", arbitrary_types_allowed=True)
     with warnings.catch_warnings():
@@ -137,7 +160,7 @@ def _check_of(fields: _Fields) -> _Check:
     if takes_others:
         arguments = next(part for part in (schema, schema.get("schema")) if part["type"] == "typed-dict")
         arguments["extras_schema"] = arguments["fields"].pop(_OTHERS)["schema"]
-    return SchemaValidator(schema, **_ANEW).validate_python
+    return schema
 
 
 def _adapted(schema: Any, *, strict: bool = True) -> Any:
@@ -160,6 +183,8 @@ def _adapted(schema: Any, *, strict: bool = True) -> Any:
     kind = made.get("type")
     opening = opening_of(made["cls"]) if kind == "is-instance" else None
     if opening is not None:
+        from pydantic_core import core_schema
+
         # The reference to the schema, if others refer to it, is to what it becomes.
         return core_schema.no_info_before_validator_function(opening, made, ref=made.pop("ref", None))
     if strict and kind in _SCALARS:

@@ -126,7 +126,7 @@ class Client:
         zero_copy: ZeroCopySettings | None = None,
     ) -> None:
         self.address = address
-        self._memory = zero_copy or ZeroCopySettings()
+        self._memory = (zero_copy or ZeroCopySettings()).limits
         shares = self._memory.enabled and address.startswith("unix:")
         self._broker = BrokerLink(broker_path(Path(address.removeprefix("unix:")))) if shares else None
         self._peer = rpc.Peer(address)

@@ -5,31 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
 
 import orjson
 from grpc import aio
-from pydantic import BaseModel, ConfigDict, Field
 
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.printable import MESSAGE, printable
-from snakepit_otel.validation import Milliseconds, Whole, build
 
 _log = logging.getLogger("snakepit_otel.worker")
+_LEAST = {"interval_ms": 10, "timeout_ms": 10, "max_missed_heartbeats": 1, "initial_delay_ms": 0}
+_MOST = 315_360_000_000
+"""Ten years in milliseconds: gRPC takes a longer time for a deadline that has passed."""
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-class HeartbeatSettings(BaseModel):
+@dataclass(frozen=True)
+class HeartbeatSettings:
     """When to ask, and how many answers may be missed; times in milliseconds, defaults as upstream's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     enabled: bool = True
-    interval_ms: Annotated[Milliseconds, Field(ge=10)] = 2_000
-    timeout_ms: Annotated[Milliseconds, Field(ge=10)] = 10_000
-    max_missed_heartbeats: Annotated[Whole, Field(ge=1)] = 3
-    initial_delay_ms: Annotated[Milliseconds, Field(ge=0)] = 0
+    interval_ms: int = 2_000
+    timeout_ms: int = 10_000
+    max_missed_heartbeats: int = 3
+    initial_delay_ms: int = 0
     dependent: bool = True
     """Whether the worker stops when the authority no longer answers."""
 
@@ -47,8 +50,24 @@ class HeartbeatSettings(BaseModel):
                 raise ConfigurationError(f"SNAKEPIT_HEARTBEAT_CONFIG is not JSON: {error}") from None
             if not isinstance(overlaid, dict):
                 raise ConfigurationError("SNAKEPIT_HEARTBEAT_CONFIG must be a JSON object")
-        known = {key: value for key, value in overlaid.items() if key in cls.model_fields}
-        return build(cls, {**flags, **known}, "heartbeat: ")
+        given = {**flags, **overlaid}
+        return cls(
+            **{known.name: _checked(known.name, given[known.name]) for known in fields(cls) if known.name in given}
+        )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a setting's value; text of one will do. Raises `ConfigurationError`."""
+    said = str(value).strip().lower()
+    least = _LEAST.get(name)
+    if least is None:
+        if said in _TRUTHS:
+            return _TRUTHS[said]
+        raise ConfigurationError(f"heartbeat: {name}: must be true or false (got {value!r:.100})")
+    with suppress(ValueError, OverflowError):  # what is no number, and what is no finite one
+        if not isinstance(value, bool) and int(float(said)) == float(said) and least <= float(said) <= _MOST:
+            return int(float(said))
+    raise ConfigurationError(f"heartbeat: {name}: must be a whole number from {least} to {_MOST} (got {value!r:.100})")
 
 
 class Heartbeats:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
 from snakepit_otel.adapters.completion import run_in_thread, run_isolated
@@ -16,7 +16,9 @@ from snakepit_otel.bridge.codec import encode_parameters
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.values import to_json
 from snakepit_otel.errors import SnakepitError, ToolNotFound, ToolRefused
-from snakepit_otel.sessions import SessionStore
+
+if TYPE_CHECKING:
+    from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"

@@ -20,7 +20,7 @@ from grpc import aio
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import methods
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.recording import Recording, checked
+from snakepit_otel.bridge.wire_controls import Recording, checked
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import error_type, names

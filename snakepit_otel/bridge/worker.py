@@ -25,12 +25,12 @@ from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
-from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.references import Outgoing
 from snakepit_otel.bridge.supervision import RunningRequests
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.tool_registration import ToolRegistration
 from snakepit_otel.bridge.unserializable import Unserializable
+from snakepit_otel.bridge.wire_controls import Recording
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
 from snakepit_otel.zero_copy.current import enter

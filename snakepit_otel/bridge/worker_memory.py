@@ -11,10 +11,10 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.zero_copy.description import Description, Owner
 from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
 from snakepit_otel.zero_copy.scope import Scope
-from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 
 class _Placed:
@@ -48,10 +48,8 @@ class WorkerMemory:
     such as an Elixir one; what it is to get of our memory waits in `kept` for it to read.
     """
 
-    def __init__(
-        self, settings: ZeroCopySettings | None = None, broker: Path | None = None, *, strict: bool = False
-    ) -> None:
-        self._settings = settings or ZeroCopySettings()
+    def __init__(self, settings: Limits | None = None, broker: Path | None = None, *, strict: bool = False) -> None:
+        self._settings = settings or Limits()
         self._strict = strict
         self._link = BrokerLink(broker) if broker is not None else None
         self._reason = "unreachable" if self._settings.enabled else "disabled"

@@ -19,10 +19,10 @@ from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
-from snakepit_otel.bridge.recording import Recording
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.unserializable import Unserializable
+from snakepit_otel.bridge.wire_controls import Recording
 from snakepit_otel.bridge.worker import WorkerService
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.telemetry import names

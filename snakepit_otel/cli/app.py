@@ -20,7 +20,7 @@ from snakepit_otel.cli import (
     sessions,
     status,
     telemetry,
-    worker,
+    worker_command,
 )
 from snakepit_otel.cli.output import take_any_text
 from snakepit_otel.telemetry.setup import set_level_by
@@ -48,7 +48,7 @@ def common(
 
 
 app.command()(serve.serve)
-app.command()(worker.worker)
+app.command()(worker_command.worker)
 app.command()(call.call)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(new.app, name="new")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 from collections.abc import Iterator
 
 from snakepit_otel.adapters import load_adapter
@@ -35,11 +37,25 @@ def load_or_advise(spec: str) -> type:
         return load_adapter(spec)
     except AdapterNotLoaded as error:
         if any(map(_wants_bridge, _causes(error))):
-            raise AdapterNotLoaded(
-                f"{error}; this adapter is written for Snakepit's own worker: say {FLAG}, or set {VARIABLE}=1, "
-                "to have it run in ours"
-            ) from error.__cause__
+            raise _advised(str(error)) from error.__cause__
         raise
+
+
+def require_room_for_ours(spec: str) -> None:
+    """Raise `AdapterNotLoaded` if the adapter, loaded before our bridge, has brought messages in place of ours."""
+    if "google.protobuf" not in sys.modules:
+        return
+    try:
+        importlib.import_module(STUBS[f"{PACKAGE}_pb2"])
+    except TypeError as error:
+        raise _advised(f"adapter {spec!r}: its messages take the place of ours: {error}") from error
+
+
+def _advised(text: str) -> AdapterNotLoaded:
+    return AdapterNotLoaded(
+        f"{text}; this adapter is written for Snakepit's own worker: say {FLAG}, or set {VARIABLE}=1, "
+        "to have it run in ours"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.pool.home import Home
@@ -31,7 +32,7 @@ def prepare(
         token=home.fences.admit(worker_id),
         program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
         broker=str(home.broker) if home.broker is not None else None,
-        zero_copy=home.holdings.settings.model_dump(),
+        zero_copy=asdict(home.holdings.settings),
         strict=home.holdings.strict,
     )
     ours = {**os.environ, **settings.environment}

@@ -5,6 +5,7 @@ It is started by its file, and imports nothing of ours or of others before it kn
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ def main() -> int:
     from snakepit_otel.pool.process import die_with_parent
 
     die_with_parent(spec["parent"])
+    # Little of what is loaded from here on becomes garbage.
+    gc.disable()
     # Imported late, so that the parent's death is noticed from the first moment.
     from snakepit_otel import event_loop, telemetry
     from snakepit_otel.adapters.loading import load_adapter
@@ -44,10 +47,13 @@ def main() -> int:
     from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
     from snakepit_otel.pool.settings import Profile
     from snakepit_otel.telemetry import controls
-    from snakepit_otel.zero_copy import ZeroCopySettings
     from snakepit_otel.zero_copy.current import loose
     from snakepit_otel.zero_copy.description import Owner
+    from snakepit_otel.zero_copy.limits import Limits
 
+    # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
+    gc.freeze()
+    gc.enable()
     # Only now: what the program has put on its import path since is for the adapter.
     sys.path[:] = import_path
     # What is made outside of a request here is a worker's, too.
@@ -77,7 +83,7 @@ def main() -> int:
             whole_process=True,
             load=partial(load_adapter, main=MainModule(*main) if main is not None else None),
             memory=WorkerMemory(
-                ZeroCopySettings(**spec["zero_copy"]),
+                Limits(**spec["zero_copy"]),
                 Path(spec["broker"]) if spec["broker"] else None,
                 strict=spec["strict"],
             ),

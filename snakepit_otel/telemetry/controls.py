@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from snakepit_otel.telemetry import names, switch
 from snakepit_otel.telemetry.definitions import Point
@@ -19,6 +20,15 @@ class Level(StrEnum):
     """All metrics and events, and the spans of requests and calls, without what happens inside them."""
     FULL = "full"
     """All there is."""
+
+
+class InForce(NamedTuple):
+    """All that may be set here."""
+
+    level: Level
+    sampling: float
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
 
 
 _LOW = (1 << 56) - 1
@@ -58,6 +68,18 @@ def set_filter(allow: Collection[str] = (), deny: Collection[str] = ()) -> None:
     global allowed, denied
     allowed, denied = tuple(allow), tuple(deny)
     _reconsider()
+
+
+def in_force() -> InForce:
+    """Return what this process records now."""
+    return InForce(level, sampling_rate, allowed, denied)
+
+
+def put_in_force(wanted: InForce) -> None:
+    """Have this process record so, from now on."""
+    set_filter(wanted.allow, wanted.deny)
+    set_sampling(wanted.sampling)
+    set_level(wanted.level)
 
 
 def keeps(trace_id: int) -> bool:

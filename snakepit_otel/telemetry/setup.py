@@ -10,21 +10,23 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk.resources import Resource
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.printable import printable
 from snakepit_otel.telemetry import controls, fork, instruments, names, process
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
-from snakepit_otel.telemetry.export import providers
 from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.logs import LogPipeline
-from snakepit_otel.telemetry.export.spans import SpanPipeline
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+    from snakepit_otel.telemetry.export.logs import LogPipeline
+    from snakepit_otel.telemetry.export.spans import SpanPipeline
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
@@ -142,6 +144,19 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
         return telemetry
     telemetry = Telemetry(_ledger(read.given(LEDGER_FILE)))
     telemetry._foreign = before
+    api = {
+        "traces": trace.get_tracer_provider,
+        "logs": _logs.get_logger_provider,
+        "metrics": metrics.get_meter_provider,
+    }
+    ours = {signal for signal, provider in api.items() if _is_ours(signal, read, provider())}
+    if not before and not ours:
+        return telemetry
+    # Only here, since the SDK takes longer to load than all the rest of a worker.
+    from opentelemetry.sdk.resources import Resource
+
+    from snakepit_otel.telemetry.export import providers
+
     detected = Resource.create()
     about = _about(detected, read, service_name, role, instance_id)
     resource = detected.merge(Resource(about))
@@ -155,11 +170,11 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
                 printable(signal),
                 printable(role),
             )
-    if _is_ours("traces", read, trace.get_tracer_provider()):
+    if "traces" in ours:
         telemetry._pipelines += providers.set_up_traces(read, resource, telemetry.ledger)
-    if _is_ours("logs", read, _logs.get_logger_provider()):
+    if "logs" in ours:
         telemetry._pipelines += providers.set_up_logs(read, resource, telemetry.ledger)
-    if _is_ours("metrics", read, metrics.get_meter_provider()):
+    if "metrics" in ours:
         telemetry._readers += providers.set_up_metrics(read, resource, telemetry.ledger)
     # Where an application has set metrics up, whether it wants these is for it to say.
     if telemetry._readers or "metrics" in before:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from snakepit_otel import lazy
 from snakepit_otel.call_site import call_site
 from snakepit_otel.zero_copy import tensors
 from snakepit_otel.zero_copy.current import current
 from snakepit_otel.zero_copy.reference import ArrowReference, Reference, TensorReference
-from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import DTypeLike, NDArray
+
+    from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 __all__ = [
     "ArrowReference",
@@ -35,6 +37,9 @@ __all__ = [
     "from_dlpack",
     "from_numpy",
 ]
+
+# Loaded when used: whoever enforces the limits has them checked already.
+__getattr__, __dir__ = lazy.exports(__name__, {"ZeroCopySettings": "settings"})
 
 
 def from_numpy(array: NDArray[Any]) -> Reference:

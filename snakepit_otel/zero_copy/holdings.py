@@ -16,10 +16,10 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import memory, reports
 from snakepit_otel.zero_copy.description import Description, Owner
 from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.memory import Buffer
 from snakepit_otel.zero_copy.reference import check
 from snakepit_otel.zero_copy.scope import Scope
-from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 HERE = "here"
 """The peer that is this process."""
@@ -59,9 +59,9 @@ class Holdings:
     """
 
     def __init__(
-        self, settings: ZeroCopySettings | None = None, *, strict: bool = False, clock: Callable[[], float] = monotonic
+        self, settings: Limits | None = None, *, strict: bool = False, clock: Callable[[], float] = monotonic
     ) -> None:
-        self.settings = settings or ZeroCopySettings()
+        self.settings = settings or Limits()
         self.strict = strict
         self.shares = self.settings.enabled and memory.can_share()
         """Whether other processes can be given memory, rather than copies."""

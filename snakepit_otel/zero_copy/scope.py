@@ -23,9 +23,9 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import libraries, reports, tables, tensors
 from snakepit_otel.zero_copy.description import Description, Form, Kind, Owner
 from snakepit_otel.zero_copy.exchange import Exchange, ExchangeUnavailable
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.memory import Allocation, Buffer
 from snakepit_otel.zero_copy.reference import Abandoned, DescribedReference, Reference, check, reference_for
-from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Scope:
         self,
         owner: Owner,
         exchange: Exchange | None = None,
-        settings: ZeroCopySettings | None = None,
+        settings: Limits | None = None,
         *,
         request: str | None = None,
         session_id: str | None = None,
@@ -94,7 +94,7 @@ class Scope:
         on_close: Callable[[str], None] | None = None,
     ) -> None:
         self.owner = owner
-        self.settings = settings or ZeroCopySettings()
+        self.settings = settings or Limits()
         self.request = request
         self.session_id = session_id
         self.strict = strict
@@ -463,7 +463,7 @@ def _claimed(array: NDArray[Any]) -> bool:
     return _allocations.pop(tensors.allocated(array), None) is not None
 
 
-def over(what: str, wanted: int, limits: ZeroCopySettings, setting: str) -> ZeroCopyLimitExceeded:
+def over(what: str, wanted: int, limits: Limits, setting: str) -> ZeroCopyLimitExceeded:
     """Return the error for more than a setting allows."""
     return ZeroCopyLimitExceeded.of(what, wanted, setting, getattr(limits, setting))
 

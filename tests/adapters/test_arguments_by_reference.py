@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as abc
 import sys
+import types
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,7 +210,7 @@ Bound = TypeVar("Bound", bound=np.ndarray)
         (Model, lambda ref: {"array": ref}, lambda got: got.array),
         (ModelData, lambda ref: {"array": ref}, lambda got: got.array),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, types.FunctionType) else str(value),
 )
 def test_arrays_whichever_way_the_type_is_written(
     annotation: Any, wrap: Callable[[Any], Any] | None, unwrap: Callable[[Any], Any] | None

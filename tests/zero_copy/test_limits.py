@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from snakepit_otel.zero_copy.broker import broker_path
 from snakepit_otel.zero_copy.current import LooseScope, loose
 from snakepit_otel.zero_copy.description import Description, Kind, Owner
 from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.link import BrokerLink
 from snakepit_otel.zero_copy.memory import Buffer
+from tests.bridge.parts import error_name
 from tests.waiting import until
 from tests.zero_copy.hostile import brokering, description, descriptors, quick_to_collect, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile
@@ -314,7 +317,7 @@ async def test_refusals_of_the_gateway_have_a_status(streaming: bool) -> None:
             else:
                 response: bridge_pb.ExecuteToolResponse = await stub.ExecuteTool(request)
                 assert not response.success
-                assert orjson.loads(response.error_message)["type"] == "ZeroCopyLimitExceeded"
+                assert error_name(response.error_message) == "ZeroCopyLimitExceeded"
                 assert "zero_copy.max_request_bytes is 32768" in response.error_message
         link.close()
         await until(lambda: held(pit) == (0, 0))
@@ -474,3 +477,10 @@ async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> N
     assert all([await call(number) for number in range(20)])
     outcomes = await asyncio.gather(*(call(number) for number in range(20)))
     assert any(outcomes)
+
+
+def test_settings_are_the_limits() -> None:
+    """What is enforced are the settings, each of them, with the same defaults."""
+    assert ZeroCopySettings().limits == Limits()
+    given = dict.fromkeys(ZeroCopySettings.model_fields, 1)
+    assert asdict(ZeroCopySettings(**given).limits) == given

@@ -3,6 +3,7 @@
 The name is what Snakepit looks for in command lines when it cleans up after a run that died.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,10 +12,20 @@ if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
 
-    import typer
+    from snakepit_otel.cli.worker_flags import parse
 
-    from snakepit_otel.cli.worker import worker
+    flags = parse(sys.argv[1:])
+    if flags is not None:
+        # Little of what is loaded from here on becomes garbage; `run` enables it again.
+        gc.disable()
+        from snakepit_otel.cli.worker import run
 
-    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    alone.command()(worker)
-    alone()
+        run(flags)
+    else:
+        import typer
+
+        from snakepit_otel.cli.worker_command import worker
+
+        alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        alone.command()(worker)
+        alone()

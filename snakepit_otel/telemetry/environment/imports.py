@@ -7,7 +7,7 @@ from importlib import import_module
 
 from snakepit_otel.telemetry.environment.applying import applied
 from snakepit_otel.telemetry.environment.reading import Environment, taken_out
-from snakepit_otel.telemetry.environment.variables import PROVIDERS
+from snakepit_otel.telemetry.environment.variables import PROVIDERS, SIGNALS
 
 _READERS = (
     "opentelemetry.context",
@@ -38,7 +38,9 @@ def _import_all() -> None:
         with applied(texts):
             _import(_READERS)
     with applied(texts):
-        _import(_READERS_OF_THE_SDK)
+        # Where nothing is exported, the SDK is not needed, and takes longer to load than all the rest of a worker.
+        if any(read.exporters(signal) for signal in SIGNALS):
+            _import(_READERS_OF_THE_SDK)
         _import(_ASKING)
 
 

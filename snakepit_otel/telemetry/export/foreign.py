@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
 from snakepit_otel.printable import printable_error
+from snakepit_otel.telemetry.names import SERVICE_NAME
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 _UNNAMED = "unknown_service"
@@ -35,6 +37,8 @@ class Foreign:
 
         As the process exits the SDK does so once more, which is soon over, as it has begun.
         """
+        from opentelemetry.sdk.metrics import MeterProvider
+
         try:
             if isinstance(self._provider, MeterProvider):
                 self._provider.shutdown(timeout * 1000)
@@ -58,7 +62,7 @@ class Foreign:
         shared = (key for key in distinct if attributes[key].startswith(f"{resource.attributes.get(key)}/"))
         missing |= {key: attributes[key] for key in shared}
         if missing:
-            update(Resource(missing))
+            update(type(resource)(missing))
         return True
 
 
@@ -79,6 +83,8 @@ def foreign(provider: Any) -> Foreign | None:
 
 
 def _resource_of(provider: Any) -> Resource | None:
+    from opentelemetry.sdk.resources import Resource
+
     found = getattr(provider, "resource", None) or getattr(getattr(provider, "_sdk_config", None), "resource", None)
     return found if isinstance(found, Resource) else None
 
