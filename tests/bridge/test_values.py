@@ -190,7 +190,7 @@ KEYS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), VALUES, ids=repr)
+@pytest.mark.parametrize(("value", "expected"), VALUES, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_what_a_value_becomes(value: Any, expected: Any) -> None:
     """Each becomes what the table says: alone, and beside what orjson cannot write, which takes another way."""
     assert from_json(to_json([value])) == [expected]
