@@ -22,15 +22,26 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     result, as every other exception is: whoever awaits the task gets it.
     """
     with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(main)
+        task = runner.get_loop().create_task(main)
         while True:
             try:
-                return loop.run_until_complete(task)
+                runner.run(_ended(task))
+                return task.result()
             except (SystemExit, KeyboardInterrupt) as error:
                 if task.done() or (isinstance(error, KeyboardInterrupt) and _is_ctrl_c()):
                     raise
                 _log.warning("a task raised %s, which ends that task and nothing else", printable(type(error).__name__))
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Return when the task is done; cancelled, as by Ctrl-C, cancel it."""
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise
 
 
 def _is_ctrl_c() -> bool:

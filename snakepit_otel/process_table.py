@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+_TRIES = 50
+_WAIT = 0.002
+"""Seconds between one try and the next."""
 
 
 class Entry(NamedTuple):
@@ -56,9 +61,15 @@ def command_line(pid: int) -> list[str]:
 
 def variable(pid: int, name: str) -> str | None:
     """Return a variable of the environment that a process was started with; None if it cannot be read."""
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
     prefix = os.fsencode(f"{name}=")
-    return next((os.fsdecode(line.removeprefix(prefix)) for line in environ if line.startswith(prefix)), None)
+    for _ in range(_TRIES):
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return None
+        if environ:
+            lines = environ.split(b"\0")
+            return next((os.fsdecode(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)), None)
+        # The kernel has none for a moment while a program is put in place of another.
+        time.sleep(_WAIT)
+    return None

@@ -352,7 +352,7 @@ async def test_elixir_descriptions_can_be_read_but_not_opened(short_path: Path, 
             "copy": False,
         }
         failed = await executed(stub, "total", t=given)
-        assert failed["type"] == "ZeroCopyUnavailable"
+        assert failed["context"]["snakepit_error"] == "ZeroCopyUnavailable"
         assert "has no memory here" in failed["message"]
 
 

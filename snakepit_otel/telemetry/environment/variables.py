@@ -221,6 +221,7 @@ OURS: dict[str, Variable] = {
     "SNAKEPIT_TELEMETRY_LEDGER": Variable(
         "a worker's file of what became of its telemetry; the authority sets it", default_text="no file"
     ),
+    "SNAKEPIT_RUN_ID": Variable("the run that a worker and what its tools start belong to; the authority sets it"),
     "SNAKEPIT_UNSERIALIZABLE_DETAIL": Variable(
         "what is said of values that cannot be serialized",
         Word(("none", "type", "repr_truncated", "repr_redacted_truncated")),
