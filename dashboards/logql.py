@@ -96,4 +96,4 @@ class LogQuery:
 
 
 RECORDS = LogQuery({label: PANELS.matchers[label] for label in SERVICE})
-"""What is chosen at the top of a dashboard."""
+"""A choice at the top of a dashboard."""

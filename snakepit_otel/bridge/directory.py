@@ -32,7 +32,7 @@ class Limit(NamedTuple):
 
 
 _LIMITS = (Limit(40, True), Limit(60, False))
-"""What is looked for first, and what is taken rather than nothing; only long names of pools need more."""
+"""Room for a socket's name: the first is looked for first, the second is enough but for long names of pools."""
 
 
 class PrivateDirectory:

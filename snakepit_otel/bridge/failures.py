@@ -84,8 +84,7 @@ def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitEr
     message, kind = str(described.get("message", "")), described["type"]
     given = described.get("context")
     own = given.get(_OWN_TYPE) if isinstance(given, dict) else None
-    # Peers of before have the name of an error of ours as its type.
-    known = _OWN_ERRORS.get(own if isinstance(own, str) else kind)
+    known = _OWN_ERRORS.get(own) if isinstance(own, str) else None
     if known is not None:
         return _rebuild(known, message, given if isinstance(given, dict) else {})
     stacktrace = described.get("stacktrace")

@@ -28,7 +28,7 @@ _MOST_NAMED = 5
 _TIME_TO_CLOSE = 2.0
 """Seconds that the authority has to say that what was held has been deleted."""
 _OVERTAKEN = "Internal error from Core"
-"""How a call fails in gRPC's asyncio whose peer has refused it before its headers count as sent; nothing else was."""
+"""The failure of a call in gRPC's asyncio whose peer has refused it before its headers count as sent."""
 
 Translate = Callable[[aio.AioRpcError], SnakepitError]
 

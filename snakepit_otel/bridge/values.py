@@ -18,14 +18,14 @@ from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.errors import SnakepitError, ValueRefused
 
 MAX_DEPTH = 800
-"""How many containers may lie within each other; orjson alone takes 254."""
+"""Containers that may lie within each other; orjson alone takes 254."""
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SCALARS = (str, int, float, bool, type(None))
 _MOST_STEPS = 10
 
 plain_markers = Unserializable().for_python
-"""What becomes of values that JSON cannot carry, unless somebody else says otherwise."""
+"""The default conversion of values that JSON cannot carry."""
 
 
 def to_json(value: Any, default: Callable[[Any], Any] = plain_markers, where: str = "value") -> bytes:

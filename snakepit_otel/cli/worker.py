@@ -35,8 +35,8 @@ _USAGE = 2
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a worker is told about its work."""
+class _Work:
+    """The settings of one worker."""
 
     adapter: str
     address: str
@@ -88,15 +88,15 @@ def run(flags: WorkerFlags) -> None:
         # The name is that of Elixir's whole instance, and all of its workers have it.
         worker_id = f"{flags.snakepit_instance_name or 'python'}-{os.getpid()}"
         address = f"{flags.host}:{flags.port}"
-        told = _Told(flags.adapter, address, authority, worker_id, flags.max_workers, heartbeat, bridge)
-        event_loop.run(_serve(told))
+        work = _Work(flags.adapter, address, authority, worker_id, flags.max_workers, heartbeat, bridge)
+        event_loop.run(_serve(work))
     except SnakepitError as error:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-async def _serve(told: _Told) -> None:
+async def _serve(work: _Work) -> None:
     import asyncio
 
     from snakepit_otel.bridge.heartbeat import Heartbeats
@@ -113,22 +113,22 @@ async def _serve(told: _Told) -> None:
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
     server = WorkerServer(
-        adapter=told.adapter,
-        listen=told.address,
-        authority=told.authority,
-        worker_id=told.worker_id,
-        threads=told.threads,
+        adapter=work.adapter,
+        listen=work.address,
+        authority=work.authority,
+        worker_id=work.worker_id,
+        threads=work.threads,
         register_tools=True,
         on_session=on_session,
         whole_process=True,
-        load=_loader(told.bridge, told.threads),
-        context=compatibility.BridgeContext if told.bridge else SessionContext,
+        load=_loader(work.bridge, work.threads),
+        context=compatibility.BridgeContext if work.bridge else SessionContext,
     )
     await server.start()
-    if told.bridge:
+    if work.bridge:
         compatibility.connect(server.events)
     spare_what_is_loaded()
-    beats = Heartbeats(server.link, told.heartbeat, server.tell_to_stop)
+    beats = Heartbeats(server.link, work.heartbeat, server.tell_to_stop)
     ready = asyncio.ensure_future(_be_ready(server))
     ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
 
@@ -172,17 +172,17 @@ def _check(adapter: str | None, load: Callable[[str], type]) -> None:
     if adapter is None:
         import snakepit_otel.bridge.worker_server  # noqa: F401 - all that a worker imports
 
-        _say("the worker can be started; name an adapter to have it checked, too")
+        _report("the worker can be started; name an adapter to have it checked, too")
         return
     AdapterHost(load(adapter), ToolThreads())
     compatibility.require_room_for_ours(adapter)
     # Elixir checks the worker's health at each start, prints what it writes, and sets the level for both.
     if logs_information():
-        _say(f"{adapter} can be served")
+        _report(f"{adapter} can be served")
 
 
-def _say(what: str) -> None:
-    sys.stderr.write(f"{printable(what)}\n")
+def _report(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def _misuse(what: str) -> NoReturn:

@@ -24,7 +24,7 @@ _LINE = re.compile(r"([1-9][0-9]{0,6}) ([1-9][0-9]{0,19}) ([!-~]{1,200})")
 _PROGRAM = re.compile(
     rb"[^\0]+(?:\0-[^\0]+)*?\0(?:-m\0snakepit_otel\.pool\.worker_main|[^\0]*/snakepit_otel/pool/worker_main\.py)\0"
 )
-"""How a worker's command line begins: an interpreter, its options, and our program by its name or its file."""
+"""The beginning of a worker's command line: an interpreter, its options, and our program by its name or its file."""
 
 
 class Orphan(NamedTuple):

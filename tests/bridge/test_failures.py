@@ -19,7 +19,6 @@ from snakepit_otel.errors import (
     InvalidArguments,
     NoSession,
     PoolNotFound,
-    QueueTimeout,
     SessionNotFound,
     SessionQuotaExceeded,
     SnakepitError,
@@ -133,11 +132,6 @@ def test_our_own_errors_have_types_that_elixir_matches(kind: type[SnakepitError]
 def test_what_an_error_of_ours_is_to_elixir(kind: type[SnakepitError], name: str) -> None:
     """The built-in exception that it is; for an unknown tool, what upstream's adapters raise."""
     assert orjson.loads(to_wire(kind("no"), WHERE))["type"] == name
-
-
-def test_an_error_of_before_is_still_ours() -> None:
-    """A peer that names an error of ours as the type, as all did, is understood."""
-    assert isinstance(from_wire('{"type": "QueueTimeout", "message": "m", "context": {}}'), QueueTimeout)
 
 
 def test_a_tools_error_cannot_name_itself_ours() -> None:

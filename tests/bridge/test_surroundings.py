@@ -56,7 +56,7 @@ UNFIT: dict[str, Callable[[Path], str]] = {
     "not UTF-8": lambda folder: str(_folder(folder / "\udcff")),
     "others may write": lambda folder: str(_folder(folder / "open", 0o777)),
 }
-"""What XDG_RUNTIME_DIR may be set to, and is no place for sockets."""
+"""Values of XDG_RUNTIME_DIR that are no place for sockets."""
 
 
 def _file(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the commands show of what others have written."""
+"""Commands show what others have written as text."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from snakepit_otel import AuthorityContext, BaseAdapter, authority_tool, tool
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-"""What outlives the authority is not to keep its output open."""
+"""Streams of processes that outlive the authority, which must not keep its output open."""
 
 
 def ignore_and_sleep() -> None:

@@ -1,4 +1,4 @@
-"""Where each signal goes, by the environment as the exporters get it."""
+"""The target of each signal, by the environment as the exporters get it."""
 
 from __future__ import annotations
 

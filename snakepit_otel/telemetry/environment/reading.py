@@ -16,7 +16,7 @@ _SHARE = Number(1.0, "traces", zero=True)
 _PROTOCOLS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 _EXPORTERS = {protocol: exporter for exporter, protocol in _PROTOCOLS.items()}
 taken_out: dict[str, str] = {}
-"""What is no longer in `os.environ`; see `imports`."""
+"""Variables that were taken out of `os.environ`; see `imports`."""
 
 
 def value(name: str, environ: Mapping[str, str] | None = None) -> Any:

@@ -25,7 +25,7 @@ from snakepit_otel.telemetry.environment.kinds import (
 
 SIGNALS = ("traces", "metrics", "logs")
 LEVELS = ("off", "essential", "full")
-"""What SNAKEPIT_TELEMETRY_LEVEL can be."""
+"""The values of SNAKEPIT_TELEMETRY_LEVEL."""
 OTLP = "OTEL_EXPORTER_OTLP_"
 PROVIDERS = {
     "traces": "OTEL_PYTHON_TRACER_PROVIDER",
@@ -82,7 +82,7 @@ _PER_SIGNAL = {
     "INSECURE": Variable("gRPC without TLS, where the endpoint has no scheme", Flag(), default_text="false"),
 }
 OF_SIGNALS = tuple(_PER_SIGNAL)
-"""What there is once for all signals, and once more for each."""
+"""Variables that exist once for all signals, and once more for each."""
 
 
 def _batching(what: str) -> dict[str, Variable]:
@@ -211,7 +211,7 @@ OTEL: dict[str, Variable] = {
         for name, variable in _PER_SIGNAL.items()
     },
 }
-"""What OpenTelemetry's Python packages read, and what for."""
+"""Variables that OpenTelemetry's Python packages read, and what for."""
 
 OURS: dict[str, Variable] = {
     "SNAKEPIT_LOG_LEVEL": Variable(
@@ -239,6 +239,6 @@ OURS: dict[str, Variable] = {
     "SNAKEPIT_THREAD_SENSITIVE": Variable("tools that run on the main thread"),
     "SNAKEPIT_HEARTBEAT_CONFIG": Variable("how a worker beats, as JSON"),
 }
-"""What we read, beside the settings."""
+"""Variables of ours, beside the settings."""
 
 ALL = {**OTEL, **OURS}

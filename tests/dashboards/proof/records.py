@@ -37,7 +37,7 @@ INDEXED = frozenset(
 """Attributes of a resource that become labels of streams. All else is kept with each record."""
 
 MOST_LABELS, MOST_METADATA = 15, 128
-"""How many labels a stream has at most, and how many more a record."""
+"""The most labels of a stream, and the most more of a record."""
 LONGEST_NAME, LONGEST_VALUE = 1024, 2048
 """Of a label of a stream, in bytes."""
 LARGEST_METADATA, LARGEST_LINE = 64 * 1024, 256 * 1024

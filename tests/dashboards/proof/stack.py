@@ -1,4 +1,4 @@
-"""What telemetry goes to: a collector, Prometheus with the hurried rules, and places for logs and traces."""
+"""The receivers of telemetry: a collector, Prometheus with the hurried rules, and places for logs and traces."""
 
 from __future__ import annotations
 
