@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
+from snakepit_otel.adapters import forks
 from snakepit_otel.adapters.cancellation import attributed
 
 P = ParamSpec("P")
@@ -27,19 +28,23 @@ class Completion(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[..., Any], *args: Any) -> Completion:
-        """Call a function to its end."""
+        """Call a function to its end; a child that it forked, and that leaves it, ends there."""
         try:
-            return cls(function(*args), None)
+            completion = cls(function(*args), None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the request
-            return cls(None, error)
+            completion = cls(None, error)
+        forks.leave_if_child(completion.error)
+        return completion
 
     @classmethod
     async def of_awaitable(cls, awaitable: Awaitable[Any]) -> Completion:
-        """Await something to its end."""
+        """Await something to its end; as `of`."""
         try:
-            return cls(await awaitable, None)
+            completion = cls(await awaitable, None)
         except BaseException as error:  # noqa: BLE001 - as above
-            return cls(None, error)
+            completion = cls(None, error)
+        forks.leave_if_child(completion.error)
+        return completion
 
     def result(self) -> Any:
         """Return the result, or raise the error: one of `cancellation.CancelledError` for one of user code's own."""

@@ -11,7 +11,6 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar, cast
 
-from snakepit_otel.adapters import forks
 from snakepit_otel.adapters.completion import Completion
 
 T = TypeVar("T")
@@ -98,7 +97,6 @@ class ToolThreads:
             if not job.take():
                 continue
             completion = Completion.of(job.context.run, job.function)
-            forks.leave_if_child(completion.error)
             self._done.append((job, completion))
             if not self._waking:
                 self._waking = True

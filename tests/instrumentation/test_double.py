@@ -506,6 +506,8 @@ async def test_the_telemetry_stream_ends_by_its_deadline(snakepit: Snakepit) -> 
 async def test_a_worker_that_stops_ends_its_telemetry_stream(snakepit: Snakepit) -> None:
     """The telemetry stream of a worker that is told to end is ended in order."""
     async with snakepit() as elixir:
+        assert (await elixir.execute("emit")).ok
+        await until(lambda: elixir.events)  # the stream is open by then
         assert await elixir.stop() == 0
         await until(lambda: elixir.telemetry_status)
         assert elixir.telemetry_status is grpc.StatusCode.OK
