@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.printable import printable
+from snakepit_otel.deadline import checked_timeout
+from snakepit_otel.printable import printable, printable_error
 from snakepit_otel.telemetry import controls, fork, instruments, names, process
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
@@ -33,6 +34,8 @@ LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
 """The variable that names the file for this process' ledger, set by the authority for its workers."""
 _SHARE_FOR_METRICS = 0.4
 """Of the time for shutdown: metrics go last, since they tell what became of the rest."""
+_LONGEST = 86_400.0
+"""Seconds to wait where no limit is set."""
 _STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
 """The API's providers of nobody's."""
 
@@ -64,9 +67,10 @@ class Telemetry:
     def flush(self, timeout: float = 3.0, *, metrics: bool = True) -> bool:
         """Send what is queued now; False if it is not all settled within `timeout` seconds.
 
-        With `metrics`, these are collected, too; the exemplars in a collection are those since the last one.
+        With `metrics`, these are collected, too; the exemplars in a collection are those since the last one. Raises
+        `ConfigurationError` for a timeout that is none.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + _seconds(timeout)
         outboxes = [pipeline.outbox for pipeline in self._pipelines]
         first, last = _apart(self._foreign)
         flushed = _all_at_once([*(box.flush for box in outboxes), *(other.flush for other in first)], deadline)
@@ -77,8 +81,9 @@ class Telemetry:
         """Flush and stop, in at most `timeout` seconds; False if that was too short for all of it.
 
         What is left then is counted as dropped. The SDK's own shutdown can wait half a minute for a
-        collector that is away, hence the deadline.
+        collector that is away, hence the deadline. Raises `ConfigurationError` for a timeout that is none.
         """
+        timeout = _seconds(timeout)
         atexit.unregister(self.shutdown)
         if self._pid != os.getpid():
             return True  # the child of a fork, which has nothing to send
@@ -239,6 +244,12 @@ def _ledger(named: str | None) -> Ledger:
         return Ledger()
 
 
+def _seconds(timeout: float) -> float:
+    """Return the seconds that threads may wait, who cannot count beyond a limit."""
+    seconds = checked_timeout(timeout)
+    return _LONGEST if seconds is None else min(seconds, _LONGEST)
+
+
 def _apart(others: Mapping[str, Foreign]) -> tuple[list[Foreign], list[Foreign]]:
     """Those of traces and logs, and that of metrics, which goes last."""
     of_metrics = [other for signal, other in others.items() if signal == "metrics"]
@@ -291,7 +302,10 @@ def _all_at_once(actions: Iterable[Callable[[float], bool]], deadline: float) ->
         expected += 1
 
         def act(action: Callable[[float], bool] = action) -> None:
-            results.append(action(max(0.0, deadline - time.monotonic())))
+            try:
+                results.append(action(max(0.0, deadline - time.monotonic())))
+            except Exception as error:  # noqa: BLE001 - a reader of the SDK's raises when its time is over
+                _log.warning("telemetry was not sent: %s", printable_error(error))
 
         thread = threading.Thread(target=act, daemon=True)
         try:

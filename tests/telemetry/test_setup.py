@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import cells, controls, fork, names, record, setup
 from snakepit_otel.telemetry.definitions import Metric
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.metrics import CellCollector, MetricPipeline
 from snakepit_otel.telemetry.export.peer import Peer
 from snakepit_otel.telemetry.lanes import choosing
+from snakepit_otel.telemetry.setup import Telemetry, _all_at_once
 from tests.telemetry.counting import DELTA, in_cells
 
 SetUp = Callable[..., Any]
@@ -308,3 +312,25 @@ def test_an_exporter_that_cannot_be_made_costs_its_signal(begin: SetUp, caplog: 
     (said,) = caplog.messages
     assert said.startswith("traces are not exported by otlp_proto_grpc")
     assert "s3cret" not in said
+
+
+def test_every_number_is_a_time_to_flush() -> None:
+    """A flush and a shutdown take endless and passed times, and refuse what is no time by name."""
+    telemetry = Telemetry()
+    for timeout in (math.inf, 1e300, 0, -1):
+        assert telemetry.flush(timeout)
+    for timeout in (math.nan, "5", True):
+        for method in (telemetry.flush, telemetry.shutdown):
+            with pytest.raises(ConfigurationError, match="timeout is"):
+                method(timeout)
+    assert telemetry.shutdown(math.inf)
+
+
+def test_a_reader_that_raises_is_not_settled(caplog: pytest.LogCaptureFixture) -> None:
+    """What a reader raises when its time is over is a line of the log."""
+
+    def late(_timeout: float) -> bool:
+        raise TimeoutError("late")
+
+    assert not _all_at_once([late, lambda _: True], time.monotonic() + 5)
+    assert "telemetry was not sent: TimeoutError: late" in caplog.text
