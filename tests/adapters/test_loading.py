@@ -152,7 +152,7 @@ def test_a_file_of_a_package_is_a_module_of_it(script: Path, spec: str, monkeypa
         assert __import__("neighbour_of_deep").VALUE == 7
 
 
-def test_what_a_package_misses_is_said(script: Path) -> None:
+def test_an_import_that_a_package_misses_is_in_the_error(script: Path) -> None:
     """Where the package of a file cannot be imported, that is the error, and not what comes of it."""
     (script.parent / "broken").mkdir()
     (script.parent / "broken" / "__init__.py").write_text("import nowhere_at_all")

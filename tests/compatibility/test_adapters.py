@@ -188,7 +188,7 @@ async def test_events_go_to_elixir(dispatching: ElixirSnakepit) -> None:
     assert "told" in dispatching.stderr
 
 
-async def test_a_tool_that_emits_its_own_execution_is_not_told_twice(tmp_path: Path, kind: str) -> None:
+async def test_a_tool_that_emits_its_own_execution_has_one_event_of_each(tmp_path: Path, kind: str) -> None:
     """Elixir gets the tool's own start and stop or exception, as with upstream's worker, and ours of other tools."""
     start, stop = "tool.execution.start", "tool.execution.stop"
     async with elixir("Plain", tmp_path, kind) as started:

@@ -201,7 +201,7 @@ async def test_an_isolated_program_has_isolated_workers(looking: Path) -> None:
     assert seen["flags"][3] == 1
 
 
-async def test_a_program_without_a_guard_is_told_to_have_one(tmp_path: Path) -> None:
+async def test_a_program_without_a_guard_gets_the_advice_to_have_one(tmp_path: Path) -> None:
     """What a main module does when it is run is not done by workers, and the error says where it goes."""
     written(tmp_path, "app.py", text=PROGRAM.replace('if __name__ == "__main__":', "if True:"))
     with pytest.raises(AssertionError, match="goes under if __name__ == '__main__'"):
