@@ -19,6 +19,7 @@
     ├── BridgeError
     │   ├── ValueRefused (ValueError)        a value that may not cross the bridge
     │   ├── MessageTooLarge                  a message over the limit
+    │   ├── BudgetExceeded                   as much is held for callers as may be
     │   └── AuthorityUnavailable             nobody answers at the authority's address
     ├── ZeroCopyError
     │   ├── ReferenceRefused (ValueError)    what cannot be a reference, or a reference that is not what it says
@@ -189,6 +190,12 @@ class MessageTooLarge(BridgeError):
     """A message over the size limit of its receiver."""
 
     reason = "message_too_large"
+
+
+class BudgetExceeded(BridgeError):
+    """The authority holds as much for this caller, or for all, as it may; try again when something has ended."""
+
+    reason = "budget_exceeded"
 
 
 class AuthorityUnavailable(BridgeError):

@@ -23,6 +23,7 @@ from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext
 from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.errors import (
+    BudgetExceeded,
     DeadlineExceeded,
     InvalidSession,
     MessageTooLarge,
@@ -49,6 +50,7 @@ _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (SessionNotFound, grpc.StatusCode.NOT_FOUND),
     (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ZeroCopyLimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (WorkerFenced, grpc.StatusCode.PERMISSION_DENIED),

@@ -1,0 +1,121 @@
+"""Bytes that are held for peers: reserved before they are taken, given back at their end."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from grpc import aio
+
+from snakepit_otel.errors import BudgetExceeded
+
+ANONYMOUS_BYTES = 192 << 20
+"""The most that is held for all callers together that have not shown who they are."""
+ANONYMOUS_PEER_BYTES = 128 << 20
+"""The most that is held for one of those, which is one machine's address."""
+KNOWN_BYTES = 2 << 30
+"""The most that is held for all callers on the Unix socket, and with client certificates."""
+
+
+class Peer(NamedTuple):
+    """Whoever calls, as far as it can be told apart from others."""
+
+    name: str
+    """A machine's address, the name in a client's certificate, or `unix`."""
+    is_known: bool
+    """Whether it has shown who it is: by the user's own socket, or by a certificate."""
+
+
+UNIX = Peer("unix", is_known=True)
+"""Callers on the Unix socket, which only their user can open, and in this process."""
+
+
+def peer_of(context: aio.ServicerContext[object, object]) -> Peer:
+    """Return who calls: on TCP without a client's certificate, all of a machine are one."""
+    peer = context.peer()
+    if peer.startswith("unix:"):
+        return UNIX
+    identity = next(iter(context.peer_identities() or ()), None)
+    if identity is not None:
+        return Peer(identity.decode(errors="replace"), is_known=True)
+    return Peer(peer.partition(":")[2].rpartition(":")[0] or peer, is_known=False)
+
+
+class Budget:
+    """How much is held for whom. A charge that would go over a limit raises `BudgetExceeded`; nothing waits.
+
+    Sizes are in bytes. May be used from any thread.
+    """
+
+    def __init__(
+        self,
+        anonymous: int = ANONYMOUS_BYTES,
+        anonymous_peer: int = ANONYMOUS_PEER_BYTES,
+        known: int = KNOWN_BYTES,
+    ) -> None:
+        self._anonymous = anonymous
+        self._anonymous_peer = anonymous_peer
+        self._known = known
+        self._lock = threading.Lock()
+        self._held: Counter[Peer] = Counter()
+        self._in_all: Counter[bool] = Counter()
+
+    def charge(self, peer: Peer, size: int, what: str) -> Charge:
+        """Reserve `size` bytes for `what` a peer has us hold, until the charge is released.
+
+        Raises `BudgetExceeded`, which names the peer's limit or that of all, and reserves nothing then.
+        """
+        self._add(peer, size, what)
+        return Charge(self, peer, size, what)
+
+    def held(self, peer: Peer | None = None) -> int:
+        """Return how much is held for a peer, or for all peers."""
+        with self._lock:
+            return self._in_all.total() if peer is None else self._held[peer]
+
+    def _add(self, peer: Peer, size: int, what: str) -> None:
+        with self._lock:
+            alone, together = self._held[peer] + size, self._in_all[peer.is_known] + size
+            if size > 0 and peer.is_known and together > self._known:
+                raise BudgetExceeded(f"no room for {size} bytes of {what}: callers hold {together - size} already")
+            if size > 0 and not peer.is_known:
+                if alone > self._anonymous_peer:
+                    raise BudgetExceeded(f"no room for {size} bytes of {what}: this peer holds {alone - size} already")
+                if together > self._anonymous:
+                    raise BudgetExceeded(f"no room for {size} bytes of {what}: peers hold {together - size} already")
+            self._in_all[peer.is_known] = together
+            if alone:
+                self._held[peer] = alone
+            else:
+                del self._held[peer]
+
+
+class Charge:
+    """What is reserved for one thing that is held; a context manager that gives it back."""
+
+    __slots__ = ("_budget", "_what", "peer", "size")
+
+    def __init__(self, budget: Budget, peer: Peer, size: int, what: str) -> None:
+        self._budget = budget
+        self._what = what
+        self.peer = peer
+        self.size = size
+
+    def resize(self, size: int) -> None:
+        """Reserve more, or give some back. Raises `BudgetExceeded`, and keeps what it has then."""
+        self._budget._add(self.peer, size - self.size, self._what)
+        self.size = size
+
+    def release(self) -> None:
+        """Give all of it back; again does nothing."""
+        self.resize(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        self.release()
