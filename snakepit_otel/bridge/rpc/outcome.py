@@ -241,12 +241,13 @@ class ServerCall(Observation):
     def cut_short(self) -> grpc.StatusCode:
         """Return why the caller no longer waits: the deadline has passed, or it cancelled."""
         left = self.context.time_remaining()
-        if left is None:
-            return CANCELLED
-        # The caller's deadline is a little earlier than ours: on the wire the timeout is rounded up, by a
-        # hundredth at most, and it began when the request was sent.
-        slack = 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
-        return _DEADLINE if left <= slack else CANCELLED
+        return _DEADLINE if left is not None and self.is_over(left) else CANCELLED
+
+    def is_over(self, left: float) -> bool:
+        """Say whether the caller's time may be up when ours has these seconds left."""
+        # Its deadline is a little earlier than ours: on the wire the timeout is rounded up, by a hundredth at
+        # most, and it began when the request was sent.
+        return left <= 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
 
 
 class AioServerCall(ServerCall):
@@ -277,6 +278,15 @@ class AioServerCall(ServerCall):
         if isinstance(error, GeneratorExit) and code is OK:
             return self.cut_short()
         return UNKNOWN if code is OK else code
+
+    async def hear_of_cancellation(self) -> None:
+        """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
+        await asyncio.sleep(0)
+        left = self.context.time_remaining()
+        if left is not None and self.is_over(left):
+            # The caller's deadline ends its requests, too, and word of it may come some turns of the loop later.
+            # If they did end by themselves, there is still time for the response.
+            await asyncio.sleep(left / 2)
 
     def said(self) -> str:
         """See `ServerCall`."""

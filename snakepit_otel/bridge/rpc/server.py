@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -73,10 +72,11 @@ class _Handler:
         )
 
     async def _coroutine(self, parent: Context, links: _Links, request: Any, context: Any) -> Any:
-        with AioServerCall(self.method, parent, links, context):
+        call = AioServerCall(self.method, parent, links, context)
+        with call:
             response = await self._behaviour(request, context)
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
             return response
 
     async def _coroutine_in_task(self, request: Any, context: Any) -> Any:
@@ -85,7 +85,7 @@ class _Handler:
         try:
             response = await self._behaviour(request, context)
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
         except BaseException as error:
             call.settle(error)
             raise
@@ -106,7 +106,7 @@ class _Handler:
                         break
                 yield response
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
         except BaseException as error:
             raised = error
             raise
@@ -273,11 +273,6 @@ class _Unserved(ServerCall):
     def said(self) -> str:
         """See `ServerCall`."""
         return "Method not found!"
-
-
-async def _hear_of_cancellation() -> None:
-    """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
-    await asyncio.sleep(0)
 
 
 def _caller(parent: Context) -> _Links:
