@@ -155,7 +155,9 @@ class Snakepit:
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
-            gateway = Gateway(self.sessions, self.tools, pools, holdings, home.fences)
+            gateway = Gateway(
+                self.sessions, self.tools, pools, holdings, home.fences, budget=self._server_settings.limits.budget()
+            )
             self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
             running.callback(Path(socket).unlink, missing_ok=True)
             self.address = None

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge import codec, methods
+from snakepit_otel.bridge.budget import peer_of
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
@@ -135,7 +136,7 @@ class AuthorityService(BridgeServiceServicer):
         """Run a tool, of the authority or of a worker's adapter."""
         creator = _creator(context, _headers(context), request.tool_name)
         try:
-            response = await self._gateway.execute(request, creator, context.time_remaining())
+            response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
@@ -154,7 +155,7 @@ class AuthorityService(BridgeServiceServicer):
             await context.write(chunk)
 
         try:
-            await self._gateway.stream(request, take, creator, context.time_remaining())
+            await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
             where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
             await context.abort(_code(error), to_status(error, where))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
+from snakepit_otel.bridge.budget import UNIX, Budget, Peer
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_ID
@@ -94,8 +95,11 @@ class Gateway:
         workers: Workers,
         holdings: Holdings | None = None,
         fences: Fences | None = None,
+        *,
+        budget: Budget | None = None,
     ) -> None:
         self.sessions = sessions
+        self.budget = budget or Budget()
         self.holdings = holdings or Holdings()
         self.fences = fences or Fences()
         self.tools = tools
@@ -114,11 +118,12 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
+        peer: Peer = UNIX,  # noqa: ARG002
     ) -> pb.ExecuteToolResponse:
         """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
 
         `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
-        request's references, for callers in this process; others' get one here.
+        request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
@@ -144,6 +149,7 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
+        peer: Peer = UNIX,  # noqa: ARG002
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from snakepit_otel.bridge.addresses import Tls
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions.settings import SessionSettings
+from snakepit_otel.settings.limits import LimitSettings
 from snakepit_otel.validation import build
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 
@@ -55,6 +56,9 @@ class ServerSettings(BaseModel):
     trust_trace_context: bool | None = None
     """Whether callers' traces are continued, and their sampling obeyed; if not, ours begin anew and link to
     theirs. By default those of callers on the Unix socket, and of those with a certificate on TCP."""
+
+    limits: LimitSettings = LimitSettings()
+    """How much is held for callers."""
 
 
 def _pool_name(name: str) -> str:
