@@ -32,6 +32,18 @@ TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 
 
+class Part(Protocol):
+    """Something that a request has taken, and that is to be given back when it has ended."""
+
+    def keep(self) -> None:
+        """Keep it until one more `give_back`."""
+        ...
+
+    def give_back(self) -> None:
+        """Let go of it."""
+        ...
+
+
 @dataclass(eq=False)
 class Job:
     """A request for a worker, and what is to be heeded."""
@@ -47,6 +59,10 @@ class Job:
     """The pool that it asks for."""
     idempotent: bool = False
     """Whether it may be run again if it loses its worker."""
+    peer: Peer = UNIX
+    """Whose it is."""
+    part: Part | None = None
+    """Its part of what anonymous callers may have of its pool."""
 
 
 class Workers(Protocol):
@@ -118,7 +134,7 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> pb.ExecuteToolResponse:
         """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
 
@@ -133,7 +149,7 @@ class Gateway:
                 response = await self._run_own(own, request, references, deadline)
             else:
                 try:
-                    response = await self._workers.execute(self._job(request, prefer, deadline))
+                    response = await self._workers.execute(self._job(request, prefer, deadline, peer))
                 except SessionWorkerUnavailable:
                     await self._forget_worker(request.session_id)
                     raise
@@ -149,7 +165,7 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -166,7 +182,7 @@ class Gateway:
                 await self._run_own_as_stream(own, request, hand_on, references, deadline)
                 return
             try:
-                await self._workers.stream(self._job(request, prefer, deadline), hand_on)
+                await self._workers.stream(self._job(request, prefer, deadline, peer), hand_on)
             except SessionWorkerUnavailable:
                 await self._forget_worker(request.session_id)
                 raise
@@ -222,7 +238,7 @@ class Gateway:
         with suppress(SnakepitError):
             await self.sessions.assign_worker(session_id, "")
 
-    def _job(self, request: pb.ExecuteToolRequest, prefer: str | None, deadline: float | None) -> Job:
+    def _job(self, request: pb.ExecuteToolRequest, prefer: str | None, deadline: float | None, peer: Peer) -> Job:
         metadata, session_id = request.metadata, request.session_id
         request_id = metadata[REQUEST_ID]
 
@@ -239,6 +255,7 @@ class Gateway:
             deadline,
             pool=metadata.get(POOL) or None,
             idempotent=metadata.get(IDEMPOTENT) == "true",
+            peer=peer,
         )
 
     async def _run_own_as_stream(
