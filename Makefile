@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof lint types generate dashboards dashboard-previews lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof lint types generate dashboards dashboard-previews lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -51,6 +51,9 @@ zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references
 
 pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
 	$(BIN)/pytest tests/pool -m matrix
+
+hostile-proof: $(READY) ## Attack a server that honest callers use, in every way, then in all at once for HOSTILE_MINUTES (10); half an hour.
+	$(BIN)/pytest tests/hostile -m matrix
 
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
