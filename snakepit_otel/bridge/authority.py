@@ -18,6 +18,7 @@ from snakepit_otel.bridge.budget import peer_of
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.identifiers import check_call_back, where
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.references import Outgoing, has_references
@@ -138,8 +139,8 @@ class AuthorityService(BridgeServiceServicer):
         try:
             response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
         if not _shares_memory(context) and has_references(response.result.value):
             response.result.value = codec.labelled_as_copies(response.result.value)
         return response
@@ -157,8 +158,8 @@ class AuthorityService(BridgeServiceServicer):
         try:
             await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            await context.abort(_code(error), to_status(error, where))
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            await context.abort(_code(error), to_status(error, about))
 
     async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
         """Register a worker's tools for a session, all or none."""
@@ -189,6 +190,7 @@ class AuthorityService(BridgeServiceServicer):
         started = time.perf_counter()
         try:
             self._check(context, request.metadata.get(methods.REQUEST_ID))
+            check_call_back(request)
             tool = self._tools.exposed(request.tool_name)
             with self._references(request) as scope:
                 arguments = codec.decode_parameters(
@@ -201,8 +203,8 @@ class AuthorityService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            where = {"tool_name": request.tool_name, "session_id": request.session_id}
-            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
+            about = where(request.tool_name, request.session_id)
+            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
         return pb.ExecuteElixirToolResponse(
             success=True,
             result=encoded.get("result"),

@@ -14,6 +14,7 @@ from snakepit_otel.bridge import codec
 from snakepit_otel.bridge.budget import UNIX, Budget, Peer
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
+from snakepit_otel.bridge.identifiers import check_request, where
 from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.references import Outgoing, has_references
@@ -21,6 +22,7 @@ from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolR
 from snakepit_otel.bridge.values import from_json, plain_markers
 from snakepit_otel.errors import DeadlineExceeded, SessionWorkerUnavailable, SnakepitError, WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
+from snakepit_otel.sessions.session import is_id
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
 from snakepit_otel.zero_copy.current import within
@@ -70,10 +72,14 @@ def _labels(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[s
 
 
 def _details(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
-    return {names.SESSION_ID: request.session_id} if request.session_id else {}
+    return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 
-_requests_of_session = telemetry.Trail(lambda _gateway, request, *_, **__: request.session_id)
+def _trail(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any) -> str:
+    return request.session_id if is_id(request.session_id) else ""
+
+
+_requests_of_session = telemetry.Trail(_trail)
 
 
 def describe_response(response: pb.ExecuteToolResponse) -> dict[str, Any]:
@@ -125,6 +131,7 @@ class Gateway:
         `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
         request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
         """
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             prefer = await self._session(request.session_id, creator)
@@ -152,6 +159,7 @@ class Gateway:
         peer: Peer = UNIX,  # noqa: ARG002
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
@@ -272,8 +280,8 @@ class Gateway:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+            context_of_error = where(request.tool_name, request.session_id, phase="execute")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, context_of_error))
         return pb.ExecuteToolResponse(
             success=True,
             result=result,

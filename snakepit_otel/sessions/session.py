@@ -51,6 +51,10 @@ def checked_id(session_id: Any) -> str:
         raise InvalidSession(f"a session id is text, not {type(session_id).__name__}")
     if not session_id:
         raise InvalidSession("a session id must not be empty")
+    if len(session_id) > MAX_ID_BYTES:
+        # Before anything walks along it.
+        size = len(session_id) if session_id.isascii() else len(session_id.encode(errors="replace"))
+        raise InvalidSession(f"session id {session_id[:32]!r}… has {size} bytes; at most {MAX_ID_BYTES} are allowed")
     if not session_id.isprintable() and _CONTROL.search(session_id):
         raise InvalidSession(f"session id {session_id[:64]!r} contains a control character")
     # No character takes more than four bytes, so only long ids need encoding.
@@ -59,6 +63,15 @@ def checked_id(session_id: Any) -> str:
             f"session id {session_id[:32]!r}… has {len(session_id.encode())} bytes; at most {MAX_ID_BYTES} are allowed"
         )
     return session_id
+
+
+def is_id(session_id: Any) -> bool:
+    """Say whether a session can have that id: what is refused is not recorded either."""
+    try:
+        checked_id(session_id)
+    except InvalidSession:
+        return False
+    return True
 
 
 def checked_ttl(ttl: Any, name: str = "ttl") -> float:

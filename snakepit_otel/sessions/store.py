@@ -27,7 +27,7 @@ from snakepit_otel.sessions.leases import Lease
 from snakepit_otel.sessions.memory import MemoryBackend
 from snakepit_otel.sessions.origin import Census, Creator, Origin
 from snakepit_otel.sessions.owners import Bindings
-from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
+from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.sessions.sweeper import Sweeper
 from snakepit_otel.sessions.watchdog import Emit, Watchdog
@@ -45,7 +45,8 @@ class Versioned(NamedTuple):
 
 
 def _session_id(_store: SessionStore, session_id: str, *_: Any, **__: Any) -> dict[str, Any]:
-    return {names.SESSION_ID: session_id}
+    # Before it is checked: what is refused may be of any length.
+    return {names.SESSION_ID: session_id} if is_id(session_id) else {}
 
 
 class SessionStore:
