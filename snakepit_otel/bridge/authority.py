@@ -14,10 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge import codec, methods
-from snakepit_otel.bridge.budget import peer_of
+from snakepit_otel.bridge.budget import Charge, peer_of
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.fences import Fences
-from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.gateway import SESSIONS, Gateway
 from snakepit_otel.bridge.identifiers import check_call_back, where
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -33,6 +33,7 @@ from snakepit_otel.errors import (
     ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     ToolError,
     ToolRefused,
@@ -50,6 +51,7 @@ Context = aio.ServicerContext[Any, Any]
 _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
     (SessionNotFound, grpc.StatusCode.NOT_FOUND),
+    (SessionStoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -90,6 +92,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
+                room=Charge(self._gateway.budget, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -103,7 +106,6 @@ class AuthorityService(BridgeServiceServicer):
             await self._sessions.delete(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
-        self._tools.forget(request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -166,10 +168,11 @@ class AuthorityService(BridgeServiceServicer):
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            ids = self._tools.register_foreign(request.session_id, request.tools)
+            room = Charge(self._gateway.budget, peer_of(context), 0, "registered tools")
+            ids = self._tools.register_foreign(request.session_id, request.tools, room)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
-        except (ToolRefused, InvalidSession, WorkerFenced) as error:
+        except (ToolRefused, InvalidSession, WorkerFenced, BudgetExceeded) as error:
             return pb.RegisterToolsResponse(success=False, error_message=str(error))
         return pb.RegisterToolsResponse(success=True, tool_ids=ids)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
-from snakepit_otel.bridge.budget import UNIX, Budget, Peer
+from snakepit_otel.bridge.budget import UNIX, Budget, Charge, Peer
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.identifiers import check_request, where
@@ -30,6 +30,8 @@ from snakepit_otel.zero_copy.description import replaced
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.scope import Scope
 
+SESSIONS = "sessions"
+"""What the budget calls them."""
 TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 
@@ -110,6 +112,7 @@ class Gateway:
         self.fences = fences or Fences()
         self.tools = tools
         self._workers = workers
+        sessions.on_ended(tools.forget)
 
     def label(self, tool: str) -> str:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
@@ -124,7 +127,7 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> pb.ExecuteToolResponse:
         """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
 
@@ -134,7 +137,7 @@ class Gateway:
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 response = await self._run_own(own, request, references, deadline)
@@ -145,7 +148,7 @@ class Gateway:
                     await self._forget_worker(request.session_id)
                     raise
             if scope is None:
-                self._offer(response.result.value, references)
+                self._offer(response.result.value, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -156,7 +159,7 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         check_request(request)
@@ -164,11 +167,11 @@ class Gateway:
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: pb.ToolChunk) -> None:
-                self._offer(chunk.data, references)
+                self._offer(chunk.data, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 await self._run_own_as_stream(own, request, hand_on, references, deadline)
@@ -209,21 +212,24 @@ class Gateway:
             if has_references(message.value):
                 replaced(codec.decode_any(message, name), claim)
 
-    def _offer(self, raw: bytes, scope: Scope) -> None:
+    def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> None:
         """Let a caller in another process come for the results that it is told of here, which may be after the end."""
         if not has_references(raw):
             return
 
         def offer(form: dict[str, Any]) -> None:
-            self.holdings.offer(scope.request or "", str(form.get("ref")))
+            # Callers that are known have the limits of shared memory instead.
+            room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+            self.holdings.offer(scope.request or "", str(form.get("ref")), room)
 
         with suppress(ValueError):  # text that is no JSON, in a chunk
             replaced(from_json(raw), offer)
 
-    async def _session(self, session_id: str, creator: Creator | None) -> str | None:
+    async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
         if not session_id:
             return None
-        return (await self.sessions.create(session_id, creator=creator)).last_worker_id
+        room = Charge(self.budget, peer, 0, SESSIONS)
+        return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
         """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
