@@ -399,7 +399,7 @@ class Snakepit:
             ],
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
-        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest), server)
+        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), server)
         leases = LeaseService(self.sessions, trusted=trusted)
         add_LeaseServiceServicer_to_server(leases, server)
         if admin:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
-from snakepit_otel.bridge.budget import UNIX, Budget, Peer
+from snakepit_otel.bridge.budget import UNIX, Budget, Charge, Peer
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
+from snakepit_otel.bridge.identifiers import check_request, where
 from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.references import Outgoing, has_references
@@ -21,6 +22,7 @@ from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolR
 from snakepit_otel.bridge.values import from_json, plain_markers
 from snakepit_otel.errors import DeadlineExceeded, SessionWorkerUnavailable, SnakepitError, WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
+from snakepit_otel.sessions.session import is_id
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
 from snakepit_otel.zero_copy.current import within
@@ -28,6 +30,8 @@ from snakepit_otel.zero_copy.description import replaced
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.scope import Scope
 
+SESSIONS = "sessions"
+"""What the budget calls them."""
 TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 
@@ -86,10 +90,14 @@ def _labels(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any
 
 
 def _details(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any) -> dict[str, str]:
-    return {names.SESSION_ID: request.session_id} if request.session_id else {}
+    return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 
-_requests_of_session = telemetry.Trail(lambda _gateway, request, *_, **__: request.session_id)
+def _trail(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any) -> str:
+    return request.session_id if is_id(request.session_id) else ""
+
+
+_requests_of_session = telemetry.Trail(_trail)
 
 
 def describe_response(response: pb.ExecuteToolResponse) -> dict[str, Any]:
@@ -120,6 +128,7 @@ class Gateway:
         self.fences = fences or Fences()
         self.tools = tools
         self._workers = workers
+        sessions.on_ended(tools.forget)
 
     def label(self, tool: str) -> str:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
@@ -141,9 +150,10 @@ class Gateway:
         `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
         request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
         """
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 response = await self._run_own(own, request, references, deadline)
@@ -154,7 +164,7 @@ class Gateway:
                     await self._forget_worker(request.session_id)
                     raise
             if scope is None:
-                self._offer(response.result.value, references)
+                self._offer(response.result.value, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -168,15 +178,16 @@ class Gateway:
         peer: Peer = UNIX,
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: pb.ToolChunk) -> None:
-                self._offer(chunk.data, references)
+                self._offer(chunk.data, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 await self._run_own_as_stream(own, request, hand_on, references, deadline)
@@ -217,21 +228,24 @@ class Gateway:
             if has_references(message.value):
                 replaced(codec.decode_any(message, name), claim)
 
-    def _offer(self, raw: bytes, scope: Scope) -> None:
+    def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> None:
         """Let a caller in another process come for the results that it is told of here, which may be after the end."""
         if not has_references(raw):
             return
 
         def offer(form: dict[str, Any]) -> None:
-            self.holdings.offer(scope.request or "", str(form.get("ref")))
+            # Callers that are known have the limits of shared memory instead.
+            room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+            self.holdings.offer(scope.request or "", str(form.get("ref")), room)
 
         with suppress(ValueError):  # text that is no JSON, in a chunk
             replaced(from_json(raw), offer)
 
-    async def _session(self, session_id: str, creator: Creator | None) -> str | None:
+    async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
         if not session_id:
             return None
-        return (await self.sessions.create(session_id, creator=creator)).last_worker_id
+        room = Charge(self.budget, peer, 0, SESSIONS)
+        return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
         """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
@@ -289,8 +303,8 @@ class Gateway:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+            context_of_error = where(request.tool_name, request.session_id, phase="execute")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, context_of_error))
         return pb.ExecuteToolResponse(
             success=True,
             result=result,
