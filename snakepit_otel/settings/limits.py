@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from snakepit_otel.bridge.budget import ANONYMOUS_BYTES, ANONYMOUS_PEER_BYTES, KNOWN_BYTES, Budget
+from snakepit_otel.bridge.guarding import AUTHORITY_TOOL_BYTES
 from snakepit_otel.validation import Whole
 
 
@@ -26,6 +27,9 @@ class LimitSettings(BaseModel):
 
     known_bytes: Annotated[Whole, Field(ge=1 << 20)] = KNOWN_BYTES
     """The most that is held for all other callers together."""
+
+    authority_tool_bytes: Annotated[Whole, Field(ge=1 << 10)] = AUTHORITY_TOOL_BYTES
+    """Bytes of JSON that a tool of the authority takes in one call of another process."""
 
     @model_validator(mode="after")
     def _one_is_not_more_than_all(self) -> Self:
