@@ -27,6 +27,7 @@ from snakepit_otel.telemetry.exceptions import log_error
 
 _log = logging.getLogger("snakepit_otel.adapters")
 _MOST_SESSIONS = 1_000
+_MOST_ID = 256
 T = TypeVar("T")
 Emit = Callable[[Any], Awaitable[None]]
 
@@ -178,7 +179,9 @@ class AdapterHost:
         if found is None:
             if len(self._details_of) >= _MOST_SESSIONS:
                 self._details_of.clear()
-            found = self._details_of[session_id] = telemetry.Details.of_text(names.SESSION_ID, session_id)
+            found = telemetry.Details.of_text(names.SESSION_ID, session_id)
+            if len(session_id) <= _MOST_ID:
+                self._details_of[session_id] = found
         return found
 
     def is_thread_sensitive(self, name: str, arguments: Mapping[str, Any]) -> bool:

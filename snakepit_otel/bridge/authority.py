@@ -15,11 +15,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge import codec, methods
-from snakepit_otel.bridge.budget import peer_of
+from snakepit_otel.bridge.budget import Charge, peer_of
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.fences import Fences
-from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.gateway import SESSIONS, Gateway
 from snakepit_otel.bridge.guarding import Limit
+from snakepit_otel.bridge.identifiers import check_call_back, where
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.raw_messages import (
@@ -44,6 +45,7 @@ from snakepit_otel.errors import (
     ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     ToolError,
     ToolRefused,
@@ -65,6 +67,7 @@ _MOST_OF_A_BUFFER = 4 << 20
 _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
     (SessionNotFound, grpc.StatusCode.NOT_FOUND),
+    (SessionStoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -119,6 +122,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
+                room=Charge(self._gateway.budget, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -132,7 +136,6 @@ class AuthorityService(BridgeServiceServicer):
             await self._sessions.delete(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
-        self._tools.forget(request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -168,8 +171,8 @@ class AuthorityService(BridgeServiceServicer):
         try:
             response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
         if _shares_memory(context):
             return response
         if isinstance(response, LargeResponse):
@@ -193,18 +196,19 @@ class AuthorityService(BridgeServiceServicer):
         try:
             await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            await context.abort(_code(error), to_status(error, where))
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            await context.abort(_code(error), to_status(error, about))
 
     async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
         """Register a worker's tools for a session, all or none."""
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            ids = self._tools.register_foreign(request.session_id, request.tools)
+            room = Charge(self._gateway.budget, peer_of(context), 0, "registered tools")
+            ids = self._tools.register_foreign(request.session_id, request.tools, room)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
-        except (ToolRefused, InvalidSession, WorkerFenced) as error:
+        except (ToolRefused, InvalidSession, WorkerFenced, BudgetExceeded) as error:
             return pb.RegisterToolsResponse(success=False, error_message=str(error))
         return pb.RegisterToolsResponse(success=True, tool_ids=ids)
 
@@ -225,6 +229,7 @@ class AuthorityService(BridgeServiceServicer):
         started = time.perf_counter()
         try:
             self._check(context, request.metadata.get(methods.REQUEST_ID))
+            check_call_back(request)
             tool = self._tools.exposed(request.tool_name)
             self._gateway.check_size(tool, request)
             with self._references(request) as scope:
@@ -238,8 +243,8 @@ class AuthorityService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            where = {"tool_name": request.tool_name, "session_id": request.session_id}
-            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
+            about = where(request.tool_name, request.session_id)
+            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
         return pb.ExecuteElixirToolResponse(
             success=True,
             result=encoded.get("result"),

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge import codec
-from snakepit_otel.bridge.budget import UNIX, Budget, Peer
+from snakepit_otel.bridge.budget import UNIX, Budget, Charge, Peer
 from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.guarding import AUTHORITY_TOOL_BYTES
+from snakepit_otel.bridge.identifiers import check_request, where
 from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_HEADER, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.raw_messages import (
@@ -38,12 +39,15 @@ from snakepit_otel.errors import (
     WorkerExited,
 )
 from snakepit_otel.sessions import Creator, SessionStore
+from snakepit_otel.sessions.session import is_id
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
 from snakepit_otel.zero_copy.current import within
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.scope import Scope
 
+SESSIONS = "sessions"
+"""What the budget calls them."""
 TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 _BESIDES_STATE = 4 << 10
@@ -94,10 +98,14 @@ def _labels(gateway: Gateway, request: ToolRequest, *_: Any) -> dict[str, str]:
 
 
 def _details(_gateway: Gateway, request: ToolRequest, *_: Any) -> dict[str, str]:
-    return {names.SESSION_ID: request.session_id} if request.session_id else {}
+    return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 
-_requests_of_session = telemetry.Trail(lambda _gateway, request, *_, **__: request.session_id)
+def _trail(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> str:
+    return request.session_id if is_id(request.session_id) else ""
+
+
+_requests_of_session = telemetry.Trail(_trail)
 
 
 def describe_response(response: ToolResponse) -> dict[str, Any]:
@@ -130,6 +138,7 @@ class Gateway:
         self.tools = tools
         self._workers = workers
         self._authority_tool_bytes = authority_tool_bytes
+        sessions.on_ended(tools.forget)
 
     def label(self, tool: str) -> str:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
@@ -144,18 +153,19 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> ToolResponse:
         """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
 
         `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
         request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
         """
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             if scope is None:
                 await self._claim(request, references)
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             response: ToolResponse
             if own is not None:
@@ -167,9 +177,8 @@ class Gateway:
                     await self._forget_worker(request.session_id)
                     raise
             if scope is None:
-                await self._offer(
-                    response.raw if isinstance(response, LargeResponse) else response.result.value, references
-                )
+                raw = response.raw if isinstance(response, LargeResponse) else response.result.value
+                await self._offer(raw, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -180,20 +189,21 @@ class Gateway:
         creator: Creator | None = None,
         timeout: float | None = None,
         scope: Scope | None = None,
-        peer: Peer = UNIX,  # noqa: ARG002
+        peer: Peer = UNIX,
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: pb.ToolChunk) -> None:
-                await self._offer(chunk.data, references)
+                await self._offer(chunk.data, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take
             if scope is None:
                 await self._claim(request, references)
-            prefer = await self._session(request.session_id, creator)
+            prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 await self._run_own_as_stream(own, request, hand_on, references, deadline, is_ours=scope is not None)
@@ -231,11 +241,13 @@ class Gateway:
                 for ref in await ids_in(raw):
                     self.holdings.claim(scope.request or "", ref)
 
-    async def _offer(self, raw: bytes, scope: Scope) -> None:
+    async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> None:
         """Let a caller in another process come for the results that it is told of here, which may be after the end."""
         if len(raw) > LARGE or has_references(raw):
             for ref in await ids_in(raw):
-                self.holdings.offer(scope.request or "", ref)
+                # Callers that are known have the limits of shared memory instead.
+                room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+                self.holdings.offer(scope.request or "", ref, room)
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
         """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""
@@ -249,10 +261,11 @@ class Gateway:
         elif size > (budget := self.sessions.settings.max_session_bytes) + _BESIDES_STATE:
             raise StateRefused(f"{tool} was called with {size} bytes of JSON; max_session_bytes is {budget}")
 
-    async def _session(self, session_id: str, creator: Creator | None) -> str | None:
+    async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
         if not session_id:
             return None
-        return (await self.sessions.create(session_id, creator=creator)).last_worker_id
+        room = Charge(self.budget, peer, 0, SESSIONS)
+        return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
         """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
@@ -295,7 +308,7 @@ class Gateway:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            raise from_wire(to_wire(error, _where(request))) from None
+            raise from_wire(to_wire(error, where(request.tool_name, request.session_id, phase="execute"))) from None
         await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
 
     async def _run_own(
@@ -308,7 +321,10 @@ class Gateway:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, _where(request)))
+            return pb.ExecuteToolResponse(
+                success=False,
+                error_message=to_wire(error, where(request.tool_name, request.session_id, phase="execute")),
+            )
         return pb.ExecuteToolResponse(
             success=True,
             result=result,
@@ -328,10 +344,6 @@ class Gateway:
         with within(scope):
             context = AuthorityContext(request.session_id or None, self.sessions)
             return await _in_time(own.run(context, arguments), deadline, request.tool_name)
-
-
-def _where(request: ToolRequest) -> dict[str, str]:
-    return {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "execute"}
 
 
 def _values_of(request: ToolRequest) -> Iterable[bytes]:

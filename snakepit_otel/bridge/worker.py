@@ -23,6 +23,7 @@ from snakepit_otel.adapters import AdapterHost, Request, RequestAbandoned, Sessi
 from snakepit_otel.bridge import codec, methods
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.guarding import Limit
+from snakepit_otel.bridge.identifiers import where
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -372,9 +373,7 @@ def _deadline(metadata: Mapping[str, str], context: Context) -> float | None:
 
 
 def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
-    where = {"tool_name": request.tool_name, "session_id": request.session_id}
-    where["phase"] = job.phase if job is not None else "decode"
-    return where
+    return where(request.tool_name, request.session_id, phase=job.phase if job is not None else "decode")
 
 
 def _request_id(request: pb.ExecuteToolRequest, context: Context) -> str | None:

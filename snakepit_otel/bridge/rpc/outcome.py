@@ -38,6 +38,8 @@ seconds, so the end of that time is how such a call ends, and nobody's fault."""
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _MOST_TEXT = 500
 _MOST_METHODS = 1_000
+MOST_NAME = 256
+"""Characters of a method's full name."""
 
 
 class Method:
@@ -61,10 +63,13 @@ OTHER_METHOD = Method(OTHER)
 
 
 def method_of(name: str | bytes) -> Method:
-    """Return the method of a path, with or without its first slash; beyond 1 000 methods, all are `_OTHER`."""
+    """Return the method of a path, with or without its first slash.
+
+    Beyond 1 000 methods all are `_OTHER`, and so is one whose name has more than 256 characters.
+    """
     found = _methods.get(name)
     if found is None:
-        if len(_methods) >= _MOST_METHODS:
+        if len(_methods) >= _MOST_METHODS or len(name) > MOST_NAME:
             return OTHER_METHOD
         text = (name.decode(errors="replace") if isinstance(name, bytes) else name).lstrip("/")
         # Under the name as it was given, too, so that it is found in one look.

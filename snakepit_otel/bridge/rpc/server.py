@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.bridge.rpc.outcome import (
+    MOST_NAME,
     OTHER_METHOD,
     AioServerCall,
     BlockingServerCall,
@@ -25,6 +26,7 @@ from snakepit_otel.bridge.rpc.outcome import (
     method_of,
 )
 from snakepit_otel.telemetry import faults, incoming, switch
+from snakepit_otel.telemetry.links import without_state
 
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -199,7 +201,9 @@ class _Observing:
         if known is None or known.handler is not handler:
             if len(self._handlers) >= _MOST_HANDLERS:
                 self._handlers.clear()
-            known = self._handlers[path] = _Handler(path, handler, in_aio=in_aio)
+            known = _Handler(path, handler, in_aio=in_aio)
+            if len(path) <= MOST_NAME:
+                self._handlers[path] = known
         return known.for_call(parent, links)
 
 
@@ -282,4 +286,4 @@ async def _hear_of_cancellation() -> None:
 
 def _caller(parent: Context) -> _Links:
     identity = trace.get_current_span(parent).get_span_context()
-    return (identity,) if identity.is_valid else ()
+    return (without_state(identity),) if identity.is_valid else ()
