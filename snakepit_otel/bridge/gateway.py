@@ -93,11 +93,11 @@ class Workers(Protocol):
         ...
 
 
-def _labels(gateway: Gateway, request: ToolRequest, *_: Any) -> dict[str, str]:
+def _labels(gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
     return {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
 
 
-def _details(_gateway: Gateway, request: ToolRequest, *_: Any) -> dict[str, str]:
+def _details(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
     return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 
