@@ -18,7 +18,7 @@ from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options, split
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.arrivals import Arrivals
-from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
@@ -26,6 +26,7 @@ from snakepit_otel.bridge.connections import Connections
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.keepalive import LISTENER
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
@@ -158,7 +159,13 @@ class Snakepit:
                 }
             )
             gateway = Gateway(
-                self.sessions, self.tools, pools, holdings, home.fences, budget=self._server_settings.limits.budget()
+                self.sessions,
+                self.tools,
+                pools,
+                holdings,
+                home.fences,
+                budget=self._server_settings.limits.budget(),
+                authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
             )
             self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
             running.callback(Path(socket).unlink, missing_ok=True)
@@ -398,10 +405,11 @@ class Snakepit:
                 *(limits.tcp_options(anonymous=anonymous) if on_tcp else ()),
             ],
         )
-        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
-        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), server)
+        guarded = Guarded(server, authority_limits(largest, self.sessions.settings.max_session_bytes))
+        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
+        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
         leases = LeaseService(self.sessions, trusted=trusted)
-        add_LeaseServiceServicer_to_server(leases, server)
+        add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(
                 self.sessions,
@@ -409,7 +417,7 @@ class Snakepit:
                 status=self.status,
                 restart=self.restart_workers,
             )
-            add_AdminServiceServicer_to_server(admin_service, server)
+            add_AdminServiceServicer_to_server(admin_service, guarded)
         bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
         if connections is not None:
             connections.port = split(bound)[1]

@@ -119,7 +119,7 @@ class AdapterHost:
         Raises `ToolNotFound`, `InvalidArguments`, or whatever the adapter raised; `request.phase` tells
         where. The clean-up has run by then.
         """
-        tool = self._find(request.tool)
+        tool = self.find(request.tool)
         if request.on_main_thread:
             return await self._live(request, tool, _on_loop)
         if tool.is_async or self._async_hooks:
@@ -132,7 +132,7 @@ class AdapterHost:
 
         A tool that does not stream gives one chunk. Raises as `run` does.
         """
-        tool = self._find(request.tool)
+        tool = self.find(request.tool)
         if request.on_main_thread:
             return await self._live(request, tool, _on_loop, emit)
         if tool.is_async or self._async_hooks:
@@ -194,7 +194,8 @@ class AdapterHost:
             called |= {module, f"{module}.{_named(arguments, 'function', 'method')}"}
         return bool(self._thread_sensitive & called)
 
-    def _find(self, name: str) -> Tool:
+    def find(self, name: str) -> Tool:
+        """Return what serves a tool's calls; raise `ToolNotFound`."""
         if self._entry is not None:
             return self._entry
         tool = self.tools.get(name)

@@ -24,6 +24,7 @@ from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.raw_messages import LargeResponse, ToolResponse
 from snakepit_otel.bridge.references import Opened, Outgoing, has_references
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.status import Status
@@ -83,11 +84,12 @@ def execute_request(
     return request
 
 
-def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
+def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
     """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
     if not response.success:
         raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
-    return codec.decode_result(response.result, response.binary_result, opened)
+    message = response.parsed() if isinstance(response, LargeResponse) else response
+    return codec.decode_result(message.result, message.binary_result, opened)
 
 
 def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.raw_messages import ToolRequest
 from snakepit_otel.errors import ToolNotFound, ValueRefused
 from snakepit_otel.printable import printable
 from snakepit_otel.sessions.session import checked_id
@@ -20,7 +21,7 @@ _SHOWN = 256
 """Characters of an identifier that an error repeats to whoever sent it."""
 
 
-def check_request(request: pb.ExecuteToolRequest) -> None:
+def check_request(request: ToolRequest) -> None:
     """Raise `InvalidSession`, `ToolNotFound` or `ValueRefused` for a request that cannot be what it is called."""
     if request.session_id:
         checked_id(request.session_id)

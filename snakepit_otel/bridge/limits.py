@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from snakepit_otel.bridge.arrivals import HELD_PER_BYTE
 from snakepit_otel.bridge.budget import ANONYMOUS_BYTES, ANONYMOUS_PEER_BYTES, KNOWN_BYTES, Budget
+from snakepit_otel.bridge.guarding import AUTHORITY_TOOL_BYTES
 from snakepit_otel.validation import Milliseconds, Whole
 
 _MOST_CONNECTIONS = 256
@@ -55,6 +56,9 @@ class LimitSettings(BaseModel):
 
     idle_timeout: Annotated[Milliseconds, Field(ge=1_000, le=2_147_483_647)] = 300_000
     """How long a connection on TCP may have no calls; clients make another for their next."""
+
+    authority_tool_bytes: Annotated[Whole, Field(ge=1 << 10)] = AUTHORITY_TOOL_BYTES
+    """Bytes of JSON that a tool of the authority takes in one call of another process."""
 
     @model_validator(mode="after")
     def _one_is_not_more_than_all(self) -> Self:

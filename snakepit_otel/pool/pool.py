@@ -18,6 +18,7 @@ from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.raw_messages import ToolResponse
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import (
@@ -173,14 +174,14 @@ class WorkerPool:
         self._controls = controls
         await asyncio.gather(*(worker.record(controls) for worker in self.workers))
 
-    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
+    async def execute(self, job: Job) -> ToolResponse:
         """Run a request on a worker.
 
         Raises `PoolSaturated`, `QueueTimeout`, `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and
         `PoolNotStarted` for one that did not run; `WorkerExited` if its worker dies, `DeadlineExceeded`,
         `MessageTooLarge`.
         """
-        response: pb.ExecuteToolResponse = await self._run(job, self._dispatch)
+        response: ToolResponse = await self._run(job, self._dispatch)
         return response
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
@@ -319,17 +320,18 @@ class WorkerPool:
         return await self.places.wait_for_part(self.anonymous, tool, self.label(tool), job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
-    async def _dispatch(self, choice: _Chosen, job: Job) -> pb.ExecuteToolResponse:
+    async def _dispatch(self, choice: _Chosen, job: Job) -> ToolResponse:
         async def call(worker: Worker, left: float | None) -> Any:
-            return await rpc.call(worker.stub, methods.EXECUTE_TOOL, job.request, left, peer=worker.peer)
+            return await rpc.call(worker.stub, methods.EXECUTE_TOOL, job.request, left, job.headers, worker.peer)
 
-        response: pb.ExecuteToolResponse = await self._serve(choice.worker, job, call)
+        response: ToolResponse = await self._serve(choice.worker, job, call)
         return response
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
     async def _dispatch_stream(self, choice: _Chosen, job: Job, take: TakeChunk) -> None:
         async def pour(worker: Worker, left: float | None) -> None:
-            await rpc.pour(worker.stub, methods.EXECUTE_STREAMING_TOOL, job.request, take, left, worker.peer)
+            method = methods.EXECUTE_STREAMING_TOOL
+            await rpc.pour(worker.stub, method, job.request, take, left, worker.peer, job.headers)
 
         await self._serve(choice.worker, job, pour)
 

@@ -22,8 +22,8 @@ from snakepit_otel.bridge.addresses import options
 from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
+from snakepit_otel.bridge.raw_messages import worker_stub
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
 from snakepit_otel.pool.in_flight import InFlight
@@ -201,7 +201,7 @@ class Worker:
             raise _start_failure(self.id, from_wire(report["failed"]))
         self.tools = list(report["tools"])
         self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
-        self.stub = BridgeServiceStub(self._channel)
+        self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
         self._recording = WorkerRecording(self.stub, self.id, telemetry.Level(report["level"]))
         if self._controls is not None:

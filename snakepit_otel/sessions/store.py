@@ -253,19 +253,23 @@ class SessionStore:
         entry = (await self.read(session_id)).entries.get(key)
         return Versioned(None, 0) if entry is None else Versioned(state.decode(entry.raw), entry.version)
 
-    async def set_state(self, session_id: str, key: str, value: Any) -> int:
-        """Set one value and return its new version.
+    async def set_state(self, session_id: str, key: str, value: Any, *, is_json: bool = False) -> int:
+        """Set one value and return its new version; `is_json` says that it was read from JSON.
 
         Raises `StateRefused` for what is not JSON, for a reference, and over the byte budget.
         """
-        return await self.write(session_id, {key: state.encode(key, value)})
+        return await self.write(session_id, {key: self._encoded(key, value, is_json=is_json)})
 
-    async def compare_and_set(self, session_id: str, key: str, value: Any, version: int) -> int:
-        """Set one value if it is still at `version` (0: not there), and return its new version.
+    async def compare_and_set(
+        self, session_id: str, key: str, value: Any, version: int, *, is_json: bool = False
+    ) -> int:
+        """Set one value if it is still at `version` (0: not there), and return its new version; see `set_state`.
 
         Raises `StateConflict` otherwise, with the current version.
         """
-        return await self.write(session_id, {key: state.encode(key, value)}, if_versions={key: version})
+        return await self.write(
+            session_id, {key: self._encoded(key, value, is_json=is_json)}, if_versions={key: version}
+        )
 
     async def delete_state(self, session_id: str, key: str) -> bool:
         """Remove one value; False if it was not there."""
@@ -312,7 +316,7 @@ class SessionStore:
                 raise StateRefused(f"the change must return a dict or nothing, not {type(after).__name__}")
             written: dict[str, bytes | None] = {key: None for key in entries if key not in after}
             for key, value in after.items():
-                raw = state.encode(key, value)
+                raw = self._encoded(key, value)
                 entry = entries.get(key)
                 if entry is None or entry.raw != raw:
                     written[key] = raw
@@ -320,6 +324,9 @@ class SessionStore:
 
         await self._update(checked_id(session_id), changes)
         return after
+
+    def _encoded(self, key: str, value: Any, *, is_json: bool = False) -> bytes:
+        return state.encode(key, value, self._backend.limits.max_session_bytes, is_json=is_json)
 
     @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:

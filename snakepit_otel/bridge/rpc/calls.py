@@ -54,6 +54,7 @@ async def pour(
     take: Callable[[Any], Awaitable[None]],
     timeout: float | None = None,
     peer: Peer | None = None,
+    headers: list[tuple[str, str]] | None = None,
 ) -> None:
     """Make a call that streams its answer, and hand each message to `take`, waiting for it.
 
@@ -61,7 +62,7 @@ async def pour(
     """
     multicallable = getattr(stub, method.rpartition("/")[2])
     if not switch.on:
-        await _hand_on(multicallable(request, timeout=timeout), take)
+        await _hand_on(multicallable(request, timeout=timeout, metadata=headers), take)
         return
     observed = ClientCall(method_of(method), peer)
     with observed:
@@ -74,7 +75,7 @@ async def pour(
                 observed.note_cancelled(error)
                 raise
 
-        await _hand_on(multicallable(request, timeout=timeout, metadata=outgoing()), taking)
+        await _hand_on(multicallable(request, timeout=timeout, metadata=outgoing(headers)), taking)
 
 
 async def push(stub: Any, method: str, messages: Iterable[Any], peer: Peer | None = None) -> Any:
