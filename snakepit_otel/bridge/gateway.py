@@ -18,7 +18,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.values import from_json, plain_markers
-from snakepit_otel.errors import DeadlineExceeded, SessionWorkerUnavailable, SnakepitError, WorkerExited
+from snakepit_otel.errors import SessionWorkerUnavailable, SnakepitError, WorkerExited
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import reports
@@ -261,7 +261,7 @@ class Gateway:
             arguments = codec.decode_parameters(request.parameters, request.binary_parameters, request.metadata, opened)
             with within(scope):
                 context = AuthorityContext(request.session_id or None, self.sessions)
-                value = await _in_time(own.run(context, arguments), deadline, request.tool_name)
+                value = await self.tools.run(own, context, arguments, deadline)
             result, binary = codec.encode_result(value, Outgoing(scope, plain_markers))
         except asyncio.CancelledError:
             raise
@@ -274,16 +274,3 @@ class Gateway:
             binary_result=binary,
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
-
-
-async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:
-    """Wait for one of our own tools until the deadline; a plain one runs on in its thread."""
-    if deadline is None:
-        return await work
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()) as limit:
-            return await work
-    except TimeoutError:
-        if limit.expired():
-            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
-        raise
