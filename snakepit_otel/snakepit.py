@@ -19,6 +19,7 @@ from snakepit_otel.bridge.addresses import checked_socket_directory, listen, onl
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.arrivals import Arrivals
 from snakepit_otel.bridge.authority import AuthorityService, authority_limits
+from snakepit_otel.bridge.authority_settings import AuthoritySettings
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
@@ -68,9 +69,10 @@ class Snakepit:
 
     `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
     `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
-    may call them. `session_store`, `pool`, `server` and `zero_copy` are settings, as objects or as dicts; bad ones
-    raise `ConfigurationError`. `workers` is short for `pool={"size": …}`. `pools` are further pools by name, each with
-    an `adapter` of its own; without a top-level `adapter`, they are all there are.
+    may call them. `authority` (how these run), `session_store`, `pool`, `server` and `zero_copy` are settings, as
+    objects or as dicts; bad ones raise `ConfigurationError`. `workers` is short for
+    `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level
+    `adapter`, they are all there are.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Snakepit:
         *,
         workers: int | None = None,
         authority_tools: Iterable[Callable[..., Any]] = (),
+        authority: AuthoritySettings | Mapping[str, Any] | None = None,
         session_store: SessionSettings | Mapping[str, Any] | None = None,
         pool: PoolSettings | Mapping[str, Any] | None = None,
         pools: Mapping[str, PoolSettings | Mapping[str, Any]] | None = None,
@@ -102,7 +105,8 @@ class Snakepit:
         self._server_settings = _settings(ServerSettings, server, "server.")
         self._zero_copy_settings = _settings(ZeroCopySettings, zero_copy, "zero_copy.")
         self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
-        self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools))
+        running = _settings(AuthoritySettings, authority, "authority.")
+        self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), running)
         self._pools: WorkerPools | None = None
         self._gateway: Gateway | None = None
         self._run_id = ""
@@ -169,6 +173,8 @@ class Snakepit:
             )
             self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
             running.callback(Path(socket).unlink, missing_ok=True)
+            self.tools.threads.open()
+            running.callback(self.tools.threads.close)
             self.address = None
             if self._server_settings.listen is not None:
                 self.address = await self._serve(running, gateway, self._server_settings.listen, admin=False)
@@ -198,7 +204,7 @@ class Snakepit:
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
         if self._gateway is not None and self._pools is not None:
             self._gateway = None
-            await self._pools.drain()
+            await asyncio.gather(self._pools.drain(), self.tools.threads.drain(self.longest_grace))
 
     @property
     def longest_grace(self) -> float:

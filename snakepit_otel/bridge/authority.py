@@ -236,7 +236,8 @@ class AuthorityService(BridgeServiceServicer):
                 arguments = codec.decode_parameters(
                     request.parameters, opened=scope.receive if tool.takes_references else None
                 )
-                value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
+                caller = AuthorityContext(request.session_id or None, self._sessions)
+                value = await self._tools.run(tool, caller, arguments, _deadline(context))
                 # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
                 outgoing = Outgoing(scope, plain_markers) if scope.request else plain_markers
                 encoded, binary = await codec.encoded(_encode_result, value, outgoing)
@@ -302,6 +303,11 @@ def _owner(headers: Mapping[str, str]) -> str | None:
     """Return in whose name a call is made; a header is of ASCII, so other letters are as in URLs."""
     owner = headers.get(methods.OWNER_HEADER)
     return None if owner is None else unquote(owner[: 9 * MAX_OWNER])
+
+
+def _deadline(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
 
 
 def _ttl(text: str | None) -> float | None:

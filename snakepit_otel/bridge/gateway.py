@@ -31,7 +31,6 @@ from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.errors import (
-    DeadlineExceeded,
     SessionWorkerUnavailable,
     SnakepitError,
     StateRefused,
@@ -360,23 +359,10 @@ class Gateway:
         arguments = codec.decode_parameters(message.parameters, message.binary_parameters, message.metadata, opened)
         with within(scope):
             context = AuthorityContext(request.session_id or None, self.sessions)
-            return await _in_time(own.run(context, arguments), deadline, request.tool_name)
+            return await self.tools.run(own, context, arguments, deadline)
 
 
 def _values_of(request: ToolRequest) -> Iterable[bytes]:
     if isinstance(request, LargeRequest):
         return (request.raw,)
     return [message.value for message in request.parameters.values()]
-
-
-async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:
-    """Wait for one of our own tools until the deadline; a plain one runs on in its thread."""
-    if deadline is None:
-        return await work
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()) as limit:
-            return await work
-    except TimeoutError:
-        if limit.expired():
-            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
-        raise

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
-from snakepit_otel.adapters.completion import run_in_thread, run_isolated
+from snakepit_otel.adapters.completion import run_isolated
 from snakepit_otel.adapters.tool import MAX_NAME, checked_metadata, checked_name
+from snakepit_otel.bridge.authority_threads import AuthorityThreads
 from snakepit_otel.bridge.codec import encode_parameters
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.values import to_json
-from snakepit_otel.errors import SnakepitError, ToolNotFound, ToolRefused
+from snakepit_otel.errors import DeadlineExceeded, SnakepitError, ToolNotFound, ToolRefused
 from snakepit_otel.printable import printable
 
 if TYPE_CHECKING:
+    from snakepit_otel.bridge.authority_settings import AuthoritySettings
     from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"
 _JSON = "__snakepit_takes_json__"
+_BUILT_IN = "__snakepit_built_in__"
 _MAX_TOOLS_PER_SESSION = 1_000
 _MAX_REGISTRATION_BYTES = 256 << 10
 _MAX_PARAMETERS = 256
@@ -63,13 +69,8 @@ class AuthorityTool:
     exposed: bool
     takes_references: bool = True
     """Whether references among its arguments are opened, rather than left in their JSON form."""
-
-    async def run(self, context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
-        """Check the arguments and call the tool, a plain function in a thread."""
-        checked = self.tool.check(arguments)
-        if self.tool.is_async:
-            return await run_isolated(self.tool.function(context, **checked))
-        return await run_in_thread(self.tool.function, context, **checked)
+    built_in: bool = False
+    """Whether it is ours: quick, a coroutine function, and not to be held up by users' tools."""
 
 
 @overload
@@ -80,7 +81,7 @@ def authority_tool(description: Any = "", *, name: str | None = None, exposed: b
     """Mark a function `f(context, ...)` as a tool of the authority.
 
     Adapters call it with `call_elixir_tool` if it is `exposed`; callers with `execute` in any case. A plain
-    function runs in a thread.
+    function runs in a thread; see `AuthoritySettings` for how many of them do at a time, and for how long.
     """
     if callable(description):
         return authority_tool()(description)
@@ -98,15 +99,25 @@ def takes_json(function: F) -> F:
     return function
 
 
+def built_in(function: F) -> F:
+    """Mark a tool of ours, which is run at once, whatever users' tools do."""
+    setattr(function, _BUILT_IN, True)
+    return function
+
+
 def authority_tools_in(namespace: Mapping[str, Any]) -> list[Callable[..., Any]]:
     """Return the functions in a module's namespace that are marked as tools of the authority."""
     return [value for value in namespace.values() if inspect.isfunction(value) and hasattr(value, _MARK)]
 
 
 class ToolRegistry:
-    """Tools by name. Refuses bad names and duplicates, as the wire page has it."""
+    """Tools by name. Refuses bad names and duplicates, as the wire page has it. Runs the authority's own."""
 
-    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+    def __init__(self, functions: Iterable[Callable[..., Any]] = (), settings: AuthoritySettings | None = None) -> None:
+        # Not with the rest: workers import this file, and none of the libraries that settings need.
+        from snakepit_otel.bridge.authority_settings import AuthoritySettings
+
+        self.threads = AuthorityThreads(settings or AuthoritySettings())
         self._own: dict[str, AuthorityTool] = {}
         self._foreign: dict[str, _Foreign] = {}
         for function in functions:
@@ -118,8 +129,29 @@ class ToolRegistry:
         if made.name in self._own:
             raise ToolRefused(f"duplicate_tool: the authority has a tool {made.name!r} already")
         exposure = getattr(function, _MARK, True) if exposed is None else exposed
-        self._own[made.name] = registered = AuthorityTool(made, exposure, not hasattr(function, _JSON))
+        self._own[made.name] = registered = AuthorityTool(
+            made, exposure, takes_references=not hasattr(function, _JSON), built_in=hasattr(function, _BUILT_IN)
+        )
         return registered
+
+    async def run(
+        self,
+        own: AuthorityTool,
+        context: AuthorityContext,
+        arguments: Mapping[str, Any],
+        deadline: float | None = None,
+    ) -> Any:
+        """Check the arguments and run one of the authority's tools; `deadline` is on the monotonic clock.
+
+        Raises `InvalidArguments`, `DeadlineExceeded`, what the tool raises; and `PoolSaturated` or `QueueTimeout` if it
+        did not run.
+        """
+        name, checked = own.tool.name, own.tool.check(arguments)
+        if own.built_in:
+            return await _in_time(run_isolated(own.tool.function(context, **checked)), deadline, name)
+        if own.tool.is_async:
+            return await self.threads.run_coroutine(name, own.tool.function(context, **checked), deadline)
+        return await self.threads.run(name, partial(own.tool.function, context, **checked), deadline)
 
     def find(self, name: str) -> AuthorityTool | None:
         """Return the authority's tool of that name."""
@@ -202,6 +234,18 @@ def _checked_registration(registration: pb.ToolRegistration) -> str:
             f"tool {name!r} has {len(registration.parameters)} parameters; at most {_MAX_PARAMETERS} are allowed"
         )
     return name
+
+
+async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:
+    if deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
+        raise
 
 
 def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:

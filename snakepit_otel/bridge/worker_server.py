@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from snakepit_otel import telemetry
@@ -26,10 +27,15 @@ from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.wire_controls import Recording
 from snakepit_otel.bridge.worker import WorkerService, worker_limits
 from snakepit_otel.bridge.worker_memory import WorkerMemory
+from snakepit_otel.daemon_thread import run_in_daemon_thread
+from snakepit_otel.ending import Ending, on_stop_signals
 from snakepit_otel.telemetry import names
 
 _TIME_FOR_TELEMETRY = 1.7
 """Seconds; with what comes before and after it, a worker is gone two and a half seconds after its grace."""
+
+_TIME_BEYOND_GRACE = 2.9
+"""Seconds after which a worker that was told to stop is ended, whatever it is doing."""
 
 
 def spare_what_is_loaded() -> None:
@@ -97,6 +103,7 @@ class WorkerServer:
         self._authority = authority
         self._told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
+        self._ending: Ending | None = None
         self.link: AuthorityLink
         self.events: TelemetryStream
         self.address = ""
@@ -139,6 +146,10 @@ class WorkerServer:
         add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
+        if self._whole_process:
+            self._ending = Ending()
+            on_stop_signals(self.tell_to_stop, self._ending, self._grace + _TIME_BEYOND_GRACE)
+            return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.tell_to_stop)
@@ -167,8 +178,12 @@ class WorkerServer:
         self._memory.close()
         left = LeftBehind.by_this_process() if self._whole_process else LeftBehind(())
         left.terminate(f"worker {self.worker_id}")
-        await asyncio.gather(left.end(), asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY))
+        shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
+        await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))
         self._threads.close()
+        if self._ending is not None:
+            # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
+            self._ending.done()
 
     async def _finish_calls(self) -> None:
         """Refuse new calls, and let those in flight end within the grace, or until told once more."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from snakepit_otel.bridge.addresses import Tls
+from snakepit_otel.bridge.authority_settings import AuthoritySettings
 from snakepit_otel.bridge.limits import LimitSettings
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions.settings import SessionSettings
@@ -100,6 +101,9 @@ class Settings(BaseSettings):
 
     authority_tools: tuple[str, ...] = ()
     """Modules whose `@authority_tool` functions are registered."""
+
+    authority: AuthoritySettings = AuthoritySettings()
+    """The running of these."""
 
     session_store: SessionSettings = SessionSettings()
 

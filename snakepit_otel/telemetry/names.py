@@ -171,6 +171,44 @@ METRIC_WORKER_EXITS = Metric(
     description="Worker processes that ended, by reason.",
     attributes=frozenset({"snakepit.pool.name", "snakepit.worker.exit_reason"}),
 )
+METRIC_AUTHORITY_TOOL_ACTIVE = Metric(
+    name="snakepit.authority.tool.active",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own plain tools that run, those that are abandoned included.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_ABANDONED = Metric(
+    name="snakepit.authority.tool.abandoned",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own tools that go on after their deadline, or after their caller has gone.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_CAPACITY = Metric(
+    name="snakepit.authority.tool.capacity",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Plain tools of the authority that may run at a time, those that are abandoned not included.",
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_QUEUE_LENGTH = Metric(
+    name="snakepit.authority.tool.queue.length",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own plain tools that wait for a thread.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_REJECTIONS = Metric(
+    name="snakepit.authority.tool.rejections",
+    instrument="counter",
+    unit="{request}",
+    description="Calls of the authority's own tools that were refused before they ran, by reason.",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.pool.rejection"}),
+)
 METRIC_POOL_QUEUE_DURATION = Metric(
     name="snakepit.pool.queue.duration",
     instrument="histogram",

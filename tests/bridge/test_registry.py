@@ -97,10 +97,10 @@ def test_the_state_tools() -> None:
 async def test_a_tool_runs_with_checked_arguments() -> None:
     """Plain tools run in a thread, coroutines on the loop; both with their arguments checked."""
     tools = ToolRegistry([greet, hidden])
-    assert await tools.exposed("greet").run(context(), {"name": "x", "times": 2}) == "alice xx"
-    assert await tools.find("back.door").run(context(), {}) == "hidden"  # type: ignore[union-attr]
+    assert await tools.run(tools.exposed("greet"), context(), {"name": "x", "times": 2}) == "alice xx"
+    assert await tools.run(tools.find("back.door"), context(), {}) == "hidden"  # type: ignore[arg-type]
     with pytest.raises(InvalidArguments, match="greet: argument 'name' is missing"):
-        await tools.exposed("greet").run(context(), {})
+        await tools.run(tools.exposed("greet"), context(), {})
 
 
 async def test_stop_iteration_in_a_tool_is_an_error() -> None:
@@ -109,8 +109,9 @@ async def test_stop_iteration_in_a_tool_is_an_error() -> None:
     def exhausted(context: AuthorityContext) -> Any:
         return next(iter(()))
 
+    tools = ToolRegistry([exhausted])
     with pytest.raises(RuntimeError, match="StopIteration"):
-        await ToolRegistry([exhausted]).exposed("exhausted").run(context(), {})
+        await tools.run(tools.exposed("exhausted"), context(), {})
 
 
 def test_marked_functions_of_a_module() -> None:
