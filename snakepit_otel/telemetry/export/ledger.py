@@ -129,7 +129,7 @@ class SharedLedger:
     """
 
     def __init__(self) -> None:
-        made = os.memfd_create("snakepit ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        made = os.memfd_create("snakepit-ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             # Not one of the numbers of standard streams, which are other things for the process.
             self.descriptor = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
