@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge.addresses import Tls, listen, options, split
+from snakepit_otel.bridge.addresses import listen, options, split
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.errors import ConfigurationError
 
 
@@ -161,4 +162,4 @@ def test_a_tls_file_that_is_not_there(short_path: Path, missing: str) -> None:
         if name != missing:
             path.touch()
     with pytest.raises(ConfigurationError, match=f"TLS file {files[missing]}: No such file"):
-        Tls(**files).credentials()
+        Tls(**files).check()

@@ -10,12 +10,13 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Client
-from snakepit_otel.bridge.addresses import Tls, listen, options
+from snakepit_otel.bridge.addresses import listen, options
 from snakepit_otel.bridge.authority import AuthorityService
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.errors import AuthorityUnavailable, ConfigurationError
 from snakepit_otel.sessions import SessionStore
 from tests.bridge.parts import NoWorkers
