@@ -15,7 +15,14 @@ from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options, split
+from snakepit_otel.bridge.addresses import (
+    checked_socket_directory,
+    is_wide,
+    listen,
+    only_known_callers,
+    options,
+    split,
+)
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.arrivals import Arrivals
 from snakepit_otel.bridge.authority import AuthorityService, authority_limits
@@ -427,12 +434,29 @@ class Snakepit:
         bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
         if connections is not None:
             connections.port = split(bound)[1]
+        if not only_known_callers(bound, tls):
+            _note_who_may_call(bound, encrypted=tls is not None)
         await server.start()
         running.callback(arrivals.close)
         # By then requests have had their time, and are answered.
         running.push_async_callback(server.stop, _LAST_WORDS)
         running.callback(leases.close)
         return bound
+
+
+def _note_who_may_call(address: str, *, encrypted: bool) -> None:
+    if is_wide(address):
+        _log.warning(
+            "%s is open to anybody who reaches it, from other machines, too: they may run tools and use any session "
+            "whose id they know%s (insecure)",
+            printable(address),
+            printable("" if encrypted else ", and what is sent can be read on the way"),
+        )
+    else:
+        _log.info(
+            "%s is open to anybody on this machine, whatever user they are; the Unix socket is open to this user alone",
+            printable(address),
+        )
 
 
 async def _sweep(holdings: Holdings) -> None:

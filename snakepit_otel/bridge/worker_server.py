@@ -14,7 +14,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.link import AuthorityLink
@@ -23,6 +23,7 @@ from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServi
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.wire_controls import Recording
 from snakepit_otel.bridge.worker import WorkerService, worker_limits

@@ -56,14 +56,19 @@ def serve(
     strict_mode: Annotated[
         bool | None, typer.Option("--strict-mode", help="Warn loudly, and say who, when sessions accumulate.")
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file, for TCP; a new one in its place needs no restart.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file; callers on TCP must have a certificate signed by it.")
+        Path | None,
+        typer.Option(help="PEM file; callers on TCP must have a certificate it signed. Needed beyond loopback."),
     ] = None,
     insecure: Annotated[
         bool | None,
-        typer.Option("--insecure", help="Listen beyond loopback without TLS. Anybody there may run tools."),
+        typer.Option(
+            "--insecure", help="Listen beyond loopback without TLS, or without --tls-client-ca: anybody may run tools."
+        ),
     ] = None,
     trust_trace_context: Annotated[
         bool | None,
