@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import orjson
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.bridge import rpc
@@ -76,6 +77,8 @@ class BufferService(BufferServiceServicer):
             self._holdings.publish(first.request_id or None, description, buffer, BEARER)
         except SnakepitError as error:
             await _abort(context, error)
+        except DecodeError as error:
+            await rpc.refuse(error, context)
         except OSError as error:
             await _abort(context, ZeroCopyLimitExceeded(f"there is no memory for it: {error}"))
         return pb.WriteResponse()
