@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 import orjson
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.bridge import rpc
@@ -86,6 +87,8 @@ class BufferService(BufferServiceServicer):
                 await self._take(requests, peer)
         except SnakepitError as error:
             await _abort(context, error)
+        except DecodeError as error:
+            await rpc.refuse(error, context)
         except OSError as error:
             await _abort(context, ZeroCopyLimitExceeded(f"there is no memory for it: {error}"))
         return pb.WriteResponse()

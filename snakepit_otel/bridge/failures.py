@@ -10,10 +10,8 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from snakepit_otel import errors
-from snakepit_otel.bridge.values import to_json
+from snakepit_otel.bridge.values import from_json, to_json
 from snakepit_otel.errors import (
     SessionNotFound,
     SessionQuotaExceeded,
@@ -66,19 +64,29 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
             "message": described["message"][:room],
             "stacktrace": [],
             "traceback": described["traceback"][-room:],
-            "context": {
-                key: value[:room] if isinstance(value, str) else value for key, value in described["context"].items()
-            },
+            "context": _shortened(described["context"], room),
         }
         text = to_json(shortened).decode()
     return text
 
 
+def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
+    kept: dict[str, Any] = {}
+    for key, value in context.items():
+        part = value[:room] if isinstance(value, str) else value
+        size = len(key) + (len(part) if isinstance(part, str) else len(to_json(part)))
+        if key == _OWN_TYPE or size <= room:
+            kept[key] = part
+            room = max(room - size, 0)
+    return kept
+
+
 def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
     """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
     try:
-        described = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        described = from_json(text.encode())
+    except ValueError:
         described = None
     if not isinstance(described, dict) or not isinstance(described.get("type"), str):
         # An Elixir authority gives plain words.

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.failures import to_wire
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceServicer
@@ -92,7 +93,7 @@ class _Stream:
                 await reading
                 await self._lease.end()
         except DecodeError as error:
-            await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a request cannot be read: {error}")
+            await rpc.refuse(error, self._context)
         finally:
             reading.cancel()
             # Goes on by itself, however this was stopped, and does what is left to do.
