@@ -19,6 +19,7 @@ from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.heap import keep_small
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -97,6 +98,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
+    keep_small()
     run(lambda: _serve(_stated(given), config))
 
 
