@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, Self
 
-from snakepit_otel import telemetry
+from snakepit_otel import heap, telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
@@ -166,6 +166,7 @@ class Snakepit:
             running.push_async_callback(pools.stop)
             await pools.start()
             self.sessions.start()
+            running.callback(asyncio.get_running_loop().create_task(heap.keep_small(), name="heap").cancel)
             running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
             self._pools, self._gateway = pools, gateway
@@ -384,7 +385,7 @@ class Snakepit:
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), server)
-        leases = LeaseService(self.sessions, trusted=trusted)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
         add_LeaseServiceServicer_to_server(leases, server)
         if admin:
             admin_service = AdminService(

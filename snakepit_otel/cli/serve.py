@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit_otel import telemetry
+from snakepit_otel import heap, telemetry
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
@@ -105,6 +105,7 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
     telemetry.log_to_stderr(logging.INFO)
+    heap.give_back_large_blocks()
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
