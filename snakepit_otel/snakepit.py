@@ -15,12 +15,14 @@ from snakepit_otel import heap, telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options
+from snakepit_otel.bridge.addresses import checked_socket_directory, listen, only_known_callers, options, split
 from snakepit_otel.bridge.admin import AdminService
+from snakepit_otel.bridge.arrivals import Arrivals
 from snakepit_otel.bridge.authority import AuthorityService
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
+from snakepit_otel.bridge.connections import Connections
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
@@ -380,8 +382,22 @@ class Snakepit:
             # Our own workers call on the Unix socket, and are a part of every trace.
             trusted = only_known_callers(address, tls)
         largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
+        limits, on_tcp = self._server_settings.limits, not address.startswith("unix:")
+        anonymous = not only_known_callers(address, tls)
+        connections = Connections() if on_tcp else None
+        arrivals = Arrivals(
+            gateway.budget,
+            arrival_timeout=limits.arrival_timeout / 1000,
+            unread_timeout=limits.unread_timeout / 1000,
+            connections=connections,
+        )
         server = rpc.aio_server(
-            interceptors=[rpc.ServerInterceptor(trusted=trusted)], options=[*options(largest), *LISTENER]
+            interceptors=[rpc.ServerInterceptor(trusted=trusted), arrivals],
+            options=[
+                *options(limits.largest_message(largest, anonymous=anonymous)),
+                *LISTENER,
+                *(limits.tcp_options(anonymous=anonymous) if on_tcp else ()),
+            ],
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), server)
@@ -396,7 +412,10 @@ class Snakepit:
             )
             add_AdminServiceServicer_to_server(admin_service, server)
         bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
+        if connections is not None:
+            connections.port = split(bound)[1]
         await server.start()
+        running.callback(arrivals.close)
         # By then requests have had their time, and are answered.
         running.push_async_callback(server.stop, _LAST_WORDS)
         running.callback(leases.close)

@@ -69,11 +69,11 @@ class Workers(Protocol):
         ...
 
 
-def _labels(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+def _labels(gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any) -> dict[str, str]:
     return {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
 
 
-def _details(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any) -> dict[str, str]:
+def _details(_gateway: Gateway, request: pb.ExecuteToolRequest, *_: Any, **__: Any) -> dict[str, str]:
     return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from snakepit_otel.bridge.addresses import Tls
+from snakepit_otel.bridge.limits import LimitSettings
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions.settings import SessionSettings
-from snakepit_otel.settings.limits import LimitSettings
 from snakepit_otel.validation import build
 from snakepit_otel.zero_copy.settings import ZeroCopySettings
 

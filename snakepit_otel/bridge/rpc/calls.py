@@ -9,8 +9,10 @@ from typing import Any
 import grpc
 
 from snakepit_otel.bridge.rpc.outcome import ClientCall, Peer, method_of
-from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, MessageTooLarge, SnakepitError
+from snakepit_otel.errors import AuthorityUnavailable, BudgetExceeded, DeadlineExceeded, MessageTooLarge, SnakepitError
 from snakepit_otel.telemetry import outgoing, switch
+
+_NO_ROOM = f"{BudgetExceeded.reason}: "
 
 
 async def call(
@@ -130,4 +132,6 @@ def translated(error: grpc.RpcError, what: str) -> SnakepitError:
         return DeadlineExceeded(f"{what} did not answer in time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return MessageTooLarge(f"a message to or from {what} is over the limit: {details}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(_NO_ROOM):
+        return BudgetExceeded(details.removeprefix(_NO_ROOM))
     return AuthorityUnavailable(f"{what} cannot be reached ({code.name}: {details})")
