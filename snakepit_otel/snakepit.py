@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, Self
 
-from snakepit_otel import heap, telemetry
+from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
@@ -168,7 +168,6 @@ class Snakepit:
             running.push_async_callback(pools.stop)
             await pools.start()
             self.sessions.start()
-            running.callback(asyncio.get_running_loop().create_task(heap.keep_small(), name="heap").cancel)
             running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
             self._pools, self._gateway = pools, gateway

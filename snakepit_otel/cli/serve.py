@@ -12,13 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit_otel import heap, telemetry
+from snakepit_otel import telemetry
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.heap import keep_small
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -97,6 +98,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
+    keep_small()
     run(lambda: _serve(_stated(given), config))
 
 
@@ -105,7 +107,6 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
     telemetry.log_to_stderr(logging.INFO)
-    heap.give_back_large_blocks()
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
