@@ -421,7 +421,7 @@ class Snakepit:
         guarded = Guarded(server, authority_limits(largest, self.sessions.settings.max_session_bytes))
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
-        leases = LeaseService(self.sessions, trusted=trusted)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
         add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(

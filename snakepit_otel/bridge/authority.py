@@ -87,6 +87,9 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
         "ExecuteElixirTool": Limit(max_message_bytes, read_call_back),
         # With the metadata that a session may have.
         "InitializeSession": Limit(max_session_bytes + _BESIDES_METADATA),
+        # A session of such an id is none.
+        "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
+        "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
         # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
         "Hold": Limit(4 * max_session_bytes + _BESIDES_METADATA),
         "Write": Limit(_MOST_OF_A_BUFFER),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque, namedtuple
+from collections.abc import Coroutine
 from dataclasses import make_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from snakepit_otel.bridge import codec
+from snakepit_otel.bridge.reference_marks import ids_in, labelled_as_copies
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.values import from_json, plain_markers, to_json
 from snakepit_otel.errors import SnakepitError, StateRefused, ValueRefused
@@ -98,7 +100,18 @@ def chunks(data: bytes) -> None:
     with refusing(SnakepitError):
         codec.decode_chunk(raw, opened=dict)
     with refusing(ValueRefused):
-        codec.labelled_as_copies(raw)
+        _finished(labelled_as_copies(raw))
+    with refusing(ValueRefused):
+        _finished(ids_in(raw))
+
+
+def _finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that at most lets others have their turn."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
 
 
 @target()
