@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -23,6 +24,9 @@ _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _SCALARS = (str, int, float, bool, type(None))
 _MOST_STEPS = 10
+_LARGE = 64 << 10
+_NO_MEMORY = "Not enough memory"
+"""How orjson says that there was none, rather than that something is no JSON."""
 
 plain_markers = Unserializable().for_python
 """The default conversion of values that JSON cannot carry."""
@@ -66,7 +70,7 @@ def _with_other_keys(value: Any, default: Callable[[Any], Any]) -> bytes | None:
 
 def from_json(raw: bytes) -> Any:
     """Return what JSON says; integers of any size. Raises `ValueError`."""
-    value = orjson.loads(raw)
+    value = _loaded(raw)
     if not _LONG_NUMBER.search(raw):
         return value
     try:
@@ -74,6 +78,22 @@ def from_json(raw: bytes) -> Any:
         return json.loads(raw)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _loaded(raw: bytes) -> Any:
+    # Collection of garbage would look at each new part again and again, and take most of the time.
+    pause = len(raw) > _LARGE and gc.isenabled()
+    if pause:
+        gc.disable()
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith(_NO_MEMORY):
+            raise MemoryError(error.msg) from None
+        raise
+    finally:
+        if pause:
+            gc.enable()
 
 
 # A place in a value: that of what contains it, and the key, the index or, outermost, the name.
