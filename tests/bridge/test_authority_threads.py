@@ -153,7 +153,7 @@ async def test_state_tools_share_no_limit(stuck: Stuck) -> None:
     sessions = SessionStore()
     await sessions.create("s")
 
-    def waits(context: AuthorityContext) -> Any:  # noqa: ARG001 - the contract's
+    def waits(context: AuthorityContext) -> Any:
         return stuck()
 
     tools = ToolRegistry((*STATE_TOOLS, waits), AuthoritySettings(tool_threads=1, tool_threads_each=1))
