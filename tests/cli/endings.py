@@ -53,7 +53,7 @@ async def fills_the_executor(context: AuthorityContext) -> None:
 @authority_tool
 def leaves_a_thread(context: AuthorityContext) -> None:
     """Start a thread that the interpreter waits for."""
-    threading.Thread(target=time.sleep, args=(600,)).start()
+    threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
 
 
 @authority_tool
