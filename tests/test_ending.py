@@ -18,7 +18,7 @@ ending = Ending()
 PROGRAMS = {
     "forced, as it goes on": ("ending.within(0.1); time.sleep(600)", 1),
     "the earliest time counts": ("ending.within(600); ending.within(0.1); ending.within(600); time.sleep(600)", 1),
-    "a thread that is no daemon": ("threading.Thread(target=time.sleep, args=(600,), daemon=False).start(); ending.done(3)", 3),
+    "a thread that is no daemon": ("threading.Thread(target=time.sleep, args=(600,)).start(); ending.done(3)", 3),
     "in good order before": ("ending.within(600); sys.exit(4)", 4),
     "a full pipe": ("import os; os.write(2, b'x' * 30_000); ending.within(0.1); time.sleep(600)", 1),
 }
