@@ -10,13 +10,12 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from snakepit_otel import errors
-from snakepit_otel.bridge.values import to_json
+from snakepit_otel.bridge.values import from_json, to_json
 from snakepit_otel.errors import (
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     StateConflict,
     ToolError,
@@ -36,6 +35,7 @@ _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + 
 _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
+    SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
 }
 """What else an error of ours says, and as what."""
@@ -64,19 +64,29 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
             "message": described["message"][:room],
             "stacktrace": [],
             "traceback": described["traceback"][-room:],
-            "context": {
-                key: value[:room] if isinstance(value, str) else value for key, value in described["context"].items()
-            },
+            "context": _shortened(described["context"], room),
         }
         text = to_json(shortened).decode()
     return text
 
 
+def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
+    kept: dict[str, Any] = {}
+    for key, value in context.items():
+        part = value[:room] if isinstance(value, str) else value
+        size = len(key) + (len(part) if isinstance(part, str) else len(to_json(part)))
+        if key == _OWN_TYPE or size <= room:
+            kept[key] = part
+            room = max(room - size, 0)
+    return kept
+
+
 def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
     """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
     try:
-        described = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        described = from_json(text.encode())
+    except ValueError:
         described = None
     if not isinstance(described, dict) or not isinstance(described.get("type"), str):
         # An Elixir authority gives plain words.

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
 from snakepit_otel.adapters.completion import run_isolated
-from snakepit_otel.adapters.tool import checked_metadata, checked_name
+from snakepit_otel.adapters.tool import MAX_NAME, checked_metadata, checked_name
 from snakepit_otel.bridge.authority_threads import AuthorityThreads
 from snakepit_otel.bridge.codec import encode_parameters
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.values import to_json
 from snakepit_otel.errors import DeadlineExceeded, SnakepitError, ToolNotFound, ToolRefused
+from snakepit_otel.printable import printable
 
 if TYPE_CHECKING:
     from snakepit_otel.bridge.authority_settings import AuthoritySettings
@@ -29,8 +29,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"
 _JSON = "__snakepit_takes_json__"
 _BUILT_IN = "__snakepit_built_in__"
-_MAX_SESSIONS = 10_000
 _MAX_TOOLS_PER_SESSION = 1_000
+_MAX_REGISTRATION_BYTES = 256 << 10
+_MAX_PARAMETERS = 256
+_KEPT_BYTES = 256
+"""What it takes to keep a worker's tool, which is its name."""
+
+
+class Room(Protocol):
+    """Bytes that are reserved for whoever registers tools."""
+
+    size: int
+
+    def resize(self, size: int) -> None:
+        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`."""
+        ...
+
+
+class _Foreign(NamedTuple):
+    """The names of a session's tools, and what is reserved for them."""
+
+    names: set[str]
+    rooms: list[Room]
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class ToolRegistry:
 
         self.threads = AuthorityThreads(settings or AuthoritySettings())
         self._own: dict[str, AuthorityTool] = {}
-        self._foreign: OrderedDict[str, dict[str, pb.ToolRegistration]] = OrderedDict()
+        self._foreign: dict[str, _Foreign] = {}
         for function in functions:
             self.add(function)
 
@@ -161,34 +181,59 @@ class ToolRegistry:
             if own.exposed or not exposed_only
         ]
 
-    def register_foreign(self, session_id: str, tools: Iterable[pb.ToolRegistration]) -> dict[str, str]:
+    def register_foreign(
+        self, session_id: str, tools: Sequence[pb.ToolRegistration], room: Room | None = None
+    ) -> dict[str, str]:
         """Register a worker's tools for a session, all or none, and return their ids by name.
 
-        Raises `ToolRefused`; its message holds `duplicate_tool` for one that is there already.
+        Only their names are kept, in `room` if there is one, until the session ends. Raises `ToolRefused`; its message
+        holds `duplicate_tool` for one that is there already. Raises `BudgetExceeded` where the `room` does.
         """
-        there = self._foreign.get(session_id, {})
-        new: dict[str, pb.ToolRegistration] = {}
-        for registration in tools:
-            name = checked_name(registration.name.strip())
-            checked_metadata(name, registration.metadata)
-            if name in there or name in new:
-                raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
-            new[name] = registration
-        if len(there) + len(new) > _MAX_TOOLS_PER_SESSION:
+        there = self._foreign.get(session_id) or _Foreign(set(), [])
+        if len(there.names) + len(tools) > _MAX_TOOLS_PER_SESSION:
             raise ToolRefused(f"session {session_id!r} would have more than {_MAX_TOOLS_PER_SESSION} tools")
-        self._foreign[session_id] = {**there, **new}
-        self._foreign.move_to_end(session_id)
-        while len(self._foreign) > _MAX_SESSIONS:
-            self._foreign.popitem(last=False)
+        # In the order that they came in, for the answer.
+        new: dict[str, None] = {}
+        for registration in tools:
+            name = _checked_registration(registration)
+            if name in there.names or name in new:
+                raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
+            new[name] = None
+        if room is not None and new:
+            room.resize(_KEPT_BYTES * len(new))
+            there.rooms.append(room)
+        if new:
+            there.names.update(new)
+            self._foreign[session_id] = there
         return {name: f"{session_id}:{name}" for name in new}
 
     def foreign_count(self, session_id: str) -> int:
         """Return how many tools workers have registered for the session."""
-        return len(self._foreign.get(session_id, ()))
+        found = self._foreign.get(session_id)
+        return 0 if found is None else len(found.names)
 
     def forget(self, session_id: str) -> None:
         """Forget what workers registered for a session that has ended."""
-        self._foreign.pop(session_id, None)
+        found = self._foreign.pop(session_id, None)
+        for room in () if found is None else found.rooms:
+            room.resize(0)
+
+
+def _checked_registration(registration: pb.ToolRegistration) -> str:
+    """Return the name of a tool that a worker brings. Raises `ToolRefused`."""
+    size = registration.ByteSize()
+    if size > _MAX_REGISTRATION_BYTES:
+        raise ToolRefused(
+            f"tool '{printable(registration.name, MAX_NAME)}' is registered with {size} bytes; at most "
+            f"{_MAX_REGISTRATION_BYTES} are allowed for its description, parameters and metadata"
+        )
+    name = checked_name(registration.name.strip())
+    checked_metadata(name, registration.metadata)
+    if len(registration.parameters) > _MAX_PARAMETERS:
+        raise ToolRefused(
+            f"tool {name!r} has {len(registration.parameters)} parameters; at most {_MAX_PARAMETERS} are allowed"
+        )
+    return name
 
 
 async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:

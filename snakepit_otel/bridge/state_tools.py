@@ -32,7 +32,7 @@ async def get_session_state(
 @authority_tool
 async def set_session_state(context: AuthorityContext, key: str, value: Any) -> int:
     """Set one value of the session's state and return its version."""
-    return await context.sessions.set_state(_session(context), key, value)
+    return await context.sessions.set_state(_session(context), key, value, is_json=True)
 
 
 @built_in
@@ -47,7 +47,7 @@ async def delete_session_state(context: AuthorityContext, key: str) -> bool:
 @authority_tool
 async def compare_and_set_session_state(context: AuthorityContext, key: str, value: Any, version: int) -> int:
     """Set one value if it is still at the version given (0: not there) and return the new version."""
-    return await context.sessions.compare_and_set(_session(context), key, value, version)
+    return await context.sessions.compare_and_set(_session(context), key, value, version, is_json=True)
 
 
 @built_in

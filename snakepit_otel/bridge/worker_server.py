@@ -14,17 +14,19 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.bridge.buffers import BufferService
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.wire_controls import Recording
-from snakepit_otel.bridge.worker import WorkerService
+from snakepit_otel.bridge.worker import WorkerService, worker_limits
 from snakepit_otel.bridge.worker_memory import WorkerMemory
 from snakepit_otel.daemon_thread import run_in_daemon_thread
 from snakepit_otel.ending import Ending, on_stop_signals
@@ -139,9 +141,10 @@ class WorkerServer:
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
         self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
-        add_BridgeServiceServicer_to_server(self._service, self._server)
-        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), self._server)
-        add_SupervisionServiceServicer_to_server(SupervisionService(running), self._server)
+        guarded = Guarded(self._server, worker_limits(self._max_message_bytes))
+        add_BridgeServiceServicer_to_server(self._service, guarded)
+        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
+        add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
         if self._whole_process:

@@ -22,6 +22,7 @@ from snakepit_otel.cli.signals import Signals
 from snakepit_otel.daemon_thread import run_in_daemon_thread
 from snakepit_otel.ending import Ending
 from snakepit_otel.errors import ConfigurationError, SnakepitError
+from snakepit_otel.heap import keep_small
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -56,14 +57,19 @@ def serve(
     strict_mode: Annotated[
         bool | None, typer.Option("--strict-mode", help="Warn loudly, and say who, when sessions accumulate.")
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file, for TCP; a new one in its place needs no restart.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file; callers on TCP must have a certificate signed by it.")
+        Path | None,
+        typer.Option(help="PEM file; callers on TCP must have a certificate it signed. Needed beyond loopback."),
     ] = None,
     insecure: Annotated[
         bool | None,
-        typer.Option("--insecure", help="Listen beyond loopback without TLS. Anybody there may run tools."),
+        typer.Option(
+            "--insecure", help="Listen beyond loopback without TLS, or without --tls-client-ca: anybody may run tools."
+        ),
     ] = None,
     trust_trace_context: Annotated[
         bool | None,
@@ -101,6 +107,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
+    keep_small()
     run(lambda: _serve(_stated(given), config))
 
 

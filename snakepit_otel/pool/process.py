@@ -37,7 +37,10 @@ class Process:
     long as the process may, because of `die_with_parent`; the event loop's is.
     """
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
+    ) -> None:
+        """Start the process, which inherits these descriptors. Raises `OSError`."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
@@ -45,6 +48,7 @@ class Process:
                 command,
                 stdin=theirs.fileno(),
                 start_new_session=True,
+                pass_fds=descriptors,
                 env=dict(environ) if environ is not None else None,
             )
         ours.setblocking(False)

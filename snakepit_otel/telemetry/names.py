@@ -117,6 +117,13 @@ METRIC_RPC_SERVER_CALL_DURATION = Metric(
     attributes=frozenset({"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}),
     boundaries=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
 )
+METRIC_SERVER_TLS_RELOADS = Metric(
+    name="snakepit.server.tls.reloads",
+    instrument="counter",
+    unit="{reload}",
+    description="Times that changed TLS files were found; with an error, they could not be used and those before stayed.",
+    attributes=frozenset({"error.type"}),
+)
 METRIC_POOL_DISPATCH_DURATION = Metric(
     name="snakepit.pool.dispatch.duration",
     instrument="histogram",
