@@ -23,6 +23,7 @@ from snakepit_otel.cli import (
     worker_command,
 )
 from snakepit_otel.cli.output import take_any_text
+from snakepit_otel.secrets import learn
 from snakepit_otel.telemetry.setup import set_level_by
 
 app = typer.Typer(
@@ -64,5 +65,6 @@ app.command()(doctor.doctor)
 def main() -> None:
     """Run the command line."""
     take_any_text()
+    learn(os.environ)
     set_level_by(os.environ)  # serve, worker and doctor name what is wrong with it
     app()

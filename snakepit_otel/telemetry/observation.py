@@ -13,6 +13,7 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
+from snakepit_otel.secrets import masked_text
 from snakepit_otel.telemetry import controls, current, events, faults, instruments, names
 from snakepit_otel.telemetry.attributes import NONE, AttributeSet, Details, copied
 from snakepit_otel.telemetry.current import SPAN_KEY
@@ -22,6 +23,8 @@ from snakepit_otel.telemetry.lanes import choosing
 from snakepit_otel.telemetry.lanes.lean import LeanLane, LeanSpan, Unsampled
 from snakepit_otel.telemetry.propagation import Metadata, incoming, plain_parent
 
+_MOST_TEXT = 2_000
+"""Characters of a message that are looked at."""
 _NOTHING: dict[str, Any] = {}
 Describe = Callable[..., Details | Mapping[str, Any] | None]
 CANCELLED = "cancelled"
@@ -145,7 +148,7 @@ class Observation:
     def fail(self, kind: str, message: str = "") -> None:
         """Mark the passage as failed; `kind` is its `error.type`, whatever else is raised through it."""
         self.failure = kind
-        self.message = message
+        self.message = masked_text(message[:_MOST_TEXT]) if message else ""
 
     def __enter__(self) -> Observation:
         if self._within is not None:
@@ -217,7 +220,7 @@ class Observation:
         if self.failure is None:
             self.failure = error_type(error)
         if not self.message:
-            self.message = message_of(error)[:500]
+            self.message = masked_text(message_of(error)[:_MOST_TEXT])[:500]
         if self.point.exceptions and self.failure != CANCELLED:
             details = {} if self.details is None else self.details.values
             events.emit_exception(error, details.get(names.SESSION_ID))
