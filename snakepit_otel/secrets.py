@@ -70,7 +70,7 @@ _KINDS: Final = (
         ("authorization", "cookie", "-key", "-token", "-secret"),
     ),
     _Kind(
-        re.compile(rf"((?:{_WORDS})=['\"]?)[^\s,;&'\"<>()]+", re.IGNORECASE),
+        re.compile(rf"((?:{_WORDS})=['\"]?)(?!\*\*\*)[^\s,;&'\"<>()]+", re.IGNORECASE),
         rf"\1{MASK}",
         _HINTS_OF_WORDS,
     ),
