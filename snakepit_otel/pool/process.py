@@ -54,7 +54,14 @@ class Process:
         ours.setblocking(False)
         self._control = ours
         self.pid = self._popen.pid
-        self._descriptor = os.pidfd_open(self.pid)
+        try:
+            self._descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            # Without a descriptor nobody would see its end.
+            ours.close()
+            self._popen.kill()
+            self._popen.wait()
+            raise
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
 
