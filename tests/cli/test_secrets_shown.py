@@ -115,3 +115,25 @@ async def test_no_secret_is_shown(collector: Echoing, short_path: Path) -> None:
     assert "connecting to https://***@db/shop?sig=*** with ***" in shown["log"]
     assert "connecting to https://***@db/shop?sig=*** with ***" in shown["telemetry"]
     assert "LEAK_PLAIN" in shown["config show"]
+
+
+RAISES = """
+import sys, typer
+from snakepit_otel.cli import app
+
+@app.app.command()
+def breaks() -> None:
+    raise RuntimeError("cannot reach http://me:s3cr3t@host")
+
+sys.argv = ["snakepit-otel", "breaks"]
+app.main()
+"""
+
+
+async def test_tracebacks_have_no_secrets() -> None:
+    """A mistake of ours is a traceback as the interpreter prints it, with masks."""
+    async with program("-c", RAISES) as started:
+        _, printed = await started.process.communicate()
+    assert b"RuntimeError: cannot reach http://***@host" in printed
+    assert b"Traceback" in printed
+    assert started.process.returncode == 1
