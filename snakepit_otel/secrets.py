@@ -22,7 +22,9 @@ _WORDS = (
     "token|secret|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key(?:[_-]?id)?|private[_-]?key|secret[_-]?key"
     "|account[_-]?key|credentials?|authorization|signature"
 )
-_NAME = re.compile(rf"(?:^|[_.-])(?:{_WORDS}|auth|key|dsn|cookie|sas|pat|jwt)s?$|{_WORDS}", re.IGNORECASE)
+_NAME = re.compile(rf"(?:{_WORDS})(?:$|[_.-])|(?:^|[_.-])(?:auth|cookie|dsn|jwt|sas)$", re.IGNORECASE)
+# Of variables and headers only: other keys are those of a database, or of a table.
+_KEY = re.compile(r"_KEY$|-[Kk][Ee][Yy]$")
 
 
 class _Kind(NamedTuple):
@@ -111,7 +113,7 @@ _known_pattern: re.Pattern[str] | None = None
 
 def names_a_secret(name: str) -> bool:
     """Whether what has this name, a variable's or a header's, is better not shown."""
-    return _NAME.search(name) is not None
+    return _NAME.search(name) is not None or _KEY.search(name) is not None
 
 
 def learn(environ: Mapping[str, str]) -> None:

@@ -92,8 +92,13 @@ def test_values_by_their_names() -> None:
     )
     assert masked_value("n", 5) == 5
     assert masked_arguments(()) == ()
-    assert all(map(names_a_secret, ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SENTRY_DSN", "x-api-key")))
-    assert not any(map(names_a_secret, ("MONKEY", "KEYBOARD", "AUTHOR", "OMP_NUM_THREADS", "PATH")))
+    assert all(
+        map(
+            names_a_secret,
+            ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SIGNING_KEY", "SENTRY_DSN", "x-api-key"),
+        )
+    )
+    assert not any(map(names_a_secret, ("MONKEY", "AUTHOR", "TOKENIZER", "MAX_TOKENS", "db.key", "key", "PATH")))
 
 
 @pytest.mark.parametrize(
