@@ -157,15 +157,8 @@ def main() -> int:
     found = parts()
     for part in found:
         licence = "not on this machine" if part.licence is None else part.licence.split("\n")[0] or "UNKNOWN"
-        mark = (
-            "WRONG "
-            if part.is_wrong
-            else ""
-            if part.ours
-            else "(not ours to ship or start) "
-            if part.kind == "image"
-            else ""
-        )
+        mark = "WRONG " if part.is_wrong else ""
+        mark += "(not ours to ship or start) " if part.kind == "image" else ""
         line = f"{part.kind:<8} {part.name} {part.version}: {mark}{printable(licence, 100)}"
         sys.stdout.write(line + "\n")
     counted = {kind: sum(part.kind == kind for part in found) for kind in dict.fromkeys(part.kind for part in found)}
