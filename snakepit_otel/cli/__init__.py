@@ -1,6 +1,7 @@
 """The command line: serve, worker, call, sessions, dashboards, demo, doctor."""
 
 import gc
+import os
 import sys
 
 
@@ -16,6 +17,8 @@ def main() -> None:
 
         run(flags)
         return
+    # Or gRPC writes a line for every connection that fails, which whoever reaches a port can have without end.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from snakepit_otel.cli.app import main as run_command
 
     run_command()

@@ -215,6 +215,17 @@ async def test_a_client_certificate_is_asked_for(serve: Serve, made: Path, calle
     assert not called.peers
 
 
+@pytest.mark.parametrize("signer", ["client", "plain"])
+async def test_a_client_cannot_sign_others(serve: Serve, certificates: Path, called: Called, signer: str) -> None:
+    """A certificate that a client has signed with its own lets nobody in, though that leads to `client_ca`."""
+    signed(certificates, "forged", signer)
+    chain = (certificates / "forged.pem").read_text() + (certificates / f"{signer}.pem").read_text()
+    (certificates / "forged.pem").write_text(chain)
+    address = await serve(server_of(certificates))
+    assert "client CA has signed" in await refused(client(address, certificates, "forged"))
+    assert not called.peers
+
+
 @pytest.mark.parametrize(
     ("version", "welcome"),
     [
