@@ -400,7 +400,7 @@ class Snakepit:
         )
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), server)
-        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget, lasting=gateway.lasting)
         add_LeaseServiceServicer_to_server(leases, server)
         if admin:
             admin_service = AdminService(
