@@ -101,6 +101,7 @@ class SessionStoreFull(SessionError):
     """
 
     reason = "session_store_full"
+    missing = 0
 
     def __init__(self, missing: int, limit: int) -> None:
         super().__init__(

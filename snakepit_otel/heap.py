@@ -12,7 +12,8 @@ _HEAPS = 2
 _BY_ITSELF = 1 << 20
 """Bytes from which on an allocation is one of its own, which is given back when it is freed."""
 _MUCH = 16 << 20
-_SOON = 0.5
+_SOON, _LATER = 0.25, 5.0
+"""Seconds until much is given back, and until what others still had of it then."""
 
 
 def keep_small() -> None:
@@ -32,6 +33,7 @@ class Freed:
     def __init__(self) -> None:
         self._bytes = 0
         self._soon: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
 
     def add(self, size: int) -> None:
         """Count `size` bytes that were freed."""
@@ -41,12 +43,20 @@ class Freed:
 
     def close(self) -> None:
         """Give nothing back any more."""
-        if self._soon is not None:
-            self._soon.cancel()
+        for timer in (self._soon, self._later):
+            if timer is not None:
+                timer.cancel()
 
     def _give_back(self) -> None:
         self._bytes, self._soon = 0, None
-        with suppress(AttributeError):
-            trim = ctypes.CDLL(None).malloc_trim
-            # In a thread: it takes some milliseconds for a hundred megabytes.
-            asyncio.get_running_loop().run_in_executor(None, trim, 0)
+        _trim()
+        if self._later is not None:
+            self._later.cancel()
+        self._later = asyncio.get_running_loop().call_later(_LATER, _trim)
+
+
+def _trim() -> None:
+    with suppress(AttributeError):
+        trim = ctypes.CDLL(None).malloc_trim
+        # In a thread: it takes some milliseconds for a hundred megabytes.
+        asyncio.get_running_loop().run_in_executor(None, trim, 0)

@@ -14,29 +14,19 @@ from typing import Any, Self
 from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import (
-    checked_socket_directory,
-    is_wide,
-    listen,
-    only_known_callers,
-    options,
-    split,
-)
+from snakepit_otel.bridge.addresses import checked_socket_directory, is_wide, only_known_callers
 from snakepit_otel.bridge.admin import AdminService
-from snakepit_otel.bridge.arrivals import Arrivals
 from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority_settings import AuthoritySettings
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
-from snakepit_otel.bridge.connections import Connections
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.guarding import Guarded
-from snakepit_otel.bridge.keepalive import LISTENER
 from snakepit_otel.bridge.leases import LeaseService
+from snakepit_otel.bridge.listening import Listener
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
@@ -401,27 +391,13 @@ class Snakepit:
             # Our own workers call on the Unix socket, and are a part of every trace.
             trusted = only_known_callers(address, tls)
         largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
-        limits, on_tcp = self._server_settings.limits, not address.startswith("unix:")
-        anonymous = not only_known_callers(address, tls)
-        connections = Connections() if on_tcp else None
-        arrivals = Arrivals(
-            gateway.budget,
-            arrival_timeout=limits.arrival_timeout / 1000,
-            unread_timeout=limits.unread_timeout / 1000,
-            connections=connections,
+        listener = Listener(
+            address, self._server_settings.limits, gateway.budget, largest=largest, tls=tls, trusted=trusted
         )
-        server = rpc.aio_server(
-            interceptors=[rpc.ServerInterceptor(trusted=trusted), arrivals],
-            options=[
-                *options(limits.largest_message(largest, anonymous=anonymous)),
-                *LISTENER,
-                *(limits.tcp_options(anonymous=anonymous) if on_tcp else ()),
-            ],
-        )
-        guarded = Guarded(server, authority_limits(largest, self.sessions.settings.max_session_bytes))
+        guarded = Guarded(listener.server, authority_limits(largest, self.sessions.settings.max_session_bytes))
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
-        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget, lasting=gateway.lasting)
         add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(
@@ -431,15 +407,11 @@ class Snakepit:
                 restart=self.restart_workers,
             )
             add_AdminServiceServicer_to_server(admin_service, guarded)
-        bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
-        if connections is not None:
-            connections.port = split(bound)[1]
+        bound = await listener.start(insecure=self._server_settings.insecure)
         if not only_known_callers(bound, tls):
             _note_who_may_call(bound, encrypted=tls is not None)
-        await server.start()
-        running.callback(arrivals.close)
         # By then requests have had their time, and are answered.
-        running.push_async_callback(server.stop, _LAST_WORDS)
+        running.push_async_callback(listener.stop, _LAST_WORDS)
         running.callback(leases.close)
         return bound
 

@@ -30,6 +30,7 @@ from snakepit_otel.sessions import Session, SessionStore
 
 Context = aio.ServicerContext[Any, Any]
 _MAX_PAGE = 10_000
+_MAX_PAGE_BYTES = 1 << 20
 _log = logging.getLogger("snakepit_otel.admin")
 
 
@@ -57,10 +58,19 @@ class AdminService(AdminServiceServicer):
         self._rolls: set[asyncio.Future[RestartReport]] = set()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        """Return a page of live sessions in order of id."""
+        """Return a page of live sessions in order of id: at least one, and no more than 1 MiB of others."""
         limit = min(request.limit or 1_000, _MAX_PAGE)
         sessions = await self._sessions.list(after=request.after or None, limit=limit)
-        return pb.ListSessionsResponse(sessions=[self._info(session) for session in sessions])
+        page: list[pb.SessionInfo] = []
+        size = 0
+        for session in sessions:
+            info = self._info(session)
+            size += info.ByteSize()
+            if page and size > _MAX_PAGE_BYTES:
+                # Callers choose how much metadata a session has; whoever lists them reads on.
+                break
+            page.append(info)
+        return pb.ListSessionsResponse(sessions=page)
 
     async def ShowSession(self, request: pb.ShowSessionRequest, context: Context) -> pb.ShowSessionResponse:
         """Return one session with its state."""

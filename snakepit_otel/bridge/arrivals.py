@@ -92,32 +92,32 @@ class _Method:
             self.admitting = build(self._admit)
 
     async def _admit(self, _requests: Any, context: Any) -> bytes | None:
-        try:
-            return await self._serve(context)
-        except aio.AbortError as error:
-            # gRPC keeps it with the call, in a cycle that waits for the collector. Its frames have the message.
-            error.__context__ = None
-            raise error.with_traceback(None) from None
-
-    async def _serve(self, context: Any) -> bytes | None:
         call = _Call(self._arrivals, self.handler, context)
         try:
-            call.begin()
-            if self._reads:
-                # One that answers once takes an upload; a dialogue may be silent for as long as it likes.
-                request = call.messages(None if self._streams else self._arrivals.arrival_timeout)
-            else:
-                request = await call.request(self._arrivals.arrival_timeout)
-            response = await self._behaviour(request, call)
-            if self._streams or response is None:
-                return None
-            del request
-            return call.answer(response)
+            return await self._serve(call)
         except BudgetExceeded as error:
-            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
+            code, details = grpc.StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}"
         except DeadlineExceeded as error:
-            await call.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+            code, details = grpc.StatusCode.DEADLINE_EXCEEDED, str(error)
+        except aio.AbortError as error:
+            # The call and this error hold each other: the request, in one of its frames, would be held, too.
+            error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        await call.abort(code, details)
         return None
+
+    async def _serve(self, call: _Call) -> bytes | None:
+        call.begin()
+        if self._reads:
+            # One that answers once takes an upload; a dialogue may be silent for as long as it likes.
+            request = call.messages(None if self._streams else self._arrivals.arrival_timeout)
+        else:
+            request = await call.request(self._arrivals.arrival_timeout)
+        response = await self._behaviour(request, call)
+        if self._streams or response is None:
+            return None
+        del request
+        return call.answer(response)
 
 
 class _Call:
@@ -135,6 +135,7 @@ class _Call:
         self._arriving: Arriving | None = None
         self._refusal = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -146,7 +147,10 @@ class _Call:
             headers = sum(len(key) + len(value) for key, value in self._context.invocation_metadata() or ())
         self._own += headers
         self._charge.resize(self._own)
-        self._context.add_done_callback(self._end)
+        task = asyncio.current_task()
+        assert task is not None
+        # It ends when the answer is sent. The context's own call-backs would hold the context, and it them.
+        task.add_done_callback(self._end)
 
     async def request(self, timeout: float) -> Any:
         """Return the only message of a call, which has `timeout` seconds to arrive."""
@@ -178,10 +182,13 @@ class _Call:
         """Send a message of a streamed answer. Raises `DeadlineExceeded` if nothing of it is taken for too long."""
         raw = self._serialize(message)
         self._hold(_HELD_PER_BYTE_SENT * len(raw))
+        # gRPC sends no status while a message is being sent, so that goes on if we wait for it no longer.
+        writing = self._writing = asyncio.ensure_future(self._context.write(raw))
+        writing.add_done_callback(_look_at)
         try:
             async with asyncio.timeout(None) as limit:
                 self._be_patient(lambda: limit.reschedule(0))
-                await self._context.write(raw)
+                await asyncio.shield(writing)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -200,6 +207,8 @@ class _Call:
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> Any:
         """End the call; see `grpc.aio.ServicerContext`."""
         self._end_if_not_taken()
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing])
         await self._context.abort(code, details, tuple(trailing_metadata))
 
     async def _receive(self, timeout: float | None) -> Any:
@@ -272,8 +281,14 @@ class _Call:
         if self._charge.size < before:
             self._arrivals.freed.add(before - self._charge.size)
 
-    def _end(self, _context: Any) -> None:
+    def _end(self, _task: object) -> None:
         self._cease()
         self._arrived()
         self._arrivals.freed.add(self._charge.size)
         self._charge.release()
+
+
+def _look_at(ended: asyncio.Future[None]) -> None:
+    """Look at the error of a message that was not sent, or it would be reported as never looked at."""
+    if not ended.cancelled():
+        ended.exception()

@@ -126,7 +126,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
-                room=Charge(self._gateway.budget, peer_of(context), 0, SESSIONS),
+                room=Charge(self._gateway.lasting, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -210,7 +210,7 @@ class AuthorityService(BridgeServiceServicer):
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            room = Charge(self._gateway.budget, peer_of(context), 0, "registered tools")
+            room = Charge(self._gateway.lasting, peer_of(context), 0, "registered tools")
             ids = self._tools.register_foreign(request.session_id, request.tools, room)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")

@@ -11,9 +11,9 @@ from grpc import aio
 
 from snakepit_otel.errors import BudgetExceeded
 
-ANONYMOUS_BYTES = 192 << 20
+ANONYMOUS_BYTES = 128 << 20
 """The most that is held for all callers together that have not shown who they are."""
-ANONYMOUS_PEER_BYTES = 128 << 20
+ANONYMOUS_PEER_BYTES = 112 << 20
 """The most that is held for one of those, which is one machine's address."""
 KNOWN_BYTES = 2 << 30
 """The most that is held for all callers on the Unix socket, and with client certificates."""
@@ -54,13 +54,23 @@ class Budget:
         anonymous: int = ANONYMOUS_BYTES,
         anonymous_peer: int = ANONYMOUS_PEER_BYTES,
         known: int = KNOWN_BYTES,
+        *,
+        within: Budget | None = None,
     ) -> None:
+        self._within = within
         self._anonymous = anonymous
         self._anonymous_peer = anonymous_peer
         self._known = known
         self._lock = threading.Lock()
         self._held: Counter[Peer] = Counter()
         self._in_all: Counter[bool] = Counter()
+
+    def half(self) -> Budget:
+        """Return a budget of half the limits, whose charges are charged here, too.
+
+        For what is held for long, as sessions are: the rest is left to calls, which end.
+        """
+        return Budget(self._anonymous // 2, self._anonymous_peer // 2, self._known // 2, within=self)
 
     def charge(self, peer: Peer, size: int, what: str) -> Charge:
         """Reserve `size` bytes for `what` a peer has us hold, until the charge is released.
@@ -76,6 +86,16 @@ class Budget:
             return self._in_all.total() if peer is None else self._held[peer]
 
     def _add(self, peer: Peer, size: int, what: str) -> None:
+        if self._within is not None:
+            self._within._add(peer, size, what)
+        try:
+            self._add_here(peer, size, what)
+        except BudgetExceeded:
+            if self._within is not None:
+                self._within._add(peer, -size, what)
+            raise
+
+    def _add_here(self, peer: Peer, size: int, what: str) -> None:
         with self._lock:
             alone, together = self._held[peer] + size, self._in_all[peer.is_known] + size
             if size > 0 and peer.is_known and together > self._known:

@@ -311,8 +311,16 @@ class Client:
 
     async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
         """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
-        request = message(admin_pb.ListSessionsRequest, after=after, limit=limit)
-        return list((await self._ask("ListSessions", request)).sessions)
+        found: list[admin_pb.SessionInfo] = []
+        while len(found) < limit:
+            # A page may have fewer than were asked for, by their size; only an empty one is the last.
+            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
+            page = list((await self._ask("ListSessions", request)).sessions)
+            if not page:
+                break
+            found += page
+            after = page[-1].id
+        return found
 
     async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
         """Return one session with its state, untouched; on the authority's Unix socket only."""

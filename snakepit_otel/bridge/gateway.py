@@ -150,6 +150,8 @@ class Gateway:
     ) -> None:
         self.sessions = sessions
         self.budget = budget or Budget()
+        self.lasting = self.budget.half()
+        """The part of the budget that sessions, and what is registered for them, may take."""
         self.holdings = holdings or Holdings()
         self.fences = fences or Fences()
         self.tools = tools
@@ -281,7 +283,7 @@ class Gateway:
     async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
         if not session_id:
             return None
-        room = Charge(self.budget, peer, 0, SESSIONS)
+        room = Charge(self.lasting, peer, 0, SESSIONS)
         return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:

@@ -13,7 +13,7 @@ from snakepit_otel.sessions.session import checked_id
 
 MAX_TOOL_NAME = 256
 """Characters of a tool's name: more than a registered one may have, for adapters that take any name."""
-MAX_METADATA_ENTRIES = 256
+MAX_METADATA_ENTRIES = 4_096
 """Entries of a request's metadata."""
 MAX_METADATA_BYTES = 64 << 10
 """Bytes of a request's metadata, keys and values together."""

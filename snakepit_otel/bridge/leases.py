@@ -39,16 +39,24 @@ class LeaseService(LeaseServiceServicer):
     """Holds sessions for clients, each for as long as its stream lasts.
 
     With `trusted` callers, what a request does is a part of the trace that it came from. A stream holds at
-    most `most` sessions. What is kept for a stream, and for the sessions that it creates, is charged to `budget`.
+    most `most` sessions. What is kept for a stream is charged to `budget`, and the sessions that it creates to
+    `lasting`.
     """
 
     def __init__(
-        self, sessions: SessionStore, *, trusted: bool = False, most: int = MOST_HELD, budget: Budget | None = None
+        self,
+        sessions: SessionStore,
+        *,
+        trusted: bool = False,
+        most: int = MOST_HELD,
+        budget: Budget | None = None,
+        lasting: Budget | None = None,
     ) -> None:
         self._sessions = sessions
         self._trusted = trusted
         self._most = most
         self._budget = budget or Budget()
+        self._lasting = lasting or self._budget
         self._streams: set[_Stream] = set()
         self._closed = False
 
@@ -89,7 +97,7 @@ class _Stream:
         self._sessions = service._sessions
         self.context = context
         self._peer = peer
-        self._budget = service._budget
+        self._lasting = service._lasting
         self._kept = kept
         self._trusted = service._trusted
         self._most = service._most
@@ -143,7 +151,10 @@ class _Stream:
             while (request := await self.context.read()) is not aio.EOF:
                 # In a task of its own, which nothing cancels half-way: what was created has to be known.
                 step = self._begin(request)
+                # Or its last request would be held for as long as a stream is silent.
+                del request
                 await asyncio.shield(step)
+                del step
                 self._sent.clear()
                 self._news.set()
                 # Who does not listen is not served, so that what there is to say cannot pile up.
@@ -226,7 +237,7 @@ class _Stream:
             metadata=dict(create.metadata),
             owner=owner,
             creator=Creator(site, owner=owner),
-            room=Charge(self._budget, self._peer, 0, SESSIONS),
+            room=Charge(self._lasting, self._peer, 0, SESSIONS),
         )
 
     def _refuse(self, request: pb.HoldRequest, error: Exception) -> None:

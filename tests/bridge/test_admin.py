@@ -92,3 +92,12 @@ async def test_it_is_not_offered_everywhere(short_path: Path) -> None:
     async with authority(short_path) as served, Client(served.address) as client:
         with pytest.raises(ToolError, match="does not offer this; use the authority's Unix socket"):
             await client.stats()
+
+
+async def test_pages_are_small_whatever_metadata_there_is(client: Client, sessions: SessionStore) -> None:
+    """Sessions with much metadata are listed all the same, a few at a time: a page of them could not be sent."""
+    for name in "abc":
+        await sessions.create(name, metadata={"k": "v" * 600_000})
+    listed = await client.list_sessions()
+    assert [session.id for session in listed] == ["a", "b", "c"]
+    assert all(len(session.metadata["k"]) == 600_000 for session in listed)

@@ -59,3 +59,20 @@ def test_the_sum_is_exact(steps: list[tuple[Peer, int, bool]]) -> None:
     for charge in charges:
         charge.release()
     assert budget.held() == 0
+
+
+def test_half_of_a_budget() -> None:
+    """What lasts is charged twice, to its half and to the whole, and takes no more than half of it."""
+    somebody = Peer("10.0.0.1", is_known=False)
+    whole = Budget(anonymous=200, anonymous_peer=100, known=1_000)
+    half = whole.half()
+    lasting = half.charge(somebody, 40, "sessions")
+    with pytest.raises(BudgetExceeded, match="no room for 11 bytes of sessions: this peer holds 40 already"):
+        half.charge(somebody, 11, "sessions")
+    with whole.charge(somebody, 60, "a call"):
+        assert (half.held(somebody), whole.held(somebody)) == (40, 100)
+        with pytest.raises(BudgetExceeded):
+            half.charge(somebody, 5, "sessions")
+        assert half.held(somebody) == 40
+    lasting.release()
+    assert (half.held(), whole.held()) == (0, 0)

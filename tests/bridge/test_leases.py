@@ -20,6 +20,7 @@ from snakepit_otel import Client, SessionStore
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import listen, options
 from snakepit_otel.bridge.authority import AuthorityService, authority_limits
+from snakepit_otel.bridge.budget import UNIX, Budget
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.keepalive import LISTENER
@@ -41,7 +42,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions import MemoryBackend
 from snakepit_otel.sessions.backend import Created, NewSession
 from snakepit_otel.testing import Capture, FakeClock
-from tests.bridge.parts import NoWorkers
+from tests.bridge.parts import NoWorkers, error_name
 from tests.processes import program
 from tests.waiting import until
 
@@ -538,3 +539,38 @@ async def test_who_does_not_listen_is_not_served(served: Served) -> None:
         flooding.cancel()
         call.cancel()
         await until(lambda: not served.leases._streams)
+
+
+async def test_what_a_stream_keeps_is_charged(short_path: Path) -> None:
+    """A stream, the sessions that it holds and those that it creates are, until it ends; without room it is refused."""
+    budget = Budget(known=200_000)
+    async with (
+        serving(SessionStore(), f"unix:{short_path}/s", budget=budget) as served,
+        aio.insecure_channel(served.address) as channel,
+    ):
+        call = LeaseServiceStub(channel).Hold()
+        await call.write(pb.HoldRequest(number=1, session_id="a", create=pb.Create()))
+        assert (await call.read()).done.held
+        alone = budget.held()
+        assert alone > 16_384
+        await call.write(pb.HoldRequest(number=2, session_id="b", create=pb.Create(metadata={"k": "v" * 190_000})))
+        refused = await call.read()
+        assert error_name(refused.refused) == "BudgetExceeded"
+        assert budget.held() == alone
+        with budget.charge(UNIX, 199_000 - alone, "others"):
+            other = LeaseServiceStub(channel).Hold()
+            assert await other.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call.cancel()
+        await until(lambda: budget.held() == 0)
+        await served.all_gone(1)
+
+
+async def test_a_refused_id_is_not_repeated(served: Served) -> None:
+    """What is too large to be a request is refused by the beginning of its id."""
+    async with aio.insecure_channel(served.address) as channel:
+        call = LeaseServiceStub(channel).Hold()
+        await call.write(pb.HoldRequest(number=1, session_id="x" * 2_000_000, hold=pb.Hold()))
+        answer = await call.read()
+        assert (answer.number, error_name(answer.refused)) == (1, "MessageTooLarge")
+        assert answer.ByteSize() < 4_000
+        call.cancel()

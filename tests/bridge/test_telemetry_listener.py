@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 
-from snakepit_otel.bridge import methods
+from snakepit_otel.bridge import methods, telemetry_listener
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.recording import Controls
@@ -389,3 +389,21 @@ async def test_closing_ends_the_waiting(upstream: UpstreamWorker, short_path: Pa
 def test_spans_have_a_point_in_the_registry() -> None:
     """A span told afterwards is controlled and documented like every other."""
     assert names.WORKER_TOOL_EXECUTION in names.POINTS
+
+
+async def test_a_flood_of_events_is_read_at_a_bounded_pace(
+    upstream: UpstreamWorker, short_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many events in a second the listener waits for the next; none of them is lost."""
+    monkeypatch.setattr(telemetry_listener, "_MOST_EVENTS", 3)
+    waits: list[float] = []
+
+    async def pause(wait: float) -> None:
+        waits.append(wait)
+
+    async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), pause=pause):
+        for _ in range(7):
+            upstream.events.put_nowait(said("python.gc.completed"))
+        await until(lambda: len(capture.events("snakepit.worker.python.gc.completed")) == 7)
+    assert len(waits) == 2
+    assert all(0 <= wait <= 1 for wait in waits)

@@ -88,6 +88,11 @@ class _Handler:
             response = await self._behaviour(request, context)
             if self._reads:
                 await call.hear_of_cancellation()
+        except aio.AbortError as error:
+            call.settle(error)
+            # gRPC keeps it with the call, in a cycle that waits for the collector. Its frames have the message.
+            error.__context__ = request = None
+            raise error.with_traceback(None) from None
         except BaseException as error:
             call.settle(error)
             raise
