@@ -131,7 +131,7 @@ def learn(environ: Mapping[str, str]) -> None:
             # A path to a secret is none.
             found |= {value.strip()} if not value.startswith(("/", "./")) else set()
         elif "://" in value:
-            found |= {part for part in secrets_in_url(value) if part}
+            found |= _with_decoded(_user_of(value))
     _remember(found)
 
 
@@ -187,12 +187,19 @@ def secrets_in_headers(text: str) -> set[str]:
 
 def secrets_in_url(text: str) -> set[str]:
     """Return what is secret in a URL: user, password and the values of its query."""
-    user = text.rpartition("://")[2].partition("/")[0].rpartition("@")[0]
     try:
         query = urlsplit(text).query
     except ValueError:
         query = ""
-    parts = {user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))}
+    return _with_decoded({*_user_of(text), query, *(pair.partition("=")[2] for pair in query.split("&"))})
+
+
+def _user_of(url: str) -> set[str]:
+    user = url.rpartition("://")[2].partition("/")[0].rpartition("@")[0]
+    return {user, user.partition(":")[2]}
+
+
+def _with_decoded(parts: set[str]) -> set[str]:
     return parts | {unquote(part) for part in parts}
 
 

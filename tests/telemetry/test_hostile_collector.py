@@ -148,6 +148,8 @@ ENDLESS = {
     "headers": drips(OK, b"A: x\r\n"),
     "status": drips(b"HTTP/1.1 200 ", b"x"),
     "interim answers": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "interim answers at once": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000, 0),
+    "large headers at once": drips(OK, b"A: " + b"x" * 60_000 + b"\r\n", 0),
     "silence": drips(b"", b"", 1),
 }
 

@@ -1,6 +1,7 @@
-"""HTTP connections on which a request and its answer have one time limit.
+"""HTTP connections on which a request and its answer have one time limit, and an answer has a size.
 
-A limit of `requests` is one on each part that is read, so that who sends a byte every few seconds is never late.
+A limit of `requests` is one on each part that is read, so that who sends a byte every few seconds is never late; and
+there is none on interim answers, nor much of one on headers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _PART = 64 << 10
+_MOST_BYTES = 256 << 10
+"""Bytes of an answer in all: its body, which has a lower limit elsewhere, headers, and interim answers before it."""
 _LEAST = 0.001
 
 
@@ -57,6 +60,7 @@ class _Until(io.RawIOBase):
         self._reader = reader
         self._socket = sock
         self._deadline = deadline
+        self._left = _MOST_BYTES
 
     def readable(self) -> bool:
         return True
@@ -68,7 +72,11 @@ class _Until(io.RawIOBase):
         # Closed on our side, it has no time to be set; reading says what there is to be said.
         if self._socket.fileno() >= 0:
             self._socket.settimeout(left)
-        return self._reader.readinto(buffer)  # type: ignore[no-any-return]
+        if self._left <= 0:
+            raise ConnectionError(f"an answer of more than {_MOST_BYTES} bytes")
+        count: int | None = self._reader.readinto(buffer)
+        self._left -= count or 0
+        return count
 
     def close(self) -> None:
         self._reader.close()
