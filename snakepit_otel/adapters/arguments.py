@@ -8,13 +8,17 @@ import logging
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from reprlib import Repr
+from typing import TYPE_CHECKING, Any
 
 from snakepit_otel.adapters import plain_schema
 from snakepit_otel.adapters.annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters.opening import opening_of
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 from snakepit_otel.printable import printable
+
+if TYPE_CHECKING:
+    from pydantic_core import ValidationError
 
 _log = logging.getLogger("snakepit_otel.adapters")
 _SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
@@ -26,8 +30,21 @@ _BY_NAME = frozenset({"fields", "choices"})
 _OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
+_MOST_LOOKED_AT, _MOST_NAMED = 1_000, 20
+"""Faults of one call's arguments."""
+_LONGEST_NAME = 200
 _Fields = dict[str, Any]
 _Check = Callable[[Mapping[str, Any]], dict[str, Any]]
+_brief = Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 80
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value's repr, at a cost that does not grow with the value."""
+    try:
+        return _brief.repr(value)
+    except Exception:  # noqa: BLE001 - a repr may do anything
+        return f"a {type(value).__qualname__}"
 
 
 class ArgumentCheck:
@@ -44,10 +61,10 @@ class ArgumentCheck:
 
     def __init__(self, tool: str, function: Callable[..., Any], owner: type | None = None) -> None:
         # Only here, since adapters that have an `execute_tool` check what they like themselves.
-        from pydantic_core import ValidationError
+        import pydantic_core
 
         self._tool = tool
-        self._mismatch: type[ValidationError] = ValidationError
+        self._mismatch: type[ValidationError] = pydantic_core.ValidationError
         # The first parameter is the adapter, or for authority tools the session context.
         parameters = list(signature_of(function).parameters.values())[1:]
         if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
@@ -63,12 +80,11 @@ class ArgumentCheck:
         self._names = [name for name in _joined(groups) if name != _OTHERS]
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
+        """Return the arguments to call with, or raise `InvalidArguments` naming every fault, up to a number of them."""
         try:
             return self._validate(arguments)
         except self._mismatch as error:
-            faults = "; ".join(self._fault(problem) for problem in error.errors())
-            raise InvalidArguments(f"{self._tool}: {faults}") from None
+            raise InvalidArguments(f"{self._tool}: {self._faults(error)}") from None
 
     def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
         """Return the types of what one parameter takes, by the names of arguments."""
@@ -99,8 +115,16 @@ class ArgumentCheck:
         )
         return _field_of(parameter, Any)
 
+    def _faults(self, error: ValidationError) -> str:
+        count = error.error_count()
+        if count > _MOST_LOOKED_AT:
+            # Each is an object or two in Python, of which a list with a million wrong items would make gigabytes.
+            return f"{count} parts of the arguments are not what they must be; too many to say which"
+        named = [self._fault(problem) for problem in error.errors(include_url=False)[:_MOST_NAMED]]
+        return "; ".join([*named, f"and {count - _MOST_NAMED} more"] if count > _MOST_NAMED else named)
+
     def _fault(self, problem: Any) -> str:
-        name = ".".join(str(part) for part in problem["loc"])
+        name = ".".join(f"{part!s:.{_LONGEST_NAME}}" for part in problem["loc"])[:_LONGEST_NAME]
         if problem["type"] == "missing":
             return f"argument {name!r} is missing"
         if problem["type"] == "extra_forbidden":
@@ -110,7 +134,7 @@ class ArgumentCheck:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(self._names) or 'none'}"
             return f"unexpected argument {name!r} ({hint})"
         message = problem["msg"][:1].lower() + problem["msg"][1:]
-        return f"argument {name!r}: {message}, got {problem['input']!r:.80}"
+        return f"argument {name!r}: {message}, got {_shown(problem['input']):.80}"
 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:

@@ -81,7 +81,7 @@ def encode_parameters(
                 parameters[name] = AnyMessage(type_url=_FLOAT, value=raw)
                 continue
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
-            raw = to_json(value, default, f"parameters[{name!r}]")
+            raw = to_json(value, default, f"parameters[{name!r:.100}]")
             parameters[name] = AnyMessage(type_url=STRING_VALUE, value=raw)
     return parameters, binary
 
@@ -102,7 +102,7 @@ def decode_parameters(
     if binary:
         for name, data in binary.items():
             if (metadata or {}).get(f"binary_format:{name}") == "pickle":
-                raise ValueRefused(f"parameter {name!r} is pickled; {_PICKLE_ADVICE}")
+                raise ValueRefused(f"parameter {name!r:.100} is pickled; {_PICKLE_ADVICE}")
             values[name] = data
     return values
 
@@ -114,7 +114,7 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         return _decode_string(raw, name)
     if url.startswith(_OURS):
         if url.endswith(".binary"):
-            raise ValueRefused(f"parameter {name!r} is pickled ({url}); {_PICKLE_ADVICE}")
+            raise ValueRefused(f"parameter {name!r:.100} is pickled ({url!r:.100}); {_PICKLE_ADVICE}")
         value = _loads(raw, name, url)
         return _NOT_FINITE.get(value, value) if url == _FLOAT and isinstance(value, str) else value
     kind = url.removeprefix(_PREFIX + "google.protobuf.")
@@ -126,10 +126,10 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         try:
             return json_format.MessageToDict(structure)
         except (json_format.Error, ValueError) as error:
-            raise ValueRefused(f"parameter {name!r} is malformed: {error}") from None
+            raise ValueRefused(f"parameter {name!r:.100} is malformed: {error}") from None
     if kind in _WRAPPERS:
         return _parse(_WRAPPERS[kind], raw, name).value
-    raise ValueRefused(f"parameter {name!r} has the type {url!r:.100}, which the bridge does not know")
+    raise ValueRefused(f"parameter {name!r:.100} has the type {url!r:.100}, which the bridge does not know")
 
 
 def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[AnyMessage, bytes]:
@@ -151,7 +151,7 @@ def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | Non
     if message.type_url == _BINARY:
         return binary
     if message.type_url.startswith(_OURS) and message.type_url.endswith(".binary"):
-        raise ValueRefused(f"the result is pickled ({message.type_url}); {_PICKLE_ADVICE}")
+        raise ValueRefused(f"the result is pickled ({message.type_url!r:.100}); {_PICKLE_ADVICE}")
     if binary:
         return binary
     return _open(decode_any(message, "result"), message.value, opened) if message.type_url else None
@@ -233,11 +233,11 @@ def _loads(raw: bytes, name: str, url: str) -> Any:
     try:
         return from_json(raw)
     except ValueError as error:
-        raise ValueRefused(f"parameter {name!r} is malformed: not JSON under {url!r:.100} ({error})") from None
+        raise ValueRefused(f"parameter {name!r:.100} is malformed: not JSON under {url!r:.100} ({error})") from None
 
 
 def _parse(kind: Any, raw: bytes, name: str) -> Any:
     try:
         return kind.FromString(raw)
     except DecodeError as error:
-        raise ValueRefused(f"parameter {name!r} is malformed: not a {kind.DESCRIPTOR.name} ({error})") from None
+        raise ValueRefused(f"parameter {name!r:.100} is malformed: not a {kind.DESCRIPTOR.name} ({error})") from None
