@@ -101,7 +101,7 @@ def chunks(data: bytes) -> None:
         codec.labelled_as_copies(raw)
 
 
-@target()
+@target(steps=5_000)
 def state_values(data: bytes) -> None:
     """Session state: what is taken as JSON is JSON that says the same, and the rest is `StateRefused`."""
     choices = Choices(data)
