@@ -14,7 +14,7 @@ TARGETS ?=
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof fuzz fuzz-short lint types generate dashboards dashboard-previews lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards dashboard-previews lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -54,6 +54,9 @@ zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references
 
 pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
 	$(BIN)/pytest tests/pool -m matrix
+
+hostile-proof: $(READY) ## Attack a server that honest callers use, in every way, then in all at once for HOSTILE_MINUTES (10); half an hour.
+	$(BIN)/pytest tests/hostile -m matrix
 
 fuzz: $(READY) ## Fuzz every decoder that a peer reaches, ten minutes in all; fails with what reproduces a finding.
 	scripts/install-fuzzer || [ $$? -eq 69 ]   # 69: there is none for this machine, and seeds are mutated blindly

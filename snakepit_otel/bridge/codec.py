@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
 from numbers import Rational, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -51,16 +52,10 @@ _STRUCTURES: Mapping[str, Any] = {
     "Struct": struct_pb2.Struct,
     "ListValue": struct_pb2.ListValue,
 }
+_MOST_PARTS = 1_000
+_MOST_TEXT = 64 << 10
+T = TypeVar("T")
 _PICKLE_ADVICE = "unpickling what a peer sent would run its code; send JSON, raw bytes or a zero-copy reference"
-
-
-def labelled_as_copies(raw: bytes) -> bytes:
-    """Return JSON whose references say that their bytes are copied, for a peer that can be given nothing else."""
-    try:
-        value = from_json(raw)
-    except ValueError:
-        return raw
-    return to_json(replaced(value, lambda form: {**form, "copy": True}))
 
 
 def encode_parameters(
@@ -132,6 +127,11 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
     raise ValueRefused(f"parameter {name!r:.100} has the type {url!r:.100}, which the bridge does not know")
 
 
+async def encoded(encode: Callable[[Any, Callable[[Any], Any]], T], value: Any, default: Callable[[Any], Any]) -> T:
+    """Return what `encode` makes of a value: in a thread where that is long text, or has many parts."""
+    return await asyncio.to_thread(encode, value, default) if _is_large(value) else encode(value, default)
+
+
 def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[AnyMessage, bytes]:
     """Return a result as Any, and as bytes where it is bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -193,6 +193,22 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
         return data.decode()
     except UnicodeDecodeError:
         return data
+
+
+def _is_large(value: Any) -> bool:
+    """Say whether a value is large, as far as that can be seen: what is converted first is looked at only then."""
+    parts, pending = 0, [value]
+    while pending:
+        part = pending.pop()
+        kind = type(part)
+        if kind in (list, tuple, dict):
+            parts += len(part)
+            if parts > _MOST_PARTS:
+                return True
+            pending += part.values() if kind is dict else part
+        elif kind in (str, bytes) and len(part) > _MOST_TEXT:
+            return True
+    return False
 
 
 def _name(given: Any) -> str:

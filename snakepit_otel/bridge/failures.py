@@ -15,6 +15,7 @@ from snakepit_otel.bridge.values import from_json, to_json
 from snakepit_otel.errors import (
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     StateConflict,
     ToolError,
@@ -34,6 +35,7 @@ _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + 
 _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
+    SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
 }
 """What else an error of ours says, and as what."""

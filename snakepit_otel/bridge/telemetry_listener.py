@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.backoff import Backoff
@@ -129,6 +130,13 @@ class TelemetryListener:
                     "the telemetry stream of worker %s broke: %s",
                     printable(self._worker_id),
                     printable(error.details(), MESSAGE),
+                )
+            except DecodeError as error:
+                refuse("too_large")
+                _log.debug(
+                    "an event of worker %s cannot be read: %s",
+                    printable(self._worker_id),
+                    printable(error, MESSAGE),
                 )
             except Exception:  # noqa: BLE001 - nothing that goes wrong with one stream ends the listening
                 _log.exception("listening to worker %s failed; it is tried again", printable(self._worker_id))

@@ -92,7 +92,12 @@ def fail(error: SnakepitError) -> NoReturn:
         complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
     if isinstance(error, ToolError) and error.traceback:
         complaints.print(lines(f"  {_last_of(error.traceback.rstrip())}", "dim", indent="  "), soft_wrap=True)
-    raise typer.Exit(next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED))
+    raise typer.Exit(exit_code(error))
+
+
+def exit_code(error: SnakepitError) -> int:
+    """Return the exit code of a command that fails with this error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED)
 
 
 def misuse(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from grpc import aio
@@ -19,22 +19,26 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters.left_behind import RUN_ID, LeftBehind
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import options
-from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
+from snakepit_otel.bridge.raw_messages import worker_stub
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
+from snakepit_otel.pool import start_report
 from snakepit_otel.pool.in_flight import InFlight
 from snakepit_otel.pool.process import Process, describe_exit
 from snakepit_otel.pool.program import WORKER_PROGRAM, Program, interpreter
 from snakepit_otel.pool.recording import WorkerRecording
 from snakepit_otel.pool.recycling import ExitReason
+from snakepit_otel.printable import printable, printable_error
 from snakepit_otel.telemetry import names
 
+_log = logging.getLogger("snakepit_otel.pool")
 TIME_TO_LEAVE = 2.1
 """Seconds that a worker without requests has to send its telemetry and be gone."""
+_TIME_TO_EXIT = 3.0
+"""Seconds that a worker whose start has failed has to end by itself."""
 _TIME_FOR_LAST_ANSWERS = 0.05
 """Seconds after a worker's end in which what it had sent may still be read."""
 
@@ -141,7 +145,7 @@ class Worker:
         self._run_id = run_id
         self._environ = environ
         self._spawned = spawned
-        self._ledger = Path(f"{spec.listen.removeprefix('unix:')}.ledger")
+        self._ledger: telemetry.SharedLedger | None = None
         self._process: Process | None = None
         self._channel: aio.Channel | None = None
         self.stub: Any = None
@@ -163,6 +167,7 @@ class Worker:
     @telemetry.observed(names.WORKER_START, labels=_labels, details=_details)
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves; raise `WorkerStartFailed` if it does not."""
+        ledger = self._ledger = _ledger(self.id)
         process = self._process = Process(
             [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
             {
@@ -172,38 +177,53 @@ class Worker:
                 **os.environ,
                 **self._environ,
                 RUN_ID: self._run_id,
-                telemetry.LEDGER_FILE: str(self._ledger),
+                telemetry.LEDGER_FILE: ledger.path if ledger is not None else "",
             },
+            () if ledger is None else (ledger.descriptor,),
         )
         self._spawned(process.pid, self.id)
         try:
-            async with asyncio.timeout(timeout):
-                report = await process.exchange(
-                    {
-                        **asdict(self.spec),
-                        "started_by": dict(telemetry.outgoing()),
-                        "reported": telemetry.environment.reported(),
-                    }
-                )
-        except TimeoutError:
-            await self._kill()
-            raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
+            await self._become_ready(process, timeout)
         except BaseException:
             await self._kill()
             raise
-        if report is None or "failed" in report:
-            self.state = State.GONE
-            status = await process.wait()
-            if report is None:
+
+    async def _become_ready(self, process: Process, timeout: float) -> None:
+        message = {
+            **asdict(self.spec),
+            "started_by": dict(telemetry.outgoing()),
+            "reported": telemetry.environment.reported(),
+        }
+        try:
+            async with asyncio.timeout(timeout):
+                line = await process.exchange(message)
+        except TimeoutError:
+            raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
+        if line is None:
+            status = await self.exited(_TIME_TO_EXIT)
+            if status is None:
                 raise WorkerStartFailed(
-                    f"worker {self.id} {describe_exit(status)} before it was ready; its own output says more"
+                    f"worker {self.id} closed its control socket before it was ready, went on, and was killed"
                 )
-            raise _start_failure(self.id, from_wire(report["failed"]))
-        self.tools = list(report["tools"])
+            raise WorkerStartFailed(
+                f"worker {self.id} {describe_exit(status)} before it was ready; its own output says more"
+            )
+        try:
+            report = start_report.read(line)
+        except start_report.NoReport as error:
+            raise WorkerStartFailed(
+                f"worker {self.id} was killed, as what it wrote to its control socket at its start is no report; "
+                f"the adapter's code may have done that: {error}"
+            ) from None
+        if isinstance(report, SnakepitError):
+            # It ends by itself, and sends its telemetry first.
+            await self.exited(_TIME_TO_EXIT)
+            raise _start_failure(self.id, report)
+        self.tools = report.tools
         self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
-        self.stub = BridgeServiceStub(self._channel)
+        self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
-        self._recording = WorkerRecording(self.stub, self.id, telemetry.Level(report["level"]))
+        self._recording = WorkerRecording(self.stub, self.id, report.level)
         if self._controls is not None:
             await self._recording.apply(self._controls)
 
@@ -315,10 +335,11 @@ class Worker:
 
     def account_for_telemetry(self) -> None:
         """Count what the worker, which is gone, had recorded and did not deliver; once."""
-        left = telemetry.Ledger.read(self._ledger)
-        if left is None:
+        ledger, self._ledger = self._ledger, None
+        left = ledger.read() if ledger is not None else None
+        if ledger is None or left is None:
             return
-        self._ledger.unlink(missing_ok=True)
+        ledger.close()
         for signal_name, account in left.accounts.items():
             for reason, count in account.lost().items():
                 telemetry.record(
@@ -336,6 +357,18 @@ class Worker:
             self._process.signal(signal.SIGKILL)
             await self._process.wait()
         self.state = State.GONE
+
+
+def _ledger(worker_id: str) -> telemetry.SharedLedger | None:
+    try:
+        return telemetry.SharedLedger()
+    except OSError as error:
+        _log.warning(
+            "what worker %s fails to deliver of its telemetry is not counted if it dies: %s",
+            printable(worker_id),
+            printable_error(error),
+        )
+        return None
 
 
 def _start_failure(worker_id: str, error: SnakepitError) -> SnakepitError:

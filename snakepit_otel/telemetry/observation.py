@@ -24,6 +24,8 @@ from snakepit_otel.telemetry.propagation import Metadata, incoming, plain_parent
 
 _NOTHING: dict[str, Any] = {}
 Describe = Callable[..., Details | Mapping[str, Any] | None]
+_MOST_MESSAGE = 500
+_MOST_TYPE = 200
 CANCELLED = "cancelled"
 """`error.type` of work that ended because nobody waits for it any more, which is nobody's error."""
 
@@ -144,8 +146,8 @@ class Observation:
 
     def fail(self, kind: str, message: str = "") -> None:
         """Mark the passage as failed; `kind` is its `error.type`, whatever else is raised through it."""
-        self.failure = kind
-        self.message = message
+        self.failure = kind[:_MOST_TYPE]
+        self.message = message[:_MOST_MESSAGE]
 
     def __enter__(self) -> Observation:
         if self._within is not None:
@@ -215,9 +217,9 @@ class Observation:
 
     def _note(self, error: BaseException) -> None:
         if self.failure is None:
-            self.failure = error_type(error)
+            self.failure = error_type(error)[:_MOST_TYPE]
         if not self.message:
-            self.message = message_of(error)[:500]
+            self.message = message_of(error)[:_MOST_MESSAGE]
         if self.point.exceptions and self.failure != CANCELLED:
             details = {} if self.details is None else self.details.values
             events.emit_exception(error, details.get(names.SESSION_ID))

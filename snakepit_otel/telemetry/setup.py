@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
-"""The variable that names the file for this process' ledger, set by the authority for its workers."""
+"""The variable that names what holds this process' ledger, set by the authority for its workers."""
 _SHARE_FOR_METRICS = 0.4
 """Of the time for shutdown: metrics go last, since they tell what became of the rest."""
 _LONGEST = 86_400.0
@@ -233,7 +232,7 @@ def _is_ours(signal: str, read: Environment, provider: Any) -> bool:
 
 def _ledger(named: str | None) -> Ledger:
     try:
-        return Ledger(Path(named) if named else None)
+        return Ledger.inherited(named) if named else Ledger()
     except OSError as error:
         _log.warning(
             "%s='%s' cannot be written (%s); the ledger is in memory",

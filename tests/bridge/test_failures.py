@@ -22,6 +22,7 @@ from snakepit_otel.errors import (
     PoolNotFound,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     StateConflict,
     ToolError,
@@ -92,6 +93,7 @@ def test_our_own_errors_come_back_as_themselves(kind: type[SnakepitError]) -> No
     arguments: dict[type, tuple[Any, ...]] = {
         SessionNotFound: ("alice",),
         SessionQuotaExceeded: (10,),
+        SessionStoreFull: (2, 10),
         StateConflict: ("alice", "the state", 3, 4),
         ToolError: ("ValueError", "no paint"),
     }
