@@ -97,11 +97,9 @@ def chunks(data: bytes) -> None:
         insist(same(codec.decode_chunk(encoded, metadata), _as_json_says(value)), "a chunk changed:", value)
     with refusing(SnakepitError):
         codec.decode_chunk(raw, opened=dict)
-    with refusing(ValueRefused):
-        codec.labelled_as_copies(raw)
 
 
-@target(steps=5_000)
+@target(steps=5_000, largest=32_768)
 def state_values(data: bytes) -> None:
     """Session state: what is taken as JSON is JSON that says the same, and the rest is `StateRefused`."""
     choices = Choices(data)
