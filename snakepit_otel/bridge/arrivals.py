@@ -15,6 +15,7 @@ from snakepit_otel.bridge.budget import Budget, peer_of
 from snakepit_otel.bridge.connections import Connections
 from snakepit_otel.bridge.half_sent import Arriving, HalfSent
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
+from snakepit_otel.heap import Freed
 
 HELD_PER_BYTE = 3
 """How often a request is held at most: as it came, as it is decoded, and as it is passed on."""
@@ -46,7 +47,8 @@ class Arrivals(aio.ServerInterceptor):
         self.arrival_timeout = arrival_timeout
         self.unread_timeout = unread_timeout
         self.connections = connections
-        self.half_sent = HalfSent(budget, connections) if connections is not None else None
+        self.freed = Freed()
+        self.half_sent = HalfSent(budget, connections, self.freed) if connections is not None else None
         self._methods: dict[str, _Method] = {}
 
     async def intercept_service(
@@ -68,6 +70,7 @@ class Arrivals(aio.ServerInterceptor):
         """Watch over connections no more."""
         if self.half_sent is not None:
             self.half_sent.close()
+        self.freed.close()
 
 
 class _Method:
@@ -166,7 +169,7 @@ class _Call:
     async def write(self, message: Any) -> None:
         """Send a message of a streamed answer. Raises `DeadlineExceeded` if nothing of it is taken for too long."""
         raw = self._serialize(message)
-        self._charge.resize(self._own + _HELD_PER_BYTE_SENT * len(raw))
+        self._hold(_HELD_PER_BYTE_SENT * len(raw))
         try:
             async with asyncio.timeout(None) as limit:
                 self._be_patient(lambda: limit.reschedule(0))
@@ -182,7 +185,7 @@ class _Call:
     def answer(self, response: Any) -> bytes:
         """Return the answer as it is sent, and see to it that it is taken."""
         raw = self._serialize(response)
-        self._charge.resize(self._own + _HELD_PER_BYTE_SENT * len(raw))
+        self._hold(_HELD_PER_BYTE_SENT * len(raw))
         self._end_if_not_taken()
         return raw
 
@@ -218,7 +221,7 @@ class _Call:
         return self._weighed(raw)
 
     def _weighed(self, raw: Any) -> Any:
-        self._charge.resize(self._own + (0 if raw is aio.EOF else HELD_PER_BYTE * len(raw)))
+        self._hold(0 if raw is aio.EOF else HELD_PER_BYTE * len(raw))
         return raw
 
     def _arrived(self) -> None:
@@ -254,7 +257,15 @@ class _Call:
         if timer is not None:
             timer.cancel()
 
+    def _hold(self, size: int) -> None:
+        """Hold `size` bytes beside what the call itself costs, in place of what was held so far."""
+        before = self._charge.size
+        self._charge.resize(self._own + size)
+        if self._charge.size < before:
+            self._arrivals.freed.add(before - self._charge.size)
+
     def _end(self, _context: Any) -> None:
         self._cease()
         self._arrived()
+        self._arrivals.freed.add(self._charge.size)
         self._charge.release()

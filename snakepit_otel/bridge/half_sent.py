@@ -15,6 +15,7 @@ from time import monotonic
 from snakepit_otel.bridge.budget import Budget, Charge, Peer
 from snakepit_otel.bridge.connections import Connections, Traffic
 from snakepit_otel.errors import BudgetExceeded
+from snakepit_otel.heap import Freed
 from snakepit_otel.printable import printable
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -89,11 +90,12 @@ class HalfSent:
     connection is ended if that does not help.
     """
 
-    def __init__(self, budget: Budget, connections: Connections) -> None:
+    def __init__(self, budget: Budget, connections: Connections, freed: Freed) -> None:
         self.refused = 0
         """Connections whose calls were refused, and that were ended."""
         self._budget = budget
         self._connections = connections
+        self._freed = freed
         self._known: OrderedDict[str, _Connection] = OrderedDict()
         self._active: dict[str, _Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -124,6 +126,7 @@ class HalfSent:
         """See `Arriving.end`."""
         connection.waiting.pop(arriving, None)
         if not connection.waiting:
+            self._freed.add(connection.charge.size)
             connection.charge.release()
             self._active.pop(connection.name, None)
 
@@ -182,6 +185,7 @@ class HalfSent:
         connection.settled += half
         connection.half = 0
         connection.charge.release()
+        self._freed.add(half)
 
     def _forget_some(self) -> None:
         while len(self._known) > _MOST_KNOWN:

@@ -22,6 +22,7 @@ from snakepit_otel.cli.signals import Signals
 from snakepit_otel.daemon_thread import run_in_daemon_thread
 from snakepit_otel.ending import Ending
 from snakepit_otel.errors import ConfigurationError, SnakepitError
+from snakepit_otel.heap import keep_small
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -106,6 +107,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
+    keep_small()
     run(lambda: _serve(_stated(given), config))
 
 

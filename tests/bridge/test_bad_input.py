@@ -217,7 +217,7 @@ async def test_a_deadline_that_passes(ours: Authority) -> None:
 
 
 async def test_bytes_that_are_no_message(ours: Authority, short_path: Path) -> None:
-    """Bytes that no message begins with are the caller's mistake, and harm nobody."""
+    """Bytes that no message begins with are their caller's mistake, and harm nobody."""
     async with aio.insecure_channel(ours.address) as channel:
         call = channel.unary_unary("/snakepit.bridge.BridgeService/ExecuteTool")
         with pytest.raises(aio.AioRpcError) as raised:

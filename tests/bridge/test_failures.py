@@ -110,7 +110,7 @@ def test_our_own_errors_have_types_that_elixir_matches(kind: type[SnakepitError]
     if kind is ToolError:
         return
     error = kind.__new__(kind, "what happened")
-    error.__dict__.update(session_id="alice", limit=1.0, expected=1, current=2)
+    error.__dict__.update(session_id="alice", limit=1.0, expected=1, current=2, missing=3)
     for text in (to_wire(error, WHERE), to_status(error, WHERE)):
         described = orjson.loads(text)
         assert described["type"] in MATCHED

@@ -123,7 +123,8 @@ def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-@target(steps=5_000)
+# A list that contains itself is gone through as far as there is room, of a few bytes.
+@target(steps=5_000, base=500_000)
 def python_values(data: bytes) -> None:
     """What tools return: JSON in UTF-8 that can be read again, or `ValueRefused`; never an error of a conversion."""
     choices = Choices(data)
