@@ -22,16 +22,20 @@ def refusing_unreadable(handler: Any) -> Any:
     """Return an aio handler that refuses a request that cannot be read.
 
     By itself, gRPC has such a call fail with UNKNOWN, as if the server were at fault, and logs a traceback for each.
-    Handlers that read a stream of requests by themselves get the `DecodeError`, and are left as they are.
+    Handlers that read a stream of requests by themselves get the `DecodeError`, and are left as they are; so are plain
+    functions, which gRPC runs in threads.
     """
     if handler.request_streaming or handler.request_deserializer is None:
         return handler
-    read = _reading(handler.request_deserializer)
-    if not handler.response_streaming:
-        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary), read, handler.response_serializer)
-    behaviour = handler.unary_stream
-    streaming = _yielding(behaviour) if inspect.isasyncgenfunction(behaviour) else _answering(behaviour)
-    return grpc.unary_stream_rpc_method_handler(streaming, read, handler.response_serializer)
+    behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+    if inspect.isasyncgenfunction(behaviour):
+        behaviour = _yielding(behaviour)
+    elif inspect.iscoroutinefunction(behaviour):
+        behaviour = _answering(behaviour)
+    else:
+        return handler
+    made = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    return made(behaviour, _reading(handler.request_deserializer), handler.response_serializer)
 
 
 def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
