@@ -159,6 +159,7 @@ class _Look:
 
     def __init__(self, most: int | None) -> None:
         self._left = math.inf if most is None else most
+        self._open: set[int] = set()
 
     def at(self, value: Any, place: _Place, depth: int = 0) -> None:
         """Raise `StateRefused` for a part that JSON cannot say, or for too many parts to find it in."""
@@ -174,6 +175,13 @@ class _Look:
             raise StateRefused(f"{_path(place)} is {value}, which JSON cannot say")
         if value is None or type(value) in (bool, int, float, str):
             return
+        if id(value) in self._open:
+            raise StateRefused(f"{_path(place)} contains itself")
+        self._open.add(id(value))
+        self._inside(value, place, depth)
+        self._open.remove(id(value))
+
+    def _inside(self, value: Any, place: _Place, depth: int) -> None:
         if type(value) in (list, tuple):
             for index, item in enumerate(value):
                 self.at(item, (place, index), depth + 1)

@@ -106,7 +106,7 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         ({"\ud800": 1}, r"state\['key'\] is not JSON: .*surrogate"),
         (nested(300), "nested too deeply"),
         (nested(100_000), "nested too deeply"),
-        (circular(), "nested too deeply"),
+        (circular(), r"state\['key'\]\[0\] contains itself"),
     ],
     ids=lambda part: str(part)[:30] if isinstance(part, str) else type(part).__name__,
 )
@@ -239,3 +239,13 @@ def test_a_place_deep_inside_is_said_in_part() -> None:
     with pytest.raises(StateRefused, match=r"state\['a'\]\['k.*\[…\].* is a builtins.object") as raised:
         state.encode("a", value)
     assert len(str(raised.value)) < 1_500
+
+
+def test_what_contains_itself_is_refused_at_once() -> None:
+    """Lists that contain themselves, and each other, are refused by the place of the first that does."""
+    lists: list[Any] = []
+    for _ in range(20):
+        lists = [lists]
+        lists.append(lists)
+    with pytest.raises(StateRefused, match="contains itself"):
+        state.encode("a", lists)
