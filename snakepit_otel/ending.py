@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -77,3 +78,13 @@ def on_stop_signals(tell: Callable[[], Any], ending: Ending, seconds: float) -> 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
+    wake_for_signals()
+
+
+def wake_for_signals() -> None:
+    """Have the running event loop wake for every signal, whichever thread it interrupts, so that its handler runs."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
+    asyncio.get_running_loop().add_reader(reading, reading.recv, 4096)

@@ -38,10 +38,10 @@ from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.keepalive import LISTENER
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ToolChunk
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
+from snakepit_otel.bridge.raw_messages import Chunk
 from snakepit_otel.bridge.recording import Controls, refuse_if_off
 from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
@@ -287,7 +287,7 @@ class Snakepit:
         scope = gateway.holdings.open(session_id, tool)
         reason = REQUEST_END
 
-        async def decode(chunk: ToolChunk) -> Any:
+        async def decode(chunk: Chunk) -> Any:
             return decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         try:
@@ -421,7 +421,7 @@ class Snakepit:
         guarded = Guarded(server, authority_limits(largest, self.sessions.settings.max_session_bytes))
         add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
         add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
-        leases = LeaseService(self.sessions, trusted=trusted)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
         add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(

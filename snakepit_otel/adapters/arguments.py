@@ -5,20 +5,17 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import reprlib
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from reprlib import Repr
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snakepit_otel.adapters import plain_schema
 from snakepit_otel.adapters.annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters.opening import opening_of
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 from snakepit_otel.printable import printable
-
-if TYPE_CHECKING:
-    from pydantic_core import ValidationError
 
 _log = logging.getLogger("snakepit_otel.adapters")
 _SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
@@ -30,21 +27,15 @@ _BY_NAME = frozenset({"fields", "choices"})
 _OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
-_MOST_LOOKED_AT, _MOST_NAMED = 1_000, 20
-"""Faults of one call's arguments."""
-_LONGEST_NAME = 200
+_MOST_FAULTS = 10
+"""Faults of a call that are named."""
+_MOST_FAULTS_READ = 1_000
+_MOST_SHOWN = 100
+_outlines = reprlib.Repr()
+_outlines.maxlist = _outlines.maxtuple = _outlines.maxset = _outlines.maxdict = 40
+_outlines.maxstring = _outlines.maxlong = _outlines.maxother = 2 * _MOST_SHOWN
 _Fields = dict[str, Any]
 _Check = Callable[[Mapping[str, Any]], dict[str, Any]]
-_brief = Repr()
-_brief.maxstring = _brief.maxother = _brief.maxlong = 80
-
-
-def _shown(value: Any) -> str:
-    """Return the beginning of a value's repr, at a cost that does not grow with the value."""
-    try:
-        return _brief.repr(value)
-    except Exception:  # noqa: BLE001 - a repr may do anything
-        return f"a {type(value).__qualname__}"
 
 
 class ArgumentCheck:
@@ -61,10 +52,10 @@ class ArgumentCheck:
 
     def __init__(self, tool: str, function: Callable[..., Any], owner: type | None = None) -> None:
         # Only here, since adapters that have an `execute_tool` check what they like themselves.
-        import pydantic_core
+        from pydantic_core import ValidationError
 
         self._tool = tool
-        self._mismatch: type[ValidationError] = pydantic_core.ValidationError
+        self._mismatch: type[ValidationError] = ValidationError
         # The first parameter is the adapter, or for authority tools the session context.
         parameters = list(signature_of(function).parameters.values())[1:]
         if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
@@ -80,11 +71,18 @@ class ArgumentCheck:
         self._names = [name for name in _joined(groups) if name != _OTHERS]
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments to call with, or raise `InvalidArguments` naming every fault, up to a number of them."""
+        """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
         try:
             return self._validate(arguments)
         except self._mismatch as error:
-            raise InvalidArguments(f"{self._tool}: {self._faults(error)}") from None
+            count = error.error_count()
+            if count > _MOST_FAULTS_READ:
+                # To read any of them is to make all of them.
+                raise InvalidArguments(f"{self._tool}: {count} arguments, or parts of them, are wrong") from None
+            faults = [self._fault(problem) for problem in error.errors()[:_MOST_FAULTS]]
+            if count > _MOST_FAULTS:
+                faults.append(f"and {count - _MOST_FAULTS} more faults")
+            raise InvalidArguments(f"{self._tool}: {'; '.join(faults)}") from None
 
     def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
         """Return the types of what one parameter takes, by the names of arguments."""
@@ -115,16 +113,8 @@ class ArgumentCheck:
         )
         return _field_of(parameter, Any)
 
-    def _faults(self, error: ValidationError) -> str:
-        count = error.error_count()
-        if count > _MOST_LOOKED_AT:
-            # Each is an object or two in Python, of which a list with a million wrong items would make gigabytes.
-            return f"{count} parts of the arguments are not what they must be; too many to say which"
-        named = [self._fault(problem) for problem in error.errors(include_url=False)[:_MOST_NAMED]]
-        return "; ".join([*named, f"and {count - _MOST_NAMED} more"] if count > _MOST_NAMED else named)
-
     def _fault(self, problem: Any) -> str:
-        name = ".".join(f"{part!s:.{_LONGEST_NAME}}" for part in problem["loc"])[:_LONGEST_NAME]
+        name = ".".join(str(part)[:_MOST_SHOWN] for part in problem["loc"][:_MOST_FAULTS])
         if problem["type"] == "missing":
             return f"argument {name!r} is missing"
         if problem["type"] == "extra_forbidden":
@@ -134,7 +124,17 @@ class ArgumentCheck:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(self._names) or 'none'}"
             return f"unexpected argument {name!r} ({hint})"
         message = problem["msg"][:1].lower() + problem["msg"][1:]
-        return f"argument {name!r}: {message}, got {_shown(problem['input']):.80}"
+        return f"argument {name!r}: {message}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """Return what a value looks like, whose own `repr` may be large, or too deep to be had."""
+    if type(value) is str:
+        return f"{value[:_MOST_SHOWN]!r:.80}"
+    try:
+        return f"{_outlines.repr(value):.80}"
+    except Exception:  # noqa: BLE001 - a repr may do anything
+        return f"a {type(value).__qualname__}"
 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:

@@ -200,7 +200,7 @@ class AdapterHost:
             return self._entry
         tool = self.tools.get(name)
         if tool is None:
-            raise ToolNotFound(f"adapter {self.name} has no tool {name!r}; it has {', '.join(self.tools)}")
+            raise ToolNotFound(f"adapter {self.name} has no tool {name!r:.100}; it has {', '.join(self.tools)}")
         return tool
 
     async def _live(

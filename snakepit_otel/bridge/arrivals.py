@@ -92,6 +92,14 @@ class _Method:
             self.admitting = build(self._admit)
 
     async def _admit(self, _requests: Any, context: Any) -> bytes | None:
+        try:
+            return await self._serve(context)
+        except aio.AbortError as error:
+            # gRPC keeps it with the call, in a cycle that waits for the collector. Its frames have the message.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+
+    async def _serve(self, context: Any) -> bytes | None:
         call = _Call(self._arrivals, self.handler, context)
         try:
             call.begin()

@@ -24,7 +24,8 @@ from snakepit_otel.bridge.identifiers import check_call_back, where
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.raw_messages import (
-    LARGE,
+    Chunk,
+    LargeChunk,
     LargeResponse,
     ToolRequest,
     ToolResponse,
@@ -83,10 +84,13 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
     """Return how large the requests of an authority's methods may be, where that is more than most."""
     return {
         "ExecuteTool": Limit(max_message_bytes, read_request, serialized),
-        "ExecuteStreamingTool": Limit(max_message_bytes, read_request),
+        "ExecuteStreamingTool": Limit(max_message_bytes, read_request, serialized),
         "ExecuteElixirTool": Limit(max_message_bytes, read_call_back),
         # With the metadata that a session may have.
         "InitializeSession": Limit(max_session_bytes + _BESIDES_METADATA),
+        # A session of such an id is none.
+        "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
+        "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
         # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
         "Hold": Limit(4 * max_session_bytes + _BESIDES_METADATA),
         "Write": Limit(_MOST_OF_A_BUFFER),
@@ -187,10 +191,12 @@ class AuthorityService(BridgeServiceServicer):
         """Run a tool of a worker's adapter and pass its chunks on."""
         creator = _creator(context, _headers(context), request.tool_name)
 
-        async def take(chunk: pb.ToolChunk) -> None:
-            is_json = codec.CHUNK_KIND not in chunk.metadata
-            if is_json and not _shares_memory(context) and (len(chunk.data) > LARGE or has_references(chunk.data)):
-                chunk.data = await labelled_as_copies(chunk.data)
+        async def take(chunk: Chunk) -> None:
+            if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
+                if isinstance(chunk, LargeChunk) and await has_marks(chunk.raw):
+                    chunk = chunk.parsed()
+                if not isinstance(chunk, LargeChunk) and has_references(chunk.data):
+                    chunk.data = await labelled_as_copies(chunk.data)
             await context.write(chunk)
 
         try:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
 import orjson
-from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.bridge import rpc
@@ -37,6 +36,8 @@ from snakepit_otel.zero_copy.scope import Scope
 _CHUNK = 1 << 20
 _LEAST_RATE = 64 << 10
 """Bytes a second that a copy has to make, after its first seconds."""
+_MOST_UNREAD = 64 << 20
+"""Bytes that are let come of a copy that is refused."""
 _SHARE = 4
 """The copies of one machine are at most this part of the references that may be held."""
 _MOST_DESCRIPTION = 16 << 10
@@ -81,20 +82,26 @@ class BufferService(BufferServiceServicer):
 
     async def Write(self, requests: AsyncIterator[pb.WriteRequest], context: Context) -> pb.WriteResponse:
         """Take a reference's bytes, and hold them; all or nothing."""
-        peer = peer_of(context)
+        peer, messages = peer_of(context), aiter(requests)
         try:
             with self._one_more(peer):
-                await self._take(requests, peer)
+                await self._take(messages, peer)
         except SnakepitError as error:
-            await _abort(context, error)
-        except DecodeError as error:
-            await rpc.refuse(error, context)
+            await self._refuse(messages, context, error)
         except OSError as error:
-            await _abort(context, ZeroCopyLimitExceeded(f"there is no memory for it: {error}"))
+            await self._refuse(messages, context, ZeroCopyLimitExceeded(f"there is no memory for it: {error}"))
         return pb.WriteResponse()
 
-    async def _take(self, requests: AsyncIterator[pb.WriteRequest], peer: Peer) -> None:
-        messages, pace = aiter(requests), _Pace(self._holdings.settings.copy_timeout / 1000)
+    async def _refuse(self, messages: AsyncIterator[pb.WriteRequest], context: Context, error: SnakepitError) -> None:
+        """Let what is under way come, and then refuse it: a client that still writes would not see why."""
+        pace, left = _Pace(self._holdings.settings.copy_timeout / 1000), _MOST_UNREAD
+        with suppress(ZeroCopyLimitExceeded):
+            while left > 0 and (message := await pace.keep(anext(messages, None), 0)) is not None:
+                left -= len(message.data)
+        await _abort(context, error)
+
+    async def _take(self, messages: AsyncIterator[pb.WriteRequest], peer: Peer) -> None:
+        pace = _Pace(self._holdings.settings.copy_timeout / 1000)
         first = await pace.keep(anext(messages, None), 0)
         description = _description(first)
         assert first is not None

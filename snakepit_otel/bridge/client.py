@@ -426,7 +426,7 @@ class Client:
         return error if found is None else AuthorityUnavailable(f"{error}; {found}")
 
 
-async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+async def chunks(run: Any, decode: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
     """Yield what `decode` makes of the chunks that `run` pushes; leaving early cancels it.
 
     `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context

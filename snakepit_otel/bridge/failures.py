@@ -7,6 +7,7 @@ import string
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ _ON_THE_WAY = tuple(
 )
 _MAX_MESSAGE = 16 << 10
 _MAX_TRACEBACK = 64 << 10
+_MAX_DESCRIPTION = 1 << 20
+"""Characters of an error that is read: ours have less, with all of them escaped."""
 # Clients refuse trailing metadata of more than 8 KiB.
 _MAX_STATUS = 7 << 10
 _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
@@ -85,13 +88,15 @@ def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
 
 def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
     """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
-    try:
-        described = from_json(text.encode())
-    except ValueError:
-        described = None
+    described = None
+    if len(text) <= _MAX_DESCRIPTION:
+        with suppress(ValueError):
+            described = from_json(text.encode())
     if not isinstance(described, dict) or not isinstance(described.get("type"), str):
         # An Elixir authority gives plain words.
-        return ToolError("Error", text or "the peer reported a failure without saying more", context=context)
+        return ToolError(
+            "Error", text[:_MAX_MESSAGE] or "the peer reported a failure without saying more", context=context
+        )
     message, kind = str(described.get("message", "")), described["type"]
     given = described.get("context")
     own = given.get(_OWN_TYPE) if isinstance(given, dict) else None

@@ -20,6 +20,8 @@ from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_HEADER, REQUE
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.raw_messages import (
     LARGE,
+    Chunk,
+    LargeChunk,
     LargeRequest,
     LargeResponse,
     ToolRequest,
@@ -47,7 +49,7 @@ from snakepit_otel.zero_copy.scope import Scope
 
 SESSIONS = "sessions"
 """What the budget calls them."""
-TakeChunk = Callable[[pb.ToolChunk], Awaitable[None]]
+TakeChunk = Callable[[Chunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 _BESIDES_STATE = 4 << 10
 """Bytes of JSON that a tool takes besides the value of a session's state that it is to keep."""
@@ -211,8 +213,8 @@ class Gateway:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
-            async def offer_and_take(chunk: pb.ToolChunk) -> None:
-                await self._offer(chunk.data, references, peer)
+            async def offer_and_take(chunk: Chunk) -> None:
+                await self._offer(chunk.raw if isinstance(chunk, LargeChunk) else chunk.data, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take

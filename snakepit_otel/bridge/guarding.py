@@ -18,6 +18,7 @@ MOST_BYTES = 1 << 20
 """Bytes of a request for which a service does not give another limit."""
 AUTHORITY_TOOL_BYTES = 1 << 20
 """Bytes of JSON that a tool of the authority takes in one call, by default."""
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _NO_MEMORY = "there is no memory left for this request; it may be tried again, or be smaller"
 _Read = Callable[[bytes], Any]
 
@@ -30,6 +31,8 @@ class Limit:
     read: _Read | None = None
     write: Callable[[Any], bytes] | None = None
     """What serializes answers, if not their message's own serializer."""
+    refuse: Callable[[str], Any] | None = None
+    """The answer to a request over its limit, given why, of a method whose answers can say so; else it is a status."""
 
 
 class _Unread(DecodeError):
@@ -86,7 +89,7 @@ def _guarded(method: str, handler: Any, limit: Limit) -> Any:
         return build(_in_stream(behaviour), read, serializer)
     build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
     behaviour = handler.unary_stream or handler.unary_unary
-    return build(_after_reading(behaviour), _kept(read), serializer)
+    return build(_after_reading(behaviour, limit.refuse), _kept(read), serializer)
 
 
 def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
@@ -96,13 +99,13 @@ def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
     def read(raw: bytes) -> Any:
         if len(raw) > most:
             why = f"a request for {name} is larger than max ({len(raw)} vs. {most})"
-            raise _Unread(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+            raise _Unread(_EXHAUSTED, why)
         try:
             return parse(raw)
         except MemoryError:
-            raise _Unread(grpc.StatusCode.RESOURCE_EXHAUSTED, _NO_MEMORY) from None
+            raise _Unread(_EXHAUSTED, _NO_MEMORY) from None
         except MessageTooLarge as error:
-            raise _Unread(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from None
+            raise _Unread(_EXHAUSTED, str(error)) from None
         except (DecodeError, SnakepitError) as error:
             why = f"a request for {name} cannot be read: {printable(error)}"
             raise _Unread(grpc.StatusCode.INVALID_ARGUMENT, why) from None
@@ -122,8 +125,8 @@ def _kept(read: _Read) -> _Read:
     return read_or_keep
 
 
-def _after_reading(behaviour: Any) -> Any:
-    """Return what serves a request, or ends its call where it could not be read."""
+def _after_reading(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
+    """Return what serves a request, or refuses it where it could not be read."""
     if inspect.isasyncgenfunction(behaviour):
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -136,11 +139,13 @@ def _after_reading(behaviour: Any) -> Any:
         return behaviour
 
     async def serve(request: Any, context: Any) -> Any:
+        if refuse is not None and isinstance(request, _Unread) and request.code is _EXHAUSTED:
+            return refuse(str(request))
         await _abort_if_unread(request, context)
         try:
             return await behaviour(request, context)
         except MemoryError:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _NO_MEMORY)
+            await context.abort(_EXHAUSTED, _NO_MEMORY)
 
     return serve
 
@@ -156,7 +161,7 @@ def _in_stream(behaviour: Any) -> Any:
         except _Unread as unread:
             await context.abort(unread.code, str(unread))
         except MemoryError:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _NO_MEMORY)
+            await context.abort(_EXHAUSTED, _NO_MEMORY)
 
     return serve
 

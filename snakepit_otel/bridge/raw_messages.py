@@ -22,14 +22,16 @@ LARGE: Final = 64 << 10
 """Bytes from which on a message is looked over before it is parsed."""
 MOST_FIELDS: Final = 40_000
 """Fields that a large message may have, those of its parts included: about 8 000 parameters."""
+MOST_OTHERS: Final = 2_000
+"""Fields of a large call that are no parameters: entries of metadata, and a few more."""
 MOST_NAMES: Final = 1 << 20
 """Bytes that a large message may have besides its values: ids, names, types and metadata."""
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _PARAMETERS, _BINARY_PARAMETERS = 3, 6
 """Fields of a tool call; of a call-back the same."""
-_SUCCESS = 1
-"""The field of a result."""
+_SUCCESS, _DATA = 1, 2
+"""The field of a result, and of a chunk."""
 _LONGEST_VARINT = 10
 
 
@@ -89,6 +91,41 @@ class LargeResponse:
         return pb.ExecuteToolResponse.FromString(self.raw)
 
 
+class LargeChunk:
+    """A chunk of a stream whose data are as they came."""
+
+    __slots__ = ("_head", "_place", "raw")
+
+    def __init__(self, raw: bytes, head: pb.ToolChunk, place: tuple[int, int]) -> None:
+        self.raw = raw
+        self._head = head
+        self._place = place
+
+    @property
+    def data(self) -> bytes:
+        """The data, at the cost of a copy of them."""
+        return self.raw[slice(*self._place)]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the last chunk."""
+        return self._head.is_final
+
+    @property
+    def metadata(self) -> Any:
+        """What is said of the data."""
+        return self._head.metadata
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
+        """Return the bytes that came."""
+        return self.raw
+
+    def parsed(self) -> pb.ToolChunk:
+        """Return the whole message, at the cost of a copy of it."""
+        return pb.ToolChunk.FromString(self.raw)
+
+
+Chunk = pb.ToolChunk | LargeChunk
 ToolRequest = pb.ExecuteToolRequest | LargeRequest
 ToolResponse = pb.ExecuteToolResponse | LargeResponse
 
@@ -134,6 +171,21 @@ def read_response(raw: bytes) -> ToolResponse:
     return pb.ExecuteToolResponse.FromString(raw)
 
 
+def read_chunk(raw: bytes) -> Chunk:
+    """Return a chunk of a worker's stream. Raises `DecodeError`, and `MessageTooLarge` for one of too many fields."""
+    if len(raw) <= LARGE:
+        return pb.ToolChunk.FromString(raw)
+    head: list[memoryview] = []
+    view, begun, place = memoryview(raw), 0, (0, 0)
+    for number, wire, start, stop in _fields(raw, 0, len(raw), [MOST_OTHERS]):
+        if number == _DATA and wire == _BYTES:
+            place = (start, stop)
+        else:
+            head.append(view[begun:stop])
+        begun = stop
+    return LargeChunk(raw, pb.ToolChunk.FromString(b"".join(head)), place)
+
+
 def worker_stub(channel: aio.Channel) -> BridgeServiceStub:
     """Return a stub for a worker that passes large requests and results on as they came."""
     stub = BridgeServiceStub(channel)
@@ -143,7 +195,7 @@ def worker_stub(channel: aio.Channel) -> BridgeServiceStub:
     stub.ExecuteStreamingTool = channel.unary_stream(
         f"/{EXECUTE_STREAMING_TOOL}",
         request_serializer=serialized,
-        response_deserializer=pb.ToolChunk.FromString,
+        response_deserializer=read_chunk,
     )
     stub.StreamTelemetry = channel.stream_stream(
         f"/{STREAM_TELEMETRY}",
@@ -182,6 +234,8 @@ def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, int]:
                     )
         else:
             head.append(view[begun:stop])
+            if len(head) > MOST_OTHERS:
+                raise MessageTooLarge(f"the request has too much metadata: larger than max ({MOST_OTHERS} entries)")
         begun = stop
     if (besides := end - in_json - in_bytes) > MOST_NAMES:
         raise MessageTooLarge(

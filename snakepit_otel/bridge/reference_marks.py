@@ -10,9 +10,9 @@ from snakepit_otel.errors import ValueRefused
 
 MOST_MARKS = 10_000
 """Marks that a message may have, so that its references can be found in it."""
-_STEP = 2 << 20
-"""Bytes that are searched before others have their turn: the worst there are take some ten milliseconds."""
-_MARKS_AT_ONCE = 500
+_STEP = 256 << 10
+"""Bytes that are searched before others have their turn: the worst there are take a millisecond."""
+_MARKS_AT_ONCE = 200
 _REACH = 4 << 10
 """Bytes around a mark within which the rest of its reference is: before its content, where that is in it."""
 _REF = re.compile(rb'"ref"\s*:\s*"([0-9a-f]{32})"')

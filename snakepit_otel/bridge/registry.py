@@ -162,9 +162,11 @@ class ToolRegistry:
         found = self._own.get(name)
         if found is None:
             known = ", ".join(sorted(name for name, own in self._own.items() if own.exposed))
-            raise ToolNotFound(f"the authority has no tool {name!r}; adapters may call {known}")
+            raise ToolNotFound(f"the authority has no tool {name!r:.100}; adapters may call {known}")
         if not found.exposed:
-            raise ToolNotFound(f"the authority's tool {name!r} is not exposed to adapters; mark it with exposed=True")
+            raise ToolNotFound(
+                f"the authority's tool {name!r:.100} is not exposed to adapters; mark it with exposed=True"
+            )
         return found
 
     def specs(self, *, exposed_only: bool) -> list[pb.ToolSpec]:

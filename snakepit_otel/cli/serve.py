@@ -23,6 +23,7 @@ from snakepit_otel.daemon_thread import run_in_daemon_thread
 from snakepit_otel.ending import Ending
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.heap import keep_small
+from snakepit_otel.secrets import learn
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -140,6 +141,8 @@ async def _serve_until_told_to_stop(given: dict[str, Any], config: Path | None, 
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
+    for pool in (settings.pool, *settings.pools.values()):
+        learn(pool.environment)
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are looked for where the user is.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from snakepit_otel.bridge.rolling import Replacement
-from snakepit_otel.ending import Ending
+from snakepit_otel.ending import Ending, wake_for_signals
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.snakepit import Snakepit
@@ -45,6 +45,7 @@ class Signals:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._handle)
+        wake_for_signals()
 
     @contextmanager
     def importing(self) -> Iterator[None]:

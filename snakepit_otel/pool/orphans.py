@@ -45,6 +45,7 @@ class Roster:
     def __init__(self, directory: Path) -> None:
         self._file = directory / _FILE
         self._lines: dict[int, str] = {}
+        self._failing = False
 
     def add(self, pid: int, worker_id: str) -> None:
         """Record a running worker; one that is already gone is not recorded."""
@@ -66,7 +67,12 @@ class Roster:
             made.chmod(0o600)
             made.replace(self._file)
         except OSError as error:
-            _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
+            # Once, as a full disk stays so for a while, and workers come and go.
+            if not self._failing:
+                _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def kill_orphans(directory: Path) -> list[Orphan]:

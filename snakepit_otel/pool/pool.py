@@ -17,8 +17,7 @@ from snakepit_otel.adapters.loading import located
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.raw_messages import ToolResponse
+from snakepit_otel.bridge.raw_messages import Chunk, ToolResponse
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import (
@@ -190,7 +189,7 @@ class WorkerPool:
         An idempotent one is run again only as long as nothing has been handed on.
         """
 
-        async def take_the_first(chunk: pb.ToolChunk) -> None:
+        async def take_the_first(chunk: Chunk) -> None:
             job.idempotent = False
             await take(chunk)
 

@@ -55,7 +55,14 @@ class Process:
         self._control = ours
         self._exchanged = False
         self.pid = self._popen.pid
-        self._descriptor = os.pidfd_open(self.pid)
+        try:
+            self._descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            # Without a descriptor nobody would see its end.
+            ours.close()
+            self._popen.kill()
+            self._popen.wait()
+            raise
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
 

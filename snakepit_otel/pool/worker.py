@@ -329,6 +329,8 @@ class Worker:
 
     async def end_what_is_left(self) -> None:
         """End the processes that its tools have started, and that it, which is gone, has not ended."""
+        if not self.pid:
+            return  # it was never started; and 0 is the group of processes from outside of a container
         left = LeftBehind.by_leader(self.pid)
         left.terminate(f"worker {self.id}")
         await left.end()

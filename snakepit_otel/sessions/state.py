@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any
 
 import orjson
@@ -104,7 +105,7 @@ def decode(raw: bytes) -> Any:
 def checked_key(key: Any) -> str:
     """Return the key, or raise `StateRefused`: keys are text of 1 to 256 bytes."""
     if not isinstance(key, str) or not key:
-        raise StateRefused(f"a state key is non-empty text, not {key!r}")
+        raise StateRefused(f"a state key is non-empty text, not {reprlib.repr(key):.60}")
     try:
         size = len(key) if key.isascii() else len(key.encode())
     except UnicodeEncodeError:

@@ -10,6 +10,7 @@ from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.secrets import masked_text
 from snakepit_otel.telemetry import faults, names, switch
 from snakepit_otel.telemetry.attributes import MOST_TEXT, copied
 from snakepit_otel.telemetry.definitions import Event
@@ -77,7 +78,7 @@ def emit_exception(error: BaseException, session_id: str | None = None) -> None:
         {
             **session,
             names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"[:MOST_TEXT],
-            names.EXCEPTION_MESSAGE: message_of(error)[:_MOST_TEXT],
-            names.EXCEPTION_STACKTRACE: formatted(error, error.__traceback__)[-_MOST_TEXT:],
+            names.EXCEPTION_MESSAGE: masked_text(message_of(error)[:_MOST_TEXT]),
+            names.EXCEPTION_STACKTRACE: masked_text(formatted(error, error.__traceback__)[-_MOST_TEXT:]),
         },
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 
+from snakepit_otel import secrets
 from snakepit_otel._version import VERSION
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.printable import printable, printable_error
@@ -128,6 +129,7 @@ def setup(
     other application, they are those of `opentelemetry-instrument` or the like: `flush` and `shutdown` see to them,
     they are told of this process what they do not know, and process metrics go to them.
     """
+    secrets.learn(os.environ if environ is None else environ)
     read = Environment(environ)
     # Taken out, so that what a tool starts does not write into it as well.
     if environ is None or environ is os.environ:
@@ -161,7 +163,11 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
 
     from snakepit_otel.telemetry.export import providers
 
-    detected = Resource.create()
+    found = Resource.create()
+    # One of the SDK's detectors has the whole command line.
+    detected = Resource(
+        {key: secrets.masked_value(key, each) for key, each in found.attributes.items()}, found.schema_url
+    )
     about = _about(detected, read, service_name, role, instance_id)
     resource = detected.merge(Resource(about))
     # Workers inherit the instance's id that is in the environment, and must not be taken for each other.

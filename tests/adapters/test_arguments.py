@@ -183,12 +183,12 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"coats": ["a"] * 100_000}, "100000 parts of the arguments are not what they must be; too many to say which"),
-        ({"coats": ["a"] * 50}, "argument 'coats.19': input should be a valid integer, got 'a'; and 30 more"),
+        ({"coats": ["a"] * 100_000}, "100000 arguments, or parts of them, are wrong"),
+        ({"coats": ["a"] * 50}, "argument 'coats.9': input should be a valid integer, got 'a'; and 40 more faults"),
         ({"coats": [], "x" * 100_000: 1}, "unexpected argument 'xxxxx"),
         (
             {"coats": [[0] * 100_000]},
-            "argument 'coats.0': input should be a valid integer, got [0, 0, 0, 0, 0, 0, ...]",
+            "argument 'coats.0': input should be a valid integer, got [0, 0, 0, ",
         ),
         ({"coats": ["a" * 100_000]}, "argument 'coats.0': input should be a valid integer, got 'aaaaa"),
         ({}, "argument 'coats' is missing"),

@@ -5,7 +5,6 @@ from snakepit_otel.bridge.rpc.client import BlockingClientInterceptor, ObservedC
 from snakepit_otel.bridge.rpc.outcome import Peer
 from snakepit_otel.bridge.rpc.server import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
 from snakepit_otel.bridge.rpc.unpatched import aio_channel, aio_server, blocking_channel, blocking_server
-from snakepit_otel.bridge.rpc.unreadable import refuse
 
 __all__ = [
     "BlockingClientInterceptor",
@@ -23,6 +22,5 @@ __all__ = [
     "client_interceptors",
     "pour",
     "push",
-    "refuse",
     "translated",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
@@ -21,22 +21,15 @@ from grpc import aio
 from grpc.aio import _channel, _server
 
 from snakepit_otel.bridge.rpc.targets import channel_options, target_of
-from snakepit_otel.bridge.rpc.unreadable import refusing_unreadable
 
 Options = Sequence[tuple[str, Any]]
 _CONTRIB = "opentelemetry.instrumentation.grpc"
 
 
 def aio_server(*, interceptors: Sequence[aio.ServerInterceptor] = (), options: Options = ()) -> aio.Server:
-    """Make an aio server, which refuses what is no message in words."""
-    return cast("aio.Server", _Server(None, (), interceptors, options, None, None))
-
-
-class _Server(_server.Server):
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        """See `grpc.aio.Server`. These handlers come before the generic ones of the same methods."""
-        readable = {method: refusing_unreadable(handler) for method, handler in method_handlers.items()}
-        super().add_registered_method_handlers(service_name, readable)
+    """Make an aio server."""
+    server: aio.Server = _server.server(interceptors=interceptors, options=options)
+    return server
 
 
 def aio_channel(

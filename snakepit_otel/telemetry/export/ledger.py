@@ -116,6 +116,10 @@ class Ledger:
             return None
         if len(left) != _BYTES:
             return None
+        return cls._of(left)
+
+    @classmethod
+    def _of(cls, left: bytes) -> Ledger:
         ledger = cls.__new__(cls)
         ledger._adopt(memoryview(left))
         return ledger
@@ -150,7 +154,8 @@ class SharedLedger:
 
     def read(self) -> Ledger | None:
         """Return the accounts as they are by now; None after `close`."""
-        return None if self.descriptor < 0 else Ledger.read(Path(self.path))
+        # Not by its path, which would take another descriptor.
+        return None if self.descriptor < 0 else Ledger._of(os.pread(self.descriptor, _BYTES, 0))
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -7,7 +7,7 @@ import atexit
 import gc
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,10 @@ from snakepit_otel.adapters.threads import ToolThreads
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import listen, options
 from snakepit_otel.bridge.admin import AdminService
-from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.guarding import Guarded, Limit
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import (
@@ -50,7 +51,7 @@ from snakepit_otel.bridge.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.status import Status
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
-from snakepit_otel.bridge.worker import WorkerService
+from snakepit_otel.bridge.worker import WorkerService, worker_limits
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.zero_copy.holdings import Holdings
 from tests.bridge.parts import OneWorker
@@ -169,6 +170,7 @@ class _Servers:
         admin = AdminService(self.sessions, set_telemetry=_set_telemetry, status=_status, restart=_restart)
         await self._serve(
             ours,
+            authority_limits(_LARGEST, self.sessions.settings.max_session_bytes),
             partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, self.authority),
             partial(
                 snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(self.holdings, _LARGEST)
@@ -185,6 +187,7 @@ class _Servers:
         )
         await self._serve(
             theirs,
+            worker_limits(_LARGEST),
             partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, service),
             partial(snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(Holdings(), _LARGEST)),
             partial(
@@ -194,10 +197,11 @@ class _Servers:
         await enter(pool.channel)
         self.channels = [await enter(rpc.aio_channel(address, options=options(_LARGEST))) for address in (ours, theirs)]
 
-    async def _serve(self, address: str, *services: Callable[[Any], None]) -> None:
+    async def _serve(self, address: str, limits: Mapping[str, Limit], *services: Callable[[Any], None]) -> None:
         server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()], options=options(_LARGEST))
+        guarded = Guarded(server, limits)
         for add in services:
-            add(server)
+            add(guarded)
         listen(server, address)
         await server.start()
         self._running.push_async_callback(server.stop, None)

@@ -15,6 +15,7 @@ from grpc import aio
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import listen
 from snakepit_otel.bridge.buffers import BufferService
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
@@ -58,8 +59,9 @@ async def served(short_path: Path) -> AsyncIterator[tuple[Admin, aio.Channel]]:
     """A server, observed, and a channel to it."""
     admin, address = Admin(), f"unix:{short_path}/s"
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()])
-    add_AdminServiceServicer_to_server(admin, server)
-    add_BufferServiceServicer_to_server(BufferService(Holdings()), server)
+    guarded = Guarded(server)
+    add_AdminServiceServicer_to_server(admin, guarded)
+    add_BufferServiceServicer_to_server(BufferService(Holdings()), guarded)
     listen(server, address)
     await server.start()
     try:
@@ -87,7 +89,7 @@ async def test_junk_is_refused(
     with caplog.at_level(logging.INFO):
         error = await ended(channel, kind, path, JUNK)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert (error.details() or "").startswith("a request cannot be read: ")
+    assert "cannot be read" in (error.details() or "")
     assert admin.reached == 0
     assert caplog.records == []
     # The caller may have the status before the server's span has its end.
