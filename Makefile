@@ -14,7 +14,7 @@ TARGETS ?=
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards dashboard-previews lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards dashboard-previews audit licences lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -99,6 +99,12 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.pool
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.instrumented
+
+audit: $(READY) ## Look for known vulnerabilities, withdrawn and abandoned packages; "Error 69" is for what could not be looked at.
+	$(BIN)/python -m supply_chain.audit $(if $(ADVISORIES),--advisories $(ADVISORIES))
+
+licences: $(READY) ## List the licences of all that is installed, built and started.
+	$(BIN)/python -m supply_chain.licences
 
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
 	scripts/lock

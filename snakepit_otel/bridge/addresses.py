@@ -22,6 +22,7 @@ MAX_MESSAGE_BYTES = 100 << 20
 MAX_METADATA_BYTES = 256 << 10
 """The most metadata of a call either way. gRPC's own limit, 8 KiB, is what W3C allows baggage alone."""
 _MAX_SOCKET_PATH = 107
+_LOOPBACK = ("127.0.0.1", "::1")
 _ATTEMPTS = 10
 """To find a port that is free on all addresses of a host."""
 
@@ -80,8 +81,9 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
         raise ConfigurationError(_too_open(address, tls))
     found = _addresses(host, port)
     # The names of loopback are what the machine makes of them.
-    if open_to_all and not all(is_loopback(ip) for ip in found):
-        raise ConfigurationError(f"{host} is {', '.join(found)} here; {_too_open(address, tls)}")
+    wide = [ip for ip in found if not is_loopback(ip)]
+    if open_to_all and wide:
+        raise ConfigurationError(f"{host} is {', '.join(wide)} here; {_too_open(address, tls)}")
     files = Follower(tls) if tls else None
     return f"{host}:{_bind_all(server, address, found, port, files)}"
 
@@ -123,16 +125,17 @@ def _too_open(address: str, tls: Tls | None) -> str:
 def _addresses(host: str, port: int) -> list[str]:
     """Return the addresses of this machine that a host stands for. Raises `ConfigurationError` if there are none."""
     name = host.removeprefix("[").removesuffix("]")
+    # Whatever else a machine has it for, localhost is loopback (RFC 6761), by both protocols.
+    found = [*_LOOPBACK] if name.rstrip(".").lower() == "localhost" else []
     try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        places = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = [*(str(place[0]) for *_, place in places), *found]
     except (OSError, UnicodeError) as error:
-        if not is_loopback(name):
+        if not found:
             why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
             raise ConfigurationError(f"cannot listen on {printable(host)}:{port}: {why}") from None
-        # Where a machine does not name it, localhost is loopback all the same (RFC 6761).
-        return [ip for ip in ("127.0.0.1", "::1") if _can_be_had(ip)]
     # Some machines have names for addresses of a protocol that is off.
-    here = list(dict.fromkeys(str(place[0]) for *_, place in found if _can_be_had(str(place[0]))))
+    here = [ip for ip in dict.fromkeys(found) if _can_be_had(ip)]
     if not here:
         raise ConfigurationError(f"cannot listen on {printable(host)}:{port}: it is not an address of this machine")
     return here

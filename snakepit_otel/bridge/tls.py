@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import ssl
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ _log = logging.getLogger("snakepit_otel.tls")
 
 _MOST_BYTES: Final = 1 << 20
 """Bytes of a file; a bundle of all public authorities has a quarter of that."""
+_TIME_TO_READ: Final = 5.0
+"""Seconds that a file may take which is a pipe."""
 _OPENSSL_EXPIRED: Final = 10
 _OPENSSL_NOT_YET_VALID: Final = 9
 _BAD_FILES: Final = "unusable_files"
@@ -216,12 +220,37 @@ _MEANINGS: Final = (
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+        # A pipe that nobody writes to would never be opened otherwise.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            content = _read(descriptor)
+        finally:
+            os.close(descriptor)
+    except TimeoutError:
+        raise ConfigurationError(f"TLS file {path} does not end within {_TIME_TO_READ} seconds") from None
     except OSError as error:
         raise ConfigurationError(f"TLS file {path}: {error.strerror}") from None
     if len(content) > _MOST_BYTES:
         raise ConfigurationError(f"TLS file {path} has more than {_MOST_BYTES} bytes")
+    return content
+
+
+def _read(descriptor: int) -> bytes:
+    """Return what a file has, or a little more than may be; raise `TimeoutError` where more does not come."""
+    content, deadline = b"", time.monotonic() + _TIME_TO_READ
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    while len(content) <= _MOST_BYTES:
+        try:
+            chunk = os.read(descriptor, _MOST_BYTES + 1)
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0 or not waiting.poll(left * 1000):
+                raise TimeoutError from None
+            continue
+        if not chunk:
+            break
+        content += chunk
     return content
 
 

@@ -54,6 +54,8 @@ def _worker() -> None:
 
         run(flags)
         return
+    # Or gRPC writes a line for every connection that fails, which whoever reaches a port can have without end.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from snakepit_otel.cli.app import main as run_command
 
     run_command()

@@ -153,7 +153,7 @@ async def test_localhost_that_is_elsewhere(
     monkeypatch.setattr(socket, "getaddrinfo", resolving("127.0.0.1", place))
     monkeypatch.setattr(addresses, "_can_be_had", lambda _: True)
     assert is_wide(f"{name}:1")
-    with pytest.raises(ConfigurationError, match=rf"{name} is 127\.0\.0\.1, {place} here; .*other machines"):
+    with pytest.raises(ConfigurationError, match=rf"{name} is {place} here; .*other machines"):
         listen(new_server(), f"{name}:0")
 
 

@@ -20,6 +20,7 @@ from grpc import aio
 
 from snakepit_otel import Client
 from snakepit_otel.bridge import keepalive
+from snakepit_otel.bridge import tls as tls_module
 from snakepit_otel.bridge.addresses import listen, options
 from snakepit_otel.bridge.budget import Peer, peer_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
@@ -215,6 +216,17 @@ async def test_a_client_certificate_is_asked_for(serve: Serve, made: Path, calle
     assert not called.peers
 
 
+@pytest.mark.parametrize("signer", ["client", "plain"])
+async def test_a_client_cannot_sign_others(serve: Serve, certificates: Path, called: Called, signer: str) -> None:
+    """A certificate that a client has signed with its own lets nobody in, though that leads to `client_ca`."""
+    signed(certificates, "forged", signer)
+    chain = (certificates / "forged.pem").read_text() + (certificates / f"{signer}.pem").read_text()
+    (certificates / "forged.pem").write_text(chain)
+    address = await serve(server_of(certificates))
+    assert "client CA has signed" in await refused(client(address, certificates, "forged"))
+    assert not called.peers
+
+
 @pytest.mark.parametrize(
     ("version", "welcome"),
     [
@@ -344,6 +356,22 @@ async def test_files_that_are_pipes(serve: Serve, made: Path) -> None:
         os.close(reading)
     await let_in(client(address, made, None))
     await let_in(client(address, made, None))
+
+
+def test_pipes_that_do_not_end(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody writes to is empty, and one whose writer is silent is waited for in bounded time."""
+    monkeypatch.setattr(tls_module, "_TIME_TO_READ", 0.1)
+    pipe = certificates / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigurationError, match="are not PEM"):
+        Tls(certificates / "server.pem", pipe).check()
+    writer = os.open(pipe, os.O_RDWR)
+    try:
+        os.write(writer, b"-----BEGIN")
+        with pytest.raises(ConfigurationError, match="pipe does not end within"):
+            Tls(certificates / "server.pem", pipe).check()
+    finally:
+        os.close(writer)
 
 
 def replace(directory: Path, name: str, by: str) -> None:
