@@ -178,14 +178,6 @@ def test_a_page_that_is_wrong(root: Path, right: str, wrong: str, complaint: str
 
 def test_the_page_on_security() -> None:
     """Each limit and each promise of the page has tests that there are, and settings that there are."""
-    page = PAGE.read_text() if PAGE.exists() else SAMPLE_OF_OURS
+    page = PAGE.read_text()
     assert list(tables(page))
     assert complaints(page) == []
-
-
-SAMPLE_OF_OURS = """
-| Promise | Test |
-| --- | --- |
-| decoders refuse what they cannot read | `tests/fuzz/test_seeds.py::test_seeds` |
-"""
-"""In place of the page, for as long as there is none."""

@@ -109,7 +109,7 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         return _decode_string(raw, name)
     if url.startswith(_OURS):
         if url.endswith(".binary"):
-            raise ValueRefused(f"parameter {name!r:.100} is pickled ({url:.100}); {_PICKLE_ADVICE}")
+            raise ValueRefused(f"parameter {name!r:.100} is pickled ({url!r:.100}); {_PICKLE_ADVICE}")
         value = _loads(raw, name, url)
         return _NOT_FINITE.get(value, value) if url == _FLOAT and isinstance(value, str) else value
     kind = url.removeprefix(_PREFIX + "google.protobuf.")
@@ -151,7 +151,7 @@ def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | Non
     if message.type_url == _BINARY:
         return binary
     if message.type_url.startswith(_OURS) and message.type_url.endswith(".binary"):
-        raise ValueRefused(f"the result is pickled ({message.type_url:.100}); {_PICKLE_ADVICE}")
+        raise ValueRefused(f"the result is pickled ({message.type_url!r:.100}); {_PICKLE_ADVICE}")
     if binary:
         return binary
     return _open(decode_any(message, "result"), message.value, opened) if message.type_url else None

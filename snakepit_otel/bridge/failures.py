@@ -62,14 +62,15 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
     text, room = to_json(described).decode(), _MAX_STATUS
     while _size_in_status(text) > _MAX_STATUS and room > 1:
         room = room * 2 // 3
-        shortened = {
+        # Made shorter by and by, so that what is much is gone through once.
+        described = {
             "type": described["type"][:room],
             "message": described["message"][:room],
             "stacktrace": [],
             "traceback": described["traceback"][-room:],
             "context": _shortened(described["context"], room),
         }
-        text = to_json(shortened).decode()
+        text = to_json(described).decode()
     return text
 
 

@@ -161,9 +161,13 @@ def read_response(raw: bytes) -> ToolResponse:
     if not raw:
         raise ValueRefused("the worker's answer is empty")
     if len(raw) > LARGE:
-        for number, wire, start, _ in _fields(raw, 0, len(raw), [MOST_FIELDS]):
-            if number == _SUCCESS and wire == _VARINT and raw[start] == 1:
-                return LargeResponse(raw)
+        success = False
+        for number, wire, start, stop in _fields(raw, 0, len(raw), [MOST_FIELDS]):
+            if number == _SUCCESS and wire == _VARINT:
+                # Of a field that comes twice, the last counts.
+                success = any(byte & 0x7F for byte in raw[start:stop])
+        if success:
+            return LargeResponse(raw)
     return pb.ExecuteToolResponse.FromString(raw)
 
 

@@ -25,6 +25,7 @@ _MAX_PARTS = 4
 _MAX_ID = 256
 _HOUR = 3_600 * 10**9
 _LONGEST = 30 * 24 * _HOUR
+_BEYOND_ALL = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _measured(said: _Said, measures: tuple[_Measure, ...]) -> float | None:
             continue
         value, number = said.measurements[measure.wire], math.nan
         if isinstance(value, int) or (isinstance(value, float) and not measure.whole):
-            number = value * measure.factor
+            # An integer that adapters' code gives may be beyond what can be multiplied.
+            number = value * measure.factor if abs(value) < _BEYOND_ALL else math.nan
         # Comparing with what is no number is false.
         if measure.least <= number <= measure.most:
             return number

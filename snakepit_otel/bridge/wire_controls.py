@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.telemetry import Level, controls, names
@@ -10,6 +10,8 @@ from snakepit_otel.telemetry import Level, controls, names
 _POINTS = tuple(point.name for point in names.POINTS)
 _MOST_PATTERNS = 1_000
 _LONGEST_PATTERN = 1_000
+_MOST_CHARACTERS = 32_000
+"""Characters of all patterns together: to compile a million takes seconds."""
 
 
 class Recording:
@@ -66,12 +68,15 @@ class Recording:
         controls.set_level(self._filtered.level if on else Level.OFF)
 
 
-def checked(patterns: Collection[str]) -> tuple[str, ...]:
+def checked(patterns: Sequence[str]) -> tuple[str, ...]:
     """Return patterns that a peer sent. Raises `ValueRefused` for too many, or for one that will not do."""
-    if len(patterns) > _MOST_PATTERNS or any(len(pattern) > _LONGEST_PATTERN for pattern in patterns):
+    sizes = [len(pattern) for pattern in patterns[: _MOST_PATTERNS + 1]]
+    if len(sizes) > _MOST_PATTERNS or any(size > _LONGEST_PATTERN for size in sizes):
         raise ValueRefused(
             f"more than {_MOST_PATTERNS:,} patterns, or one of more than {_LONGEST_PATTERN:,} characters"
         )
+    if sum(sizes) > _MOST_CHARACTERS:
+        raise ValueRefused(f"patterns of {sum(sizes):,} characters; at most {_MOST_CHARACTERS:,} are allowed")
     return tuple(patterns)
 
 

@@ -18,8 +18,12 @@ _PLAIN = frozenset({bool, int, type(None)})
 _SMALL = 512
 _LARGEST_INT = 2**63 - 1
 _SLACK = 64 << 10
+_MOST_STEPS = 10
 _MOST_LOOKED_AT = 20_000
 """Parts of a value that are looked at to name the one that cannot be kept."""
+
+_Place = tuple[Any, Any]
+"""Where a part of a value is: the place of what it is in, None outside of all, and its name or number in that."""
 
 
 def encode(key: str, value: Any, most: float = math.inf, *, is_json: bool = False) -> bytes:
@@ -38,7 +42,7 @@ def encode(key: str, value: Any, most: float = math.inf, *, is_json: bool = Fals
     _refuse_what_is_too_large(key, len(raw), most)
     faithful = raw and ((is_json and type(value) is not float) or _is_read_as(raw, value))
     if not faithful:
-        _Look(_MOST_LOOKED_AT if is_json else None).at(value, f"state[{key!r}]")
+        _Look(_MOST_LOOKED_AT if is_json else None).at(value, (None, key))
         raw = raw or _dumps(key, value)
         _refuse_what_is_too_large(key, len(raw), most)
     if _MARK in raw:
@@ -119,20 +123,29 @@ def _dumps(key: str, value: Any) -> bytes:
 
 
 def _refuse_reference(key: str, value: Any) -> None:
-    remaining = [(f"state[{key!r}]", value)]
+    # A place is what is around it, and the name in that: as text, it would be made anew for each of its parts.
+    remaining: list[tuple[_Place, Any]] = [((None, key), value)]
     for _ in range(_MOST_LOOKED_AT):
         if not remaining:
             return
-        path, part = remaining.pop()
+        place, part = remaining.pop()
         if isinstance(part, dict):
             if ZERO_COPY in part:
-                raise StateRefused(_reference_refused(path))
-            remaining += ((f"{path}[{name!r}]", item) for name, item in part.items() if isinstance(item, (dict, list)))
+                raise StateRefused(_reference_refused(_path(place)))
+            remaining += (((place, name), item) for name, item in part.items() if isinstance(item, (dict, list)))
         elif isinstance(part, list):
-            remaining += (
-                (f"{path}[{index}]", item) for index, item in enumerate(part) if isinstance(item, (dict, list))
-            )
+            remaining += (((place, index), item) for index, item in enumerate(part) if isinstance(item, (dict, list)))
     raise StateRefused(f"state[{key!r}] has the mark of zero-copy references in it, and too many parts to find it")
+
+
+def _path(place: _Place | None) -> str:
+    steps: list[str] = []
+    while place is not None:
+        place, name = place
+        steps.append(f"[{name!r:.100}]")
+    if len(steps) > _MOST_STEPS:
+        steps = [*steps[: _MOST_STEPS // 2], "[…]", *steps[-_MOST_STEPS // 2 :]]
+    return f"state{''.join(reversed(steps))}"
 
 
 def _reference_refused(path: str) -> str:
@@ -147,8 +160,9 @@ class _Look:
 
     def __init__(self, most: int | None) -> None:
         self._left = math.inf if most is None else most
+        self._open: set[int] = set()
 
-    def at(self, value: Any, path: str, depth: int = 0) -> None:
+    def at(self, value: Any, place: _Place, depth: int = 0) -> None:
         """Raise `StateRefused` for a part that JSON cannot say, or for too many parts to find it in."""
         self._left -= 1
         if self._left < 0:
@@ -157,22 +171,31 @@ class _Look:
                 "and too many parts to find it"
             )
         if depth > 200:
-            raise StateRefused(f"{path} is nested too deeply for JSON state")
+            raise StateRefused(f"{_path(place)} is nested too deeply for JSON state")
         if isinstance(value, float) and not math.isfinite(value):
-            raise StateRefused(f"{path} is {value}, which JSON cannot say")
+            raise StateRefused(f"{_path(place)} is {value}, which JSON cannot say")
         if value is None or type(value) in (bool, int, float, str):
             return
+        if id(value) in self._open:
+            raise StateRefused(f"{_path(place)} contains itself")
+        self._open.add(id(value))
+        self._inside(value, place, depth)
+        self._open.remove(id(value))
+
+    def _inside(self, value: Any, place: _Place, depth: int) -> None:
         if type(value) in (list, tuple):
             for index, item in enumerate(value):
-                self.at(item, f"{path}[{index}]", depth + 1)
+                self.at(item, (place, index), depth + 1)
             return
         if type(value) is dict:
             for key, item in value.items():
                 if type(key) is not str:
-                    raise StateRefused(f"{path} has the key {key!r:.100}; keys of JSON objects are text")
-                self.at(item, f"{path}[{key!r:.100}]", depth + 1)
+                    raise StateRefused(f"{_path(place)} has the key {key!r:.100}; keys of JSON objects are text")
+                self.at(item, (place, key), depth + 1)
             return
         if hasattr(type(value), ZERO_COPY):
-            raise StateRefused(_reference_refused(path))
+            raise StateRefused(_reference_refused(_path(place)))
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise StateRefused(f"{path} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)")
+        raise StateRefused(
+            f"{_path(place)} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)"
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from typing import NamedTuple
 
 from snakepit_otel.telemetry import names, switch
@@ -103,4 +105,10 @@ def _wants(point: Point) -> bool:
 
 def matches(name: str, patterns: Collection[str]) -> bool:
     """Say whether one of the patterns matches the name, as in file names."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(_compiled(pattern).match(name) for pattern in patterns)
+
+
+@lru_cache(maxsize=2_048)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # fnmatch itself keeps 32,768 patterns, which peers send.
+    return re.compile(translate(pattern))

@@ -178,3 +178,28 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     def paint(self: Any, x: int) -> None: ...
 
     assert len(complaint(paint, x="y" * 10_000)) < 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"coats": ["a"] * 100_000}, "100000 arguments, or parts of them, are wrong"),
+        ({"coats": ["a"] * 50}, "argument 'coats.9': input should be a valid integer, got 'a'; and 40 more faults"),
+        ({"coats": [], "x" * 100_000: 1}, "unexpected argument 'xxxxx"),
+        (
+            {"coats": [[0] * 100_000]},
+            "argument 'coats.0': input should be a valid integer, got [0, 0, 0, ",
+        ),
+        ({"coats": ["a" * 100_000]}, "argument 'coats.0': input should be a valid integer, got 'aaaaa"),
+        ({}, "argument 'coats' is missing"),
+    ],
+    ids=["faults", "some faults", "name", "list", "text", "none"],
+)
+def test_a_complaint_is_short(arguments: dict[str, Any], words: str) -> None:
+    """However many faults there are, and however long what was given, what is said of them is not."""
+
+    def paint(self: Any, coats: list[int]) -> None: ...
+
+    said = complaint(paint, **arguments)
+    assert words in said
+    assert len(said) < 2_000

@@ -197,11 +197,13 @@ async def test_a_bad_control_costs_nothing_but_itself(
     listener.say()
     listener.say(**filtering(allow=("a",) * 1_001))
     listener.say(**sampling(0.5, "x" * 1_001))
+    listener.say(**filtering(deny=("x" * 1_000,) * 33))
     listener.say(**sampling(float("inf")))
     listener.say(**sampling(0.75))
     await until(lambda: controls.sampling_rate == 0.75)
     assert wanted() == set(names.POINTS)
     assert caplog.text.count("more than 1,000 patterns, or one of more than 1,000 characters") == 2
+    assert "patterns of 33,000 characters; at most 32,000 are allowed" in caplog.text
     await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
 
 

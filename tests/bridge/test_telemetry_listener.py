@@ -195,6 +195,15 @@ def test_measurements_that_cannot_be(capture: Capture, value: Any) -> None:
     assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "measurement"})]}
 
 
+@pytest.mark.parametrize("name", ["duration", "duration_ms"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10.0**300], ids=["huge", "negative", "float"])
+def test_measurements_beyond_all_numbers(capture: Capture, name: str, value: float) -> None:
+    """What adapters' code measures where it runs may be any number of Python's, and is refused alike."""
+    EventFold().tell("tool.execution.stop", {name: value}, {"tool": "t"})
+    assert len(capture.events("snakepit.worker.tool.execution.stop")) == 1
+    assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "measurement"})]}
+
+
 def test_names_that_workers_make_up_are_bounded(capture: Capture) -> None:
     """Unknown events are counted together; tools and error types are a hundred each, at most; long ids are left out."""
     fold(

@@ -19,7 +19,7 @@ from tests.fuzz.targets import register_all
 WORK = Path(__file__).parents[2] / ".fuzz"
 _FOUND = ("crash-", "timeout-", "oom-", "slow-unit-")
 _LINES = 60
-_BESIDES = 120
+_BESIDES = 300
 """Seconds that a target may take beyond its time: to import, and to end what hangs."""
 
 

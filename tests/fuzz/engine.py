@@ -37,6 +37,8 @@ def main() -> None:
     if guided:
         import atheris
 
+        # Comparisons with texts, which a decoder's words are found by, are seen as well.
+        atheris.enabled_hooks.add("str")
         importing: Any = atheris.instrument_imports(include=["snakepit_otel", "tomllib"])
     else:
         importing = nullcontext()

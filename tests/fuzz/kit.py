@@ -27,8 +27,8 @@ _LONGEST_ERROR = 2_000
 _LONGEST_RECORD = 8_000
 _LOGGERS = ("snakepit_otel", "asyncio")
 _LOUDEST = logging.WARNING
-_STEPS, _MEMORY = 50_000, 8 << 20
-"""What a run may take besides what the size of its input allows."""
+_MEMORY = 8 << 20
+"""Bytes that a run may take besides what the size of its input allows."""
 _MEMORY_PER_BYTE = 2_000
 
 
@@ -48,6 +48,8 @@ class Target:
     run: Callable[[bytes], None]
     steps: int | None
     """Calls of functions that a byte of input explains; None where most are made in other threads and tasks."""
+    base: int
+    """Calls of functions that take place whatever the input."""
     largest: int
     """Bytes of an input, at most."""
 
@@ -62,7 +64,7 @@ class Target:
 
     def check(self, data: bytes) -> None:
         """Run it once. Raises what is wrong."""
-        with _nothing_raw_in_logs(), _steps(self.steps, len(data)):
+        with _nothing_raw_in_logs(), _steps(self.steps, self.base, len(data)):
             self.run(data)
 
     def check_with_memory(self, data: bytes) -> None:
@@ -78,12 +80,12 @@ class Target:
 
 
 def target(
-    *, name: str | None = None, steps: int | None = 200, largest: int = 4_096
+    *, name: str | None = None, steps: int | None = 200, base: int = 50_000, largest: int = 4_096
 ) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
     """Register a function as a target, by its own name with hyphens unless another is given."""
 
     def register(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        made = Target(name or run.__name__.replace("_", "-"), run, steps, largest)
+        made = Target(name or run.__name__.replace("_", "-"), run, steps, base, largest)
         assert made.name not in TARGETS
         TARGETS[made.name] = made
         return run
@@ -127,11 +129,12 @@ class _Records(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.wrong: str | None = None
+        self.last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith(_LOGGERS):
             return
-        text = record.getMessage()
+        text = self.last = record.getMessage()
         if record.levelno > _LOUDEST or record.exc_info:
             self.wrong = f"{record.name} logged an error: {text!r:.300} {record.exc_info!r:.300}"
         elif unsafe(text, lines=False) or len(text) > _LONGEST_RECORD:
@@ -154,16 +157,17 @@ def _nothing_raw_in_logs() -> Iterator[None]:
         ours.setLevel(before)
         ours.propagate = was
     insist(records.wrong is None, records.wrong or "")
-    insist(faults.count == contained, "telemetry contained a fault of its own")
+    insist(faults.count == contained, "telemetry contained a fault of its own:", records.last)
 
 
 @contextmanager
-def _steps(per_byte: int | None, size: int) -> Iterator[None]:
+def _steps(per_byte: int | None, base: int, size: int) -> Iterator[None]:
     """Count calls of functions, C's among them, and end what takes more than its input explains."""
     if per_byte is None:
         yield
         return
-    most, left = _STEPS + per_byte * size, [_STEPS + per_byte * size]
+    most = base + per_byte * size
+    left = [most]
 
     def count(_frame: Any, event: str, _argument: Any) -> None:
         if event in ("call", "c_call"):

@@ -96,7 +96,7 @@ _kept: list[object] = []
 )
 def test_wrong_targets_are_found(wrong: object, data: bytes, error: type[BaseException]) -> None:
     """What takes too much, logs or echoes what came, or lets an error out, is a finding."""
-    target = Target("wrong", wrong, 20, 4_096)  # type: ignore[arg-type]
+    target = Target("wrong", wrong, 20, 50_000, 4_096)  # type: ignore[arg-type]
     with pytest.raises(error):
         target.check_with_memory(data)
     _kept.clear()
@@ -108,7 +108,7 @@ def test_logged_text_may_be_printable() -> None:
     def right(data: bytes) -> None:
         logging.getLogger("snakepit_otel.test").info("%s", printable(data.decode()))
 
-    Target("right", right, 20, 4_096).check(b"a\nforged")
+    Target("right", right, 20, 50_000, 4_096).check(b"a\nforged")
 
 
 def test_choices_end() -> None:

@@ -8,6 +8,7 @@ import decimal
 import enum
 import math
 import pathlib
+import tracemalloc
 import uuid
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         ({"\ud800": 1}, r"state\['key'\] is not JSON: .*surrogate"),
         (nested(300), "nested too deeply"),
         (nested(100_000), "nested too deeply"),
-        (circular(), "nested too deeply"),
+        (circular(), r"state\['key'\]\[0\] contains itself"),
     ],
     ids=lambda part: str(part)[:30] if isinstance(part, str) else type(part).__name__,
 )
@@ -210,3 +211,41 @@ async def test_a_key_that_cannot_be_is_refused(key: Any) -> None:
 def test_a_key_may_have_256_bytes(key: str) -> None:
     """The limit is counted in bytes and included."""
     assert state.checked_key(key) == key
+
+
+@pytest.mark.parametrize("mark", ['"\\u0041"', '{"__snakepit_zero_copy__": true}'], ids=["escape", "reference"])
+def test_looking_for_references_costs_no_more_than_the_state(mark: str) -> None:
+    """The place of a part is not written down for each of them, below a long name least of all, nor in an error."""
+    raw = f'{{"{"k" * 200_000}": [{"[]," * 19_000} {mark}]}}'.encode()
+    tracemalloc.start()
+    try:
+        if "snakepit" in mark:
+            with pytest.raises(StateRefused, match="zero-copy reference") as raised:
+                state.checked_json("a", raw)
+            assert len(str(raised.value)) < 1_000
+        else:
+            assert state.checked_json("a", raw) == raw
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * len(raw)
+
+
+def test_a_place_deep_inside_is_said_in_part() -> None:
+    """Of a place below many names, its beginning and its end are said."""
+    value: Any = object()
+    for number in range(150):
+        value = {f"{'k' * 100}{number}": value}
+    with pytest.raises(StateRefused, match=r"state\['a'\]\['k.*\[…\].* is a builtins.object") as raised:
+        state.encode("a", value)
+    assert len(str(raised.value)) < 1_500
+
+
+def test_what_contains_itself_is_refused_at_once() -> None:
+    """Lists that contain themselves, and each other, are refused by the place of the first that does."""
+    lists: list[Any] = []
+    for _ in range(20):
+        lists = [lists]
+        lists.append(lists)
+    with pytest.raises(StateRefused, match="contains itself"):
+        state.encode("a", lists)

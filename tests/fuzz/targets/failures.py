@@ -16,7 +16,8 @@ _TYPES = [*sorted(name for name in dir(errors) if isinstance(getattr(errors, nam
 _STATUS = 8 << 10
 
 
-@target(largest=8_192)
+# Contexts are made large of few bytes.
+@target(base=400_000, largest=8_192)
 def failures(data: bytes) -> None:
     """An error that a peer describes is one of ours or a `ToolError`, stays that on its way, and fits a status."""
     choices = Choices(data)

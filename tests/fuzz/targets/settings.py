@@ -107,11 +107,11 @@ def command_line(data: bytes) -> None:
     address = choices.pick(["127.0.0.1:1", "[::1]:70000", "unix:/x", ":", "h:", "h:²", "localhost:0"])
     if choices.chance():
         address = choices.text()
-    with refusing(ConfigurationError):
+    with refusing(ConfigurationError, ours=True):
         host, port = split(address)
         insist(0 <= port <= 65_535)
         insist(isinstance(is_loopback(host), bool))
-    with refusing(ConfigurationError):
+    with refusing(ConfigurationError, ours=True):
         insist(isinstance(target_of(address), str))
-    with refusing(ConfigurationError):
+    with refusing(ConfigurationError, ours=True):
         insist(isinstance(_parameters([choices.text(), choices.rest().decode("utf-8", "surrogateescape")]), dict))
