@@ -156,7 +156,8 @@ class AuthorityLink:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _PING_LONGEST_WAIT)
         raise AuthorityUnavailable(
-            f"no authority answered {PING} at {self.address} in {tries} tries: {last.details() or last.code().name}"
+            f"no authority answered {PING} at {self.address} in {tries} tries: "
+            f"{rpc.without_descriptors(last.details() or last.code().name)}"
         )
 
     async def close(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from snakepit_otel.ownership import file_problem, foreign_link, user
 from snakepit_otel.settings.sources import Given, Source, Unusable
 from snakepit_otel.settings.toml_lines import toml_lines
 
@@ -20,15 +22,22 @@ def settings_file(named: Path | None, environ: Mapping[str, str]) -> Path | None
         return named
     if in_environment := environ.get(FILE_VARIABLE, "").strip():
         return Path(in_environment)
-    return USUAL_FILE if USUAL_FILE.exists() else None
+    return USUAL_FILE if USUAL_FILE.exists() or USUAL_FILE.is_symlink() else None
 
 
 def from_file(file: Path) -> Source:
-    """Return what a file says."""
+    """Return what a file says.
+
+    The usual one, which nobody has named, is read only if it is this user's or root's and others may not write to it:
+    settings can have workers run any code, and the current directory may be anybody's.
+    """
     # The library's own source for TOML passes over what is no regular file, a pipe or one that is not there, and keeps
     # no text in which lines could be found.
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8", opener=_without_waiting if file == USUAL_FILE else None) as opened:
+            if file == USUAL_FILE and (why := _refused(file, os.fstat(opened.fileno()))):
+                return Unusable(f"{file}: {why}", readable=False)
+            text = opened.read()
         values = tomllib.loads(text)
     except OSError as error:
         return Unusable(f"{file}: {error.strerror}", readable=False)
@@ -42,3 +51,20 @@ def from_file(file: Path) -> Source:
     except RecursionError:
         return Unusable(f"{file}: this is not TOML that can be read: it is nested too deeply", readable=False)
     return Given(values, {where: f"{file}:{line}" for where, line in toml_lines(text).items()})
+
+
+def _refused(file: Path, status: os.stat_result) -> str | None:
+    """Return why the usual file, which is open, is not read; None if it is."""
+    link = foreign_link(file)
+    why = file_problem(status) if link is None else f"{link[0]} is a link that user {user(link[1])} has made"
+    if why is None:
+        return None
+    remedy = f"name it if that is meant: --config {file}, or {FILE_VARIABLE}={file.absolute()}"
+    if status.st_uid == os.geteuid() and link is None:
+        remedy = f"chmod go-w {file.absolute()}, or {remedy}"
+    return f"not read: {file.absolute()} is found by its name alone, and {why}; {remedy}"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Not where it is a pipe that somebody has put there.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import reprlib
 import selectors
 import socket
@@ -15,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from snakepit_otel.errors import ReferenceRefused, SnakepitError
+from snakepit_otel.ownership import own_users, peer_of
 from snakepit_otel.printable import printable_error
 from snakepit_otel.zero_copy import packets
 from snakepit_otel.zero_copy.current import loose
@@ -114,8 +114,8 @@ class Broker:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
-        pid, uid = packets.peer_of(connection)
-        if uid not in (os.getuid(), 0) or len(self._peers) >= _MOST_CONNECTIONS:
+        pid, uid = peer_of(connection)
+        if uid not in own_users() or len(self._peers) >= _MOST_CONNECTIONS:
             _log.warning("process %d of user %d was turned away from the broker", pid, uid)
             connection.close()
             return
