@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def replace_file(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write a file in one step, so that whoever reads it never has half of it; `mode` is subject to the umask.
+def replace_file(path: Path, text: str, mode: int | None = None) -> None:
+    """Write a file in one step, so that whoever reads it never has half of it. Without a `mode`, the umask decides.
 
     What is written first has a name that nobody can know, and is no link of anybody's. Raises `OSError`, with nothing
     changed, where the path is a link, a directory, a device, a pipe, a socket, or another user's file.
@@ -20,12 +20,12 @@ def replace_file(path: Path, text: str, mode: int = 0o666) -> None:
         _refuse_what_is_in_the_way(path, directory)
         made = f".{path.name[:_LONGEST]}.{secrets.token_hex(8)}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(made, flags, mode, dir_fd=directory)
+        descriptor = os.open(made, flags, 0o666 if mode is None else mode, dir_fd=directory)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             # Once more, since writing may have taken its time. It replaces no more than a name, and follows no link.
             _refuse_what_is_in_the_way(path, directory)
             os.replace(made, path.name, src_dir_fd=directory, dst_dir_fd=directory)

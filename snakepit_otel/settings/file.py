@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from snakepit_otel.ownership import file_problem, foreign_link, user
 from snakepit_otel.settings.sources import Given, Source, Unusable
@@ -16,26 +17,34 @@ FILE_VARIABLE = "SNAKEPIT_OTEL_CONFIG"
 USUAL_FILE = Path("snakepit.toml")
 
 
-def settings_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+class SettingsFile(NamedTuple):
+    """A file to read."""
+
+    path: Path
+    named: bool
+    """Whether it is read because of its name, rather than because it was there."""
+
+
+def settings_file(named: Path | None, environ: Mapping[str, str]) -> SettingsFile | None:
     """Return the file to read: the one named, or by SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml if there is one."""
     if named is not None:
-        return named
+        return SettingsFile(named, named=True)
     if in_environment := environ.get(FILE_VARIABLE, "").strip():
-        return Path(in_environment)
-    return USUAL_FILE if USUAL_FILE.exists() or USUAL_FILE.is_symlink() else None
+        return SettingsFile(Path(in_environment), named=True)
+    return SettingsFile(USUAL_FILE, named=False) if os.path.lexists(USUAL_FILE) else None
 
 
-def from_file(file: Path) -> Source:
+def from_file(file: Path, *, named: bool = True) -> Source:
     """Return what a file says.
 
-    The usual one, which nobody has named, is read only if it is this user's or root's and others may not write to it:
-    settings can have workers run any code, and the current directory may be anybody's.
+    One that nobody has named is read only if it is this user's or root's and others may not write to it: settings can
+    have workers run any code, and the current directory may be anybody's.
     """
     # The library's own source for TOML passes over what is no regular file, a pipe or one that is not there, and keeps
     # no text in which lines could be found.
     try:
-        with open(file, encoding="utf-8", opener=_without_waiting if file == USUAL_FILE else None) as opened:
-            if file == USUAL_FILE and (why := _refused(file, os.fstat(opened.fileno()))):
+        with open(file, encoding="utf-8", opener=None if named else _without_waiting) as opened:
+            if not named and (why := _refused(file, os.fstat(opened.fileno()))):
                 return Unusable(f"{file}: {why}", readable=False)
             text = opened.read()
         values = tomllib.loads(text)
@@ -54,7 +63,7 @@ def from_file(file: Path) -> Source:
 
 
 def _refused(file: Path, status: os.stat_result) -> str | None:
-    """Return why the usual file, which is open, is not read; None if it is."""
+    """Return why a file that nobody has named, and which is open, is not read; None if it is."""
     link = foreign_link(file)
     why = file_problem(status) if link is None else f"{link[0]} is a link that user {user(link[1])} has made"
     if why is None:
