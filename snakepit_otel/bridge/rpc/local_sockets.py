@@ -26,6 +26,8 @@ from snakepit_otel.ownership import SERVER_USER, callable_users, foreign_link, o
 from snakepit_otel.printable import printable
 
 _DESCRIPTOR = re.compile(r"(?:unix:)?/proc/self/fd/\d+/")
+# On one machine to try costs next to nothing, and a socket that was gone is back soon.
+_RECONNECTING = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 1_000))
 _Identity = tuple[int, int, int, int]
 
 
@@ -47,8 +49,8 @@ class LocalSocket:
         self._descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
         self.target = f"unix:/proc/self/fd/{self._descriptor}/{quote(os.fsencode(path.name))}"
-        self.options = [("snakepit.local_socket", next(self._numbers))]
-        """Keep gRPC from using a connection of an earlier one, whose descriptor had the same number."""
+        self.options = [("snakepit.local_socket", next(self._numbers)), *_RECONNECTING]
+        """The number keeps gRPC from using a connection of an earlier one, whose descriptor had the same number."""
         self.look()
 
     def look(self) -> None:
@@ -67,7 +69,7 @@ class LocalSocket:
 
     def _hold(self) -> None:
         try:
-            link = foreign_link(self.path)
+            link = foreign_link(Path(self._directory))
             descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             # Gone again, or not for us to enter; gRPC's error says which.
