@@ -8,6 +8,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from snakepit_otel.ownership import foreign_link, user
+
 
 def replace_file(path: Path, text: str, mode: int | None = None) -> None:
     """Write a file in one step, so that whoever reads it never has half of it. Without a `mode`, the umask decides.
@@ -35,6 +37,21 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
             raise
     finally:
         os.close(directory)
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise `OSError` for a device, pipe or socket at a path, and for a way there by another user's link."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        mode = stat.S_IFREG
+    else:
+        mode = stat.S_IFMT(status.st_mode)
+    if mode not in (stat.S_IFREG, stat.S_IFLNK):
+        raise FileExistsError(f"{path} is no regular file, and is left as it is")
+    existing = next(parent for parent in path.parents if parent.exists())
+    if (link := foreign_link(existing)) is not None:
+        raise PermissionError(f"{path} is reached by {link[0]}, a link that user {user(link[1])} has made")
 
 
 _LONGEST = 200

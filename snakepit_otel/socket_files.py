@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.ownership import foreign_link, user
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -61,9 +62,14 @@ def checked_socket_directory(path: Path) -> None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A umask of 0777 would keep us out, too.
             directory.chmod(0o700)
-        status = directory.stat()
+        status, link = directory.stat(), foreign_link(directory)
     except OSError as error:
         raise ConfigurationError(f"cannot make {directory}: {error.strerror}") from None
+    if link is not None:
+        raise ConfigurationError(
+            f"the directory {directory} of the socket is reached by {link[0]}, a link that user {user(link[1])} has "
+            "made; choose another"
+        )
     _check(directory, status)
 
 

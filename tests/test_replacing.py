@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.replacing import replace_file
+from snakepit_otel.replacing import refuse_what_is_no_file, replace_file
 from tests.users import OTHER, needs_root
 
 
@@ -93,3 +93,27 @@ def test_links_that_others_have_prepared_are_not_followed(tmp_path: Path) -> Non
         (tmp_path / name).symlink_to(victim)
     replace_file(tmp_path / "ready", "50051")
     assert victim.read_text() == "precious"
+
+
+def test_what_is_written_for_people_replaces_files_alone(tmp_path: Path) -> None:
+    """What `new` and `dashboards` write takes the place of files and links, and of nothing else."""
+    for name in ("file", "missing/file", "link"):
+        path = tmp_path / name
+        if name == "file":
+            path.touch()
+        elif name == "link":
+            path.symlink_to("file")
+        refuse_what_is_no_file(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="pipe is no regular file"):
+        refuse_what_is_no_file(tmp_path / "pipe")
+
+
+@needs_root
+def test_what_is_written_for_people_goes_through_no_link_of_others(tmp_path: Path) -> None:
+    """A folder that another user has put a link in the place of is not written to."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    os.lchown(tmp_path / "link", OTHER, OTHER)
+    with pytest.raises(PermissionError, match=f"link that user {OTHER} has made"):
+        refuse_what_is_no_file(tmp_path / "link" / "file")
