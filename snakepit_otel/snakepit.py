@@ -148,7 +148,6 @@ class Snakepit:
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)
-            self._run_id = directory.path.name
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or authority_socket(directory.path)
@@ -391,6 +390,7 @@ class Snakepit:
             return made
 
         async def for_workers() -> SocketFile:
+            self._run_id = directory.path.name
             made = await listen(authority_socket(directory.path))
             if self._server_settings.socket is None:
                 self.socket = f"unix:{made.path}"
