@@ -394,13 +394,13 @@ class Snakepit:
             made = await listen(authority_socket(directory.path))
             if self._server_settings.socket is None:
                 self.socket = f"unix:{made.path}"
-                _make_again(broker)
+                _make_again(broker, made.path)
             return made
 
         async def for_callers() -> SocketFile:
             made = await listen(Path(self._server_settings.socket or ""))
             self.socket = f"unix:{made.path}"
-            _make_again(broker)
+            _make_again(broker, made.path)
             return made
 
         kept = [KeptSocket(await for_workers(), for_workers)]
@@ -438,9 +438,9 @@ class Snakepit:
         return bound
 
 
-def _make_again(broker: Broker | None) -> None:
+def _make_again(broker: Broker | None, socket: Path) -> None:
     if broker is not None:
-        broker.look()
+        broker.look(broker_path(socket))
 
 
 async def _sweep(holdings: Holdings) -> None:

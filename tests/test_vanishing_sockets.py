@@ -142,6 +142,9 @@ async def test_another_user_takes_the_name_of_the_private_directory(short_path: 
         await until(lambda: before not in [worker.id for worker in pit.pool.workers])
         assert await pit.execute("pid")
         assert _private(short_path) != taken
+        assert pit.socket == f"unix:{_private(short_path)}/authority.sock"
+        assert (await pit.status()).run_id == _private(short_path).name
+        await until((_private(short_path) / "authority.sock.memory").is_socket)
     assert list(taken.iterdir()) == []
 
 

@@ -64,8 +64,9 @@ class Broker:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread.start()
 
-    def look(self) -> None:
-        """Have the socket made again if somebody has removed it; those that are connected stay so."""
+    def look(self, path: Path) -> None:
+        """Have the socket made again if it is not at this path any more; those that are connected stay so."""
+        self.path = path
         with suppress(OSError):  # as below
             self._wake.send(b"x")
 
@@ -96,7 +97,7 @@ class Broker:
         self._listener = listener
 
     def _listen_again(self) -> None:
-        if self._file is None or self._file.is_there:
+        if self._file is not None and self._file.path == self.path and self._file.is_there:
             return
         before = self._listener
         try:
