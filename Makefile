@@ -7,11 +7,14 @@ READY := $(VENV)/.ready
 TESTS := -m "not collector and not dashboards and not matrix"
 # As many at a time as there are cores, for most tests wait for processes; who is done takes over from who is not.
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+# Of fuzzing: how many targets at a time, and which; all unless some are named, as in make fuzz TARGETS="values arrow".
+FUZZ_JOBS ?= $(shell nproc)
+TARGETS ?=
 # What depends on the version of Python most: everything that runs in workers and authorities.
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof lint types generate dashboards dashboard-previews lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards dashboard-previews audit licences lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -52,6 +55,17 @@ zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references
 pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
 	$(BIN)/pytest tests/pool -m matrix
 
+hostile-proof: $(READY) ## Attack a server that honest callers use, in every way, then in all at once for HOSTILE_MINUTES (10); half an hour.
+	$(BIN)/pytest tests/hostile -m matrix
+
+fuzz: $(READY) ## Fuzz every decoder that a peer reaches, ten minutes in all; fails with what reproduces a finding.
+	scripts/install-fuzzer || [ $$? -eq 69 ]   # 69: there is none for this machine, and seeds are mutated blindly
+	$(BIN)/python -m tests.fuzz --seconds 600 --jobs $(FUZZ_JOBS) $(TARGETS)
+
+fuzz-short: $(READY) ## The same, in a minute.
+	scripts/install-fuzzer || [ $$? -eq 69 ]
+	$(BIN)/python -m tests.fuzz --seconds 60 --jobs $(FUZZ_JOBS) $(TARGETS)
+
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,6 +100,12 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.instrumented
 
+audit: $(READY) ## Look for known vulnerabilities, withdrawn and abandoned packages; "Error 69" is for what could not be looked at.
+	$(BIN)/python -m supply_chain.audit $(if $(ADVISORIES),--advisories $(ADVISORIES))
+
+licences: $(READY) ## List the licences of all that is installed, built and started.
+	$(BIN)/python -m supply_chain.licences
+
 lock: ## Choose the newest versions that pyproject.toml allows, and write them down with their hashes.
 	scripts/lock
 
@@ -94,4 +114,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 clean: ## Remove what was installed and generated here.
-	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,14 @@ from __future__ import annotations
 from snakepit_otel.telemetry import names as n
 from snakepit_otel.telemetry.definitions import Metric
 
+_OF_AUTHORITY_TOOLS = "Few deployments have tools of the authority; operating.md says what to look at."
 UNSHOWN: dict[Metric, str] = {
+    n.METRIC_AUTHORITY_TOOL_ABANDONED: _OF_AUTHORITY_TOOLS,
+    n.METRIC_AUTHORITY_TOOL_ACTIVE: _OF_AUTHORITY_TOOLS,
+    n.METRIC_AUTHORITY_TOOL_CAPACITY: _OF_AUTHORITY_TOOLS,
+    n.METRIC_AUTHORITY_TOOL_QUEUE_LENGTH: _OF_AUTHORITY_TOOLS,
+    n.METRIC_AUTHORITY_TOOL_REJECTIONS: _OF_AUTHORITY_TOOLS,
     n.METRIC_DOCTOR_CANARY: "The doctor sends it once and looks for it itself; it says nothing of a deployment.",
+    n.METRIC_SERVER_TLS_RELOADS: "Most deployments have no TLS files; who has them sets an alert on its errors.",
     n.METRIC_TOOL_PROCESSES_ENDED_COUNT: "Its event has the names that an operator needs, and is a warning in the log.",
 }

@@ -6,6 +6,7 @@
     │   ├── InvalidSession (ValueError)      an id, TTL or metadata that cannot be
     │   ├── SessionNotFound (LookupError)    no live session has that id
     │   ├── SessionQuotaExceeded             the quota is reached
+    │   ├── SessionStoreFull                 all sessions together hold as many bytes as they may
     │   ├── StateRefused (ValueError)        state that is not JSON, or over the budget
     │   ├── StateConflict                    somebody else wrote first
     │   └── NoSession                        the request belongs to no session
@@ -92,6 +93,22 @@ class SessionQuotaExceeded(SessionError):
             "or set overflow='evict'"
         )
         self.limit = limit
+
+
+class SessionStoreFull(SessionError):
+    """All sessions together hold as many bytes as they may, so nothing is added.
+
+    `missing` is how many bytes there are too few.
+    """
+
+    reason = "session_store_full"
+
+    def __init__(self, missing: int, limit: int) -> None:
+        super().__init__(
+            f"no room in the session store: {missing} bytes too few; session_store.max_total_bytes is {limit}. "
+            "Delete sessions or state, raise it, or set overflow='evict'"
+        )
+        self.missing = missing
 
 
 class StateRefused(SessionError, ValueError):

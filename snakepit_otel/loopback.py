@@ -57,7 +57,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(host)
     except ValueError:
         # As the resolver takes them, too: 127.1, 0x7f000001.
-        with suppress(OSError, UnicodeError):
+        with suppress(OSError, ValueError):
             if host[:1].isdigit() and not any(char.isspace() for char in host):
                 return ipaddress.IPv4Address(socket.inet_aton(host))
         return None

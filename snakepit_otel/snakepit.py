@@ -15,23 +15,33 @@ from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen, only_known_callers, options
+from snakepit_otel.bridge.addresses import (
+    is_wide,
+    listen,
+    only_known_callers,
+    options,
+    split,
+)
 from snakepit_otel.bridge.admin import AdminService
-from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.arrivals import Arrivals
+from snakepit_otel.bridge.authority import AuthorityService, authority_limits
+from snakepit_otel.bridge.authority_settings import AuthoritySettings
 from snakepit_otel.bridge.buffers import BufferService
 from snakepit_otel.bridge.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.codec import decode_chunk
+from snakepit_otel.bridge.connections import Connections
 from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.keepalive import LISTENER
 from snakepit_otel.bridge.keeping_sockets import KeptSocket, SocketKeeper
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ToolChunk
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
+from snakepit_otel.bridge.raw_messages import Chunk
 from snakepit_otel.bridge.recording import Controls, refuse_if_off
 from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
@@ -71,9 +81,10 @@ class Snakepit:
 
     `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
     `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
-    may call them. `session_store`, `pool`, `server` and `zero_copy` are settings, as objects or as dicts; bad ones
-    raise `ConfigurationError`. `workers` is short for `pool={"size": …}`. `pools` are further pools by name, each with
-    an `adapter` of its own; without a top-level `adapter`, they are all there are.
+    may call them. `authority` (how these run), `session_store`, `pool`, `server` and `zero_copy` are settings, as
+    objects or as dicts; bad ones raise `ConfigurationError`. `workers` is short for
+    `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level
+    `adapter`, they are all there are.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Snakepit:
         *,
         workers: int | None = None,
         authority_tools: Iterable[Callable[..., Any]] = (),
+        authority: AuthoritySettings | Mapping[str, Any] | None = None,
         session_store: SessionSettings | Mapping[str, Any] | None = None,
         pool: PoolSettings | Mapping[str, Any] | None = None,
         pools: Mapping[str, PoolSettings | Mapping[str, Any]] | None = None,
@@ -105,7 +117,8 @@ class Snakepit:
         self._server_settings = _settings(ServerSettings, server, "server.")
         self._zero_copy_settings = _settings(ZeroCopySettings, zero_copy, "zero_copy.")
         self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
-        self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools))
+        running = _settings(AuthoritySettings, authority, "authority.")
+        self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), running)
         self._pools: WorkerPools | None = None
         self._gateway: Gateway | None = None
         self._run_id = ""
@@ -160,8 +173,18 @@ class Snakepit:
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
-            gateway = Gateway(self.sessions, self.tools, pools, holdings, home.fences)
+            gateway = Gateway(
+                self.sessions,
+                self.tools,
+                pools,
+                holdings,
+                home.fences,
+                budget=self._server_settings.limits.budget(),
+                authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
+            )
             kept = await self._listen_locally(running, gateway, directory, broker)
+            self.tools.threads.open()
+            running.callback(self.tools.threads.close)
             self.address = None
             if self._server_settings.listen is not None:
                 self.address = await self._serve(running, gateway, self._server_settings.listen, admin=False)
@@ -194,7 +217,7 @@ class Snakepit:
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
         if self._gateway is not None and self._pools is not None:
             self._gateway = None
-            await self._pools.drain()
+            await asyncio.gather(self._pools.drain(), self.tools.threads.drain(self.longest_grace))
 
     @property
     def longest_grace(self) -> float:
@@ -270,7 +293,7 @@ class Snakepit:
         scope = gateway.holdings.open(session_id, tool)
         reason = REQUEST_END
 
-        async def decode(chunk: ToolChunk) -> Any:
+        async def decode(chunk: Chunk) -> Any:
             return decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         try:
@@ -415,13 +438,28 @@ class Snakepit:
             # Our own workers call on the Unix socket, and are a part of every trace.
             trusted = only_known_callers(address, tls)
         largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
-        server = rpc.aio_server(
-            interceptors=[rpc.ServerInterceptor(trusted=trusted)], options=[*options(largest), *LISTENER]
+        limits, on_tcp = self._server_settings.limits, not address.startswith("unix:")
+        anonymous = not only_known_callers(address, tls)
+        connections = Connections() if on_tcp else None
+        arrivals = Arrivals(
+            gateway.budget,
+            arrival_timeout=limits.arrival_timeout / 1000,
+            unread_timeout=limits.unread_timeout / 1000,
+            connections=connections,
         )
-        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), server)
-        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest), server)
-        leases = LeaseService(self.sessions, trusted=trusted)
-        add_LeaseServiceServicer_to_server(leases, server)
+        server = rpc.aio_server(
+            interceptors=[rpc.ServerInterceptor(trusted=trusted), arrivals],
+            options=[
+                *options(limits.largest_message(largest, anonymous=anonymous)),
+                *LISTENER,
+                *(limits.tcp_options(anonymous=anonymous) if on_tcp else ()),
+            ],
+        )
+        guarded = Guarded(server, authority_limits(largest, self.sessions.settings.max_session_bytes))
+        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
+        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
+        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget)
+        add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(
                 self.sessions,
@@ -429,9 +467,14 @@ class Snakepit:
                 status=self.status,
                 restart=self.restart_workers,
             )
-            add_AdminServiceServicer_to_server(admin_service, server)
+            add_AdminServiceServicer_to_server(admin_service, guarded)
         bound = listen(server, address, tls=tls, insecure=self._server_settings.insecure)
+        if connections is not None:
+            connections.port = split(bound)[1]
+        if not only_known_callers(bound, tls):
+            _note_who_may_call(bound, encrypted=tls is not None)
         await server.start()
+        running.callback(arrivals.close)
         # By then requests have had their time, and are answered.
         running.push_async_callback(server.stop, _LAST_WORDS)
         running.callback(leases.close)
@@ -441,6 +484,21 @@ class Snakepit:
 def _make_again(broker: Broker | None, socket: Path) -> None:
     if broker is not None:
         broker.look(broker_path(socket))
+
+
+def _note_who_may_call(address: str, *, encrypted: bool) -> None:
+    if is_wide(address):
+        _log.warning(
+            "%s is open to anybody who reaches it, from other machines, too: they may run tools and use any session "
+            "whose id they know%s (insecure)",
+            printable(address),
+            printable("" if encrypted else ", and what is sent can be read on the way"),
+        )
+    else:
+        _log.info(
+            "%s is open to anybody on this machine, whatever user they are; the Unix socket is open to this user alone",
+            printable(address),
+        )
 
 
 async def _sweep(holdings: Holdings) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.secrets import MASK, masked_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -127,7 +128,7 @@ def _problem(model: type[BaseModel], details: Any) -> Problem:
     if details["type"] == "missing":
         return Problem(where, "is missing", of_the_whole=True)
     if where[-1:] == ("[key]",):
-        return Problem(where[:-1], f"{said} (got {details['input']!r})")
+        return Problem(where[:-1], f"{said} (got {masked_text(repr(details['input']))})")
     if details["type"] in ("model_type", "dict_type"):
         said = "input should be a group of settings"
     group = group_of(inside(kind, where[-1]) if where else kind)
@@ -137,5 +138,5 @@ def _problem(model: type[BaseModel], details: Any) -> Problem:
         if about in group.model_fields:
             return Problem((*where, about), rest, of_the_whole=True)
         return Problem(where, said, of_the_whole=True)
-    shown = "***" if is_secret(where) else repr(details["input"])
+    shown = MASK if is_secret(where) else masked_text(repr(details["input"]))
     return Problem(where, f"{said} (got {shown})")

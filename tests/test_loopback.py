@@ -105,7 +105,7 @@ def test_what_leads_elsewhere(target: str) -> None:
     assert not leads_here(target)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "my-machine", "10.0.0.1", "", "localhost.example.invalid"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "my-machine", "10.0.0.1", "", "localhost.example.invalid", "1\0"])
 @pytest.mark.usefixtures("_hosts")
 def test_what_others_may_reach_is_no_loopback(host: str) -> None:
     """What may be listened on without TLS is loopback alone, not all addresses of the machine, nor a name."""

@@ -18,6 +18,7 @@ IN_WORDS = {
     "pool.size": "2 × cores",
     "server.socket": "one per user",
     "server.trust_trace_context": "by caller",
+    "server.limits.max_connections": "¼ of the descriptors, ≤ 256",
 }
 """Defaults that are made where the program runs."""
 ELSEWHERE = {"pools.NAME": "none", "server.tls.certificate": "none"}

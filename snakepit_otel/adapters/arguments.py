@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import reprlib
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,13 @@ _BY_NAME = frozenset({"fields", "choices"})
 _OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
+_MOST_FAULTS = 10
+"""Faults of a call that are named."""
+_MOST_FAULTS_READ = 1_000
+_MOST_SHOWN = 100
+_outlines = reprlib.Repr()
+_outlines.maxlist = _outlines.maxtuple = _outlines.maxset = _outlines.maxdict = 40
+_outlines.maxstring = _outlines.maxlong = _outlines.maxother = 2 * _MOST_SHOWN
 _Fields = dict[str, Any]
 _Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -67,8 +75,14 @@ class ArgumentCheck:
         try:
             return self._validate(arguments)
         except self._mismatch as error:
-            faults = "; ".join(self._fault(problem) for problem in error.errors())
-            raise InvalidArguments(f"{self._tool}: {faults}") from None
+            count = error.error_count()
+            if count > _MOST_FAULTS_READ:
+                # To read any of them is to make all of them.
+                raise InvalidArguments(f"{self._tool}: {count} arguments, or parts of them, are wrong") from None
+            faults = [self._fault(problem) for problem in error.errors()[:_MOST_FAULTS]]
+            if count > _MOST_FAULTS:
+                faults.append(f"and {count - _MOST_FAULTS} more faults")
+            raise InvalidArguments(f"{self._tool}: {'; '.join(faults)}") from None
 
     def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
         """Return the types of what one parameter takes, by the names of arguments."""
@@ -100,7 +114,7 @@ class ArgumentCheck:
         return _field_of(parameter, Any)
 
     def _fault(self, problem: Any) -> str:
-        name = ".".join(str(part) for part in problem["loc"])
+        name = ".".join(str(part)[:_MOST_SHOWN] for part in problem["loc"][:_MOST_FAULTS])
         if problem["type"] == "missing":
             return f"argument {name!r} is missing"
         if problem["type"] == "extra_forbidden":
@@ -110,7 +124,17 @@ class ArgumentCheck:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(self._names) or 'none'}"
             return f"unexpected argument {name!r} ({hint})"
         message = problem["msg"][:1].lower() + problem["msg"][1:]
-        return f"argument {name!r}: {message}, got {problem['input']!r:.80}"
+        return f"argument {name!r}: {message}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """Return what a value looks like, whose own `repr` may be large, or too deep to be had."""
+    if type(value) is str:
+        return f"{value[:_MOST_SHOWN]!r:.80}"
+    try:
+        return f"{_outlines.repr(value):.80}"
+    except Exception:  # noqa: BLE001 - a repr may do anything
+        return f"a {type(value).__qualname__}"
 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:

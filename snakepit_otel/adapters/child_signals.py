@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-_LOOPS = ("asyncio", "uvloop")
-"""Packages whose handlers work in the process of their event loop only."""
+_LOOPS = ("asyncio", "uvloop", __name__.partition(".")[0])
+"""Packages whose handlers work in the process of their event loop only: ours are among them."""
 _deferred = threading.local()
 _watching = False
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from snakepit_otel.adapters import forks
 from snakepit_otel.adapters.cancellation import attributed
 
-P = ParamSpec("P")
 T = TypeVar("T")
 _UNSET = object()
 
@@ -70,10 +69,4 @@ async def run_isolated(awaitable: Awaitable[T]) -> T:
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
             variable.set(value)
-    return cast("T", completion.result())
-
-
-async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function of user code in a thread of the event loop's executor; otherwise as `run_isolated`."""
-    completion = await asyncio.to_thread(Completion.of, lambda: function(*args, **kwargs))
     return cast("T", completion.result())

@@ -27,6 +27,7 @@ from snakepit_otel.telemetry.exceptions import log_error
 
 _log = logging.getLogger("snakepit_otel.adapters")
 _MOST_SESSIONS = 1_000
+_MOST_ID = 256
 T = TypeVar("T")
 Emit = Callable[[Any], Awaitable[None]]
 
@@ -118,7 +119,7 @@ class AdapterHost:
         Raises `ToolNotFound`, `InvalidArguments`, or whatever the adapter raised; `request.phase` tells
         where. The clean-up has run by then.
         """
-        tool = self._find(request.tool)
+        tool = self.find(request.tool)
         if request.on_main_thread:
             return await self._live(request, tool, _on_loop)
         if tool.is_async or self._async_hooks:
@@ -131,7 +132,7 @@ class AdapterHost:
 
         A tool that does not stream gives one chunk. Raises as `run` does.
         """
-        tool = self._find(request.tool)
+        tool = self.find(request.tool)
         if request.on_main_thread:
             return await self._live(request, tool, _on_loop, emit)
         if tool.is_async or self._async_hooks:
@@ -178,7 +179,9 @@ class AdapterHost:
         if found is None:
             if len(self._details_of) >= _MOST_SESSIONS:
                 self._details_of.clear()
-            found = self._details_of[session_id] = telemetry.Details.of_text(names.SESSION_ID, session_id)
+            found = telemetry.Details.of_text(names.SESSION_ID, session_id)
+            if len(session_id) <= _MOST_ID:
+                self._details_of[session_id] = found
         return found
 
     def is_thread_sensitive(self, name: str, arguments: Mapping[str, Any]) -> bool:
@@ -191,12 +194,13 @@ class AdapterHost:
             called |= {module, f"{module}.{_named(arguments, 'function', 'method')}"}
         return bool(self._thread_sensitive & called)
 
-    def _find(self, name: str) -> Tool:
+    def find(self, name: str) -> Tool:
+        """Return what serves a tool's calls; raise `ToolNotFound`."""
         if self._entry is not None:
             return self._entry
         tool = self.tools.get(name)
         if tool is None:
-            raise ToolNotFound(f"adapter {self.name} has no tool {name!r}; it has {', '.join(self.tools)}")
+            raise ToolNotFound(f"adapter {self.name} has no tool {name!r:.100}; it has {', '.join(self.tools)}")
         return tool
 
     async def _live(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import ssl
-from dataclasses import dataclass
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 from grpc import aio
 
 from snakepit_otel.bridge.rpc.targets import target_of
+from snakepit_otel.bridge.tls import Follower, Tls
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.loopback import is_loopback
+from snakepit_otel.printable import printable
 from snakepit_otel.socket_files import SocketFile, make_socket
 
 MAX_MESSAGE_BYTES = 100 << 20
@@ -21,45 +22,9 @@ MAX_MESSAGE_BYTES = 100 << 20
 MAX_METADATA_BYTES = 256 << 10
 """The most metadata of a call either way. gRPC's own limit, 8 KiB, is what W3C allows baggage alone."""
 _MAX_SOCKET_PATH = 107
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Files with the server's certificate chain and key, and the authority that signs clients' certificates."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials; raise `ConfigurationError` naming a file that cannot be read or used."""
-        try:
-            chain, key = self.certificate.read_bytes(), self.key.read_bytes()
-            clients = self.client_ca.read_bytes() if self.client_ca else None
-        except OSError as error:
-            raise ConfigurationError(f"TLS file {error.filename}: {error.strerror}") from None
-        self._check()
-        return grpc.ssl_server_credentials(
-            [(key, chain)], root_certificates=clients, require_client_auth=clients is not None
-        )
-
-    def _check(self) -> None:
-        # gRPC says of unusable files only that it could not listen.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key, password="")
-        except ssl.SSLError as error:
-            raise ConfigurationError(
-                f"TLS certificate {self.certificate} and key {self.key} are not PEM, or not a pair, "
-                f"or the key is encrypted ({error.reason or error})"
-            ) from None
-        try:
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
-        except ssl.SSLError as error:
-            raise ConfigurationError(
-                f"TLS file {self.client_ca} has no PEM certificates ({error.reason or error})"
-            ) from None
+_LOOPBACK = ("127.0.0.1", "::1")
+_ATTEMPTS = 10
+"""To find a port that is free on all addresses of a host."""
 
 
 def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
@@ -78,20 +43,32 @@ def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]
 def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False) -> str:
     """Bind `server` to `unix:PATH` or `HOST:PORT` and return the address to call it by.
 
-    Port 0 takes a free one. Raises `ConfigurationError` for an address that is in use or no address, and
-    for one beyond loopback without TLS unless `insecure` says that this is meant.
+    Port 0 takes a free one. A host is looked up here, and what is listened on are the addresses that were found.
+    Raises `ConfigurationError` for an address that is in use or no address, and for one beyond loopback without TLS
+    or without certificates of clients, unless `insecure` says that this is meant.
     """
     if address.startswith("unix:"):
         listen_locally(server, Path(address.removeprefix("unix:")))
         return address
     host, port = split(address)
-    if tls is None and not insecure and not is_loopback(host):
-        raise ConfigurationError(
-            f"{address} can be reached from other machines; give TLS files "
-            "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or say --insecure"
-        )
-    bound = _bind(server, address, tls.credentials() if tls else None)
-    return f"{host}:{bound or port}"
+    open_to_all = not insecure and not only_known_callers(address, tls)
+    if open_to_all and not is_loopback(host):
+        raise ConfigurationError(_too_open(address, tls))
+    found = _addresses(host, port)
+    # The names of loopback are what the machine makes of them.
+    wide = [ip for ip in found if not is_loopback(ip)]
+    if open_to_all and wide:
+        raise ConfigurationError(f"{host} is {', '.join(wide)} here; {_too_open(address, tls)}")
+    files = Follower(tls) if tls else None
+    return f"{host}:{_bind_all(server, address, found, port, files)}"
+
+
+def is_wide(address: str) -> bool:
+    """Say whether others than this machine can call at an address that is listened on."""
+    if address.startswith("unix:"):
+        return False
+    host, port = split(address)
+    return not is_loopback(host) or not all(is_loopback(ip) for ip in _addresses(host, port))
 
 
 def listen_locally(server: aio.Server, path: Path) -> SocketFile:
@@ -103,7 +80,7 @@ def listen_locally(server: aio.Server, path: Path) -> SocketFile:
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
     target_of(address)
-    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None))
+    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None, address))
 
 
 def only_known_callers(address: str, tls: Tls | None) -> bool:
@@ -119,11 +96,67 @@ def split(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _too_open(address: str, tls: Tls | None) -> str:
+    if tls is None:
+        return (
+            f"{address} can be reached from other machines; give TLS files "
+            "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or say --insecure"
+        )
+    return (
+        f"not serving on {address}, which can be reached from other machines: without the authority that signs "
+        "clients' certificates (--tls-client-ca), anybody there may call; give it, listen on 127.0.0.1, "
+        "or say --insecure"
+    )
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of this machine that a host stands for. Raises `ConfigurationError` if there are none."""
+    name = host.removeprefix("[").removesuffix("]")
+    # Whatever else a machine has it for, localhost is loopback (RFC 6761), by both protocols.
+    found = [*_LOOPBACK] if name.rstrip(".").lower() == "localhost" else []
     try:
-        if credentials is None:
-            return server.add_insecure_port(target_of(address))
-        return server.add_secure_port(target_of(address), credentials)
+        places = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = [*(str(place[0]) for *_, place in places), *found]
+    except (OSError, UnicodeError) as error:
+        if not found:
+            why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+            raise ConfigurationError(f"cannot listen on {printable(host)}:{port}: {why}") from None
+    # Some machines have names for addresses of a protocol that is off.
+    here = [ip for ip in dict.fromkeys(found) if _can_be_had(ip)]
+    if not here:
+        raise ConfigurationError(f"cannot listen on {printable(host)}:{port}: it is not an address of this machine")
+    return here
+
+
+def _can_be_had(ip: str) -> bool:
+    ip, _, scope = ip.partition("%")
+    with suppress(OSError), socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as probe:
+        probe.bind((ip, 0, 0, socket.if_nametoindex(scope)) if scope else (ip, 0))
+        return True
+    return False
+
+
+def _bind_all(server: aio.Server, address: str, found: list[str], port: int, files: Follower | None) -> int:
+    """Listen on one port of all the addresses, and return it: on each, callers find us and nobody else."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        bound = port
+        try:
+            for ip in found:
+                bound = _bind(server, f"[{ip}]:{bound}" if ":" in ip else f"{ip}:{bound}", files, address)
+        except ConfigurationError:
+            # A free port of the first address may be taken on the second.
+            if port or len(found) == 1 or attempt == _ATTEMPTS:
+                raise
+        else:
+            return bound
+    raise AssertionError("the last attempt raises")
+
+
+def _bind(server: aio.Server, place: str, files: Follower | None, address: str) -> int:
+    try:
+        if files is None:
+            return server.add_insecure_port(target_of(place))
+        return server.add_secure_port(target_of(place), files.credentials())
     except RuntimeError as error:
         why = "it is in use, or not an address of this machine" if not address.startswith("unix:") else str(error)
         raise ConfigurationError(f"cannot listen on {address}: {why}") from None

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge import codec, methods
+from snakepit_otel.bridge.budget import Charge, peer_of
 from snakepit_otel.bridge.failures import to_status, to_wire
 from snakepit_otel.bridge.fences import Fences
-from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.gateway import SESSIONS, Gateway
+from snakepit_otel.bridge.guarding import Limit
+from snakepit_otel.bridge.identifiers import check_call_back, where
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.raw_messages import (
+    Chunk,
+    LargeChunk,
+    LargeResponse,
+    ToolRequest,
+    ToolResponse,
+    read_call_back,
+    read_request,
+    serialized,
+)
+from snakepit_otel.bridge.reference_marks import has_marks, labelled_as_copies
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext
 from snakepit_otel.bridge.values import plain_markers
@@ -31,6 +46,7 @@ from snakepit_otel.errors import (
     ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     ToolError,
     ToolRefused,
@@ -44,10 +60,15 @@ from snakepit_otel.zero_copy.description import Owner
 from snakepit_otel.zero_copy.scope import Scope
 
 Context = aio.ServicerContext[Any, Any]
+_BESIDES_METADATA = 64 << 10
+"""Bytes that a request to begin a session has besides the session's metadata."""
+_MOST_OF_A_BUFFER = 4 << 20
+"""Bytes of one message of the many that a buffer is written in; ours have 1 MiB."""
 
 _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
     (SessionNotFound, grpc.StatusCode.NOT_FOUND),
+    (SessionStoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -57,6 +78,23 @@ _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (PoolError, grpc.StatusCode.UNAVAILABLE),
     (ToolError, grpc.StatusCode.INTERNAL),
 )
+
+
+def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str, Limit]:
+    """Return how large the requests of an authority's methods may be, where that is more than most."""
+    return {
+        "ExecuteTool": Limit(max_message_bytes, read_request, serialized),
+        "ExecuteStreamingTool": Limit(max_message_bytes, read_request, serialized),
+        "ExecuteElixirTool": Limit(max_message_bytes, read_call_back),
+        # With the metadata that a session may have.
+        "InitializeSession": Limit(max_session_bytes + _BESIDES_METADATA),
+        # A session of such an id is none.
+        "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
+        "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
+        # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
+        "Hold": Limit(4 * max_session_bytes + _BESIDES_METADATA),
+        "Write": Limit(_MOST_OF_A_BUFFER),
+    }
 
 
 class AuthorityService(BridgeServiceServicer):
@@ -88,6 +126,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
+                room=Charge(self._gateway.budget, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -101,7 +140,6 @@ class AuthorityService(BridgeServiceServicer):
             await self._sessions.delete(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
-        self._tools.forget(request.session_id)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -131,43 +169,52 @@ class AuthorityService(BridgeServiceServicer):
             valid = True
         return pb.HeartbeatResponse(server_time=_timestamp(time.time()), session_valid=valid)
 
-    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
+    async def ExecuteTool(self, request: ToolRequest, context: Context) -> ToolResponse:
         """Run a tool, of the authority or of a worker's adapter."""
         creator = _creator(context, _headers(context), request.tool_name)
         try:
-            response = await self._gateway.execute(request, creator, context.time_remaining())
+            response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, where))
-        if not _shares_memory(context) and has_references(response.result.value):
-            response.result.value = codec.labelled_as_copies(response.result.value)
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
+        if _shares_memory(context):
+            return response
+        if isinstance(response, LargeResponse):
+            if not await has_marks(response.raw):
+                return response
+            response = response.parsed()
+        if has_references(response.result.value):
+            response.result.value = await labelled_as_copies(response.result.value)
         return response
 
-    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+    async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
         """Run a tool of a worker's adapter and pass its chunks on."""
         creator = _creator(context, _headers(context), request.tool_name)
 
-        async def take(chunk: pb.ToolChunk) -> None:
-            is_json = codec.CHUNK_KIND not in chunk.metadata
-            if is_json and has_references(chunk.data) and not _shares_memory(context):
-                chunk.data = codec.labelled_as_copies(chunk.data)
+        async def take(chunk: Chunk) -> None:
+            if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
+                if isinstance(chunk, LargeChunk) and await has_marks(chunk.raw):
+                    chunk = chunk.parsed()
+                if not isinstance(chunk, LargeChunk) and has_references(chunk.data):
+                    chunk.data = await labelled_as_copies(chunk.data)
             await context.write(chunk)
 
         try:
-            await self._gateway.stream(request, take, creator, context.time_remaining())
+            await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
-            where = {"tool_name": request.tool_name, "session_id": request.session_id, "phase": "dispatch"}
-            await context.abort(_code(error), to_status(error, where))
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            await context.abort(_code(error), to_status(error, about))
 
     async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
         """Register a worker's tools for a session, all or none."""
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            ids = self._tools.register_foreign(request.session_id, request.tools)
+            room = Charge(self._gateway.budget, peer_of(context), 0, "registered tools")
+            ids = self._tools.register_foreign(request.session_id, request.tools, room)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
-        except (ToolRefused, InvalidSession, WorkerFenced) as error:
+        except (ToolRefused, InvalidSession, WorkerFenced, BudgetExceeded) as error:
             return pb.RegisterToolsResponse(success=False, error_message=str(error))
         return pb.RegisterToolsResponse(success=True, tool_ids=ids)
 
@@ -188,20 +235,23 @@ class AuthorityService(BridgeServiceServicer):
         started = time.perf_counter()
         try:
             self._check(context, request.metadata.get(methods.REQUEST_ID))
+            check_call_back(request)
             tool = self._tools.exposed(request.tool_name)
+            self._gateway.check_size(tool, request)
             with self._references(request) as scope:
                 arguments = codec.decode_parameters(
                     request.parameters, opened=scope.receive if tool.takes_references else None
                 )
-                value = await tool.run(AuthorityContext(request.session_id or None, self._sessions), arguments)
+                caller = AuthorityContext(request.session_id or None, self._sessions)
+                value = await self._tools.run(tool, caller, arguments, _deadline(context))
                 # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
                 outgoing = Outgoing(scope, plain_markers) if scope.request else plain_markers
-                encoded, binary = codec.encode_parameters({"result": value}, outgoing)
+                encoded, binary = await codec.encoded(_encode_result, value, outgoing)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            where = {"tool_name": request.tool_name, "session_id": request.session_id}
-            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, where))
+            about = where(request.tool_name, request.session_id)
+            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
         return pb.ExecuteElixirToolResponse(
             success=True,
             result=encoded.get("result"),
@@ -238,6 +288,10 @@ class AuthorityService(BridgeServiceServicer):
             scope.close()
 
 
+def _encode_result(value: Any, default: Callable[[Any], Any]) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
+    return codec.encode_parameters({"result": value}, default)
+
+
 def _shares_memory(context: Context) -> bool:
     return context.peer().startswith("unix:")
 
@@ -255,6 +309,11 @@ def _owner(headers: Mapping[str, str]) -> str | None:
     """Return in whose name a call is made; a header is of ASCII, so other letters are as in URLs."""
     owner = headers.get(methods.OWNER_HEADER)
     return None if owner is None else unquote(owner[: 9 * MAX_OWNER])
+
+
+def _deadline(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
 
 
 def _ttl(text: str | None) -> float | None:

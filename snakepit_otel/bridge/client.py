@@ -24,13 +24,16 @@ from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.raw_messages import LargeResponse, ToolResponse
 from snakepit_otel.bridge.references import Opened, Outgoing, has_references
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.bridge.status import Status
+from snakepit_otel.bridge.tls import advice, client_credentials
 from snakepit_otel.bridge.values import plain_markers
 from snakepit_otel.call_site import call_site
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import (
+    AuthorityUnavailable,
     ConfigurationError,
     DeadlineExceeded,
     InvalidSession,
@@ -83,11 +86,12 @@ def execute_request(
     return request
 
 
-def result_of(response: pb.ExecuteToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
+def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
     """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
     if not response.success:
         raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
-    return codec.decode_result(response.result, response.binary_result, opened)
+    message = response.parsed() if isinstance(response, LargeResponse) else response
+    return codec.decode_result(message.result, message.binary_result, opened)
 
 
 def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
@@ -108,7 +112,9 @@ def _time_left(timeout: Any) -> float | None:
 class Client:
     """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
 
-    `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS.
+    `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS, read once.
+    The server's certificate must be for the host in `address`, and signed by one of `root_certificates`; without
+    those nothing is encrypted.
     On a Unix socket, arrays and tables are passed by shared memory; on TCP their bytes are copied, as far as
     `zero_copy` allows.
     A Unix socket is connected to only if it, its directory and whoever listens are this user's or root's, and others
@@ -133,13 +139,10 @@ class Client:
         shared = rpc.socket_of(address) if self._memory.enabled else None
         self._broker = None if shared is None else BrokerLink(broker_path(shared.path))
         self._peer = rpc.Peer(address)
-        credentials = None
-        if root_certificates is not None:
-            credentials = grpc.ssl_channel_credentials(
-                root_certificates.read_bytes(),
-                key.read_bytes() if key else None,
-                certificate.read_bytes() if certificate else None,
-            )
+        credentials = client_credentials(root_certificates, certificate, key)
+        if credentials is not None and address.startswith("unix:"):
+            raise ConfigurationError("TLS is for HOST:PORT; on a Unix socket there is none, and the files are not used")
+        self._secure = credentials is not None
         self._channel = rpc.aio_channel(
             address, credentials=credentials, options=[*options(max_message_bytes), *CALLER]
         )
@@ -218,7 +221,7 @@ class Client:
             try:
                 await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
             except aio.AioRpcError as error:
-                raise stream_error(error, f"the authority at {self.address}") from None
+                raise self._advised(stream_error(error, f"the authority at {self.address}")) from None
 
         try:
             async with aclosing(chunks(run, decode)) as received:
@@ -416,10 +419,17 @@ class Client:
             return quota
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
-        return rpc.translated(error, f"the authority at {self.address}")
+        return self._advised(rpc.translated(error, f"the authority at {self.address}"))
+
+    def _advised(self, error: SnakepitError) -> SnakepitError:
+        """Return the error with what to do about it, where it lies in TLS."""
+        if not isinstance(error, AuthorityUnavailable) or self.address.startswith("unix:"):
+            return error
+        found = advice(str(error), secure=self._secure)
+        return error if found is None else AuthorityUnavailable(f"{error}; {found}")
 
 
-async def chunks(run: Any, decode: Callable[[pb.ToolChunk], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+async def chunks(run: Any, decode: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
     """Yield what `decode` makes of the chunks that `run` pushes; leaving early cancels it.
 
     `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
 from numbers import Rational, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -51,16 +52,10 @@ _STRUCTURES: Mapping[str, Any] = {
     "Struct": struct_pb2.Struct,
     "ListValue": struct_pb2.ListValue,
 }
+_MOST_PARTS = 1_000
+_MOST_TEXT = 64 << 10
+T = TypeVar("T")
 _PICKLE_ADVICE = "unpickling what a peer sent would run its code; send JSON, raw bytes or a zero-copy reference"
-
-
-def labelled_as_copies(raw: bytes) -> bytes:
-    """Return JSON whose references say that their bytes are copied, for a peer that can be given nothing else."""
-    try:
-        value = from_json(raw)
-    except ValueError:
-        return raw
-    return to_json(replaced(value, lambda form: {**form, "copy": True}))
 
 
 def encode_parameters(
@@ -81,7 +76,7 @@ def encode_parameters(
                 parameters[name] = AnyMessage(type_url=_FLOAT, value=raw)
                 continue
             # The type the Elixir authority uses for everything: raw JSON under StringValue's name.
-            raw = to_json(value, default, f"parameters[{name!r}]")
+            raw = to_json(value, default, f"parameters[{name!r:.100}]")
             parameters[name] = AnyMessage(type_url=STRING_VALUE, value=raw)
     return parameters, binary
 
@@ -102,7 +97,7 @@ def decode_parameters(
     if binary:
         for name, data in binary.items():
             if (metadata or {}).get(f"binary_format:{name}") == "pickle":
-                raise ValueRefused(f"parameter {name!r} is pickled; {_PICKLE_ADVICE}")
+                raise ValueRefused(f"parameter {name!r:.100} is pickled; {_PICKLE_ADVICE}")
             values[name] = data
     return values
 
@@ -114,7 +109,7 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         return _decode_string(raw, name)
     if url.startswith(_OURS):
         if url.endswith(".binary"):
-            raise ValueRefused(f"parameter {name!r} is pickled ({url}); {_PICKLE_ADVICE}")
+            raise ValueRefused(f"parameter {name!r:.100} is pickled ({url:.100}); {_PICKLE_ADVICE}")
         value = _loads(raw, name, url)
         return _NOT_FINITE.get(value, value) if url == _FLOAT and isinstance(value, str) else value
     kind = url.removeprefix(_PREFIX + "google.protobuf.")
@@ -126,10 +121,15 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
         try:
             return json_format.MessageToDict(structure)
         except (json_format.Error, ValueError) as error:
-            raise ValueRefused(f"parameter {name!r} is malformed: {error}") from None
+            raise ValueRefused(f"parameter {name!r:.100} is malformed: {error}") from None
     if kind in _WRAPPERS:
         return _parse(_WRAPPERS[kind], raw, name).value
-    raise ValueRefused(f"parameter {name!r} has the type {url!r:.100}, which the bridge does not know")
+    raise ValueRefused(f"parameter {name!r:.100} has the type {url!r:.100}, which the bridge does not know")
+
+
+async def encoded(encode: Callable[[Any, Callable[[Any], Any]], T], value: Any, default: Callable[[Any], Any]) -> T:
+    """Return what `encode` makes of a value: in a thread where that is long text, or has many parts."""
+    return await asyncio.to_thread(encode, value, default) if _is_large(value) else encode(value, default)
 
 
 def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[AnyMessage, bytes]:
@@ -151,7 +151,7 @@ def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | Non
     if message.type_url == _BINARY:
         return binary
     if message.type_url.startswith(_OURS) and message.type_url.endswith(".binary"):
-        raise ValueRefused(f"the result is pickled ({message.type_url}); {_PICKLE_ADVICE}")
+        raise ValueRefused(f"the result is pickled ({message.type_url:.100}); {_PICKLE_ADVICE}")
     if binary:
         return binary
     return _open(decode_any(message, "result"), message.value, opened) if message.type_url else None
@@ -195,6 +195,22 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
         return data
 
 
+def _is_large(value: Any) -> bool:
+    """Say whether a value is large, as far as that can be seen: what is converted first is looked at only then."""
+    parts, pending = 0, [value]
+    while pending:
+        part = pending.pop()
+        kind = type(part)
+        if kind in (list, tuple, dict):
+            parts += len(part)
+            if parts > _MOST_PARTS:
+                return True
+            pending += part.values() if kind is dict else part
+        elif kind in (str, bytes) and len(part) > _MOST_TEXT:
+            return True
+    return False
+
+
 def _name(given: Any) -> str:
     """Return the name of a parameter. Raises `ValueRefused` for what is no text, and for text that UTF-8 cannot say."""
     if not isinstance(given, str):
@@ -233,11 +249,11 @@ def _loads(raw: bytes, name: str, url: str) -> Any:
     try:
         return from_json(raw)
     except ValueError as error:
-        raise ValueRefused(f"parameter {name!r} is malformed: not JSON under {url!r:.100} ({error})") from None
+        raise ValueRefused(f"parameter {name!r:.100} is malformed: not JSON under {url!r:.100} ({error})") from None
 
 
 def _parse(kind: Any, raw: bytes, name: str) -> Any:
     try:
         return kind.FromString(raw)
     except DecodeError as error:
-        raise ValueRefused(f"parameter {name!r} is malformed: not a {kind.DESCRIPTOR.name} ({error})") from None
+        raise ValueRefused(f"parameter {name!r:.100} is malformed: not a {kind.DESCRIPTOR.name} ({error})") from None

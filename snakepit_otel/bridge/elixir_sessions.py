@@ -19,6 +19,8 @@ from snakepit_otel.printable import printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.worker")
 _MOST_SESSIONS = 10_000
+_LONGEST_ID = 1_024
+"""Characters of a session's id: of one that is longer nothing is remembered."""
 _LISTED_FOR = 5.0
 """Seconds for which a list of tools is used, so that a tool which is no longer exposed is not called for long."""
 _PAGE = "docs/elixir-our-worker.md"
@@ -149,7 +151,10 @@ class ElixirSessions:
         with self._lock:
             session = self._sessions.get(session_id)
             if session is None:
-                session = self._sessions[session_id] = _Session()
+                session = _Session()
+                if len(session_id) > _LONGEST_ID:
+                    return session
+                self._sessions[session_id] = session
                 if len(self._sessions) > _MOST_SESSIONS:
                     self._sessions.popitem(last=False)
             return session

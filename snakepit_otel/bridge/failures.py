@@ -7,16 +7,16 @@ import string
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from snakepit_otel import errors
-from snakepit_otel.bridge.values import to_json
+from snakepit_otel.bridge.values import from_json, to_json
 from snakepit_otel.errors import (
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     StateConflict,
     ToolError,
@@ -30,12 +30,15 @@ _ON_THE_WAY = tuple(
 )
 _MAX_MESSAGE = 16 << 10
 _MAX_TRACEBACK = 64 << 10
+_MAX_DESCRIPTION = 1 << 20
+"""Characters of an error that is read: ours have less, with all of them escaped."""
 # Clients refuse trailing metadata of more than 8 KiB.
 _MAX_STATUS = 7 << 10
 _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
 _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
+    SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
 }
 """What else an error of ours says, and as what."""
@@ -64,23 +67,35 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
             "message": described["message"][:room],
             "stacktrace": [],
             "traceback": described["traceback"][-room:],
-            "context": {
-                key: value[:room] if isinstance(value, str) else value for key, value in described["context"].items()
-            },
+            "context": _shortened(described["context"], room),
         }
         text = to_json(shortened).decode()
     return text
 
 
+def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
+    kept: dict[str, Any] = {}
+    for key, value in context.items():
+        part = value[:room] if isinstance(value, str) else value
+        size = len(key) + (len(part) if isinstance(part, str) else len(to_json(part)))
+        if key == _OWN_TYPE or size <= room:
+            kept[key] = part
+            room = max(room - size, 0)
+    return kept
+
+
 def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
     """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
-    try:
-        described = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        described = None
+    described = None
+    if len(text) <= _MAX_DESCRIPTION:
+        with suppress(ValueError):
+            described = from_json(text.encode())
     if not isinstance(described, dict) or not isinstance(described.get("type"), str):
         # An Elixir authority gives plain words.
-        return ToolError("Error", text or "the peer reported a failure without saying more", context=context)
+        return ToolError(
+            "Error", text[:_MAX_MESSAGE] or "the peer reported a failure without saying more", context=context
+        )
     message, kind = str(described.get("message", "")), described["type"]
     given = described.get("context")
     own = given.get(_OWN_TYPE) if isinstance(given, dict) else None

@@ -13,6 +13,9 @@ _ANSWER_MS = 20_000
 _TOLERATED_MS = 5_000
 """How often a server lets its clients ping; gRPC's own five minutes would have it hang up on ours."""
 
+HANDSHAKE_MS = 10_000
+"""How long a connection may take for its beginning, TLS and HTTP/2 both; gRPC's own limit is two minutes."""
+
 _BOTH: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", _EVERY_MS),
     ("grpc.keepalive_timeout_ms", _ANSWER_MS),
@@ -26,6 +29,7 @@ CALLER: list[tuple[str, Any]] = _BOTH
 """Options for the channel of a client, whose server has those of `LISTENER`."""
 LISTENER: list[tuple[str, Any]] = [
     *_BOTH,
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", _TOLERATED_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _TOLERATED_MS),
 ]

@@ -12,7 +12,8 @@ from snakepit_otel.zero_copy.description import Description
 from snakepit_otel.zero_copy.reference import Reference
 from snakepit_otel.zero_copy.scope import Scope
 
-_RAW_MARK = ZERO_COPY.encode()
+RAW_MARK = ZERO_COPY.encode()
+"""What JSON has where there is a reference."""
 Opened = Callable[[dict[str, Any]], Any]
 
 
@@ -60,7 +61,7 @@ def refuse_reference(value: Any) -> None:
 
 def has_references(raw: bytes) -> bool:
     """Say whether there may be references in a message's JSON."""
-    return _RAW_MARK in raw
+    return RAW_MARK in raw
 
 
 def can_be_shared(value: Any) -> bool:

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from snakepit_otel.adapters import Tool, make_tool, tool
-from snakepit_otel.adapters.completion import run_in_thread, run_isolated
-from snakepit_otel.adapters.tool import checked_metadata, checked_name
+from snakepit_otel.adapters.completion import run_isolated
+from snakepit_otel.adapters.tool import MAX_NAME, checked_metadata, checked_name
+from snakepit_otel.bridge.authority_threads import AuthorityThreads
 from snakepit_otel.bridge.codec import encode_parameters
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.values import to_json
-from snakepit_otel.errors import SnakepitError, ToolNotFound, ToolRefused
+from snakepit_otel.errors import DeadlineExceeded, SnakepitError, ToolNotFound, ToolRefused
+from snakepit_otel.printable import printable
 
 if TYPE_CHECKING:
+    from snakepit_otel.bridge.authority_settings import AuthoritySettings
     from snakepit_otel.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__snakepit_authority_tool__"
 _JSON = "__snakepit_takes_json__"
-_MAX_SESSIONS = 10_000
+_BUILT_IN = "__snakepit_built_in__"
 _MAX_TOOLS_PER_SESSION = 1_000
+_MAX_REGISTRATION_BYTES = 256 << 10
+_MAX_PARAMETERS = 256
+_KEPT_BYTES = 256
+"""What it takes to keep a worker's tool, which is its name."""
+
+
+class Room(Protocol):
+    """Bytes that are reserved for whoever registers tools."""
+
+    size: int
+
+    def resize(self, size: int) -> None:
+        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`."""
+        ...
+
+
+class _Foreign(NamedTuple):
+    """The names of a session's tools, and what is reserved for them."""
+
+    names: set[str]
+    rooms: list[Room]
 
 
 @dataclass(frozen=True)
@@ -43,13 +69,8 @@ class AuthorityTool:
     exposed: bool
     takes_references: bool = True
     """Whether references among its arguments are opened, rather than left in their JSON form."""
-
-    async def run(self, context: AuthorityContext, arguments: Mapping[str, Any]) -> Any:
-        """Check the arguments and call the tool, a plain function in a thread."""
-        checked = self.tool.check(arguments)
-        if self.tool.is_async:
-            return await run_isolated(self.tool.function(context, **checked))
-        return await run_in_thread(self.tool.function, context, **checked)
+    built_in: bool = False
+    """Whether it is ours: quick, a coroutine function, and not to be held up by users' tools."""
 
 
 @overload
@@ -60,7 +81,7 @@ def authority_tool(description: Any = "", *, name: str | None = None, exposed: b
     """Mark a function `f(context, ...)` as a tool of the authority.
 
     Adapters call it with `call_elixir_tool` if it is `exposed`; callers with `execute` in any case. A plain
-    function runs in a thread.
+    function runs in a thread; see `AuthoritySettings` for how many of them do at a time, and for how long.
     """
     if callable(description):
         return authority_tool()(description)
@@ -78,17 +99,27 @@ def takes_json(function: F) -> F:
     return function
 
 
+def built_in(function: F) -> F:
+    """Mark a tool of ours, which is run at once, whatever users' tools do."""
+    setattr(function, _BUILT_IN, True)
+    return function
+
+
 def authority_tools_in(namespace: Mapping[str, Any]) -> list[Callable[..., Any]]:
     """Return the functions in a module's namespace that are marked as tools of the authority."""
     return [value for value in namespace.values() if inspect.isfunction(value) and hasattr(value, _MARK)]
 
 
 class ToolRegistry:
-    """Tools by name. Refuses bad names and duplicates, as the wire page has it."""
+    """Tools by name. Refuses bad names and duplicates, as the wire page has it. Runs the authority's own."""
 
-    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+    def __init__(self, functions: Iterable[Callable[..., Any]] = (), settings: AuthoritySettings | None = None) -> None:
+        # Not with the rest: workers import this file, and none of the libraries that settings need.
+        from snakepit_otel.bridge.authority_settings import AuthoritySettings
+
+        self.threads = AuthorityThreads(settings or AuthoritySettings())
         self._own: dict[str, AuthorityTool] = {}
-        self._foreign: OrderedDict[str, dict[str, pb.ToolRegistration]] = OrderedDict()
+        self._foreign: dict[str, _Foreign] = {}
         for function in functions:
             self.add(function)
 
@@ -98,8 +129,29 @@ class ToolRegistry:
         if made.name in self._own:
             raise ToolRefused(f"duplicate_tool: the authority has a tool {made.name!r} already")
         exposure = getattr(function, _MARK, True) if exposed is None else exposed
-        self._own[made.name] = registered = AuthorityTool(made, exposure, not hasattr(function, _JSON))
+        self._own[made.name] = registered = AuthorityTool(
+            made, exposure, takes_references=not hasattr(function, _JSON), built_in=hasattr(function, _BUILT_IN)
+        )
         return registered
+
+    async def run(
+        self,
+        own: AuthorityTool,
+        context: AuthorityContext,
+        arguments: Mapping[str, Any],
+        deadline: float | None = None,
+    ) -> Any:
+        """Check the arguments and run one of the authority's tools; `deadline` is on the monotonic clock.
+
+        Raises `InvalidArguments`, `DeadlineExceeded`, what the tool raises; and `PoolSaturated` or `QueueTimeout` if it
+        did not run.
+        """
+        name, checked = own.tool.name, own.tool.check(arguments)
+        if own.built_in:
+            return await _in_time(run_isolated(own.tool.function(context, **checked)), deadline, name)
+        if own.tool.is_async:
+            return await self.threads.run_coroutine(name, own.tool.function(context, **checked), deadline)
+        return await self.threads.run(name, partial(own.tool.function, context, **checked), deadline)
 
     def find(self, name: str) -> AuthorityTool | None:
         """Return the authority's tool of that name."""
@@ -110,9 +162,11 @@ class ToolRegistry:
         found = self._own.get(name)
         if found is None:
             known = ", ".join(sorted(name for name, own in self._own.items() if own.exposed))
-            raise ToolNotFound(f"the authority has no tool {name!r}; adapters may call {known}")
+            raise ToolNotFound(f"the authority has no tool {name!r:.100}; adapters may call {known}")
         if not found.exposed:
-            raise ToolNotFound(f"the authority's tool {name!r} is not exposed to adapters; mark it with exposed=True")
+            raise ToolNotFound(
+                f"the authority's tool {name!r:.100} is not exposed to adapters; mark it with exposed=True"
+            )
         return found
 
     def specs(self, *, exposed_only: bool) -> list[pb.ToolSpec]:
@@ -129,34 +183,71 @@ class ToolRegistry:
             if own.exposed or not exposed_only
         ]
 
-    def register_foreign(self, session_id: str, tools: Iterable[pb.ToolRegistration]) -> dict[str, str]:
+    def register_foreign(
+        self, session_id: str, tools: Sequence[pb.ToolRegistration], room: Room | None = None
+    ) -> dict[str, str]:
         """Register a worker's tools for a session, all or none, and return their ids by name.
 
-        Raises `ToolRefused`; its message holds `duplicate_tool` for one that is there already.
+        Only their names are kept, in `room` if there is one, until the session ends. Raises `ToolRefused`; its message
+        holds `duplicate_tool` for one that is there already. Raises `BudgetExceeded` where the `room` does.
         """
-        there = self._foreign.get(session_id, {})
-        new: dict[str, pb.ToolRegistration] = {}
-        for registration in tools:
-            name = checked_name(registration.name.strip())
-            checked_metadata(name, registration.metadata)
-            if name in there or name in new:
-                raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
-            new[name] = registration
-        if len(there) + len(new) > _MAX_TOOLS_PER_SESSION:
+        there = self._foreign.get(session_id) or _Foreign(set(), [])
+        if len(there.names) + len(tools) > _MAX_TOOLS_PER_SESSION:
             raise ToolRefused(f"session {session_id!r} would have more than {_MAX_TOOLS_PER_SESSION} tools")
-        self._foreign[session_id] = {**there, **new}
-        self._foreign.move_to_end(session_id)
-        while len(self._foreign) > _MAX_SESSIONS:
-            self._foreign.popitem(last=False)
+        # In the order that they came in, for the answer.
+        new: dict[str, None] = {}
+        for registration in tools:
+            name = _checked_registration(registration)
+            if name in there.names or name in new:
+                raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
+            new[name] = None
+        if room is not None and new:
+            room.resize(_KEPT_BYTES * len(new))
+            there.rooms.append(room)
+        if new:
+            there.names.update(new)
+            self._foreign[session_id] = there
         return {name: f"{session_id}:{name}" for name in new}
 
     def foreign_count(self, session_id: str) -> int:
         """Return how many tools workers have registered for the session."""
-        return len(self._foreign.get(session_id, ()))
+        found = self._foreign.get(session_id)
+        return 0 if found is None else len(found.names)
 
     def forget(self, session_id: str) -> None:
         """Forget what workers registered for a session that has ended."""
-        self._foreign.pop(session_id, None)
+        found = self._foreign.pop(session_id, None)
+        for room in () if found is None else found.rooms:
+            room.resize(0)
+
+
+def _checked_registration(registration: pb.ToolRegistration) -> str:
+    """Return the name of a tool that a worker brings. Raises `ToolRefused`."""
+    size = registration.ByteSize()
+    if size > _MAX_REGISTRATION_BYTES:
+        raise ToolRefused(
+            f"tool '{printable(registration.name, MAX_NAME)}' is registered with {size} bytes; at most "
+            f"{_MAX_REGISTRATION_BYTES} are allowed for its description, parameters and metadata"
+        )
+    name = checked_name(registration.name.strip())
+    checked_metadata(name, registration.metadata)
+    if len(registration.parameters) > _MAX_PARAMETERS:
+        raise ToolRefused(
+            f"tool {name!r} has {len(registration.parameters)} parameters; at most {_MAX_PARAMETERS} are allowed"
+        )
+    return name
+
+
+async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:
+    if deadline is None:
+        return await work
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()) as limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
+        raise
 
 
 def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:

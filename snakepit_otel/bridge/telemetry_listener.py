@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.backoff import Backoff
@@ -24,6 +25,8 @@ from snakepit_otel.printable import MESSAGE, printable
 _log = logging.getLogger("snakepit_otel.authority")
 _ON = (pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=True)),)
 _MAX_EVENT_BYTES = 1 << 20
+_MOST_EVENTS = 5_000
+"""Events of one worker that are read in a second. Those that it has more of wait with it, as far as it lets them."""
 
 
 class TelemetryListener:
@@ -130,6 +133,13 @@ class TelemetryListener:
                     printable(self._worker_id),
                     printable(error.details(), MESSAGE),
                 )
+            except DecodeError as error:
+                refuse("too_large")
+                _log.debug(
+                    "an event of worker %s cannot be read: %s",
+                    printable(self._worker_id),
+                    printable(error, MESSAGE),
+                )
             except Exception:  # noqa: BLE001 - nothing that goes wrong with one stream ends the listening
                 _log.exception("listening to worker %s failed; it is tried again", printable(self._worker_id))
             # gRPC reports the end of a call in place of a cancellation that comes at the same moment.
@@ -143,8 +153,13 @@ class TelemetryListener:
         self._sent, self._all_sent = 0, False
         sending = asyncio.ensure_future(self._send(call))
         try:
+            read, since = 0, time.monotonic()
             while (event := await call.read()) is not aio.EOF:
                 self._hear(event)
+                read += 1
+                if read == _MOST_EVENTS:
+                    await self._pause(max(0.0, since + 1 - time.monotonic()))
+                    read, since = 0, time.monotonic()
         finally:
             sending.cancel()
             call.cancel()

@@ -28,6 +28,9 @@ from snakepit_otel.telemetry.controls import matches
 
 _log = logging.getLogger("snakepit_otel.worker")
 _MAX_BUFFERED = 1024
+_MAX_EVENT_BYTES = 64 << 10
+_MAX_TEXT = 256
+"""Characters of a tool's name, or of a correlation id, which callers choose."""
 _START = "tool.execution.start"
 _emitted: ContextVar[set[str] | None] = ContextVar("snakepit_emitted", default=None)
 RECEIPT = ("telemetry", "control", "obeyed")
@@ -44,7 +47,7 @@ class _Listener:
 
 
 class TelemetryStream:
-    """Buffers at most 1024 events for one listener, and counts what it drops.
+    """Buffers at most 1024 events of 64 KiB for one listener, and counts what it drops.
 
     Nothing is made while nobody listens. What the listener says of events is obeyed here, and what it says
     goes for what the process records, if a `recording` is given. With the listener its controls go: an
@@ -82,8 +85,8 @@ class TelemetryStream:
         Where adapters may emit events, those that the tool has emitted by itself are left to it, so the start waits for
         the end.
         """
-        correlation = metadata.get("correlation_id", "")
-        about = {"tool": tool}
+        correlation = metadata.get("correlation_id", "")[:_MAX_TEXT]
+        about = {"tool": tool[:_MAX_TEXT]}
         start = (_START, {"system_time": time.time_ns()}, about, correlation, time.time_ns())
         emitted: set[str] = set()
         if not self.adapters_emit:
@@ -146,6 +149,9 @@ class TelemetryStream:
                 event.measurements[key].string_value = value
             else:
                 event.measurements[key].float_value = value
+        if event.ByteSize() > _MAX_EVENT_BYTES:
+            self.dropped += 1
+            return
         self._buffer.append(event)
         self._waiting.set()
 

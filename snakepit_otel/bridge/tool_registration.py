@@ -18,6 +18,8 @@ from snakepit_otel.printable import MESSAGE, printable
 
 _log = logging.getLogger("snakepit_otel.worker")
 _REMEMBERED_SESSIONS = 10_000
+_LONGEST_ID = 1_024
+"""Characters of a session's id: one that is longer is not remembered, and has no tools."""
 _TIMEOUT = 5.0
 
 
@@ -42,7 +44,7 @@ class ToolRegistration:
 
     def notice(self, session_id: str) -> None:
         """Register for a session that is new to this worker."""
-        if not session_id or session_id in self._seen:
+        if not session_id or len(session_id) > _LONGEST_ID or session_id in self._seen:
             return
         self._seen[session_id] = None
         if len(self._seen) > _REMEMBERED_SESSIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -21,8 +22,12 @@ MAX_DEPTH = 800
 """Containers that may lie within each other; orjson alone takes 254."""
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_VERY_LONG_NUMBER = re.compile(rb"[0-9]{309}")
 _SCALARS = (str, int, float, bool, type(None))
 _MOST_STEPS = 10
+_LARGE = 64 << 10
+_NO_MEMORY = "Not enough memory"
+"""How orjson says that there was none, rather than that something is no JSON."""
 
 plain_markers = Unserializable().for_python
 """The default conversion of values that JSON cannot carry."""
@@ -66,14 +71,53 @@ def _with_other_keys(value: Any, default: Callable[[Any], Any]) -> bytes | None:
 
 def from_json(raw: bytes) -> Any:
     """Return what JSON says; integers of any size. Raises `ValueError`."""
-    value = orjson.loads(raw)
-    if not _LONG_NUMBER.search(raw):
-        return value
     try:
-        # orjson makes floats of integers beyond 64 bits.
-        return json.loads(raw)
+        value = _loaded(raw)
+    except ValueError:
+        # orjson refuses integers beyond the range of a float, of 309 digits and more.
+        if not _VERY_LONG_NUMBER.search(raw):
+            raise
+        return _with_long_numbers(raw, parse_constant=_refuse_constant, parse_float=_finite)
+    # orjson makes floats of integers beyond 64 bits.
+    return _with_long_numbers(raw) if _LONG_NUMBER.search(raw) else value
+
+
+def _with_long_numbers(raw: bytes, **strictly: Any) -> Any:
+    try:
+        value = json.loads(raw.decode(), **strictly)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if strictly:
+        # Halves of characters, which may be written as escapes.
+        json.dumps(value, ensure_ascii=False, check_circular=False).encode()
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is infinity when parsed as double")
+    return number
+
+
+def _loaded(raw: bytes) -> Any:
+    # Collection of garbage would look at each new part again and again, and take most of the time.
+    pause = len(raw) > _LARGE and gc.isenabled()
+    if pause:
+        gc.disable()
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith(_NO_MEMORY):
+            raise MemoryError(error.msg) from None
+        raise
+    finally:
+        if pause:
+            gc.enable()
 
 
 # A place in a value: that of what contains it, and the key, the index or, outermost, the name.

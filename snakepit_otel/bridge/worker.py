@@ -22,6 +22,8 @@ from snakepit_otel import deadline
 from snakepit_otel.adapters import AdapterHost, Request, RequestAbandoned, SessionContext, StreamChunk
 from snakepit_otel.bridge import codec, methods
 from snakepit_otel.bridge.failures import to_status, to_wire
+from snakepit_otel.bridge.guarding import Limit
+from snakepit_otel.bridge.identifiers import where
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -42,7 +44,16 @@ _log = logging.getLogger("snakepit_otel.worker")
 _UNWATCHED = nullcontext()
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.05
+_MOST_AT_ONCE = 256 << 10
+"""Bytes of JSON that are decoded on the event loop."""
 Context = aio.ServicerContext[Any, Any]
+
+
+def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
+    """Return how large the requests of a worker's methods may be, where that is more than most."""
+    every = Limit(max_message_bytes)
+    # Sessions are the authority's, and so are their limits.
+    return dict.fromkeys(("ExecuteTool", "ExecuteStreamingTool", "InitializeSession", "Write"), every)
 
 
 class WorkerService(BridgeServiceServicer):
@@ -88,7 +99,7 @@ class WorkerService(BridgeServiceServicer):
         started = time.perf_counter()
         if self._registration is not None:
             self._registration.notice(request.session_id)
-        scope = self._memory.open(request)
+        scope = self._memory.open(request, _request_id(request, context))
         enter(scope)
         self._running.begin(scope.request)
         try:
@@ -103,12 +114,12 @@ class WorkerService(BridgeServiceServicer):
     ) -> pb.ExecuteToolResponse:
         job: Request | None = None
         try:
-            job = self._job(request, context, scope)
+            job = await self._job(request, context, scope)
             if scope.to_fetch:
                 await self._link.copier.fetch(scope)
             async with self._watched(job):
                 outcome = await self._host.run(job)
-            result, binary = codec.encode_result(outcome.result, self._outgoing(scope))
+            result, binary = await codec.encoded(codec.encode_result, outcome.result, self._outgoing(scope))
             if scope.to_send:
                 await self._memory.send(scope, self._link)
         except asyncio.CancelledError:
@@ -138,7 +149,7 @@ class WorkerService(BridgeServiceServicer):
         """Run a tool and send its chunks as it makes them; end with a final one in any case."""
         if self._registration is not None:
             self._registration.notice(request.session_id)
-        scope = self._memory.open(request)
+        scope = self._memory.open(request, _request_id(request, context))
         enter(scope)
         self._running.begin(scope.request)
         try:
@@ -179,7 +190,7 @@ class WorkerService(BridgeServiceServicer):
             scope.let_go_of_what_was_sent()
 
         try:
-            job = self._job(request, context, scope)
+            job = await self._job(request, context, scope)
             if scope.to_fetch:
                 await self._link.copier.fetch(scope)
             async with self._watched(job):
@@ -252,7 +263,7 @@ class WorkerService(BridgeServiceServicer):
         patience, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT
         while True:
             try:
-                return codec.encode_chunk(data, outgoing)
+                return await codec.encoded(codec.encode_chunk, data, outgoing)
             except ZeroCopyLimitExceeded as full:
                 if not full.passes or patience <= 0:
                     raise
@@ -265,7 +276,7 @@ class WorkerService(BridgeServiceServicer):
             return Outgoing(scope, self._unserializable, foreign=True)
         return Outgoing(scope, self._unserializable.for_python)
 
-    def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
+    async def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)
         metadata.pop(methods.REQUEST_ID, None)
         due = _deadline(metadata, context)
@@ -275,7 +286,7 @@ class WorkerService(BridgeServiceServicer):
             for key, value in context.invocation_metadata() or ():
                 if key == methods.CORRELATION_HEADER and isinstance(value, str):
                     metadata["correlation_id"] = value
-        arguments = codec.decode_parameters(request.parameters, request.binary_parameters, metadata, scope.receive)
+        arguments = await self._arguments(request, metadata, scope)
         on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _YES or (
             self._host.is_thread_sensitive(request.tool_name, arguments)
         )
@@ -288,6 +299,16 @@ class WorkerService(BridgeServiceServicer):
             state_id=None if self._registration is None else self._state_id(request.tool_name, arguments),
         )
         return Request(request.tool_name, arguments, session, on_main_thread)
+
+    async def _arguments(
+        self, request: pb.ExecuteToolRequest, metadata: Mapping[str, str], scope: Scope
+    ) -> dict[str, Any]:
+        """Decode the parameters: many of them in a thread, so that heartbeats are answered meanwhile."""
+        given = (request.parameters, request.binary_parameters, metadata, scope.receive)
+        if sum(len(message.value) for message in request.parameters.values()) <= _MOST_AT_ONCE:
+            return codec.decode_parameters(*given)
+        self._host.find(request.tool_name)
+        return await asyncio.to_thread(codec.decode_parameters, *given)
 
     def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
         """Return the session whose state the tool is to have: Elixir's pool has no field for a caller's session.
@@ -352,9 +373,15 @@ def _deadline(metadata: Mapping[str, str], context: Context) -> float | None:
 
 
 def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
-    where = {"tool_name": request.tool_name, "session_id": request.session_id}
-    where["phase"] = job.phase if job is not None else "decode"
-    return where
+    return where(request.tool_name, request.session_id, phase=job.phase if job is not None else "decode")
+
+
+def _request_id(request: pb.ExecuteToolRequest, context: Context) -> str | None:
+    """Return the id that the authority gave the request, None where none has."""
+    for key, value in context.invocation_metadata() or ():
+        if key == methods.REQUEST_HEADER and isinstance(value, str):
+            return value or None
+    return request.metadata.get(methods.REQUEST_ID) or None
 
 
 def _milliseconds(started: float) -> int:

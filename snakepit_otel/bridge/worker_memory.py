@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from snakepit_otel.bridge.link import AuthorityLink
-from snakepit_otel.bridge.methods import REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.zero_copy.description import Description, Owner
 from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
@@ -55,9 +54,8 @@ class WorkerMemory:
         self._reason = "unreachable" if self._settings.enabled else "disabled"
         self.kept = Holdings(self._settings, strict=strict)
 
-    def open(self, request: pb.ExecuteToolRequest) -> Scope:
+    def open(self, request: pb.ExecuteToolRequest, request_id: str | None) -> Scope:
         """Return the scope of a request's references on the worker's side."""
-        request_id = request.metadata.get(REQUEST_ID) or None
         return Scope(
             Owner.PYTHON,
             self._link if request_id else _Placed(self.kept),

@@ -7,28 +7,36 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, Tls, listen, options
+from snakepit_otel.bridge.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.bridge.buffers import BufferService
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.bridge.unserializable import Unserializable
 from snakepit_otel.bridge.wire_controls import Recording
-from snakepit_otel.bridge.worker import WorkerService
+from snakepit_otel.bridge.worker import WorkerService, worker_limits
 from snakepit_otel.bridge.worker_memory import WorkerMemory
+from snakepit_otel.daemon_thread import run_in_daemon_thread
+from snakepit_otel.ending import Ending, on_stop_signals
 from snakepit_otel.telemetry import names
 
 _TIME_FOR_TELEMETRY = 1.7
 """Seconds; with what comes before and after it, a worker is gone two and a half seconds after its grace."""
+
+_TIME_BEYOND_GRACE = 2.9
+"""Seconds after which a worker that was told to stop is ended, whatever it is doing."""
 
 
 def spare_what_is_loaded() -> None:
@@ -96,6 +104,7 @@ class WorkerServer:
         self._authority = authority
         self._told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
+        self._ending: Ending | None = None
         self.link: AuthorityLink
         self.events: TelemetryStream
         self.address = ""
@@ -134,11 +143,16 @@ class WorkerServer:
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
         self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
-        add_BridgeServiceServicer_to_server(self._service, self._server)
-        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), self._server)
-        add_SupervisionServiceServicer_to_server(SupervisionService(running), self._server)
+        guarded = Guarded(self._server, worker_limits(self._max_message_bytes))
+        add_BridgeServiceServicer_to_server(self._service, guarded)
+        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
+        add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
+        if self._whole_process:
+            self._ending = Ending()
+            on_stop_signals(self.tell_to_stop, self._ending, self._grace + _TIME_BEYOND_GRACE)
+            return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.tell_to_stop)
@@ -167,8 +181,12 @@ class WorkerServer:
         self._memory.close()
         left = LeftBehind.by_this_process() if self._whole_process else LeftBehind(())
         left.terminate(f"worker {self.worker_id}")
-        await asyncio.gather(left.end(), asyncio.to_thread(self._telemetry.shutdown, _TIME_FOR_TELEMETRY))
+        shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
+        await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))
         self._threads.close()
+        if self._ending is not None:
+            # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
+            self._ending.done()
 
     async def _finish_calls(self) -> None:
         """Refuse new calls, and let those in flight end within the grace, or until told once more."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -22,7 +25,9 @@ from snakepit_otel.cli import (
     telemetry,
     worker_command,
 )
-from snakepit_otel.cli.output import take_any_text
+from snakepit_otel.cli.output import shown, take_any_text
+from snakepit_otel.printable import printable_lines
+from snakepit_otel.secrets import learn
 from snakepit_otel.telemetry.setup import set_level_by
 
 app = typer.Typer(
@@ -64,5 +69,16 @@ app.command()(doctor.doctor)
 def main() -> None:
     """Run the command line."""
     take_any_text()
+    learn(os.environ)
     set_level_by(os.environ)  # serve, worker and doctor name what is wrong with it
-    app()
+    try:
+        app()
+    except Exception:
+        # Only here, as typer sets one of its own.
+        sys.excepthook = _print_without_secrets
+        raise
+
+
+def _print_without_secrets(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, frames))
+    sys.stderr.write(f"{printable_lines(shown(text.rstrip()))}\n")

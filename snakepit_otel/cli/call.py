@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import typer
@@ -43,13 +44,20 @@ def call(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     address: Address = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of who signed the server's certificate; with it, TLS is spoken.")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for a server that wants one.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file, of that certificate.")] = None,
 ) -> None:
     """Run one tool and print what it returns."""
 
     async def work() -> None:
         given = _parameters(parameters or [])
         how: _How = {"session_id": session, "timeout": timeout, "pool": pool, "idempotent": idempotent}
-        async with Client(resolved(address)) as client:
+        async with Client(
+            resolved(address), root_certificates=tls_ca, certificate=tls_certificate, key=tls_key
+        ) as client:
             if stream:
                 async for chunk in client.stream(tool, given, **how):
                     _print(chunk, as_json)

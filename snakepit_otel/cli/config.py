@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from snakepit_otel.cli.effective import DEFAULT, Effective, effective, plain, written
-from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, line, print_json, print_wide
+from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, line, print_json, print_wide, shown
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings import load
 
@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Show every setting, its default, and where it was set.
 
-    What looks like a secret in the workers' environment is not shown.
+    Values of the workers' environment, and what looks like a secret elsewhere, are not shown.
     """
     try:
         loaded = load(config)
@@ -55,7 +55,7 @@ def check(config: Config = None) -> None:
         loaded = load(config)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            complaints.print(line, soft_wrap=True)
+            complaints.print(shown(line), soft_wrap=True)
         raise typer.Exit(EXIT_WRONG) from None
     read = f"{loaded.file} and the environment" if loaded.file else "the environment; there is no file"
     console.print(f"the settings are right; read from {read}", soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,13 +12,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.secrets import MASK, masked_text
 from snakepit_otel.settings import Loaded, Settings
 from snakepit_otel.validation import Where, dotted, is_secret
 
 DEFAULT = "default"
 PROGRAM = "command line"
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,6 @@ def _of(loaded: Loaded, where: Where, value: Any, default: Any) -> Iterator[Effe
 
 
 def _masked(where: Where, value: Any) -> Any:
-    if not is_secret(where):
-        return value
-    return "***" if _SECRET.search(str(where[-1])) else _USER.sub("***", value)
+    if is_secret(where):
+        return MASK
+    return masked_text(value) if isinstance(value, str) and not isinstance(value, Enum) else value

@@ -29,6 +29,7 @@ from snakepit_otel.errors import (
     WorkerStartFailed,
 )
 from snakepit_otel.printable import MESSAGE, printable, printable_json, printable_lines
+from snakepit_otel.secrets import masked_text
 
 _WIDTH_ELSEWHERE = 1_000
 """Columns where there is no terminal, so that whoever reads the lines has each of them whole."""
@@ -88,24 +89,34 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def fail(error: SnakepitError) -> NoReturn:
     """Say what went wrong, and leave."""
-    said = lines(error, indent="  ") if isinstance(error, _OF_LINES) else printable(error, MESSAGE)
+    said = lines(shown(error), indent="  ") if isinstance(error, _OF_LINES) else printable(shown(error), MESSAGE)
     complaints.print(Text.assemble(("error:", "bold red"), " ", said), soft_wrap=True)
     if isinstance(error, AuthorityUnavailable):
         complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
     if isinstance(error, ToolError) and error.traceback:
-        complaints.print(lines(f"  {_last_of(error.traceback.rstrip())}", "dim", indent="  "), soft_wrap=True)
-    raise typer.Exit(next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED))
+        complaints.print(lines(f"  {shown(_last_of(error.traceback.rstrip()))}", "dim", indent="  "), soft_wrap=True)
+    raise typer.Exit(exit_code(error))
+
+
+def exit_code(error: SnakepitError) -> int:
+    """Return the exit code of a command that fails with this error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED)
 
 
 def misuse(message: str) -> NoReturn:
     """Say what is wrong with how a command was used, and leave."""
-    complaints.print(styled(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    complaints.print(styled(("error:", "bold red"), f" {shown(message)}"), soft_wrap=True)
     raise typer.Exit(EXIT_USAGE)
 
 
 def line(text: str, style: str = "") -> Text:
     """Return text on one line."""
     return Text(printable(text, None), style)
+
+
+def shown(value: object) -> str:
+    """Return an error's text, or a traceback, without secrets."""
+    return masked_text(str(value))
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:

@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,13 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
-from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
+from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, exit_code, run
 from snakepit_otel.cli.signals import Signals
-from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.daemon_thread import run_in_daemon_thread
+from snakepit_otel.ending import Ending
+from snakepit_otel.errors import ConfigurationError, SnakepitError
+from snakepit_otel.heap import keep_small
+from snakepit_otel.secrets import learn
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.snakepit import Snakepit
 
@@ -53,14 +58,19 @@ def serve(
     strict_mode: Annotated[
         bool | None, typer.Option("--strict-mode", help="Warn loudly, and say who, when sessions accumulate.")
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file, for TCP; a new one in its place needs no restart.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file; callers on TCP must have a certificate signed by it.")
+        Path | None,
+        typer.Option(help="PEM file; callers on TCP must have a certificate it signed. Needed beyond loopback."),
     ] = None,
     insecure: Annotated[
         bool | None,
-        typer.Option("--insecure", help="Listen beyond loopback without TLS. Anybody there may run tools."),
+        typer.Option(
+            "--insecure", help="Listen beyond loopback without TLS, or without --tls-client-ca: anybody may run tools."
+        ),
     ] = None,
     trust_trace_context: Annotated[
         bool | None,
@@ -78,7 +88,8 @@ def serve(
     Telemetry goes where the standard OTEL_* variables say.
 
     SIGTERM and SIGINT let requests that run end within pool.shutdown_grace, and stop; a second one stops at once.
-    SIGHUP replaces all workers, one after the other.
+    At its start, they end it at once. In any case it is gone three seconds after the grace: with exit code 0, or 1 if
+    tools had to be left as they were. SIGHUP replaces all workers, one after the other.
     """
     given = {
         "adapter": adapter,
@@ -97,6 +108,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
+    keep_small()
     run(lambda: _serve(_stated(given), config))
 
 
@@ -104,48 +116,93 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
+    ending = Ending()
+    signals = Signals(ending)
+    status = 1
+    try:
+        await _serve_until_told_to_stop(given, config, signals)
+        status = 0
+    except SnakepitError as error:
+        status = exit_code(error)
+        raise
+    except SystemExit:
+        # Told to stop while it imported.
+        status = 0
+        raise
+    finally:
+        # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
+        ending.done(status)
+
+
+async def _serve_until_told_to_stop(given: dict[str, Any], config: Path | None, signals: Signals) -> None:
     telemetry.log_to_stderr(logging.INFO)
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
+    for pool in (settings.pool, *settings.pools.values()):
+        learn(pool.environment)
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are looked for where the user is.
     sys.path.insert(0, str(Path.cwd()))
-    pit = Snakepit(
-        settings.adapter,
-        authority_tools=_authority_tools(settings),
-        session_store=settings.session_store,
-        zero_copy=settings.zero_copy,
-        pool=settings.pool if settings.adapter is not None else None,
-        pools=settings.pools,
-        server=server,
-    )
-    signals = Signals(pit)
-    began, flushing = 0.0, None
+    flushing = None
     try:
-        async with pit:
+        with signals.importing():
+            authority_tools = _authority_tools(settings)
+        pit = Snakepit(
+            settings.adapter,
+            authority_tools=authority_tools,
+            authority=settings.authority,
+            session_store=settings.session_store,
+            zero_copy=settings.zero_copy,
+            pool=settings.pool if settings.adapter is not None else None,
+            pools=settings.pools,
+            server=server,
+        )
+        if not await _started(pit, signals):
+            return
+        try:
             _say(
                 f"serving {_adapters(pit)} on {pit.socket}"
                 + (f" and {pit.address}" if pit.address else "")
                 + _telemetry_of(exporting)
             )
             await signals.told_to_stop.wait()
-            began = time.monotonic()
             _say("stopping: requests that run have their time; a second signal stops at once")
             await signals.drain()
             # While the workers send theirs, so that a collector that does not answer is waited for once.
-            flushing = asyncio.ensure_future(asyncio.to_thread(exporting.flush, _TIME_TO_FLUSH, metrics=False))
+            flush = partial(exporting.flush, _TIME_TO_FLUSH, metrics=False)
+            flushing = asyncio.ensure_future(run_in_daemon_thread(flush))
+        finally:
+            await pit.stop()
     finally:
         answers = flushing is None or await flushing
         left = _TIME_FOR_THE_REST if answers else _LAST_CHANCE
-        if began:
-            left = max(min(left, began + pit.longest_grace + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
+        if signals.grace_ends is not None:
+            left = max(min(left, signals.grace_ends + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
         processes = LeftBehind.by_this_process()
         processes.terminate("the authority")
-        await asyncio.gather(processes.end(), asyncio.to_thread(exporting.shutdown, left))
+        await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
+
+
+async def _started(pit: Snakepit, signals: Signals) -> bool:
+    """Start it, unless told to stop meanwhile, which ends the start; return whether it serves."""
+    starting = asyncio.ensure_future(pit.start())
+    stopping = asyncio.ensure_future(signals.told_to_stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if signals.told_to_stop.is_set():
+        _say("stopping before it serves")
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            await pit.stop()
+        return False
+    stopping.cancel()
+    await starting
+    signals.serves(pit)
+    return True
 
 
 def _adapters(pit: Snakepit) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel.ending import Ending, wake_for_signals
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.snakepit import Snakepit
@@ -14,21 +19,52 @@ from snakepit_otel.snakepit import Snakepit
 _log = logging.getLogger("snakepit_otel.authority")
 
 
-class Signals:
-    """SIGTERM and SIGINT: stop, and the second time at once. SIGHUP: replace all workers, one after the other."""
+TIME_BEYOND_GRACE = 2.9
+"""Seconds that a server which was told to stop has beyond its grace."""
 
-    def __init__(self, pit: Snakepit) -> None:
-        self._pit = pit
+
+class Signals:
+    """SIGTERM and SIGINT: stop, and the second time at once. SIGHUP: replace all workers, one after the other.
+
+    They are obeyed from the first moment on, whatever the event loop does. Until `serves` is called, there is nothing
+    to be finished, and the process has `TIME_BEYOND_GRACE` to be gone.
+    """
+
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
+        self._pit: Snakepit | None = None
+        self._pid = os.getpid()
+        self._grace = 0.0
+        self._times = 0
+        self.grace_ends: float | None = None
+        """When requests that run have had their time, on the monotonic clock; None before the first signal to stop."""
+        self._importing = False
         self.told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._roll)
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._handle)
+        wake_for_signals()
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Run code of users that is not awaited, and that a signal ends with `SystemExit`."""
+        self._importing = True
+        try:
+            if self._times:
+                raise SystemExit(0)
+            yield
+        finally:
+            self._importing = False
+
+    def serves(self, pit: Snakepit) -> None:
+        """Have requests end within the grace of this one from here on, and SIGHUP replace its workers."""
+        self._pit, self._grace = pit, pit.longest_grace
 
     async def drain(self) -> None:
         """Return when the requests that run have ended, or have had their time, or when told again to stop."""
+        assert self._pit is not None
         waits = [asyncio.ensure_future(self._pit.drain()), asyncio.ensure_future(self._told_again.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -37,12 +73,37 @@ class Signals:
             self._rolling.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
 
+    def _handle(self, number: int, _frame: object) -> None:
+        """Take a signal, in the main thread, and between any two of its instructions."""
+        if os.getpid() != self._pid:
+            # The child of a fork: its signals are its own.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if number == signal.SIGHUP:
+            self._schedule(self._roll)
+            return
+        self._times += 1
+        grace = self._grace if self._times == 1 else 0.0
+        if self.grace_ends is None:
+            self.grace_ends = time.monotonic() + grace
+        self._ending.within(grace + TIME_BEYOND_GRACE)
+        self._schedule(self._stop)
+        if self._importing:
+            raise SystemExit(0)
+
+    def _schedule(self, function: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has been closed: the end is near
+            self._loop.call_soon_threadsafe(function)
+
     def _stop(self) -> None:
         if self.told_to_stop.is_set():
             self._told_again.set()
         self.told_to_stop.set()
 
     def _roll(self) -> None:
+        if self._pit is None or self.told_to_stop.is_set():
+            return
         if self._rolling is not None and not self._rolling.done():
             _log.warning("told to replace the workers while they are being replaced: once is enough")
             return
@@ -57,6 +118,7 @@ class Signals:
                 replacement.remaining,
             )
 
+        assert self._pit is not None
         try:
             report = await self._pit.restart_workers(None, note)
         except SnakepitError as error:

@@ -176,10 +176,10 @@ def _joined(*parts: Text | None) -> Text:
 
 def duration(seconds: float) -> str:
     """Return seconds in words, as exactly as one wants to know."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+    if not math.isfinite(seconds):
+        return "?"
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = int(seconds // 60)

@@ -46,6 +46,7 @@ class Roster:
     def __init__(self, directory: Path) -> None:
         self._file = directory / _FILE
         self._lines: dict[int, str] = {}
+        self._failing = False
 
     def move(self, directory: Path) -> None:
         """Record them in another directory, or once more in one that was made again."""
@@ -68,7 +69,12 @@ class Roster:
         try:
             replace_file(self._file, "".join(self._lines.values()), 0o600)
         except OSError as error:
-            _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
+            # Once, as a full disk stays so for a while, and workers come and go.
+            if not self._failing:
+                _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def kill_orphans(directory: Path) -> list[Orphan]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from snakepit_otel.errors import SessionWorkerUnavailable
+from snakepit_otel.pool.anonymous import AnonymousShare, Part
 from snakepit_otel.pool.choosing import Choice, Wait, choose
 from snakepit_otel.pool.estimates import ServiceTimes
 from snakepit_otel.pool.line import Line
@@ -54,6 +55,23 @@ class Places:
             deadline=deadline,
         )
         return wait.given(worker)
+
+    def anonymous_share(self) -> AnonymousShare:
+        """Return the share of these places that anonymous callers may have."""
+        concurrency = self._settings.concurrency
+        return AnonymousShare(
+            self._settings.max_queue_size, time.monotonic, lambda: len(self.serving) * concurrency, _CAUTION
+        )
+
+    async def wait_for_part(self, share: AnonymousShare, tool: str, label: str, deadline: float | None) -> Part:
+        """Wait in line for a part of that share, and take it; see `Line.enter` for what is raised."""
+        return await share.wait(
+            tool=tool,
+            needs=self.times.of(label),
+            timeout=self._settings.queue_timeout / 1000,
+            busy_for=self.times.overall / share.most,
+            deadline=deadline,
+        )
 
     def give_back(self, worker: Worker) -> None:
         """Free a place, for the next in line."""

@@ -17,7 +17,7 @@ from snakepit_otel.adapters.loading import located
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.raw_messages import Chunk, ToolResponse
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import (
@@ -30,6 +30,7 @@ from snakepit_otel.errors import (
     WorkerExited,
 )
 from snakepit_otel.pool import reporting
+from snakepit_otel.pool.anonymous import Part
 from snakepit_otel.pool.breaker import Breaker
 from snakepit_otel.pool.breaker import State as BreakerState
 from snakepit_otel.pool.choosing import Choice, Wait
@@ -91,6 +92,7 @@ class WorkerPool:
         self.settings = settings
         self.answered = self.failed = self.retried = 0
         self.places = Places(name, settings)
+        self.anonymous = self.places.anonymous_share()
         self.breaker = Breaker(
             settings.breaker_failures, settings.breaker_reset / 1000, time.monotonic, self._breaker_changed
         )
@@ -111,8 +113,18 @@ class WorkerPool:
 
     @property
     def line(self) -> Line[Worker]:
-        """The requests that wait for a worker."""
+        """The requests that wait for a worker, but for those of anonymous callers that may not yet."""
         return self.places.line
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait."""
+        return len(self.line) + len(self.anonymous.line)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the first of them has waited; 0 where there is none."""
+        return max(self.line.longest_wait, self.anonymous.line.longest_wait)
 
     @property
     def workers(self) -> list[Worker]:
@@ -136,7 +148,7 @@ class WorkerPool:
             async with asyncio.timeout(self.settings.shutdown_grace / 1000):
                 await self._quiet.wait()
         self._is_over = True
-        self.line.fail_all(self._not_running)
+        self._fail_all(self._not_running)
 
     async def stop(self) -> None:
         """Stop the workers; `drain` comes first."""
@@ -161,14 +173,14 @@ class WorkerPool:
         self._controls = controls
         await asyncio.gather(*(worker.record(controls) for worker in self.workers))
 
-    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
+    async def execute(self, job: Job) -> ToolResponse:
         """Run a request on a worker.
 
         Raises `PoolSaturated`, `QueueTimeout`, `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and
         `PoolNotStarted` for one that did not run; `WorkerExited` if its worker dies, `DeadlineExceeded`,
         `MessageTooLarge`.
         """
-        response: pb.ExecuteToolResponse = await self._run(job, self._dispatch)
+        response: ToolResponse = await self._run(job, self._dispatch)
         return response
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
@@ -177,7 +189,7 @@ class WorkerPool:
         An idempotent one is run again only as long as nothing has been handed on.
         """
 
-        async def take_the_first(chunk: pb.ToolChunk) -> None:
+        async def take_the_first(chunk: Chunk) -> None:
             job.idempotent = False
             await take(chunk)
 
@@ -196,10 +208,26 @@ class WorkerPool:
         self._jobs += 1
         self._quiet.clear()
         try:
+            job.part = await self._admit(job)
             return await self._run_again_if_lost(job, dispatch)
         finally:
+            _give_back_part(job)
             self._jobs -= 1
             self._note_if_quiet()
+
+    async def _admit(self, job: Job) -> Part | None:
+        """Take an anonymous request's part of the pool, waiting for it if need be; others need none."""
+        if job.peer.is_known:
+            self.anonymous.note_known()
+            return None
+        part = self.anonymous.take()
+        if part is not None:
+            return part
+        try:
+            return await self._queue_for_part(job)
+        except PoolError as error:
+            self.refusals.note(error)
+            raise
 
     async def _run_again_if_lost(self, job: Job, dispatch: _Dispatch) -> Any:
         """Run a request; again where its worker was lost and that does no harm."""
@@ -280,18 +308,29 @@ class WorkerPool:
         tool = job.request.tool_name
         return await self.places.wait(wait, tool, self.label(tool), job.deadline)
 
-    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
-    async def _dispatch(self, choice: _Chosen, job: Job) -> pb.ExecuteToolResponse:
-        async def call(worker: Worker, left: float | None) -> Any:
-            return await rpc.call(worker.stub, methods.EXECUTE_TOOL, job.request, left, peer=worker.peer)
+    @telemetry.observed(
+        names.POOL_QUEUE,
+        labels=lambda me, *_: {names.SNAKEPIT_POOL_NAME: me.name},
+        details=lambda _me, job, *_: _session(job),
+    )
+    async def _queue_for_part(self, job: Job) -> Part:
+        """Wait in line for a part of what anonymous callers may have."""
+        tool = job.request.tool_name
+        return await self.places.wait_for_part(self.anonymous, tool, self.label(tool), job.deadline)
 
-        response: pb.ExecuteToolResponse = await self._serve(choice.worker, job, call)
+    @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
+    async def _dispatch(self, choice: _Chosen, job: Job) -> ToolResponse:
+        async def call(worker: Worker, left: float | None) -> Any:
+            return await rpc.call(worker.stub, methods.EXECUTE_TOOL, job.request, left, job.headers, worker.peer)
+
+        response: ToolResponse = await self._serve(choice.worker, job, call)
         return response
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
     async def _dispatch_stream(self, choice: _Chosen, job: Job, take: TakeChunk) -> None:
         async def pour(worker: Worker, left: float | None) -> None:
-            await rpc.pour(worker.stub, methods.EXECUTE_STREAMING_TOOL, job.request, take, left, worker.peer)
+            method = methods.EXECUTE_STREAMING_TOOL
+            await rpc.pour(worker.stub, method, job.request, take, left, worker.peer, job.headers)
 
         await self._serve(choice.worker, job, pour)
 
@@ -319,7 +358,7 @@ class WorkerPool:
             if goes_on is None:
                 self.places.give_back(worker)
             else:
-                self._await_end(worker, job.request.metadata[methods.REQUEST_ID], goes_on)
+                self._await_end(worker, job, goes_on)
 
     async def _failure(self, worker: Worker, tool: str, error: aio.AioRpcError) -> SnakepitError:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
@@ -334,21 +373,24 @@ class WorkerPool:
             self.supervisor.heartbeats.suspect(worker, Suspicion.CONNECTION)
         return stream_error(error, f"worker {worker.id}")
 
-    def _await_end(self, worker: Worker, request_id: str, reason: ExitReason) -> None:
+    def _await_end(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         """Keep the place of a request that nobody waits for any more, until the worker says that it has ended."""
         worker.linger()
-        task = asyncio.get_running_loop().create_task(self._see_it_end(worker, request_id, reason))
+        if job.part is not None:
+            job.part.keep()
+        task = asyncio.get_running_loop().create_task(self._see_it_end(worker, job, reason))
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
 
-    async def _see_it_end(self, worker: Worker, request_id: str, reason: ExitReason) -> None:
+    async def _see_it_end(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         try:
-            if not await worker.end_of(request_id, self.settings.cancel_grace / 1000):
+            if not await worker.end_of(job.request.metadata[methods.REQUEST_ID], self.settings.cancel_grace / 1000):
                 self.supervisor.replacements.replace_soon(worker, reason)
                 await worker.wait()
         finally:
             worker.linger_no_more()
             self.places.give_back(worker)
+            _give_back_part(job)
             # This task is still among those that are waited for.
             asyncio.get_running_loop().call_soon(self._note_if_quiet)
 
@@ -403,7 +445,11 @@ class WorkerPool:
     def _breaker_changed(self, state: BreakerState) -> None:
         telemetry.emit(_EVENTS[state], {names.SNAKEPIT_POOL_NAME: self.name}, body=f"pool {self.name}: {state}")
         if state is BreakerState.OPEN:
-            self.line.fail_all(self._circuit_open)
+            self._fail_all(self._circuit_open)
+
+    def _fail_all(self, error: Callable[[], Exception]) -> None:
+        self.line.fail_all(error)
+        self.anonymous.line.fail_all(error)
 
     def _circuit_open(self) -> CircuitOpen:
         return CircuitOpen(
@@ -413,6 +459,11 @@ class WorkerPool:
 
     def _not_running(self) -> PoolNotStarted:
         return PoolNotStarted(f"pool {self.name!r} is not running, or about to stop; the request did not run")
+
+
+def _give_back_part(job: Job) -> None:
+    if job.part is not None:
+        job.part.give_back()
 
 
 def _left(job: Job) -> float | None:

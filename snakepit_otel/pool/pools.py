@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
 from snakepit_otel.bridge.gateway import Job, TakeChunk
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.raw_messages import ToolResponse
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.bridge.rolling import Replacement, RestartReport
 from snakepit_otel.errors import PoolNotFound
@@ -41,7 +41,7 @@ class WorkerPools(Mapping[str, WorkerPool]):
         """Return a tool's name as an attribute of metrics."""
         return self._of(tool).label(tool)
 
-    async def execute(self, job: Job) -> pb.ExecuteToolResponse:
+    async def execute(self, job: Job) -> ToolResponse:
         """Run a request; see `WorkerPool.execute`. Raises `PoolNotFound`, too."""
         return await self._for(job).execute(job)
 

@@ -12,10 +12,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 _PR_SET_PDEATHSIG = 1
 _MAX_REPORT = 1 << 20
+_TIME_TO_READ = 0.1
+"""Seconds."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -37,7 +37,10 @@ class Process:
     long as the process may, because of `die_with_parent`; the event loop's is.
     """
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
+    ) -> None:
+        """Start the process, which inherits these descriptors. Raises `OSError`."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
@@ -45,30 +48,58 @@ class Process:
                 command,
                 stdin=theirs.fileno(),
                 start_new_session=True,
+                pass_fds=descriptors,
                 env=dict(environ) if environ is not None else None,
             )
         ours.setblocking(False)
         self._control = ours
+        self._exchanged = False
         self.pid = self._popen.pid
-        self._descriptor = os.pidfd_open(self.pid)
+        try:
+            self._descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            # Without a descriptor nobody would see its end.
+            ours.close()
+            self._popen.kill()
+            self._popen.wait()
+            raise
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
 
-    async def exchange(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Send one line of JSON and return the line that comes back, or None if the process ended first."""
+    async def exchange(self, message: Mapping[str, Any]) -> bytes | None:
+        """Send one line of JSON and return the line that comes back, or None if the other side closes before.
+
+        Of a line that is longer than a mebibyte, what there is so far. Reading it is up to the caller: the adapter's
+        code runs in the process, and can write to the socket.
+        """
+        exchange = asyncio.get_running_loop().create_task(self._exchange(message))
+        try:
+            ends: list[asyncio.Future[Any]] = [exchange, self._exited]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.done():
+                # All that it has written is here by now; a child of its may hold the other end open.
+                await asyncio.wait([exchange], timeout=_TIME_TO_READ)
+            return exchange.result() if exchange.done() else None
+        finally:
+            exchange.cancel()
+            await asyncio.wait([exchange])
+            self._exchanged = True
+            self._close_if_over()
+
+    async def _exchange(self, message: Mapping[str, Any]) -> bytes | None:
         loop = asyncio.get_running_loop()
-        received = b""
+        received = bytearray()
         try:
             # Not orjson: paths may have bytes that are no UTF-8.
             await loop.sock_sendall(self._control, json.dumps(message).encode() + b"\n")
-            while not received.endswith(b"\n") and len(received) < _MAX_REPORT:
+            while b"\n" not in received and len(received) < _MAX_REPORT:
                 part = await loop.sock_recv(self._control, 1 << 16)
                 if not part:
                     return None
                 received += part
         except OSError:
             return None
-        return orjson.loads(received)  # type: ignore[no-any-return]
+        return bytes(received.partition(b"\n")[0])
 
     async def wait(self) -> int:
         """Return the exit status once the process is gone; negative for a signal."""
@@ -91,8 +122,12 @@ class Process:
         status = self._popen.wait()
         os.close(self._descriptor)
         self._descriptor = -1
-        self._control.close()
         self._exited.set_result(status)
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._exchanged and self._exited.done():
+            self._control.close()
 
 
 def describe_exit(status: int) -> str:

@@ -18,7 +18,7 @@ from snakepit_otel.pool.restarts import Restarts
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.watcher import Watcher
 from snakepit_otel.pool.worker import State, Worker
-from snakepit_otel.printable import MESSAGE, printable, printable_lines
+from snakepit_otel.printable import MESSAGE, printable, printable_error, printable_lines
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -150,16 +150,16 @@ class Supervisor:
             raise
         except SnakepitError as error:
             failure = error
-        except OSError as error:
-            failure = WorkerStartFailed(f"worker {worker.id} could not be started: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this worker for good
+            failure = WorkerStartFailed(f"worker {worker.id} could not be started: {printable_error(error)}")
         if failure is not None:
             _log.error("%s", printable_lines(failure, "  "))
             self._end(worker, ExitReason.START_FAILED)
-            tried.set_result(failure)
+            _settle(tried, failure)
             await worker.end_what_is_left()
             return
         self._enlist(worker)
-        tried.set_result(None)
+        _settle(tried, None)
         status = await worker.wait()
         if worker.told_to_end:
             self._end(worker, worker.leaving or ExitReason.STOP)
@@ -243,3 +243,9 @@ class Supervisor:
 
     def _about(self, worker: Worker) -> dict[str, str]:
         return {names.SNAKEPIT_POOL_NAME: self.pool, names.SNAKEPIT_WORKER_ID: worker.id}
+
+
+def _settle(tried: asyncio.Future[SnakepitError | None], outcome: SnakepitError | None) -> None:
+    # Who waited for it may have been cancelled, and it with them.
+    if not tried.done():
+        tried.set_result(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -19,24 +20,28 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters.left_behind import RUN_ID, LeftBehind
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import options
-from snakepit_otel.bridge.failures import from_wire
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
+from snakepit_otel.bridge.raw_messages import worker_stub
 from snakepit_otel.bridge.recording import Controls
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
+from snakepit_otel.pool import start_report
 from snakepit_otel.pool.in_flight import InFlight
 from snakepit_otel.pool.process import Process, describe_exit
 from snakepit_otel.pool.program import WORKER_PROGRAM, Program, interpreter
 from snakepit_otel.pool.recording import WorkerRecording
 from snakepit_otel.pool.recycling import ExitReason
+from snakepit_otel.printable import printable, printable_error
 from snakepit_otel.telemetry import names
 
+_log = logging.getLogger("snakepit_otel.pool")
 TIME_TO_LEAVE = 2.1
 """Seconds that a worker without requests has to send its telemetry and be gone."""
 _TIME_TO_CONNECT = 1.0
 """Seconds after which a worker that serves is taken for ready without a connection; it takes a millisecond."""
+_TIME_TO_EXIT = 3.0
+"""Seconds that a worker whose start has failed has to end by itself."""
 _TIME_FOR_LAST_ANSWERS = 0.05
 """Seconds after a worker's end in which what it had sent may still be read."""
 
@@ -144,10 +149,10 @@ class Worker:
         self._run_id = run_id
         self._environ = environ
         self._spawned = spawned
+        self._ledger: telemetry.SharedLedger | None = None
         self._socket = Path(spec.listen.removeprefix("unix:"))
         self._listens: tuple[int, int] | None = None
         """Its socket, as the kernel knows it."""
-        self._ledger = Path(f"{spec.listen.removeprefix('unix:')}.ledger")
         self._process: Process | None = None
         self._channel: aio.Channel | None = None
         self.stub: Any = None
@@ -169,6 +174,7 @@ class Worker:
     @telemetry.observed(names.WORKER_START, labels=_labels, details=_details)
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves; raise `WorkerStartFailed` if it does not."""
+        ledger = self._ledger = _ledger(self.id)
         process = self._process = Process(
             [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
             {
@@ -178,43 +184,58 @@ class Worker:
                 **os.environ,
                 **self._environ,
                 RUN_ID: self._run_id,
-                telemetry.LEDGER_FILE: str(self._ledger),
+                telemetry.LEDGER_FILE: ledger.path if ledger is not None else "",
             },
+            () if ledger is None else (ledger.descriptor,),
         )
         self._spawned(process.pid, self.id)
         try:
-            async with asyncio.timeout(timeout):
-                report = await process.exchange(
-                    {
-                        **asdict(self.spec),
-                        "started_by": dict(telemetry.outgoing()),
-                        "reported": telemetry.environment.reported(),
-                    }
-                )
-        except TimeoutError:
-            await self._kill()
-            raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
+            await self._become_ready(process, timeout)
         except BaseException:
             await self._kill()
             raise
-        if report is None or "failed" in report:
-            self.state = State.GONE
-            status = await process.wait()
-            if report is None:
+
+    async def _become_ready(self, process: Process, timeout: float) -> None:
+        message = {
+            **asdict(self.spec),
+            "started_by": dict(telemetry.outgoing()),
+            "reported": telemetry.environment.reported(),
+        }
+        try:
+            async with asyncio.timeout(timeout):
+                line = await process.exchange(message)
+        except TimeoutError:
+            raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
+        if line is None:
+            status = await self.exited(_TIME_TO_EXIT)
+            if status is None:
                 raise WorkerStartFailed(
-                    f"worker {self.id} {describe_exit(status)} before it was ready; its own output says more"
+                    f"worker {self.id} closed its control socket before it was ready, went on, and was killed"
                 )
-            raise _start_failure(self.id, from_wire(report["failed"]))
+            raise WorkerStartFailed(
+                f"worker {self.id} {describe_exit(status)} before it was ready; its own output says more"
+            )
+        try:
+            report = start_report.read(line)
+        except start_report.NoReport as error:
+            raise WorkerStartFailed(
+                f"worker {self.id} was killed, as what it wrote to its control socket at its start is no report; "
+                f"the adapter's code may have done that: {error}"
+            ) from None
+        if isinstance(report, SnakepitError):
+            # It ends by itself, and sends its telemetry first.
+            await self.exited(_TIME_TO_EXIT)
+            raise _start_failure(self.id, report)
         self._listens = self._found()
-        self.tools = list(report["tools"])
+        self.tools = report.tools
         self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
         # Now, since by the first request somebody may have removed the socket.
         with suppress(TimeoutError):
             async with asyncio.timeout(_TIME_TO_CONNECT):
                 await self._channel.channel_ready()
-        self.stub = BridgeServiceStub(self._channel)
+        self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
-        self._recording = WorkerRecording(self.stub, self.id, telemetry.Level(report["level"]))
+        self._recording = WorkerRecording(self.stub, self.id, report.level)
         if self._controls is not None:
             await self._recording.apply(self._controls)
 
@@ -333,16 +354,19 @@ class Worker:
 
     async def end_what_is_left(self) -> None:
         """End the processes that its tools have started, and that it, which is gone, has not ended."""
+        if not self.pid:
+            return  # it was never started; and 0 is the group of processes from outside of a container
         left = LeftBehind.by_leader(self.pid)
         left.terminate(f"worker {self.id}")
         await left.end()
 
     def account_for_telemetry(self) -> None:
         """Count what the worker, which is gone, had recorded and did not deliver; once."""
-        left = telemetry.Ledger.read(self._ledger)
-        if left is None:
+        ledger, self._ledger = self._ledger, None
+        left = ledger.read() if ledger is not None else None
+        if ledger is None or left is None:
             return
-        self._ledger.unlink(missing_ok=True)
+        ledger.close()
         for signal_name, account in left.accounts.items():
             for reason, count in account.lost().items():
                 telemetry.record(
@@ -360,6 +384,18 @@ class Worker:
             self._process.signal(signal.SIGKILL)
             await self._process.wait()
         self.state = State.GONE
+
+
+def _ledger(worker_id: str) -> telemetry.SharedLedger | None:
+    try:
+        return telemetry.SharedLedger()
+    except OSError as error:
+        _log.warning(
+            "what worker %s fails to deliver of its telemetry is not counted if it dies: %s",
+            printable(worker_id),
+            printable_error(error),
+        )
+        return None
 
 
 def _start_failure(worker_id: str, error: SnakepitError) -> SnakepitError:

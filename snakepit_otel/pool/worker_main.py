@@ -33,9 +33,11 @@ def main() -> int:
     import_path_of_ours, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
     sys.path[:] = import_path_of_ours
 
+    from snakepit_otel import standard_streams
     from snakepit_otel.pool.process import die_with_parent
 
     die_with_parent(spec["parent"])
+    standard_streams.serve_without_waiting()
     # Little of what is loaded from here on becomes garbage.
     gc.disable()
     # Imported late, so that the parent's death is noticed from the first moment.
@@ -102,7 +104,15 @@ def main() -> int:
 
 
 def _take_control_socket() -> socket.socket:
-    """Move the control socket off descriptor 0, where a tool that reads standard input would find it."""
+    """Move the control socket off descriptor 0, where a tool that reads standard input would find it.
+
+    Nor to 1 or 2, where these are closed and somebody may write.
+    """
+    for descriptor in (1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_WRONLY), True)
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -42,6 +42,18 @@ class Entry(NamedTuple):
     version: int
 
 
+class Room(Protocol):
+    """Bytes that are reserved for one session, by whoever it is kept for."""
+
+    def resize(self, size: int) -> None:
+        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`, and changes nothing then."""
+        ...
+
+    def release(self) -> None:
+        """Give all of them back."""
+        ...
+
+
 class NewSession(NamedTuple):
     """What a session is to be created with; all of it checked already."""
 
@@ -50,6 +62,8 @@ class NewSession(NamedTuple):
     metadata: Mapping[str, str]
     owner: str | None = None
     origin: Origin | None = None
+    room: Room | None = None
+    """Has what the session takes of this process' memory, for as long as it lives. None for sessions of nobody else."""
 
 
 class Created(NamedTuple):
@@ -88,6 +102,13 @@ class Limits:
     max_sessions: float = 10_000
     overflow: Overflow = Overflow.REJECT
     max_session_bytes: int = 1 << 20
+    max_total_bytes: int = 1 << 30
+    """What all sessions take of memory, with what it takes to keep them."""
+
+    @property
+    def max_session_keys(self) -> int:
+        """How many keys a session's state may have."""
+        return max(1_000, self.max_session_bytes // 64)
 
 
 class StateView(NamedTuple):
@@ -112,7 +133,8 @@ class Backend(Protocol):
         """Create a session, or touch and return the live one with that id unchanged.
 
         At the quota, expired sessions are pruned first; then the policy decides.
-        Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget.
+        Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget; and with nothing
+        changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `room`.
         """
         ...
 
@@ -136,7 +158,7 @@ class Backend(Protocol):
 
         With `if_version` only if the session is at that version; with `if_versions` only if each of
         those keys is, 0 for a key that is not there. Raises `StateConflict`, `StateRefused` over the byte
-        budget, `SessionNotFound`.
+        budget, `SessionNotFound`; `SessionStoreFull` and `BudgetExceeded` as `create` does.
         """
         ...
 
@@ -158,6 +180,10 @@ class Backend(Protocol):
 
     async def prune(self, limit: int) -> Pruned:
         """Remove at most `limit` expired sessions, in time proportional to those removed."""
+        ...
+
+    async def evict(self, size: int, keep: str) -> Sequence[Ended]:
+        """Remove the least recently used sessions, but for `keep`, until they have given back `size` bytes."""
         ...
 
     async def page(self, after: str | None, limit: int) -> Sequence[Session]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol, Self
 
 from snakepit_otel.errors import SessionNotFound
+from snakepit_otel.sessions.backend import Room
 from snakepit_otel.sessions.origin import Creator
 from snakepit_otel.sessions.owners import Binding, Bindings
 from snakepit_otel.sessions.session import Session, checked_id
@@ -28,6 +29,7 @@ class Obtain(Protocol):
         metadata: Mapping[str, str] | None,
         owner: str | None,
         creator: Creator | None,
+        room: Room | None,
         taken: Callable[[Session], object],
     ) -> Session:
         """Create the session, or touch the live one with that id."""
@@ -94,10 +96,11 @@ class Lease:
         metadata: Mapping[str, str] | None = None,
         owner: str | None = None,
         creator: Creator | None = None,
+        room: Room | None = None,
     ) -> Session:
         """Create a session, or take the live one with that id, and hold it; see `SessionStore.create`."""
         return await self._obtain(
-            session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, taken=self._take
+            session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, room=room, taken=self._take
         )
 
     async def hold(self, session_id: str) -> Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +12,7 @@ from snakepit_otel.errors import (
     InvalidSession,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     StateConflict,
     StateRefused,
 )
@@ -23,12 +25,17 @@ from snakepit_otel.sessions.backend import (
     NewSession,
     Overflow,
     Pruned,
+    Room,
     StateView,
     Stats,
 )
 from snakepit_otel.sessions.session import Session
 
 _SWEEP_AT_QUOTA = 1_000
+_SESSION_BYTES = 1_024
+"""What it takes to keep a session, besides its content."""
+_ENTRY_BYTES = 512
+"""What it takes to keep a key of its state, besides its content."""
 _NO_STATE: Mapping[str, Entry] = {}
 
 
@@ -37,6 +44,7 @@ class _Record:
 
     __slots__ = (
         "accessed",
+        "base",
         "began",
         "created_at",
         "id",
@@ -44,14 +52,16 @@ class _Record:
         "metadata",
         "origin",
         "owner",
+        "room",
         "state",
         "ttl",
         "version",
         "worker",
     )
 
-    def __init__(self, new: NewSession, now: float, created_at: float, memory: int) -> None:
-        self.id, self.ttl, self.metadata, self.owner, self.origin = new
+    def __init__(self, new: NewSession, now: float, created_at: float, memory: int, base: int) -> None:
+        self.id, self.ttl, self.metadata, self.owner, self.origin, self.room = new
+        self.base = base
         self.began = self.accessed = now
         self.created_at = created_at
         self.memory = memory
@@ -94,6 +104,7 @@ class MemoryBackend:
         self._due: list[tuple[float, float]] = []
         self._version = 0
         self._created = self._deleted = self._ttl = self._overflow = self._rejected = self._memory = 0
+        self._weight = 0
 
     async def create(self, new: NewSession) -> Created:
         """Create a session or return the live one; see the contract."""
@@ -110,6 +121,9 @@ class MemoryBackend:
             raise InvalidSession(
                 f"session {new.id!r} would hold {memory} bytes of metadata; max_session_bytes is {self._budget}"
             )
+        base = _base_of(new, memory)
+        # Before anything ends for it, of which nobody would hear.
+        self._reserve(base + memory, new.room, base + memory)
         if record is not None:
             ended.append(self._end(new.id, record, EndReason.TTL, now))
         if len(self._recent) >= self._quota:
@@ -117,10 +131,13 @@ class MemoryBackend:
             while len(self._recent) >= self._quota:
                 if self.limits.overflow is Overflow.REJECT:
                     self._rejected += 1
+                    if new.room is not None:
+                        new.room.release()
                     raise SessionQuotaExceeded(self._quota)
                 oldest, record = next(iter(self._recent.items()))
                 ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
-        record = _Record(new, now, self._wall(), memory)
+        record = _Record(new, now, self._wall(), memory, base)
+        self._weight += base + memory
         self._recent[new.id] = record
         peers = self._by_ttl.get(new.ttl)
         if peers is None:
@@ -185,11 +202,25 @@ class MemoryBackend:
                 f"writing {', '.join(sorted(changes))[:200]} would take session {record.id!r} to "
                 f"{record.memory + growth} bytes; max_session_bytes is {self._budget}"
             )
+        more = len(state) - len(record.state)
+        if more > 0 and len(state) > (most := self.limits.max_session_keys):
+            raise StateRefused(f"session {record.id!r} would have {len(state)} keys; at most {most} are allowed")
+        heavier = growth + _ENTRY_BYTES * more
+        self._reserve(heavier, record.room, _weight_of(record) + heavier)
         record.state = state
         record.version = self._version = version
         record.memory += growth
         self._memory += growth
+        self._weight += heavier
         return version
+
+    def _reserve(self, more: int, room: Room | None, size: int) -> None:
+        """Raise unless there is room for `more` bytes, of a session that then has `size`."""
+        missing = self._weight + more - self.limits.max_total_bytes
+        if more > 0 and missing > 0:
+            raise SessionStoreFull(missing, self.limits.max_total_bytes)
+        if room is not None:
+            room.resize(size)
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Remember the session's last worker."""
@@ -209,6 +240,19 @@ class MemoryBackend:
         """Remove expired sessions; see the contract."""
         ended = self._prune(self._now(), limit)
         return Pruned(ended, len(self._recent), len(ended) == limit)
+
+    async def evict(self, size: int, keep: str) -> Sequence[Ended]:
+        """Remove the least recently used sessions; see the contract."""
+        now, goal = self._now(), self._weight - size
+        ended: list[Ended] = []
+        while self._weight > goal:
+            going = next((one for one in self._recent.items() if one[0] != keep), None)
+            if going is None:
+                break
+            session_id, record = going
+            expired = now >= record.accessed + record.ttl
+            ended.append(self._end(session_id, record, EndReason.TTL if expired else EndReason.OVERFLOW, now))
+        return ended
 
     async def page(self, after: str | None, limit: int) -> Sequence[Session]:
         """Return live sessions in order of id."""
@@ -263,6 +307,9 @@ class MemoryBackend:
                 self._due = [(next(iter(group.values())).accessed + ttl, ttl) for ttl, group in self._by_ttl.items()]
                 heapq.heapify(self._due)
         self._memory -= record.memory
+        self._weight -= _weight_of(record)
+        if record.room is not None:
+            record.room.release()
         if reason is EndReason.DELETED:
             self._deleted += 1
         elif reason is EndReason.TTL:
@@ -291,6 +338,20 @@ class MemoryBackend:
                 if ttl in self._by_ttl:
                     heapq.heappush(self._due, (now, ttl))
         return ended
+
+
+def _weight_of(record: _Record) -> int:
+    """Return about how many bytes of memory a session takes."""
+    return record.base + record.memory + _ENTRY_BYTES * len(record.state)
+
+
+def _base_of(new: NewSession, memory: int) -> int:
+    """Return what a session without state takes besides its `memory`, in which texts count as they are in UTF-8."""
+    creator = new.origin.creator if new.origin is not None else None
+    texts = [new.owner, *(creator or ())]
+    size = _SESSION_BYTES + sum(sys.getsizeof(text) for text in texts if text)
+    size += sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in new.metadata.items())
+    return max(_SESSION_BYTES, size - memory + _text_bytes(new.id))
 
 
 def _text_bytes(text: str) -> int:

@@ -14,6 +14,8 @@ from snakepit_otel.sessions.origin import Origin
 MAX_ID_BYTES = 256
 MAX_OWNER = 200
 """Characters of an owner."""
+MAX_METADATA_ENTRIES = 1_000
+"""Entries of a session's metadata; their bytes count into those of the session."""
 MAX_TTL = 10 * 366 * 86_400.0
 """The longest TTL in seconds: ten years, so that a slip of units is caught."""
 
@@ -51,6 +53,10 @@ def checked_id(session_id: Any) -> str:
         raise InvalidSession(f"a session id is text, not {type(session_id).__name__}")
     if not session_id:
         raise InvalidSession("a session id must not be empty")
+    if len(session_id) > MAX_ID_BYTES:
+        # Before anything walks along it.
+        size = len(session_id) if session_id.isascii() else len(session_id.encode(errors="replace"))
+        raise InvalidSession(f"session id {session_id[:32]!r}… has {size} bytes; at most {MAX_ID_BYTES} are allowed")
     if not session_id.isprintable() and _CONTROL.search(session_id):
         raise InvalidSession(f"session id {session_id[:64]!r} contains a control character")
     # No character takes more than four bytes, so only long ids need encoding.
@@ -59,6 +65,15 @@ def checked_id(session_id: Any) -> str:
             f"session id {session_id[:32]!r}… has {len(session_id.encode())} bytes; at most {MAX_ID_BYTES} are allowed"
         )
     return session_id
+
+
+def is_id(session_id: Any) -> bool:
+    """Say whether a session can have that id: what is refused is not recorded either."""
+    try:
+        checked_id(session_id)
+    except InvalidSession:
+        return False
+    return True
 
 
 def checked_ttl(ttl: Any, name: str = "ttl") -> float:
@@ -92,9 +107,13 @@ def checked_metadata(metadata: Any) -> Mapping[str, str]:
         return _NO_METADATA
     if not isinstance(metadata, Mapping):
         raise InvalidSession(f"session metadata is a mapping of text to text, not {type(metadata).__name__}")
+    if len(metadata) > MAX_METADATA_ENTRIES:
+        raise InvalidSession(
+            f"session metadata has {len(metadata)} entries; at most {MAX_METADATA_ENTRIES} are allowed"
+        )
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidSession(f"session metadata is text by text; {key!r}: {value!r} is not")
+            raise InvalidSession(f"session metadata is text by text; {key!r:.100}: {value!r:.100} is not")
         if _SURROGATE.search(key) or _SURROGATE.search(value):
-            raise InvalidSession(f"session metadata {key!r}: {value[:64]!r} contains a lone surrogate")
+            raise InvalidSession(f"session metadata {key[:64]!r}: {value[:64]!r} contains a lone surrogate")
     return MappingProxyType(dict(metadata)) if metadata else _NO_METADATA

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from snakepit_otel.sessions.backend import Limits, Overflow
 from snakepit_otel.sessions.session import checked_ttl
@@ -13,6 +13,10 @@ from snakepit_otel.validation import Number, Whole
 
 def _ttl(value: float) -> float:
     return checked_ttl(value, "default_ttl")
+
+
+def _longest_ttl(value: float) -> float:
+    return checked_ttl(value, "max_ttl")
 
 
 def _quota(value: float) -> float:
@@ -30,6 +34,9 @@ class SessionSettings(BaseModel):
 
     default_ttl: Annotated[Number, AfterValidator(_ttl)] = 3600.0
     """Seconds a session lives after its last access, unless created with a TTL of its own."""
+
+    max_ttl: Annotated[Number, AfterValidator(_longest_ttl)] = 31 * 86_400.0
+    """The longest TTL in seconds that a session may be created with; at most ten years."""
 
     max_sessions: Annotated[Number, AfterValidator(_quota)] = 10_000.0
     """The quota of live sessions; `inf` for none."""
@@ -49,10 +56,20 @@ class SessionSettings(BaseModel):
     max_session_bytes: Annotated[Whole, Field(ge=256)] = 1 << 20
     """Bytes of id, metadata and JSON state that one session may hold."""
 
+    max_total_bytes: Annotated[Whole, Field(ge=1 << 16)] = 1 << 30
+    """Bytes that all sessions together may take of memory: their content, and about 1 KiB a session and 512 bytes a
+    key of state. At the limit, `overflow` decides."""
+
     table_name: str = "sessions"
     """The store's name in events and metrics."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.default_ttl > self.max_ttl:
+            raise ValueError(f"default_ttl is {self.default_ttl:g} seconds, and max_ttl only {self.max_ttl:g}")
+        return self
 
     @property
     def limits(self) -> Limits:
         """What a backend has to enforce."""
-        return Limits(self.max_sessions, self.overflow, self.max_session_bytes)
+        return Limits(self.max_sessions, self.overflow, self.max_session_bytes, self.max_total_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any
 
 import orjson
@@ -16,28 +17,62 @@ _MAX_KEY_BYTES = 256
 _PLAIN = frozenset({bool, int, type(None)})
 _SMALL = 512
 _LARGEST_INT = 2**63 - 1
+_SLACK = 64 << 10
+_MOST_LOOKED_AT = 20_000
+"""Parts of a value that are looked at to name the one that cannot be kept."""
 
 
-def encode(key: str, value: Any) -> bytes:
+def encode(key: str, value: Any, most: float = math.inf, *, is_json: bool = False) -> bytes:
     """Return `value` as JSON, or raise `StateRefused` naming the part that JSON cannot say.
 
     Tuples are kept as lists. What would come back as something else (NaN, an enum, a UUID) is refused;
-    a member of `IntEnum` or `StrEnum` equals its number or text and is kept as that.
+    a member of `IntEnum` or `StrEnum` equals its number or text and is kept as that. Of a value that `is_json`, read
+    from it, nothing can. So is what has more than `most` bytes, as soon as that is known.
     """
     checked_key(key)
     if type(value) in _PLAIN and -_LARGEST_INT <= (value or 0) <= _LARGEST_INT:
         return _compact(orjson.dumps(value))
-    try:
-        raw = orjson.dumps(value, option=_OPTIONS)
-        faithful = orjson.loads(raw) == value
-    except (orjson.JSONEncodeError, orjson.JSONDecodeError, ValueError, TypeError, RecursionError):
-        faithful, raw = False, b""
+    _refuse_what_is_too_large(key, _least_bytes(value), most, "at least ")
+    raw = _dumped(value)
+    # Before it is read again, which takes ten times as long, and as much memory as the value.
+    _refuse_what_is_too_large(key, len(raw), most)
+    faithful = raw and ((is_json and type(value) is not float) or _is_read_as(raw, value))
     if not faithful:
-        _refuse_what_is_not_json(value, f"state[{key!r}]")
+        _Look(_MOST_LOOKED_AT if is_json else None).at(value, f"state[{key!r}]")
         raw = raw or _dumps(key, value)
+        _refuse_what_is_too_large(key, len(raw), most)
     if _MARK in raw:
         _refuse_reference(key, orjson.loads(raw))
     return _compact(raw)
+
+
+def _dumped(value: Any) -> bytes:
+    """Return a value as JSON, empty where that cannot be."""
+    try:
+        return orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, ValueError, TypeError, RecursionError):
+        return b""
+
+
+def _is_read_as(raw: bytes, value: Any) -> bool:
+    try:
+        return bool(orjson.loads(raw) == value)
+    except (orjson.JSONDecodeError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _least_bytes(value: Any) -> int:
+    """Return how many bytes of JSON a value has at least, at once."""
+    kind = type(value)
+    if kind is str:
+        return len(value) + 2
+    return (6 if kind is dict else 2) * len(value) if kind in (list, tuple, dict) else 0
+
+
+def _refuse_what_is_too_large(key: str, size: int, most: float, about: str = "") -> None:
+    # What is little more is for the backend to refuse, which knows what else the session holds.
+    if size > most + _SLACK:
+        raise StateRefused(f"state[{key!r}] would take {about}{size} bytes; max_session_bytes is {most:.0f}")
 
 
 def checked_json(key: str, raw: bytes) -> bytes:
@@ -66,7 +101,7 @@ def decode(raw: bytes) -> Any:
 def checked_key(key: Any) -> str:
     """Return the key, or raise `StateRefused`: keys are text of 1 to 256 bytes."""
     if not isinstance(key, str) or not key:
-        raise StateRefused(f"a state key is non-empty text, not {key!r}")
+        raise StateRefused(f"a state key is non-empty text, not {reprlib.repr(key):.60}")
     try:
         size = len(key) if key.isascii() else len(key.encode())
     except UnicodeEncodeError:
@@ -85,14 +120,19 @@ def _dumps(key: str, value: Any) -> bytes:
 
 def _refuse_reference(key: str, value: Any) -> None:
     remaining = [(f"state[{key!r}]", value)]
-    while remaining:
+    for _ in range(_MOST_LOOKED_AT):
+        if not remaining:
+            return
         path, part = remaining.pop()
         if isinstance(part, dict):
             if ZERO_COPY in part:
                 raise StateRefused(_reference_refused(path))
-            remaining += ((f"{path}[{name!r}]", item) for name, item in part.items())
+            remaining += ((f"{path}[{name!r}]", item) for name, item in part.items() if isinstance(item, (dict, list)))
         elif isinstance(part, list):
-            remaining += ((f"{path}[{index}]", item) for index, item in enumerate(part))
+            remaining += (
+                (f"{path}[{index}]", item) for index, item in enumerate(part) if isinstance(item, (dict, list))
+            )
+    raise StateRefused(f"state[{key!r}] has the mark of zero-copy references in it, and too many parts to find it")
 
 
 def _reference_refused(path: str) -> str:
@@ -102,24 +142,37 @@ def _reference_refused(path: str) -> str:
     )
 
 
-def _refuse_what_is_not_json(value: Any, path: str, depth: int = 0) -> None:
-    if depth > 200:
-        raise StateRefused(f"{path} is nested too deeply for JSON state")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise StateRefused(f"{path} is {value}, which JSON cannot say")
-    if value is None or type(value) in (bool, int, float, str):
-        return
-    if type(value) in (list, tuple):
-        for index, item in enumerate(value):
-            _refuse_what_is_not_json(item, f"{path}[{index}]", depth + 1)
-        return
-    if type(value) is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                raise StateRefused(f"{path} has the key {key!r}; keys of JSON objects are text")
-            _refuse_what_is_not_json(item, f"{path}[{key!r}]", depth + 1)
-        return
-    if hasattr(type(value), ZERO_COPY):
-        raise StateRefused(_reference_refused(path))
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise StateRefused(f"{path} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)")
+class _Look:
+    """Looks for the part of a value that JSON cannot say, at so many parts at most."""
+
+    def __init__(self, most: int | None) -> None:
+        self._left = math.inf if most is None else most
+
+    def at(self, value: Any, path: str, depth: int = 0) -> None:
+        """Raise `StateRefused` for a part that JSON cannot say, or for too many parts to find it in."""
+        self._left -= 1
+        if self._left < 0:
+            raise StateRefused(
+                "the state has a part that JSON state cannot say, such as an integer of more than 64 bits, "
+                "and too many parts to find it"
+            )
+        if depth > 200:
+            raise StateRefused(f"{path} is nested too deeply for JSON state")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise StateRefused(f"{path} is {value}, which JSON cannot say")
+        if value is None or type(value) in (bool, int, float, str):
+            return
+        if type(value) in (list, tuple):
+            for index, item in enumerate(value):
+                self.at(item, f"{path}[{index}]", depth + 1)
+            return
+        if type(value) is dict:
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise StateRefused(f"{path} has the key {key!r:.100}; keys of JSON objects are text")
+                self.at(item, f"{path}[{key!r:.100}]", depth + 1)
+            return
+        if hasattr(type(value), ZERO_COPY):
+            raise StateRefused(_reference_refused(path))
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise StateRefused(f"{path} is a {kind}; state holds JSON only (text, numbers, booleans, None, lists, dicts)")

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from snakepit_otel import telemetry
 from snakepit_otel.call_site import call_site
 from snakepit_otel.clock import Clock, SystemClock
-from snakepit_otel.errors import ConfigurationError, SessionQuotaExceeded, StateRefused
+from snakepit_otel.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    InvalidSession,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    StateRefused,
+)
 from snakepit_otel.sessions import state
 from snakepit_otel.sessions.announcer import Announcer
 from snakepit_otel.sessions.backend import (
@@ -20,6 +27,8 @@ from snakepit_otel.sessions.backend import (
     Ended,
     Entry,
     NewSession,
+    Overflow,
+    Room,
     StateView,
     Stats,
 )
@@ -27,7 +36,7 @@ from snakepit_otel.sessions.leases import Lease
 from snakepit_otel.sessions.memory import MemoryBackend
 from snakepit_otel.sessions.origin import Census, Creator, Origin
 from snakepit_otel.sessions.owners import Bindings
-from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
+from snakepit_otel.sessions.session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.sessions.sweeper import Sweeper
 from snakepit_otel.sessions.watchdog import Emit, Watchdog
@@ -35,6 +44,7 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.validation import build
 
 _SWEEP_BATCH = 1_000
+T = TypeVar("T")
 
 
 class Versioned(NamedTuple):
@@ -45,7 +55,8 @@ class Versioned(NamedTuple):
 
 
 def _session_id(_store: SessionStore, session_id: str, *_: Any, **__: Any) -> dict[str, Any]:
-    return {names.SESSION_ID: session_id}
+    # Before it is checked: what is refused may be of any length.
+    return {names.SESSION_ID: session_id} if is_id(session_id) else {}
 
 
 class SessionStore:
@@ -80,6 +91,7 @@ class SessionStore:
         self._announcer = Announcer(self._backend, settings.table_name, emit)
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
         self._bindings = Bindings(self.delete)
+        self._on_ended: list[Callable[[str], object]] = []
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -87,6 +99,10 @@ class SessionStore:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    def on_ended(self, listener: Callable[[str], object]) -> None:
+        """Call `listener` with the id of every session that ends, however it ends, before another can have the id."""
+        self._on_ended.append(listener)
 
     def start(self) -> None:
         """Start the periodic sweep in the running event loop."""
@@ -107,16 +123,19 @@ class SessionStore:
         metadata: Mapping[str, str] | None = None,
         owner: str | None = None,
         creator: Creator | None = None,
+        room: Room | None = None,
     ) -> Session:
         """Create a session and return it; a live one with that id is returned unchanged.
 
         `ttl` is in seconds, sliding; the default is `default_ttl`. Without an id one is made up. `owner`
         says in whose name, for people; see `bind_to_task` for sessions that end with their owner.
-        `creator` says who creates it, for the strict mode's report, where that is not the calling code.
+        `creator` says who creates it, for the strict mode's report, where that is not the calling code. `room` has
+        the bytes that the session takes, for as long as it lives, where it is kept for somebody else.
 
-        Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota.
+        Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota. Raises
+        `SessionStoreFull` likewise at `max_total_bytes`, and `BudgetExceeded` where the `room` does.
         """
-        return await self._obtain(session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator)
+        return await self._obtain(session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, room=room)
 
     async def _obtain(
         self,
@@ -126,14 +145,16 @@ class SessionStore:
         metadata: Mapping[str, str] | None,
         owner: str | None,
         creator: Creator | None,
+        room: Room | None = None,
         taken: Callable[[Session], object] = bool,
     ) -> Session:
         """Create a session, or touch the live one; `taken` has it before anybody else can end it."""
         new = NewSession(
             uuid.uuid4().hex if session_id is None else checked_id(session_id),
-            self.settings.default_ttl if ttl is None else checked_ttl(ttl),
+            self.settings.default_ttl if ttl is None else self._checked_ttl(ttl),
             checked_metadata(metadata),
             checked_owner(owner),
+            room=room,
         )
         if self._census is None:
             creator = None
@@ -165,7 +186,30 @@ class SessionStore:
         trace = telemetry.current_trace()
         if creator is not None or trace is not None:
             new = new._replace(origin=Origin(creator, trace))
-        return await self._backend.create(new)
+        return await self._with_room(new.id, lambda: self._backend.create(new))
+
+    def _checked_ttl(self, ttl: float) -> float:
+        seconds = checked_ttl(ttl)
+        if seconds > self.settings.max_ttl:
+            raise InvalidSession(
+                f"ttl is {seconds:g}; session_store.max_ttl allows at most {self.settings.max_ttl:g} seconds"
+            )
+        return seconds
+
+    async def _with_room(self, keep: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do what takes memory; where there is none, what has expired goes first, and then the policy decides."""
+        try:
+            return await attempt()
+        except (SessionStoreFull, BudgetExceeded):
+            await self._prune()
+        try:
+            return await attempt()
+        except SessionStoreFull as full:
+            if self.settings.overflow is not Overflow.EVICT:
+                raise
+            ended = await self._backend.evict(full.missing, keep)
+            self._settle(ended, self._backend.glance().live)
+        return await attempt()
 
     @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def get(self, session_id: str, *, touch: bool = True) -> Session:
@@ -209,19 +253,23 @@ class SessionStore:
         entry = (await self.read(session_id)).entries.get(key)
         return Versioned(None, 0) if entry is None else Versioned(state.decode(entry.raw), entry.version)
 
-    async def set_state(self, session_id: str, key: str, value: Any) -> int:
-        """Set one value and return its new version.
+    async def set_state(self, session_id: str, key: str, value: Any, *, is_json: bool = False) -> int:
+        """Set one value and return its new version; `is_json` says that it was read from JSON.
 
         Raises `StateRefused` for what is not JSON, for a reference, and over the byte budget.
         """
-        return await self.write(session_id, {key: state.encode(key, value)})
+        return await self.write(session_id, {key: self._encoded(key, value, is_json=is_json)})
 
-    async def compare_and_set(self, session_id: str, key: str, value: Any, version: int) -> int:
-        """Set one value if it is still at `version` (0: not there), and return its new version.
+    async def compare_and_set(
+        self, session_id: str, key: str, value: Any, version: int, *, is_json: bool = False
+    ) -> int:
+        """Set one value if it is still at `version` (0: not there), and return its new version; see `set_state`.
 
         Raises `StateConflict` otherwise, with the current version.
         """
-        return await self.write(session_id, {key: state.encode(key, value)}, if_versions={key: version})
+        return await self.write(
+            session_id, {key: self._encoded(key, value, is_json=is_json)}, if_versions={key: version}
+        )
 
     async def delete_state(self, session_id: str, key: str) -> bool:
         """Remove one value; False if it was not there."""
@@ -236,8 +284,13 @@ class SessionStore:
             there = key in entries
             return {key: None} if there else {}
 
-        await self._backend.update(checked_id(session_id), changes)
+        await self._update(checked_id(session_id), changes)
         return there
+
+    async def _update(
+        self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]
+    ) -> int:
+        return await self._with_room(session_id, lambda: self._backend.update(session_id, change))
 
     async def list_state(self, session_id: str) -> dict[str, int]:
         """Return the keys of the session's state with their versions."""
@@ -263,14 +316,17 @@ class SessionStore:
                 raise StateRefused(f"the change must return a dict or nothing, not {type(after).__name__}")
             written: dict[str, bytes | None] = {key: None for key in entries if key not in after}
             for key, value in after.items():
-                raw = state.encode(key, value)
+                raw = self._encoded(key, value)
                 entry = entries.get(key)
                 if entry is None or entry.raw != raw:
                     written[key] = raw
             return written
 
-        await self._backend.update(checked_id(session_id), changes)
+        await self._update(checked_id(session_id), changes)
         return after
+
+    def _encoded(self, key: str, value: Any, *, is_json: bool = False) -> bytes:
+        return state.encode(key, value, self._backend.limits.max_session_bytes, is_json=is_json)
 
     @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
@@ -290,8 +346,9 @@ class SessionStore:
 
         The JSON must have passed `state.encode` or `state.checked_json`.
         """
-        return await self._backend.write(
-            checked_id(session_id), changes, if_version=if_version, if_versions=if_versions
+        return await self._with_room(
+            checked_id(session_id),
+            lambda: self._backend.write(session_id, changes, if_version=if_version, if_versions=if_versions),
         )
 
     # Owners
@@ -378,5 +435,7 @@ class SessionStore:
     def _forget(self, ended: Sequence[Ended]) -> None:
         for one in ended:
             self._bindings.release(one.session_id)
+            for on_ended in self._on_ended:
+                on_ended(one.session_id)
             if self._census is not None:
                 self._census.remove(one.session_id, one.origin)

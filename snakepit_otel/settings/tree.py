@@ -11,7 +11,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from snakepit_otel.bridge.addresses import Tls
+from snakepit_otel.bridge.authority_settings import AuthoritySettings
+from snakepit_otel.bridge.limits import LimitSettings
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions.settings import SessionSettings
 from snakepit_otel.validation import build
@@ -22,7 +24,7 @@ DEFAULT_POOL = "default"
 
 
 class TlsSettings(BaseModel):
-    """PEM files for a TCP listener."""
+    """PEM files for a TCP listener; when they change, new connections have the new ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,11 +52,14 @@ class ServerSettings(BaseModel):
     tls: TlsSettings | None = None
 
     insecure: bool = False
-    """Listen beyond loopback without TLS: anybody who reaches the port may call."""
+    """Listen beyond loopback without TLS, or without `client_ca`: anybody who reaches the port may call."""
 
     trust_trace_context: bool | None = None
     """Whether callers' traces are continued, and their sampling obeyed; if not, ours begin anew and link to
     theirs. By default those of callers on the Unix socket, and of those with a certificate on TCP."""
+
+    limits: LimitSettings = LimitSettings()
+    """How much is held for callers."""
 
 
 def _pool_name(name: str) -> str:
@@ -96,6 +101,9 @@ class Settings(BaseSettings):
 
     authority_tools: tuple[str, ...] = ()
     """Modules whose `@authority_tool` functions are registered."""
+
+    authority: AuthoritySettings = AuthoritySettings()
+    """The running of these."""
 
     session_store: SessionSettings = SessionSettings()
 

@@ -8,7 +8,7 @@ from snakepit_otel.telemetry.controls import Level
 from snakepit_otel.telemetry.correlation import correlate_logs, log_to_stderr
 from snakepit_otel.telemetry.current import within
 from snakepit_otel.telemetry.events import emit
-from snakepit_otel.telemetry.export.ledger import Ledger
+from snakepit_otel.telemetry.export.ledger import Ledger, SharedLedger
 from snakepit_otel.telemetry.instruments import observe, record
 from snakepit_otel.telemetry.labels import Labels
 from snakepit_otel.telemetry.lifecycle import observed
@@ -26,6 +26,7 @@ __all__ = [
     "Ledger",
     "Level",
     "Observation",
+    "SharedLedger",
     "Stepped",
     "Telemetry",
     "Trail",

@@ -7,8 +7,18 @@ from typing import Any
 
 from snakepit_otel.telemetry import otlp
 
+MOST_TEXT = 1_024
+"""Characters of an attribute. Much of what is recorded comes from peers, and waits for its export."""
 _MOST = 4_000
 _known: dict[tuple[tuple[str, Any, type], ...], AttributeSet] = {}
+
+
+def cut(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the attributes with no text longer than 1 024 characters; the same mapping where there is none."""
+    for value in values.values():
+        if value.__class__ is str and len(value) > MOST_TEXT:
+            return {key: value[:MOST_TEXT] if value.__class__ is str else value for key, value in values.items()}
+    return values
 
 
 class Details:
@@ -17,6 +27,7 @@ class Details:
     __slots__ = ("encoded", "plans", "values")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
+        values = cut(values)
         self.encoded = otlp.attributes(values)
         """OTLP's bytes for a span; None where the values are of kinds that we leave to OpenTelemetry's encoder."""
         self.values = dict(values) if self.encoded is not None else copied(values)
@@ -27,6 +38,7 @@ class Details:
     def of_text(cls, key: str, value: str) -> Details:
         """Return the one attribute, with less work; `value` must be text."""
         details = Details.__new__(Details)
+        value = value[:MOST_TEXT]
         details.values = {key: value}
         details.plans = {}
         try:
@@ -69,6 +81,9 @@ def interned(values: Mapping[str, Any]) -> AttributeSet:
     except TypeError:  # a list, for one
         return AttributeSet(values)
     if found is None:
+        few = cut(values)
+        if few is not values:
+            return interned(few)
         found = AttributeSet(values)
         if len(_known) < _MOST:
             found = _known.setdefault(key, found)
@@ -76,13 +91,13 @@ def interned(values: Mapping[str, Any]) -> AttributeSet:
 
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes as they are now, whatever becomes of the lists and mappings among them."""
+    """Return the attributes as they are now, texts cut, whatever becomes of the lists and mappings among them."""
     return {key: _copied(value) for key, value in values.items()}
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, str | bytes):
-        return value
+        return value[:MOST_TEXT] if len(value) > MOST_TEXT else value
     if isinstance(value, Mapping):
         return copied(value)
     return tuple(_copied(item) for item in value) if isinstance(value, Sequence) else value

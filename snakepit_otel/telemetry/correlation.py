@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel.printable import printable_lines
+from snakepit_otel.secrets import learn, masked_text
 from snakepit_otel.telemetry import environment
 
 _NOWHERE = ("0", "0", False)
@@ -21,6 +23,7 @@ def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s:
     configured already, that stays as it is.
     """
     correlate_logs()
+    learn(os.environ)
     said, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # the set-up warns of it, when there is a log
     level = default if said is None else said
     handler = logging.StreamHandler()
@@ -33,12 +36,12 @@ class CorrelatedFormatter(logging.Formatter):
     """Adds `trace_id=… span_id=…` to what is logged within a span, and indents lines after the first.
 
     So a new record is what begins at the left, whatever a tool, or what it was sent, has written into a message or an
-    exception; and none of it drives the terminal.
+    exception; and none of it drives the terminal. Secrets are masked.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
-        return printable_lines(super().format(record), indent="    ")
+        return printable_lines(masked_text(super().format(record)), indent="    ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name for it
         """See `logging.Formatter`."""

@@ -10,12 +10,15 @@ from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.secrets import masked_text
 from snakepit_otel.telemetry import faults, names, switch
+from snakepit_otel.telemetry.attributes import MOST_TEXT, copied
 from snakepit_otel.telemetry.definitions import Event
 from snakepit_otel.telemetry.exceptions import formatted, message_of
 from snakepit_otel.telemetry.instruments import record
 
 _MOST_TEXT = 10_000
+"""Characters of a text in an event: an exception's traceback is the longest that there is."""
 _logger = get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 
 
@@ -43,16 +46,20 @@ def emit(
             context=context,
             severity_number=SeverityNumber[event.severity],
             severity_text=event.severity,
-            body=body,
-            attributes={**measurements, **attributes},
+            body=body if body is None else body[:_MOST_TEXT],
+            attributes={**measurements, **_cut(attributes)},
         )
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain(f"emitting {event.name}", error)
     if event.marks:
-        _mark({key: attributes[key] for key in event.marks if attributes.get(key)})
+        _mark(copied({key: attributes[key] for key in event.marks if attributes.get(key)}))
     for key, value in measurements.items():
         metric = event.measurements[key]
         record(metric, value, {k: v for k, v in attributes.items() if k in metric.attributes})
+
+
+def _cut(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value[:_MOST_TEXT] if isinstance(value, str) else value for key, value in attributes.items()}
 
 
 def _mark(attributes: Mapping[str, Any]) -> None:
@@ -70,8 +77,8 @@ def emit_exception(error: BaseException, session_id: str | None = None) -> None:
         names.EVENT_ADAPTER_EXCEPTION,
         {
             **session,
-            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}",
-            names.EXCEPTION_MESSAGE: message_of(error)[:_MOST_TEXT],
-            names.EXCEPTION_STACKTRACE: formatted(error, error.__traceback__)[-_MOST_TEXT:],
+            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"[:MOST_TEXT],
+            names.EXCEPTION_MESSAGE: masked_text(message_of(error)[:_MOST_TEXT]),
+            names.EXCEPTION_STACKTRACE: masked_text(formatted(error, error.__traceback__)[-_MOST_TEXT:]),
         },
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from snakepit_otel.printable import printable, printable_error
+from snakepit_otel.printable import LINE, printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.telemetry")
+_MOST_REPORTED = 1_000
 _reported: set[tuple[type[BaseException], str]] = set()
 count = 0
 """How many faults this process has contained."""
@@ -16,8 +17,9 @@ def contain(where: str, error: Exception) -> None:
     """Count a fault and say it once per kind and place; never raises."""
     global count  # noqa: PLW0603 - one tally per process is the point
     count += 1
-    key = (type(error), where)
-    if key in _reported:
+    key = (type(error), where[:LINE])
+    # What a fault is called may have a name of a peer's in it.
+    if key in _reported or len(_reported) >= _MOST_REPORTED:
         return
     _reported.add(key)
     _log.warning(

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
+_MOST_KEY = 256
+
 
 class Trail:
     """Links each span of a lifecycle point to the one before it with the same key.
 
     `key` is called with the arguments of the call; an empty one has no trail. The last of the 10 000 most
-    recent keys are remembered, and only spans that are recorded count.
+    recent keys are remembered, and only spans that are recorded count. A key of more than 256 characters has no
+    trail either.
     """
 
     def __init__(self, key: Callable[..., str | None], most: int = 10_000) -> None:
@@ -22,11 +25,20 @@ class Trail:
 
     def step(self, key: str, span: Span) -> SpanContext | None:
         """Return the span before this one, and remember this one."""
+        if len(key) > _MOST_KEY:
+            return None
         before = self._last.pop(key, None)
-        self._last[key] = span.get_span_context()
+        self._last[key] = without_state(span.get_span_context())
         if len(self._last) > self._most:
             self._last.popitem(last=False)
         return before
+
+
+def without_state(identity: SpanContext) -> SpanContext:
+    """Return a span's identity without its trace state, of which a caller may send several KiB."""
+    if not identity.trace_state:
+        return identity
+    return SpanContext(identity.trace_id, identity.span_id, identity.is_remote, identity.trace_flags)
 
 
 def links_to(traces: Iterable[str | None], most: int = 32) -> list[SpanContext]:

@@ -117,6 +117,13 @@ METRIC_RPC_SERVER_CALL_DURATION = Metric(
     attributes=frozenset({"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}),
     boundaries=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
 )
+METRIC_SERVER_TLS_RELOADS = Metric(
+    name="snakepit.server.tls.reloads",
+    instrument="counter",
+    unit="{reload}",
+    description="Times that changed TLS files were found; with an error, they could not be used and those before stayed.",
+    attributes=frozenset({"error.type"}),
+)
 METRIC_POOL_DISPATCH_DURATION = Metric(
     name="snakepit.pool.dispatch.duration",
     instrument="histogram",
@@ -170,6 +177,44 @@ METRIC_WORKER_EXITS = Metric(
     unit="{worker}",
     description="Worker processes that ended, by reason.",
     attributes=frozenset({"snakepit.pool.name", "snakepit.worker.exit_reason"}),
+)
+METRIC_AUTHORITY_TOOL_ACTIVE = Metric(
+    name="snakepit.authority.tool.active",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own plain tools that run, those that are abandoned included.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_ABANDONED = Metric(
+    name="snakepit.authority.tool.abandoned",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own tools that go on after their deadline, or after their caller has gone.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_CAPACITY = Metric(
+    name="snakepit.authority.tool.capacity",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Plain tools of the authority that may run at a time, those that are abandoned not included.",
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_QUEUE_LENGTH = Metric(
+    name="snakepit.authority.tool.queue.length",
+    instrument="updowncounter",
+    unit="{request}",
+    description="Calls of the authority's own plain tools that wait for a thread.",
+    attributes=frozenset({"snakepit.tool.name"}),
+    observable=True,
+)
+METRIC_AUTHORITY_TOOL_REJECTIONS = Metric(
+    name="snakepit.authority.tool.rejections",
+    instrument="counter",
+    unit="{request}",
+    description="Calls of the authority's own tools that were refused before they ran, by reason.",
+    attributes=frozenset({"snakepit.tool.name", "snakepit.pool.rejection"}),
 )
 METRIC_POOL_QUEUE_DURATION = Metric(
     name="snakepit.pool.queue.duration",

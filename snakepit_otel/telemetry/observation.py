@@ -13,6 +13,7 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
+from snakepit_otel.secrets import masked_text
 from snakepit_otel.telemetry import controls, current, events, faults, instruments, names
 from snakepit_otel.telemetry.attributes import NONE, AttributeSet, Details, copied
 from snakepit_otel.telemetry.current import SPAN_KEY
@@ -22,8 +23,13 @@ from snakepit_otel.telemetry.lanes import choosing
 from snakepit_otel.telemetry.lanes.lean import LeanLane, LeanSpan, Unsampled
 from snakepit_otel.telemetry.propagation import Metadata, incoming, plain_parent
 
+_MOST_TEXT = 2_000
+"""Characters of a message that are looked at."""
 _NOTHING: dict[str, Any] = {}
 Describe = Callable[..., Details | Mapping[str, Any] | None]
+_MOST_MESSAGE = 500
+"""Characters of it that are recorded."""
+_MOST_TYPE = 200
 CANCELLED = "cancelled"
 """`error.type` of work that ended because nobody waits for it any more, which is nobody's error."""
 
@@ -144,8 +150,8 @@ class Observation:
 
     def fail(self, kind: str, message: str = "") -> None:
         """Mark the passage as failed; `kind` is its `error.type`, whatever else is raised through it."""
-        self.failure = kind
-        self.message = message
+        self.failure = kind[:_MOST_TYPE]
+        self.message = _shown(message) if message else ""
 
     def __enter__(self) -> Observation:
         if self._within is not None:
@@ -215,9 +221,9 @@ class Observation:
 
     def _note(self, error: BaseException) -> None:
         if self.failure is None:
-            self.failure = error_type(error)
+            self.failure = error_type(error)[:_MOST_TYPE]
         if not self.message:
-            self.message = message_of(error)[:500]
+            self.message = _shown(message_of(error))
         if self.point.exceptions and self.failure != CANCELLED:
             details = {} if self.details is None else self.details.values
             events.emit_exception(error, details.get(names.SESSION_ID))
@@ -265,3 +271,8 @@ def count_failed(
     passage = Observation(point, labels, details, args, kwargs)
     passage.started = started
     passage.end(error)
+
+
+def _shown(message: str) -> str:
+    """Return what is recorded of a message."""
+    return masked_text(message[:_MOST_TEXT])[:_MOST_MESSAGE]

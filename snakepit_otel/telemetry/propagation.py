@@ -21,6 +21,8 @@ Metadata = Iterable[tuple[str, str | bytes]]
 _PARENT, _STATE, _BAGGAGE = "traceparent", "tracestate", "baggage"
 _MOST_BAGGAGE = 8_192
 """Bytes, of which W3C has everybody pass on as many, and nobody more."""
+_MOST_STATE = 8_192
+"""Bytes of trace state, of which W3C has everybody pass on 512."""
 # What nearly every caller sends; whatever else there is, is the propagators' affair.
 _PLAIN_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
@@ -68,6 +70,8 @@ def incoming(metadata: Metadata | None) -> Context:
             return Context({SPAN_KEY: NonRecordingSpan(identity)})
         carrier = {key: value for key, value in given if isinstance(value, str)}
         _limit_baggage(carrier)
+        if len(carrier.get(_STATE, "")) > _MOST_STATE:
+            del carrier[_STATE]
         return propagate.extract(carrier)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain("reading trace context", error)

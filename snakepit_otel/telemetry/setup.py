@@ -9,11 +9,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 
+from snakepit_otel import secrets
 from snakepit_otel._version import VERSION
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.printable import printable, printable_error
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
-"""The variable that names the file for this process' ledger, set by the authority for its workers."""
+"""The variable that names what holds this process' ledger, set by the authority for its workers."""
 _SHARE_FOR_METRICS = 0.4
 """Of the time for shutdown: metrics go last, since they tell what became of the rest."""
 _LONGEST = 86_400.0
@@ -129,6 +129,7 @@ def setup(
     other application, they are those of `opentelemetry-instrument` or the like: `flush` and `shutdown` see to them,
     they are told of this process what they do not know, and process metrics go to them.
     """
+    secrets.learn(os.environ if environ is None else environ)
     read = Environment(environ)
     # Taken out, so that what a tool starts does not write into it as well.
     if environ is None or environ is os.environ:
@@ -162,7 +163,11 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
 
     from snakepit_otel.telemetry.export import providers
 
-    detected = Resource.create()
+    found = Resource.create()
+    # One of the SDK's detectors has the whole command line.
+    detected = Resource(
+        {key: secrets.masked_value(key, each) for key, each in found.attributes.items()}, found.schema_url
+    )
     about = _about(detected, read, service_name, role, instance_id)
     resource = detected.merge(Resource(about))
     # Workers inherit the instance's id that is in the environment, and must not be taken for each other.
@@ -233,7 +238,7 @@ def _is_ours(signal: str, read: Environment, provider: Any) -> bool:
 
 def _ledger(named: str | None) -> Ledger:
     try:
-        return Ledger(Path(named) if named else None)
+        return Ledger.inherited(named) if named else Ledger()
     except OSError as error:
         _log.warning(
             "%s='%s' cannot be written (%s); the ledger is in memory",

@@ -34,7 +34,7 @@ class LocalAuthority:
     async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority."""
         found = self._tools.exposed(tool)
-        return await found.run(AuthorityContext(session_id, self._sessions), parameters)
+        return await self._tools.run(found, AuthorityContext(session_id, self._sessions), parameters)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG002 - the contract's
         """Return the tools that adapters may call."""

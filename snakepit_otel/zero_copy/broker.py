@@ -52,6 +52,7 @@ class Broker:
         self._thread = threading.Thread(target=self._run, name="zero-copy broker", daemon=True)
         self._peers: dict[socket.socket, int] = {}
         self._stopping = False
+        self._full = False
 
     def start(self) -> None:
         """Listen. Raises `ConfigurationError` if that is not possible at this path."""
@@ -135,8 +136,12 @@ class Broker:
                 self._accept()
             except OSError as error:
                 # Out of descriptors: it stays ready, and would be asked about at once, again and again.
-                _log.warning("a connection to the broker could not be taken: %s", printable_error(error))
+                if not self._full:
+                    _log.warning("a connection to the broker could not be taken: %s", printable_error(error))
+                self._full = True
                 time.sleep(_WHEN_FULL)
+            else:
+                self._full = False
         elif ready is self._woken:
             self._woken.recv(_MOST_WAKES)
             if not self._stopping:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from snakepit_otel.errors import ReferenceRefused, ValueRefused
+from snakepit_otel.errors import ReferenceRefused
 from snakepit_otel.marks import ZERO_COPY
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -132,21 +132,21 @@ class Description:
 
 
 def replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
-    """Return JSON with each reference's form replaced by what `by` makes of it."""
-    try:
-        return _replaced(value, by)
-    except RecursionError:
-        raise ValueRefused("a value with references is nested too deeply") from None
-
-
-def _replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
-    if isinstance(value, dict):
-        if value.get(ZERO_COPY) is True:
-            return by(value)
-        return {key: _replaced(part, by) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_replaced(part, by) for part in value]
-    return value
+    """Return JSON, changed in place, with each reference's form replaced by what `by` makes of it."""
+    outermost = [value]
+    pending: list[Any] = [outermost]
+    while pending:
+        part = pending.pop()
+        for place, inner in part.items() if type(part) is dict else enumerate(part):
+            # What is empty is left out, or a value of many empty parts would take as much once more.
+            if not inner:
+                continue
+            kind = type(inner)
+            if kind is dict and inner.get(ZERO_COPY) is True:
+                part[place] = by(inner)
+            elif kind is dict or kind is list:
+                pending.append(inner)
+    return outermost[0]
 
 
 def _one_of(kind: type[StrEnum], given: Mapping[str, Any], field: str) -> Any:

@@ -6,9 +6,11 @@ import resource
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
+from typing import Protocol, Self
 
 from snakepit_otel import telemetry
 from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased, ZeroCopyLimitExceeded
@@ -27,6 +29,16 @@ BEARER = "bearer"
 """A peer of which nothing is known but that it knows the id of a request, or of a result."""
 
 
+class Room(Protocol):
+    """Bytes that are reserved for whoever a buffer is held for, beside those that are the authority's own limit."""
+
+    size: int
+
+    def resize(self, size: int) -> None:
+        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`, and changes nothing then."""
+        ...
+
+
 @dataclass(eq=False)
 class _Held:
     description: Description
@@ -34,6 +46,10 @@ class _Held:
     by: str
     request: _Request | None
     since: float
+    room: Room | None = None
+    lent: int = 0
+    """How many read it, who keep the memory whatever becomes of it."""
+    dropped: bool = False
     deadline: float | None = None
     is_result: bool = False
     """Whether a caller in another process has been told of it, who may come for it when the request has ended."""
@@ -70,6 +86,8 @@ class Holdings:
         self._requests: dict[str, _Request] = {}
         self._held: dict[str, _Held] = {}
         self._bytes = 0
+        self._count = 0
+        """Of references: those that are held, reserved, or lent and dropped meanwhile."""
         self._workers: dict[int, str] = {}
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = self.settings.max_host_references
@@ -131,10 +149,28 @@ class Holdings:
         """Say whether a peer is one of our workers."""
         return peer in self._workers.values()
 
-    def publish(self, request: str | None, description: Description, buffer: Buffer, by: str = HERE) -> None:
+    def reserve(self, request: str | None, size: int, by: str) -> Reservation:
+        """Reserve what a reference of `size` bytes takes, before they come. Raises as `publish` does."""
+        with self._lock:
+            self._admit(self._for(request, by), size)
+            self._take(size)
+        return Reservation(self, size)
+
+    def publish(
+        self,
+        request: str | None,
+        description: Description,
+        buffer: Buffer,
+        by: str = HERE,
+        *,
+        reserved: Reservation | None = None,
+        room: Room | None = None,
+    ) -> None:
         """Hold a buffer for a request, or for one to come; the buffer is ours from here on, whatever happens.
 
-        Raises `ReferenceRefused`, `ReferenceMisused`, `ReferenceReleased`, `ZeroCopyLimitExceeded`.
+        What was `reserved` for it is given back, since it counts itself from now on. `room` is given back when it is
+        let go of, and also where this raises. Raises `ReferenceRefused`, `ReferenceMisused`, `ReferenceReleased`,
+        `ZeroCopyLimitExceeded`.
         """
         held = buffer.twin() if by == HERE else buffer
         try:
@@ -145,22 +181,45 @@ class Holdings:
                 found = self._for(request, by)
                 if description.ref in self._held:
                     raise ReferenceRefused(f"reference {description.ref[:8]} is published already")
+                if reserved is not None:
+                    reserved.release()
                 self._admit(found, max(description.size, buffer.size))
                 now = self._clock()
-                entry = _Held(description, held, by, found, now)
+                entry = _Held(description, held, by, found, now, room)
                 if found is None:
                     entry.deadline = now + self.settings.unused_ttl / 1000
                 else:
                     found.held[description.ref] = entry
                     found.bytes += buffer.size
                 self._held[description.ref] = entry
-                self._bytes += buffer.size
+                self._take(buffer.size)
         except BaseException:
             held.close()
+            if room is not None:
+                room.resize(0)
             raise
 
     def fetch(self, request: str | None, ref: str, by: str = HERE) -> tuple[Description, Buffer]:
         """Return a published buffer, for the caller to close. Raises as `publish` does."""
+        held, buffer = self._open(request, ref, by)
+        return held.description, buffer
+
+    @contextmanager
+    def lent(self, request: str | None, ref: str, by: str) -> Iterator[tuple[Description, Buffer]]:
+        """Give a published buffer to whoever copies it, and count it as held until then. Raises as `publish` does."""
+        with self._lock:
+            held, buffer = self._open(request, ref, by)
+            held.lent += 1
+        try:
+            yield held.description, buffer
+        finally:
+            buffer.close()
+            with self._lock:
+                held.lent -= 1
+                if held.dropped and not held.lent:
+                    self._give_back(held)
+
+    def _open(self, request: str | None, ref: str, by: str) -> tuple[_Held, Buffer]:
         with self._lock:
             found = self._for(request, by)
             held = self._find(ref)
@@ -174,7 +233,7 @@ class Holdings:
                 self._bind(held, found)
             if by not in (HERE, BEARER) and not held.buffer.shared:
                 raise ExchangeUnavailable("disabled" if not self.settings.enabled else "no_memory")
-            return held.description, held.buffer.twin()
+            return held, held.buffer.twin()
 
     def release(self, request: str | None, ref: str, by: str = HERE) -> None:
         """Let go of a published buffer, if it is still held and the peer may."""
@@ -207,17 +266,19 @@ class Holdings:
                 raise ReferenceMisused(f"reference {ref[:8]} is a result, for its caller only")
             self._bind(held, found)
 
-    def offer(self, request: str, ref: str) -> None:
-        """Let a caller in another process come for a result of the request, also for a while after its end."""
+    def offer(self, request: str, ref: str, room: Room | None = None) -> None:
+        """Let a caller in another process come for a result of the request, also for a while after its end.
+
+        Its bytes are in `room` until then, if there is one. Raises `BudgetExceeded` where that does.
+        """
         with self._lock:
             found, held = self._requests.get(request), self._held.get(ref)
-            if held is not None and found is not None and held.request is found and not held.was_placed:
-                held.is_result = True
-
-    def check_room(self, size: int) -> None:
-        """Raise `ZeroCopyLimitExceeded` unless a reference of `size` bytes can be held."""
-        with self._lock:
-            self._admit(None, size)
+            if held is None or found is None or held.request is not found or held.was_placed or held.is_result:
+                return
+            if room is not None and held.room is None:
+                room.resize(held.buffer.size)
+                held.room = room
+            held.is_result = True
 
     def join(self, request: str, session_id: str | None) -> Scope:
         """Return a scope for a call-back of a request that has not ended; it is closed on its own.
@@ -297,7 +358,7 @@ class Holdings:
         if not again:
             wanted = self._bytes + size
             _check("bytes held by the authority", wanted, size, "max_host_bytes", limits.max_host_bytes)
-            wanted = len(self._held) + 1
+            wanted = self._count + 1
             _check("references held by the authority", wanted, 1, "max_host_references", self._most)
 
     def _lose(self, held: _Held) -> None:
@@ -306,11 +367,23 @@ class Holdings:
 
     def _drop(self, held: _Held) -> None:
         del self._held[held.description.ref]
-        self._bytes -= held.buffer.size
+        held.dropped = True
+        if not held.lent:
+            self._give_back(held)
         if held.request is not None:
             held.request.held.pop(held.description.ref, None)
             held.request.bytes -= held.buffer.size
         held.buffer.close()
+
+    def _give_back(self, held: _Held) -> None:
+        self._take(held.buffer.size, -1)
+        if held.room is not None:
+            held.room.resize(0)
+
+    def _take(self, size: int, count: int = 1) -> None:
+        """Count a reference of `size` bytes, or so many fewer."""
+        self._bytes += size * count
+        self._count += count
 
     def _read_count(self) -> list[tuple[float, dict[str, str]]]:
         return [(len(held), {names.SNAKEPIT_ZERO_COPY_OWNER: owner}) for owner, held in self._by_owner()]
@@ -323,6 +396,28 @@ class Holdings:
             everything = [(held.description.owner, held.buffer.size) for held in self._held.values()]
         for owner in Owner:
             yield owner.value, [size for whose, size in everything if whose is owner]
+
+
+class Reservation:
+    """What is kept free for a reference whose bytes have not all come; a context manager that gives it back."""
+
+    def __init__(self, holdings: Holdings, size: int) -> None:
+        self._holdings = holdings
+        self._size = size
+        self._stands = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give it back; again does nothing."""
+        with self._holdings._lock:
+            if self._stands:
+                self._stands = False
+                self._holdings._take(self._size, -1)
 
 
 def _check(what: str, wanted: int, alone: int, setting: str, limit: int) -> None:

@@ -18,3 +18,4 @@ class Limits:
     max_host_references: int = 512
     inline_bytes: int = 4 << 10
     unused_ttl: int = 60_000
+    copy_timeout: int = 30_000

@@ -1,7 +1,8 @@
 """Memory that processes share: sealed memfds, and the maps of them.
 
 A memfd has no name that could be left behind, and lives for as long as a descriptor or a map does, whoever is
-killed. Sealed, it can neither shrink under a reader, which would kill it with SIGBUS, nor change.
+killed. Sealed, it can neither shrink under a reader, which would kill it with SIGBUS, nor change. For the same reason
+all of it is allocated before anybody maps it: where there is no memory, that is an error.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, since Linux 6.3; older ones say EINVAL
 _LARGEST_WRITE = 1 << 30
 _LARGE = 256 << 10
 _TRIES_TO_SEAL = 10
+_BLOCK = 512  # bytes that st_blocks counts in
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -80,7 +82,11 @@ class Buffer:
         if seals & _NEEDED != _NEEDED:
             os.close(descriptor)
             raise ReferenceRefused("the peer's memory is not sealed against writing, growing and shrinking")
-        return cls(os.fstat(descriptor).st_size, descriptor)
+        status = os.fstat(descriptor)
+        if status.st_blocks * _BLOCK < status.st_size:
+            os.close(descriptor)
+            raise ReferenceRefused(f"the peer's memory has holes: not all of its {status.st_size} bytes are allocated")
+        return cls(status.st_size, descriptor)
 
     @property
     def shared(self) -> bool:
@@ -188,7 +194,8 @@ class Allocation:
     def __init__(self, size: int) -> None:
         """Allocate `size` bytes of zeros. Raises `OSError` if there is no memory to be shared."""
         self.size = size
-        self._descriptor: int | None = _memfd(size)
+        self._descriptor: int | None = None
+        self._descriptor = _memfd(size, allocated=True)
         view = _reserved(max(size, 1), mmap.PROT_READ | mmap.PROT_WRITE)
         _remap(view, self._descriptor, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
         self._unclaimed: mmap.mmap | None = view
@@ -261,7 +268,8 @@ def _memfd_if_any(size: int) -> int | None:
         return None
 
 
-def _memfd(size: int) -> int:
+def _memfd(size: int, *, allocated: bool = False) -> int:
+    """Make one, to be written to; or to be mapped, for which all of it is `allocated`."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         descriptor = os.memfd_create("snakepit", flags | _NOEXEC_SEAL)
@@ -270,6 +278,8 @@ def _memfd(size: int) -> int:
     try:
         # Never empty, because nothing can be mapped of an empty one.
         os.ftruncate(descriptor, max(size, 1))
+        if allocated or not size:
+            os.posix_fallocate(descriptor, 0, max(size, 1))
     except BaseException:
         os.close(descriptor)
         raise

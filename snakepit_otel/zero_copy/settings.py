@@ -42,6 +42,9 @@ class ZeroCopySettings(BaseModel):
     unused_ttl: Annotated[Milliseconds, Field(ge=1)] = Limits.unused_ttl
     """How long a reference may wait for the request that it is for, or a result for the caller to take it."""
 
+    copy_timeout: Annotated[Milliseconds, Field(ge=1)] = Limits.copy_timeout
+    """How long a copy over gRPC may make no progress; and the whole of it that long, and a second for every 64 KiB."""
+
     @property
     def limits(self) -> Limits:
         """The same, for those who enforce them."""

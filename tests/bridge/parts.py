@@ -15,18 +15,21 @@ from grpc import aio
 from snakepit_otel.adapters import spec_of
 from snakepit_otel.bridge import methods, rpc
 from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.client import stream_error
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway, Job, TakeChunk
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
+from snakepit_otel.bridge.raw_messages import worker_stub
 from snakepit_otel.bridge.registry import ToolRegistry
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.worker import WorkerService, worker_limits
 from snakepit_otel.bridge.worker_server import WorkerServer
 from snakepit_otel.errors import PoolNotStarted
 from snakepit_otel.sessions import SessionStore
@@ -69,7 +72,7 @@ class OneWorker:
     def __init__(self, address: str, tools: Iterable[str] = ()) -> None:
         self._tools = frozenset(tools)
         self.channel = rpc.aio_channel(address, options=options(MAX_MESSAGE_BYTES))
-        self._stub = BridgeServiceStub(self.channel)
+        self._stub = worker_stub(self.channel)
 
     def label(self, tool: str) -> str:
         """Know the tools given, or all if none are."""
@@ -97,12 +100,19 @@ def _left(job: Job) -> float | None:
     return None if job.deadline is None else job.deadline - time.monotonic()
 
 
+def _guarded(service: BridgeServiceServicer, server: aio.Server) -> Any:
+    """Return what the service is added to: guarded as the real one is, unless it stands for Elixir."""
+    if isinstance(service, AuthorityService):
+        return Guarded(server, authority_limits(MAX_MESSAGE_BYTES, 1 << 20))
+    return Guarded(server, worker_limits(MAX_MESSAGE_BYTES)) if isinstance(service, WorkerService) else server
+
+
 @asynccontextmanager
 async def serving(service: BridgeServiceServicer, address: str, *, observed: bool = False) -> AsyncIterator[Any]:
     """Serve a bridge service at `unix:PATH`, and yield a stub to call it by."""
     interceptors = [rpc.ServerInterceptor()] if observed else []
     server = rpc.aio_server(interceptors=interceptors, options=options(MAX_MESSAGE_BYTES))
-    add_BridgeServiceServicer_to_server(service, server)
+    add_BridgeServiceServicer_to_server(service, _guarded(service, server))
     listen(server, address)
     await server.start()
     try:

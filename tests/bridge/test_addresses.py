@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge.addresses import Tls, listen, options, split
+from snakepit_otel.bridge import addresses
+from snakepit_otel.bridge.addresses import is_wide, listen, options, split
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
+from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.errors import ConfigurationError
+from tests.certificates import authority, files, signed
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and a server's certificate of it."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority(directory, "ca")
+    signed(directory, "server", "ca")
+    return directory
 
 
 class Answering(BridgeServiceServicer):
@@ -59,11 +72,131 @@ async def test_loopback_needs_no_tls(new_server: Callable[[], aio.Server], host:
     assert await answers(address)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "example.org"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        "[::]",
+        "192.0.2.1",
+        "example.org",
+        "0",
+        "0x0",
+        "00000000000",
+        "[::ffff:0.0.0.0]",
+        "[::ffff:192.0.2.1]",
+        "[fe80::1]",
+        "[fe80::1%lo]",
+        "*",
+        "localhost.example.org",
+    ],
+)
 async def test_beyond_loopback_without_tls_is_refused(new_server: Callable[[], aio.Server], host: str) -> None:
     """An address that others can reach asks for TLS, loopback or the word that it is meant."""
     with pytest.raises(ConfigurationError, match=r"other machines; give TLS files .*127\.0\.0\.1, or say --insecure"):
         listen(new_server(), f"{host}:0")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1"])
+async def test_beyond_loopback_tls_alone_is_refused(
+    new_server: Callable[[], aio.Server], certificates: Path, host: str
+) -> None:
+    """Encryption keeps nobody out: without the authority for clients' certificates the address is refused, too."""
+    tls = Tls(*files(certificates, "server"))
+    words = (
+        r"not serving on .* other machines: without .*\(--tls-client-ca\), anybody .*127\.0\.0\.1, or say --insecure"
+    )
+    with pytest.raises(ConfigurationError, match=words):
+        listen(new_server(), f"{host}:0", tls=tls)
+
+
+async def test_beyond_loopback_with_certificates_of_clients(
+    new_server: Callable[[], aio.Server], certificates: Path
+) -> None:
+    """With both, or with TLS and `insecure`, the address is taken."""
+    tls = Tls(*files(certificates, "server"))
+    mutual = Tls(*files(certificates, "server"), client_ca=certificates / "ca.pem")
+    assert split(listen(new_server(), "0.0.0.0:0", tls=mutual))[1] > 0
+    assert split(listen(new_server(), "0.0.0.0:0", tls=tls, insecure=True))[1] > 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "unix-abstract:a.localhost:1",
+        "UNIX:/run/a.localhost:1",
+        "vsock:1.localhost:1",
+        "dns://192.0.2.1/a.localhost:1",
+        "dns:///localhost:0",
+        "ipv4:0.0.0.0:0",
+        "ipv6:[::]:0",
+        "ipv4:127.0.0.1:0",
+    ],
+)
+async def test_schemes_of_grpc_are_no_hosts(
+    new_server: Callable[[], aio.Server], monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """An address with a scheme of gRPC's is a host to be looked up, which there is none, whatever name is in it."""
+    monkeypatch.setattr(socket, "getaddrinfo", resolving())
+    looked_for: list[str] = []
+    monkeypatch.setattr(aio.Server, "add_insecure_port", lambda _, place: looked_for.append(place) or 1)
+    with suppress(ConfigurationError):
+        listen(new_server(), address)
+    assert all(place.startswith(("127.0.0.1:", "[::1]:")) for place in looked_for)
+
+
+@pytest.mark.parametrize("name", ["localhost", "app.localhost"])
+@pytest.mark.parametrize("place", ["0.0.0.0", "192.0.2.1", "::", "::ffff:192.0.2.1", "fe80::1"])
+async def test_localhost_that_is_elsewhere(
+    new_server: Callable[[], aio.Server], monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    """A name of loopback that the machine has for another address beside it is as open as that."""
+    monkeypatch.setattr(socket, "getaddrinfo", resolving("127.0.0.1", place))
+    monkeypatch.setattr(addresses, "_can_be_had", lambda _: True)
+    assert is_wide(f"{name}:1")
+    with pytest.raises(ConfigurationError, match=rf"{name} is {place} here; .*other machines"):
+        listen(new_server(), f"{name}:0")
+
+
+async def test_localhost_that_the_machine_does_not_know(
+    new_server: Callable[[], aio.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loopback all the same; other names are errors."""
+    monkeypatch.setattr(socket, "getaddrinfo", resolving())
+    server = new_server()
+    address = listen(server, "localhost:0")
+    await server.start()
+    assert await answers(f"127.0.0.1:{split(address)[1]}")
+    with pytest.raises(ConfigurationError, match=r"cannot listen on other\.invalid:0: Name or service not known"):
+        listen(new_server(), "other.invalid:0", insecure=True)
+
+
+async def test_a_name_is_listened_on_at_all_its_addresses(
+    new_server: Callable[[], aio.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have the same port, and one that somebody else has on any of them is in use."""
+    monkeypatch.setattr(socket, "getaddrinfo", resolving("127.0.0.1", "127.0.0.2"))
+    server = new_server()
+    port = split(listen(server, "localhost:0"))[1]
+    await server.start()
+    assert await answers(f"127.0.0.1:{port}")
+    assert await answers(f"127.0.0.2:{port}")
+    with socket.socket() as others:
+        others.bind(("127.0.0.2", 0))
+        others.listen()
+        taken = others.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot listen on localhost:{taken}: it is in use"):
+            listen(new_server(), f"localhost:{taken}")
+
+
+def resolving(*found: str) -> Callable[..., list[tuple[object, ...]]]:
+    """Return what stands for `getaddrinfo` and finds these addresses."""
+
+    def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(None, None, None, "", (ip, 0)) for ip in found]
+
+    return look_up
 
 
 async def test_insecure_says_that_it_is_meant(new_server: Callable[[], aio.Server]) -> None:
@@ -161,4 +294,4 @@ def test_a_tls_file_that_is_not_there(short_path: Path, missing: str) -> None:
         if name != missing:
             path.touch()
     with pytest.raises(ConfigurationError, match=f"TLS file {files[missing]}: No such file"):
-        Tls(**files).credentials()
+        Tls(**files).check()

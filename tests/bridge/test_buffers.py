@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
 from snakepit_otel.bridge.buffers import chunk_size
-from snakepit_otel.bridge.codec import labelled_as_copies
+from snakepit_otel.bridge.reference_marks import labelled_as_copies
 from snakepit_otel.marks import ZERO_COPY
 
 
@@ -38,8 +38,8 @@ async def test_copies_through_small_messages() -> None:
             assert (await client.execute("echo", {"value": array}) == array).all()
 
 
-def test_references_in_json_are_labelled_as_copies() -> None:
+async def test_references_in_json_are_labelled_as_copies() -> None:
     """What a peer on TCP is told of a reference says that it gets a copy; all else stays as it is."""
     raw = json.dumps({"a": [{ZERO_COPY: True, "copy": False, "ref": "r"}], "b": 1}).encode()
-    assert json.loads(labelled_as_copies(raw)) == {"a": [{ZERO_COPY: True, "copy": True, "ref": "r"}], "b": 1}
-    assert labelled_as_copies(b"no json") == b"no json"
+    assert json.loads(await labelled_as_copies(raw)) == {"a": [{ZERO_COPY: True, "copy": True, "ref": "r"}], "b": 1}
+    assert await labelled_as_copies(b"no json") == b"no json"

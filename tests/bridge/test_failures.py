@@ -13,6 +13,7 @@ import pytest
 from snakepit_otel import errors
 from snakepit_otel.adapters import BaseAdapter, tool
 from snakepit_otel.bridge.failures import from_wire, to_status, to_wire
+from snakepit_otel.bridge.values import to_json
 from snakepit_otel.errors import (
     AdapterNotLoaded,
     DeadlineExceeded,
@@ -21,6 +22,7 @@ from snakepit_otel.errors import (
     PoolNotFound,
     SessionNotFound,
     SessionQuotaExceeded,
+    SessionStoreFull,
     SnakepitError,
     StateConflict,
     ToolError,
@@ -91,6 +93,7 @@ def test_our_own_errors_come_back_as_themselves(kind: type[SnakepitError]) -> No
     arguments: dict[type, tuple[Any, ...]] = {
         SessionNotFound: ("alice",),
         SessionQuotaExceeded: (10,),
+        SessionStoreFull: (2, 10),
         StateConflict: ("alice", "the state", 3, 4),
         ToolError: ("ValueError", "no paint"),
     }
@@ -107,7 +110,7 @@ def test_our_own_errors_have_types_that_elixir_matches(kind: type[SnakepitError]
     if kind is ToolError:
         return
     error = kind.__new__(kind, "what happened")
-    error.__dict__.update(session_id="alice", limit=1.0, expected=1, current=2)
+    error.__dict__.update(session_id="alice", limit=1.0, expected=1, current=2, missing=3)
     for text in (to_wire(error, WHERE), to_status(error, WHERE)):
         described = orjson.loads(text)
         assert described["type"] in MATCHED
@@ -281,3 +284,26 @@ async def test_an_error_of_ours_has_no_frames() -> None:
         await host.run(request("typed", {"x": "1"}))
     error = caught.value.with_traceback(caught.value.__traceback__.tb_next)
     assert orjson.loads(to_wire(error, WHERE))["stacktrace"] == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"numbers": list(range(5_000))}, {f"key{number}": number for number in range(2_000)}, {"k" * 20_000: ""}],
+    ids=["list", "keys", "key"],
+)
+def test_a_status_is_short_whatever_the_context(more: dict[str, Any]) -> None:
+    """What a peer has added to an error, and is too much for a status, is left out of it; the rest arrives."""
+    text = orjson.dumps({"type": "Odd", "message": "it is odd", "context": {"phase": "execute", **more}}).decode()
+    status = to_status(from_wire(text), {})
+    assert len(status.encode()) < 8 << 10
+    error = from_wire(status)
+    assert isinstance(error, ToolError)
+    assert (error.type, error.message, error.context["phase"]) == ("Odd", "it is odd", "execute")
+
+
+def test_numbers_of_any_size_leave_an_error_what_it_is() -> None:
+    """A version that no float comes near does not make another error of a conflict, on its way through us."""
+    context = {"snakepit_error": "StateConflict", "expected": 1, "current": 10**400}
+    error = from_wire(to_wire(from_wire(to_json({"type": "X", "message": "m", "context": context}).decode()), {}))
+    assert isinstance(error, StateConflict)
+    assert error.current == 10**400

@@ -19,8 +19,9 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from snakepit_otel import Client, SessionStore
 from snakepit_otel.bridge import rpc
 from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.authority import AuthorityService
+from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.gateway import Gateway
+from snakepit_otel.bridge.guarding import Guarded
 from snakepit_otel.bridge.keepalive import LISTENER
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
@@ -54,7 +55,7 @@ class Served:
         self.server = rpc.aio_server(
             interceptors=[rpc.ServerInterceptor(trusted=True)], options=[*options(), *keepalive]
         )
-        add_LeaseServiceServicer_to_server(self.leases, self.server)
+        add_LeaseServiceServicer_to_server(self.leases, Guarded(self.server, authority_limits(100 << 20, 1 << 20)))
         gateway = Gateway(sessions, ToolRegistry(STATE_TOOLS), NoWorkers())
         add_BridgeServiceServicer_to_server(AuthorityService(gateway), self.server)
         self.address = listen(self.server, address)

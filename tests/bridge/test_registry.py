@@ -9,6 +9,7 @@ import pytest
 
 from snakepit_otel.adapters import BaseAdapter, tool, tools_of
 from snakepit_otel.bridge import registry as registry_module
+from snakepit_otel.bridge.budget import Budget, Charge, Peer
 from snakepit_otel.bridge.codec import decode_any
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.registry import (
@@ -19,7 +20,7 @@ from snakepit_otel.bridge.registry import (
     registrations,
 )
 from snakepit_otel.bridge.state_tools import STATE_TOOLS
-from snakepit_otel.errors import InvalidArguments, ToolNotFound, ToolRefused
+from snakepit_otel.errors import BudgetExceeded, InvalidArguments, ToolNotFound, ToolRefused
 from snakepit_otel.sessions import SessionStore
 
 
@@ -96,10 +97,10 @@ def test_the_state_tools() -> None:
 async def test_a_tool_runs_with_checked_arguments() -> None:
     """Plain tools run in a thread, coroutines on the loop; both with their arguments checked."""
     tools = ToolRegistry([greet, hidden])
-    assert await tools.exposed("greet").run(context(), {"name": "x", "times": 2}) == "alice xx"
-    assert await tools.find("back.door").run(context(), {}) == "hidden"  # type: ignore[union-attr]
+    assert await tools.run(tools.exposed("greet"), context(), {"name": "x", "times": 2}) == "alice xx"
+    assert await tools.run(tools.find("back.door"), context(), {}) == "hidden"  # type: ignore[arg-type]
     with pytest.raises(InvalidArguments, match="greet: argument 'name' is missing"):
-        await tools.exposed("greet").run(context(), {})
+        await tools.run(tools.exposed("greet"), context(), {})
 
 
 async def test_stop_iteration_in_a_tool_is_an_error() -> None:
@@ -108,8 +109,9 @@ async def test_stop_iteration_in_a_tool_is_an_error() -> None:
     def exhausted(context: AuthorityContext) -> Any:
         return next(iter(()))
 
+    tools = ToolRegistry([exhausted])
     with pytest.raises(RuntimeError, match="StopIteration"):
-        await ToolRegistry([exhausted]).exposed("exhausted").run(context(), {})
+        await tools.run(tools.exposed("exhausted"), context(), {})
 
 
 def test_marked_functions_of_a_module() -> None:
@@ -171,8 +173,15 @@ def test_foreign_duplicates_are_refused() -> None:
         (registration("x" * 65), "1 to 64 letters"),
         (registration("x", **{str(n): "" for n in range(33)}), "33 entries"),
         (registration("x", k="v" * 4_096), "4097 bytes"),
+        (pb.ToolRegistration(name="x", description="d" * 300_000), "at most 262144 are allowed for its description"),
+        (pb.ToolRegistration(name="x" * 300_000), "'xxx"),
+        (
+            pb.ToolRegistration(name="x", parameters=[pb.ParameterSpec(validation_json="v" * 300_000)]),
+            "tool 'x' is registered with 300",
+        ),
+        (pb.ToolRegistration(name="x", parameters=[pb.ParameterSpec()] * 257), "257 parameters"),
     ],
-    ids=["empty", "sign", "long", "entries", "bytes"],
+    ids=["empty", "sign", "long", "entries", "bytes", "description", "giant name", "schema", "parameters"],
 )
 def test_foreign_tools_obey_the_limits(bad: pb.ToolRegistration, words: str) -> None:
     """A registration beyond the registry's limits is refused, and the good ones beside it as well."""
@@ -183,12 +192,19 @@ def test_foreign_tools_obey_the_limits(bad: pb.ToolRegistration, words: str) -> 
 
 
 def test_foreign_tools_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session has at most so many tools, and at most so many sessions are remembered, the latest."""
+    """A session has at most so many tools, however they come, and their room is given back at its end."""
     monkeypatch.setattr(registry_module, "_MAX_TOOLS_PER_SESSION", 3)
-    monkeypatch.setattr(registry_module, "_MAX_SESSIONS", 2)
+    budget = Budget(anonymous=900, anonymous_peer=900)
+    somebody = Peer("127.0.0.1", is_known=False)
     tools = ToolRegistry()
     with pytest.raises(ToolRefused, match="more than 3 tools"):
         tools.register_foreign("a", [registration(str(n)) for n in range(4)])
-    for session_id in ("a", "b", "c"):
-        tools.register_foreign(session_id, [registration("x")])
-    assert [tools.foreign_count(session_id) for session_id in ("a", "b", "c")] == [0, 1, 1]
+    tools.register_foreign("a", [registration("x")], Charge(budget, somebody, 0, "tools"))
+    tools.register_foreign("a", [registration("y"), registration("z")], Charge(budget, somebody, 0, "tools"))
+    with pytest.raises(ToolRefused, match="more than 3 tools"):
+        tools.register_foreign("a", [registration("4")])
+    with pytest.raises(BudgetExceeded, match="no room for"):
+        tools.register_foreign("b", [registration("x")], Charge(budget, somebody, 0, "tools"))
+    assert (tools.foreign_count("a"), tools.foreign_count("b"), budget.held(somebody)) == (3, 0, 768)
+    tools.forget("a")
+    assert (tools.foreign_count("a"), budget.held(somebody)) == (0, 0)

@@ -419,3 +419,19 @@ def test_no_key_is_lost(value: dict[Any, int]) -> None:
     """An object has as many keys as the dict that it was, or is refused."""
     raw, refusal = sent_or_refused(value, Unserializable().for_python)
     assert refusal if raw is None else len(from_json(raw)) == len(value)
+
+
+@pytest.mark.parametrize("value", [10**400, [-(10**309), 0.5, "é"], {"a": 10**4_000}], ids=["one", "list", "many"])
+def test_integers_beyond_a_float(value: object) -> None:
+    """Integers that no float could come near arrive as they were."""
+    assert from_json(to_json(value)) == value
+
+
+@pytest.mark.parametrize(
+    "part", ["NaN", "Infinity", "1e999", '"\\ud800"', '{"\\udfff": 1}', '"a\nb"', "01", "[1,]", "\ufeff1"], ids=ascii
+)
+def test_beside_a_long_integer_json_is_as_strict(part: str) -> None:
+    """What is no JSON elsewhere is none beside an integer of 400 digits either."""
+    for text in (f"[{part}]", f"[{part},{'1' * 400}]"):
+        with pytest.raises(ValueError, match=r"\w"):
+            from_json(text.encode())

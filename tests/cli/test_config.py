@@ -68,12 +68,12 @@ def test_every_setting_has_value_default_and_source(config: Config) -> None:
 
 
 def test_secrets_are_masked(config: Config) -> None:
-    """Of the workers' variables, what looks like a secret is not shown; the rest is."""
+    """Of the workers' variables, which may be anything, no value is shown."""
     Path("snakepit.toml").write_text(FILE)
     found = rows(config, POOLS__GPU__ENVIRONMENT__HF_TOKEN="hidden")
-    assert found["pool.environment.OMP_X"]["value"] == "[2]"
+    assert found["pool.environment.OMP_X"]["value"] == "***"
     assert found["pool.environment.API_KEY"]["value"] == "***"
-    assert found["pool.environment.DATABASE"]["value"] == "postgres://***@db/shop"
+    assert found["pool.environment.DATABASE"]["value"] == "***"
     assert found["pools.gpu.environment.HF_TOKEN"]["value"] == "***"
 
 
@@ -91,7 +91,7 @@ def test_the_table_is_for_people(config: Config) -> None:
     lines = [line.split() for line in config("show", **{name: "1"}).stdout.splitlines()]
     assert ["pool.max_retries", "3", "=", "snakepit.toml:3"] in lines
     assert ["pool.worker_ttl", "60", "inf", "snakepit.toml:4"] in lines
-    assert ["pool.environment.OMP_X", "[2]", "none", "snakepit.toml:6"] in lines
+    assert ["pool.environment.OMP_X", "***", "none", "snakepit.toml:6"] in lines
     assert ["server.insecure", "false", "=", "default"] in lines
     assert any(line[-1] == f"SNAKEPIT_OTEL_{name}" for line in lines)
 

@@ -213,6 +213,11 @@ async def test_whoever_reads_may_leave(server: Scripted) -> None:
     assert b"Traceback" not in complaint
 
 
+def test_a_duration_that_is_none() -> None:
+    """A status that has no number for a time is shown nevertheless."""
+    assert {duration(float(text)) for text in ("nan", "inf", "-inf")} == {"?"}
+
+
 def test_durations_and_sizes_in_words() -> None:
     """Numbers are as exact as one wants to know."""
     assert [duration(seconds) for seconds in (0, 0.0124, 1.25, 59, 60, 3_599, 7_500, 90_000)] == [

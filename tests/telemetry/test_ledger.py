@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from snakepit_otel.telemetry.export.ledger import DELIVERED, ENDED, FAILED, IN_FLIGHT, QUEUE_FULL, Ledger
+from snakepit_otel.telemetry.export.ledger import DELIVERED, ENDED, FAILED, IN_FLIGHT, QUEUE_FULL, Ledger, SharedLedger
+from tests.disks import fill, mounted, needs_mounts
 
 DIES = """
 import os, signal, sys, threading
@@ -81,3 +84,53 @@ def test_an_account_can_be_read_by_people() -> None:
         "ended 10 = delivered 4 + failed 1 + dropped {'queue_full': 2, 'shutdown': 0, 'encode': 0} + queued 3"
     )
     assert account.lost() == {"failed": 1, "queue_full": 2, "queued": 1, "in_flight": 2}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path) as disk:
+        yield disk
+
+
+INHERITS = """
+import os, signal, sys
+from pathlib import Path
+from snakepit_otel.telemetry.export.ledger import Ledger
+
+ledger = Ledger.inherited(sys.argv[1])
+ledger["traces"].figures[0] += 3
+assert not Path(sys.argv[1]).exists(), "what a tool starts would inherit it"
+ledger["traces"].figures[1] += 1
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_shared_ledger_needs_no_file() -> None:
+    """A process counts in memory that it inherited, and passes on to nobody; its parent reads it afterwards."""
+    shared = SharedLedger()
+    command = [sys.executable, "-c", INHERITS, shared.path]
+    ended = subprocess.run(command, check=False, timeout=60, pass_fds=[shared.descriptor], stderr=subprocess.PIPE)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    left = shared.read()
+    assert left is not None
+    assert (left["traces"].ended, left["traces"].delivered) == (3, 1)
+    shared.close()
+    assert shared.read() is None
+
+
+def test_a_shared_ledger_keeps_its_size() -> None:
+    """Nobody who has its descriptor can take away the page that others have mapped."""
+    shared = SharedLedger()
+    try:
+        with pytest.raises(OSError, match="not permitted"):
+            os.truncate(shared.path, 0)
+    finally:
+        shared.close()
+
+
+@needs_mounts
+def test_a_ledger_on_a_full_disk_is_refused(small_disk: Path) -> None:
+    """The file's page is allocated before it is mapped, so that no write to it is a SIGBUS."""
+    fill(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        Ledger(small_disk / "ledger")

@@ -102,7 +102,7 @@ async def prove(end: End, mood: str, protocol: str, directory: Path, capture: Ca
             capture.clear()
             worker.worker.account_for_telemetry()
             said = losses(capture)
-            assert not worker.worker._ledger.exists()
+            assert worker.worker._ledger is None
         meanwhile.close()
     print(f"\n{protocol} | {end} | {mood} | exit {status} after {took:.2f} s | {worker.answered} answered")
     for signal_name in SIGNALS:

@@ -99,10 +99,12 @@ def _target(link: Path) -> str:
         return ""
 
 
-def memfd(size: int, seals: int = SEALS) -> int:
-    """Return a memfd with these seals."""
+def memfd(size: int, seals: int = SEALS, *, allocated: bool = True) -> int:
+    """Return a memfd with these seals, whose bytes are allocated or all a hole."""
     made = os.memfd_create("snakepit-test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(made, size)
+    if allocated and size:
+        os.posix_fallocate(made, 0, size)
     fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals)
     return made
 

@@ -326,6 +326,7 @@ BAD_DESCRIPTORS: dict[str, tuple[Callable[[], list[int]], str]] = {
     "eventfd": (lambda: [os.eventfd(0)], NO_MEMFD),
     "smaller than it says": (lambda: [memfd(95)], "go beyond the 95"),
     "empty": (lambda: [memfd(0)], "go beyond the 0"),
+    "a hole": (lambda: [memfd(1 << 40, allocated=False)], "has holes"),
     "two": (lambda: [memfd(96), memfd(96)], TOO_MANY),
     "four": (lambda: [memfd(96) for _ in range(4)], TOO_MANY),
     "a hundred": (lambda: [memfd(96) for _ in range(100)], "a descriptor was lost"),

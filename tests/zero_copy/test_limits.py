@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
+import re
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
@@ -25,7 +27,13 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as bridge_pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
-from snakepit_otel.errors import ConfigurationError, ReferenceReleased, ZeroCopyError, ZeroCopyLimitExceeded
+from snakepit_otel.errors import (
+    ConfigurationError,
+    ReferenceReleased,
+    ZeroCopyError,
+    ZeroCopyLimitExceeded,
+    ZeroCopyUnavailable,
+)
 from snakepit_otel.testing import FakeClock
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy.broker import broker_path
@@ -34,7 +42,7 @@ from snakepit_otel.zero_copy.description import Description, Kind, Owner
 from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.limits import Limits
 from snakepit_otel.zero_copy.link import BrokerLink
-from snakepit_otel.zero_copy.memory import Buffer
+from snakepit_otel.zero_copy.memory import Allocation, Buffer
 from tests.bridge.parts import error_name
 from tests.waiting import until
 from tests.zero_copy.hostile import brokering, description, descriptors, quick_to_collect, shared_memory
@@ -484,3 +492,27 @@ def test_settings_are_the_limits() -> None:
     assert ZeroCopySettings().limits == Limits()
     given = dict.fromkeys(ZeroCopySettings.model_fields, 1)
     assert asdict(ZeroCopySettings(**given).limits) == given
+
+
+def test_memory_to_be_filled_is_allocated() -> None:
+    """No page of an array that can be shared is still to be found when somebody writes to it, which may be SIGBUS."""
+    allocation = Allocation(10 << 20)
+    assert allocation._descriptor is not None
+    assert os.fstat(allocation._descriptor).st_blocks * 512 >= allocation.size
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EFBIG])
+async def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where the kernel has no memory to share, or no descriptor, the caller gets an error of ours, or a copy."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(ZeroCopyUnavailable, match=re.escape(os.strerror(number))):
+        zero_copy.empty((1 << 20,), "u1")
+    scope = Holdings().open(None, "tool")
+    with pytest.raises(ZeroCopyError):
+        scope.send(np.ones(1 << 20, "u1"))
+    scope.close()

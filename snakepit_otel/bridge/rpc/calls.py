@@ -10,8 +10,10 @@ import grpc
 
 from snakepit_otel.bridge.rpc.local_sockets import without_descriptors
 from snakepit_otel.bridge.rpc.outcome import ClientCall, Peer, method_of
-from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, MessageTooLarge, SnakepitError
+from snakepit_otel.errors import AuthorityUnavailable, BudgetExceeded, DeadlineExceeded, MessageTooLarge, SnakepitError
 from snakepit_otel.telemetry import outgoing, switch
+
+_NO_ROOM = f"{BudgetExceeded.reason}: "
 
 
 async def call(
@@ -53,6 +55,7 @@ async def pour(
     take: Callable[[Any], Awaitable[None]],
     timeout: float | None = None,
     peer: Peer | None = None,
+    headers: list[tuple[str, str]] | None = None,
 ) -> None:
     """Make a call that streams its answer, and hand each message to `take`, waiting for it.
 
@@ -60,7 +63,7 @@ async def pour(
     """
     multicallable = getattr(stub, method.rpartition("/")[2])
     if not switch.on:
-        await _hand_on(multicallable(request, timeout=timeout), take)
+        await _hand_on(multicallable(request, timeout=timeout, metadata=headers), take)
         return
     observed = ClientCall(method_of(method), peer)
     with observed:
@@ -73,7 +76,7 @@ async def pour(
                 observed.note_cancelled(error)
                 raise
 
-        await _hand_on(multicallable(request, timeout=timeout, metadata=outgoing()), taking)
+        await _hand_on(multicallable(request, timeout=timeout, metadata=outgoing(headers)), taking)
 
 
 async def push(stub: Any, method: str, messages: Iterable[Any], peer: Peer | None = None) -> Any:
@@ -131,4 +134,6 @@ def translated(error: grpc.RpcError, what: str) -> SnakepitError:
         return DeadlineExceeded(f"{what} did not answer in time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return MessageTooLarge(f"a message to or from {what} is over the limit: {details}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(_NO_ROOM):
+        return BudgetExceeded(details.removeprefix(_NO_ROOM))
     return AuthorityUnavailable(f"{what} cannot be reached ({code.name}: {details})")

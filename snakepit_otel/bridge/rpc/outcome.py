@@ -38,6 +38,8 @@ seconds, so the end of that time is how such a call ends, and nobody's fault."""
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _MOST_TEXT = 500
 _MOST_METHODS = 1_000
+MOST_NAME = 256
+"""Characters of a method's full name."""
 
 
 class Method:
@@ -61,10 +63,13 @@ OTHER_METHOD = Method(OTHER)
 
 
 def method_of(name: str | bytes) -> Method:
-    """Return the method of a path, with or without its first slash; beyond 1 000 methods, all are `_OTHER`."""
+    """Return the method of a path, with or without its first slash.
+
+    Beyond 1 000 methods all are `_OTHER`, and so is one whose name has more than 256 characters.
+    """
     found = _methods.get(name)
     if found is None:
-        if len(_methods) >= _MOST_METHODS:
+        if len(_methods) >= _MOST_METHODS or len(name) > MOST_NAME:
             return OTHER_METHOD
         text = (name.decode(errors="replace") if isinstance(name, bytes) else name).lstrip("/")
         # Under the name as it was given, too, so that it is found in one look.
@@ -241,12 +246,13 @@ class ServerCall(Observation):
     def cut_short(self) -> grpc.StatusCode:
         """Return why the caller no longer waits: the deadline has passed, or it cancelled."""
         left = self.context.time_remaining()
-        if left is None:
-            return CANCELLED
-        # The caller's deadline is a little earlier than ours: on the wire the timeout is rounded up, by a
-        # hundredth at most, and it began when the request was sent.
-        slack = 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
-        return _DEADLINE if left <= slack else CANCELLED
+        return _DEADLINE if left is not None and self.is_over(left) else CANCELLED
+
+    def is_over(self, left: float) -> bool:
+        """Say whether the caller's time may be up when ours has these seconds left."""
+        # Its deadline is a little earlier than ours: on the wire the timeout is rounded up, by a hundredth at
+        # most, and it began when the request was sent.
+        return left <= 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
 
 
 class AioServerCall(ServerCall):
@@ -277,6 +283,15 @@ class AioServerCall(ServerCall):
         if isinstance(error, GeneratorExit) and code is OK:
             return self.cut_short()
         return UNKNOWN if code is OK else code
+
+    async def hear_of_cancellation(self) -> None:
+        """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
+        await asyncio.sleep(0)
+        left = self.context.time_remaining()
+        if left is not None and self.is_over(left):
+            # The caller's deadline ends its requests, too, and word of it may come some turns of the loop later.
+            # If they did end by themselves, there is still time for the response.
+            await asyncio.sleep(left / 2)
 
     def said(self) -> str:
         """See `ServerCall`."""

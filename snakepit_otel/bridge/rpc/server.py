@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.bridge.rpc.outcome import (
+    MOST_NAME,
     OTHER_METHOD,
     AioServerCall,
     BlockingServerCall,
@@ -25,6 +25,7 @@ from snakepit_otel.bridge.rpc.outcome import (
     method_of,
 )
 from snakepit_otel.telemetry import faults, incoming, switch
+from snakepit_otel.telemetry.links import without_state
 
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -73,10 +74,11 @@ class _Handler:
         )
 
     async def _coroutine(self, parent: Context, links: _Links, request: Any, context: Any) -> Any:
-        with AioServerCall(self.method, parent, links, context):
+        call = AioServerCall(self.method, parent, links, context)
+        with call:
             response = await self._behaviour(request, context)
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
             return response
 
     async def _coroutine_in_task(self, request: Any, context: Any) -> Any:
@@ -85,7 +87,7 @@ class _Handler:
         try:
             response = await self._behaviour(request, context)
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
         except BaseException as error:
             call.settle(error)
             raise
@@ -106,7 +108,7 @@ class _Handler:
                         break
                 yield response
             if self._reads:
-                await _hear_of_cancellation()
+                await call.hear_of_cancellation()
         except BaseException as error:
             raised = error
             raise
@@ -199,7 +201,9 @@ class _Observing:
         if known is None or known.handler is not handler:
             if len(self._handlers) >= _MOST_HANDLERS:
                 self._handlers.clear()
-            known = self._handlers[path] = _Handler(path, handler, in_aio=in_aio)
+            known = _Handler(path, handler, in_aio=in_aio)
+            if len(path) <= MOST_NAME:
+                self._handlers[path] = known
         return known.for_call(parent, links)
 
 
@@ -275,11 +279,6 @@ class _Unserved(ServerCall):
         return "Method not found!"
 
 
-async def _hear_of_cancellation() -> None:
-    """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
-    await asyncio.sleep(0)
-
-
 def _caller(parent: Context) -> _Links:
     identity = trace.get_current_span(parent).get_span_context()
-    return (identity,) if identity.is_valid else ()
+    return (without_state(identity),) if identity.is_valid else ()

@@ -9,6 +9,7 @@ from snakepit_otel.cli.doctor.finding import Found
 from snakepit_otel.cli.doctor.masking import Masking, masked_url
 from snakepit_otel.cli.doctor.report import Status
 from snakepit_otel.cli.doctor.target import Target
+from snakepit_otel.telemetry.export.answers import SUCCESS
 
 _OTLP = ("", "application/x-protobuf", "application/json")
 
@@ -41,7 +42,7 @@ def http_answer(target: Target, outcome: Outcome, masking: Masking) -> Found | N
     """Return what a status of HTTP means; None for a success that is one."""
     status, said = outcome.http_status, masking.said(outcome.said)
     if 200 <= status < 300:
-        return None if outcome.content_type in _OTLP else _not_otlp(outcome, masking)
+        return None if status in SUCCESS and outcome.content_type in _OTLP else _not_otlp(outcome, masking)
     if 300 <= status < 400:
         return _redirected(outcome, masking)
     return _HTTP.get(status, _server_error if status >= 500 else rejected)(target, said)
@@ -59,7 +60,7 @@ def _not_otlp(outcome: Outcome, masking: Masking) -> Found:
 def _redirected(outcome: Outcome, masking: Masking) -> Found:
     return Found(
         "redirected",
-        "the server sends us elsewhere; the exporter does not go there, and believes it has delivered",
+        "the server sends us elsewhere; we do not go there, and nothing arrives",
         "put the address it points to into the endpoint",
         f"{outcome.http_status} to {masking.said(masked_url(outcome.location) or 'nowhere')}",
     )

@@ -32,7 +32,9 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.cli.doctor.target import SIGNALS, Target
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.environment import Environment, applied
+from snakepit_otel.telemetry.export.answers import MOST_BYTES
 from snakepit_otel.telemetry.export.direct import direct_options, go_direct
+from snakepit_otel.telemetry.export.timed_http import go_within_time
 
 SPAN_NAME = LOG_NAME = "snakepit-otel doctor"
 METRIC_NAME = names.METRIC_DOCTOR_CANARY.name
@@ -141,7 +143,7 @@ def _exporter(target: Target, timeout: float, heard: _Heard) -> Any:
         exporter = found.load()(
             timeout=timeout,
             retryable_error_codes=(grpc.StatusCode.OK,),
-            channel_options=direct_options(target.url) or None,
+            channel_options=(("grpc.max_receive_message_length", MOST_BYTES), *direct_options(target.url)),
         )
         exporter._client = _ListeningStub(exporter._client, heard)
         return exporter
@@ -167,12 +169,13 @@ class _ListeningStub:
 
 def _listening_session(target: Target, heard: _Heard) -> requests.Session:
     session = _given_session(target) or requests.Session()
+    go_within_time(session)
     go_direct(session, target.url)
     request: Callable[..., requests.Response] = session.request
 
     def listening(*arguments: Any, **options: Any) -> requests.Response:
         try:
-            response = request(*arguments, **options)
+            response = _read(request(*arguments, **{**options, "stream": True}))
         except Exception as error:
             heard.take(error=error)
             raise
@@ -181,6 +184,18 @@ def _listening_session(target: Target, heard: _Heard) -> requests.Session:
 
     session.request = listening  # type: ignore[method-assign]
     return session
+
+
+def _read(response: requests.Response) -> requests.Response:
+    """Read as much of an answer as there is to be shown of one."""
+    body = b""
+    for part in response.iter_content(1 << 12):
+        body += part
+        if len(body) > MOST_BYTES:
+            break
+    response.close()
+    response._content = body[: MOST_BYTES + 1]
+    return response
 
 
 def _given_session(target: Target) -> requests.Session | None:
@@ -224,15 +239,16 @@ def _answered(response: requests.Response, signal: str) -> Outcome:
         if content_type == "application/x-protobuf" and response.ok:
             made.ParseFromString(response.content)
             return _counted(made, signal, outcome)
-    except Exception:  # noqa: BLE001 - what cannot be read is no partial success
-        return outcome
+    except Exception:  # noqa: BLE001 - whatever cannot be read is none of OTLP's
+        return Outcome(**{**vars(outcome), "content_type": f"{content_type} that cannot be read"})
     body = "" if content_type == "application/x-protobuf" else response.text[:400]
     return Outcome(**{**vars(outcome), "said": f"{outcome.said} {body}".strip()})
 
 
 def _counted(response: Any, signal: str, outcome: Outcome) -> Outcome:
     partial = response.partial_success
-    rejected = getattr(partial, _RESPONSES[signal][1])
+    # There was one item to refuse.
+    rejected = min(max(getattr(partial, _RESPONSES[signal][1]), 0), 1)
     return Outcome(**{**vars(outcome), "rejected": rejected, "message": partial.error_message})
 
 

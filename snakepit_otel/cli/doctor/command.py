@@ -64,7 +64,8 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
         server = settings.server
         machine = [*check_sockets(settings), check_shared_memory(settings.zero_copy)]
         if address := listen or server.listen:
-            machine.append(check_listen(address, tls=server.tls is not None, insecure=server.insecure))
+            certified = server.tls is not None and server.tls.client_ca is not None
+            machine.append(check_listen(address, certified=certified, insecure=server.insecure))
         sections.append(Section("Machine", machine))
         if adapters := _adapters(settings):
             checks = [check_adapter(spec, seconds) for spec, seconds in adapters.items()]

@@ -48,8 +48,8 @@ def check_sockets(settings: Settings) -> list[Check]:
     return [*checks, _tls_files(settings.server.tls)] if settings.server.tls else checks
 
 
-def check_listen(address: str, *, tls: bool, insecure: bool) -> Check:
-    """Check that an address can be listened on, by listening on it."""
+def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
+    """Check that an address can be listened on, by listening on it; `certified` callers show certificates."""
     topic = f"listen on {address}"
     try:
         host, port = split(address)
@@ -71,18 +71,24 @@ def check_listen(address: str, *, tls: bool, insecure: bool) -> Check:
         except OSError as error:
             remedy = "choose another port, or stop whoever has it: ss -ltnp shows who"
             return problem(topic, f"not possible: {error.strerror}", remedy, "cannot_listen")
-    if not tls and not insecure and not is_loopback(str(place[0])):
-        said = "free, but other machines can reach it, and without TLS serve refuses that"
-        return problem(topic, said, "give TLS files (server.tls), or listen on 127.0.0.1", "insecure")
+    if not certified and not insecure and not all(is_loopback(str(found[4][0])) for found in candidates):
+        said = "free, but other machines can reach it, and without TLS and certificates of callers serve refuses that"
+        remedy = "give TLS files (server.tls, client_ca among them), or listen on 127.0.0.1"
+        return problem(topic, said, remedy, "insecure")
     return ok(topic, "free")
 
 
 def _tls_files(tls: TlsSettings) -> Check:
     try:
-        tls.files().credentials()
+        valid_until = tls.files().check()
     except ConfigurationError as error:
         return problem("TLS for callers", str(error), "correct the paths, or the files", "bad_tls_files")
-    return ok("TLS for callers", f"{tls.certificate} and its key can be used")
+    if valid_until is None:
+        said = f"{tls.certificate} and its key are a pair, but a client does not accept the certificate now"
+        return problem(
+            "TLS for callers", said, "look at its dates: openssl x509 -noout -dates -in FILE", "bad_tls_dates"
+        )
+    return ok("TLS for callers", f"{tls.certificate} and its key can be used until {valid_until}")
 
 
 def _callers(path: Path) -> Check:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from snakepit_otel.secrets import masked_text, masked_url
+
 _LONGEST = 80
-_USER = re.compile(r"[^\s/@'\"]+@(?=[\w.\[-])")
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]{1,64}", re.ASCII)
 
 
@@ -15,26 +16,12 @@ def masked(name: str, value: str) -> str:
         return ", ".join(f"{header}=***" for header in header_names(value)) or "***"
     if name == "OTEL_RESOURCE_ATTRIBUTES":
         return ", ".join(_cut(pair.partition("=")[0].strip()) for pair in value.split(",")[:20])
-    return _cut(masked_url(value) if name.endswith(("ENDPOINT", "ADDRESS")) else value)
+    return _cut(masked_url(value) if name.endswith(("ENDPOINT", "ADDRESS")) else masked_text(value[: 10 * _LONGEST]))
 
 
 def quoted(name: str, value: str) -> str:
     """Return that between quotation marks, with whatever is not printable as an escape."""
     return ascii(masked(name, value)) if not value.isprintable() else repr(masked(name, value))
-
-
-def masked_url(url: str) -> str:
-    """Return a URL without the user, password and query it may have."""
-    scheme, separator, rest = url.rpartition("://")
-    rest, question, _ = rest.partition("?")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at or user else ''}{host}{slash}{path}{'?***' if question else ''}"
-
-
-def without_users(text: str) -> str:
-    """Return a text on one line, without the users and passwords of its URLs."""
-    return _USER.sub("***@", " ".join(text.split()))
 
 
 def header_names(text: str) -> list[str]:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from snakepit_otel.secrets import masked_url
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP, unfit_for
 from snakepit_otel.telemetry.environment.faults import Fault, warn
 from snakepit_otel.telemetry.environment.kinds import Attributes, Headers, Number, Unfit, Word
-from snakepit_otel.telemetry.environment.masking import masked_url, quoted
+from snakepit_otel.telemetry.environment.masking import quoted
 from snakepit_otel.telemetry.environment.variables import ALL, OF_SIGNALS, OTEL, OTLP, PROVIDERS, SIGNALS, Variable
 
 _SHARE = Number(1.0, "traces", zero=True)

@@ -219,7 +219,7 @@ OURS: dict[str, Variable] = {
     ),
     "SNAKEPIT_TELEMETRY_LEVEL": Variable("how much telemetry there is: off, essential or full", Word(LEVELS), "full"),
     "SNAKEPIT_TELEMETRY_LEDGER": Variable(
-        "a worker's file of what became of its telemetry; the authority sets it", default_text="no file"
+        "where a worker keeps count of its telemetry; the authority sets it", default_text="its own memory"
     ),
     "SNAKEPIT_RUN_ID": Variable("the run that a worker and what its tools start belong to; the authority sets it"),
     "SNAKEPIT_UNSERIALIZABLE_DETAIL": Variable(

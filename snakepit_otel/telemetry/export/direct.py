@@ -9,6 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from snakepit_otel.loopback import leads_here
+from snakepit_otel.telemetry.export.timed_http import TimedAdapter
 
 
 def direct_options(endpoint: str) -> tuple[tuple[str, Any], ...]:
@@ -18,11 +19,11 @@ def direct_options(endpoint: str) -> tuple[tuple[str, Any], ...]:
 
 def go_direct(session: requests.Session, url: str) -> None:
     """Have a session go to a URL of this machine without a proxy; one with means of its own is left alone."""
-    if type(session.get_adapter(url)) is HTTPAdapter and leads_here(urlsplit(url).hostname or ""):
+    if type(session.get_adapter(url)) in (HTTPAdapter, TimedAdapter) and leads_here(urlsplit(url).hostname or ""):
         session.mount(f"{urlsplit(url).scheme}://", _Direct())
 
 
-class _Direct(HTTPAdapter):
+class _Direct(TimedAdapter):
     """Sends without a proxy; all else that requests takes from the environment stays."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 
+from snakepit_otel.secrets import masked_text, masked_value
 from snakepit_otel.telemetry.export.ledger import ENCODE, ENDED, Account
 
 
@@ -22,6 +24,14 @@ class LogHandler(LoggingHandler):
             warnings.simplefilter("ignore", DeprecationWarning)
             super().__init__(logger_provider=provider)
         self._account = account
+
+    def _translate(self, record: logging.LogRecord) -> Any:
+        """Return the record as it is exported: without secrets."""
+        made = super()._translate(record)
+        if isinstance(made.body, str):
+            made.body = masked_text(made.body)
+        made.attributes = {key: masked_value(key, value) for key, value in (made.attributes or {}).items()}
+        return made
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""

@@ -32,7 +32,9 @@ from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHis
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel._version import VERSION
+from snakepit_otel.printable import printable_error
 from snakepit_otel.telemetry import cells, names
+from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.ledger import DELIVERED, ENCODE, ENDED, FAILED, IN_FLIGHT, SHUTDOWN, Account
 from snakepit_otel.telemetry.export.outbox import Batching, Sent
 from snakepit_otel.telemetry.export.parts import deliver, sent
@@ -79,7 +81,7 @@ class MetricPipeline(MetricExporter):
             self._in_flight = count
         outcome = Sent(failed=count)
         try:
-            outcome = self._send(metrics_data, count, timeout_millis)
+            outcome = self._send(metrics_data, count, timeout_millis).of(count)
         finally:
             with self._lock:
                 if self._in_flight:
@@ -102,7 +104,10 @@ class MetricPipeline(MetricExporter):
             self._figures[SHUTDOWN] += self._in_flight
             self._figures[IN_FLIGHT] -= self._in_flight
             self._in_flight = 0
-        self._peer.abort()
+        try:
+            self._peer.abort()
+        except BaseException as error:  # noqa: BLE001 - whatever an exporter's end raises, ours goes on
+            quiet.warn("an exporter of metrics did not stop: %s", printable_error(error))
 
     def forget(self) -> None:
         """Take no more, and touch nothing; see `fork`."""
@@ -131,6 +136,18 @@ class MetricReader(PeriodicExportingMetricReader):
     def reader(self) -> AnyMetricReader:
         """What the provider is given."""
         return self
+
+    def _ticker(self) -> None:
+        """See `PeriodicExportingMetricReader`; whatever users' call-backs raise, this thread stays."""
+        while not self._shutdown_event.wait(self._export_interval_millis / 1000):
+            self._collect_surely(self._export_timeout_millis)
+        self._collect_surely(self._export_interval_millis)
+
+    def _collect_surely(self, timeout_ms: float) -> None:
+        try:
+            self.collect(timeout_ms)
+        except BaseException as error:  # noqa: BLE001 - see above
+            quiet.warn("metrics could not be collected: %s", printable_error(error))
 
     def flush(self, timeout: float) -> bool:
         """Collect and send now."""

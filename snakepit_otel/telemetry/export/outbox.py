@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from snakepit_otel.printable import printable_error
 from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.ledger import (
     DELIVERED,
     ENCODE,
@@ -22,8 +22,6 @@ from snakepit_otel.telemetry.export.ledger import (
     Account,
 )
 from snakepit_otel.telemetry.export.weights import of_bytes
-
-_log = logging.getLogger("snakepit_otel.telemetry")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,12 @@ class Sent(NamedTuple):
     delivered: int = 0
     failed: int = 0
     unencodable: int = 0
+
+    def of(self, count: int) -> Sent:
+        """Return it for a batch of so many items: what does not add up to that has failed."""
+        delivered = min(max(self.delivered, 0), count)
+        unencodable = min(max(self.unencodable, 0), count - delivered)
+        return Sent(delivered, count - delivered - unencodable, unencodable)
 
 
 class Outbox:
@@ -160,7 +164,7 @@ class Outbox:
                 self._progress.wait(left)
             in_time = not (self._items or self._busy)
             self._over = True
-        self._abort()
+        self._stop_sending()
         with self._progress:
             while self._busy and self._thread.is_alive() and time.monotonic() < deadline + 0.1:
                 self._progress.wait(0.02)
@@ -182,6 +186,12 @@ class Outbox:
         # The parent's may be locked, by a thread that there is not here.
         self._progress = threading.Condition()
 
+    def _stop_sending(self) -> None:
+        try:
+            self._abort()
+        except BaseException as error:  # noqa: BLE001 - whatever an exporter's end raises, ours goes on
+            quiet.warn("an exporter of telemetry did not stop: %s", printable_error(error))
+
     def _waiting(self) -> int:
         return len(self._items) + self._in_flight
 
@@ -197,20 +207,33 @@ class Outbox:
             # What was there at the start of the turn: who chases the queue's end sends many small batches.
             left = len(self._items)
             while left > 0 and not self._over:
-                left -= self._send_one(left)
+                left -= self._send_one_surely(left)
             with self._progress:
                 self._progress.notify_all()
             if self._closed and not self._items:
                 return
+
+    def _send_one_surely(self, most: int) -> int:
+        try:
+            return self._send_one(most)
+        except BaseException as error:  # noqa: BLE001 - without its thread nothing more would be sent
+            quiet.warn("a fault in the sending of telemetry: %s", printable_error(error))
+            with self._progress:
+                lost, self._busy = self._in_flight, False
+                if lost and not self._settled:
+                    self._figures[FAILED] += lost
+                    self._note_in_flight(0)
+                    self._done += lost
+            return most
 
     def _send_one(self, most: int) -> int:
         batch = self._take(min(most, self._batch))
         if not batch:
             return most
         try:
-            sent = self._send(batch)
-        except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the items are lost and the thread stays
-            _log.warning(
+            sent = self._send(batch).of(len(batch))
+        except BaseException as error:  # noqa: BLE001 - whatever an exporter raises, the items are lost and the thread stays
+            quiet.warn(
                 "%d items of telemetry are lost, since their export raised: %s", len(batch), printable_error(error)
             )
             sent = Sent(failed=len(batch))

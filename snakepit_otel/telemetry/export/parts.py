@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from snakepit_otel.printable import printable_error
+from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.outbox import Sent
 from snakepit_otel.telemetry.export.peer import Answer
 
-_log = logging.getLogger("snakepit_otel.telemetry")
 Item = TypeVar("Item")
+_FINEST = 64
+"""The share of a largest request below which none is split for its size: who refuses that much refuses anything."""
 
 
 def deliver(
@@ -33,17 +34,13 @@ def deliver(
         return _in_halves(batch, encode, export, most_bytes)
     try:
         answer = export(request)
-    except Exception as error:  # noqa: BLE001 - whatever an exporter raises, these are lost, and not those sent before
-        _log.warning(
-            "%d items of telemetry are lost, since their export raised: %s", len(batch), printable_error(error)
-        )
+    except BaseException as error:  # noqa: BLE001 - whatever an exporter raises, these are lost, and not those sent before
+        quiet.warn("%d items of telemetry are lost, since their export raised: %s", len(batch), printable_error(error))
         return Sent(failed=len(batch))
     if answer.too_large:
-        if several:
+        if several and len(request) > most_bytes // _FINEST:
             return _in_halves(batch, encode, export, most_bytes)
-        _log.warning(
-            "an item of telemetry of %d bytes is lost, since it is larger than its receiver takes", len(request)
-        )
+        quiet.warn("telemetry of %d bytes is lost, since it is larger than its receiver takes", len(request))
     return sent(answer, len(batch))
 
 
@@ -51,7 +48,7 @@ def sent(answer: Answer, count: int) -> Sent:
     """Return what became of `count` items that a peer answered for."""
     if not answer.accepted:
         return Sent(failed=count)
-    rejected = min(answer.rejected, count)
+    rejected = min(max(answer.rejected, 0), count)
     return Sent(count - rejected, rejected)
 
 

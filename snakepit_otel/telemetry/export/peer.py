@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import requests
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+from opentelemetry.exporter.otlp.proto.grpc import exporter as over_grpc
 from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
+from snakepit_otel.printable import MESSAGE, printable
+from snakepit_otel.secrets import masked_text
+from snakepit_otel.telemetry.export import quiet
+from snakepit_otel.telemetry.export.answers import MOST_BYTES, NoAnswer, asks_to_wait, rejected
 from snakepit_otel.telemetry.export.direct import direct_options, go_direct
+from snakepit_otel.telemetry.export.over_http import BoundedTransport
 
 # By default gRPC waits up to two minutes between attempts to connect, and the exporters of a process share
 # that wait, so that none of them is back soon after an outage.
-_RECONNECTING = (
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 5_000),
@@ -32,24 +36,18 @@ _CODES_OF_SIZE = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "INVALID_ARGUM
 _ABOUT_SIZE = re.compile(
     r"larger than|too large|too big|(message|request|body|payload|content)\b.*\bexceed|\b413\b", re.IGNORECASE
 )
+# What our own side says of an answer beyond the limit above.
+_ABOUT_ANSWER = re.compile(r"CLIENT: Received message larger|Decompressed message larger")
+# gRPC itself is not for this room.
+_RpcError: Any = vars(over_grpc)["RpcError"]
+_RETRY_INFO = "google.rpc.retryinfo-bin"
+_LONGEST_DETAILS = 4_000
 _CONTENT_TOO_LARGE = 413
 _OVER_HTTP = (HttpSpanExporter, HttpMetricExporter, HttpLogExporter)
-_SERVICES: Mapping[str, tuple[str, Any, str]] = {
-    "traces": (
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        trace_service_pb2.ExportTraceServiceResponse,
-        "rejected_spans",
-    ),
-    "metrics": (
-        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-        metrics_service_pb2.ExportMetricsServiceResponse,
-        "rejected_data_points",
-    ),
-    "logs": (
-        "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-        logs_service_pb2.ExportLogsServiceResponse,
-        "rejected_log_records",
-    ),
+_METHODS: Mapping[str, str] = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 
 
@@ -78,19 +76,19 @@ class Peer:
         self.exporter = exporter
         self._rejected = 0
         self.takes_bytes = False
+        quiet.be_quiet()
         if isinstance(exporter, OTLPExporterMixin):
             self._take_over(exporter, signal)
             self.takes_bytes = True
         elif type(exporter) in _OVER_HTTP:
-            self._listen_in(exporter, signal)
-            self.takes_bytes = True
+            self.takes_bytes = self._bound(exporter, signal)
 
     def export(self, data: Any, **options: Any) -> Answer:
         """Export what the exporter exports. Raises what it raises."""
         self._rejected = 0
         with _untold():
             result = self.exporter.export(data, **options)
-        return Answer(result is None or result.name == "SUCCESS", self._rejected)
+        return Answer(result is None or getattr(result, "name", "") == "SUCCESS", self._rejected)
 
     def export_bytes(self, request: bytes) -> Answer:
         """Export an encoded request."""
@@ -99,6 +97,9 @@ class Peer:
                 return self.export(request)
             except _TooLarge:
                 return Answer(False, too_large=True)
+            except NoAnswer as error:
+                quiet.warn("telemetry is lost, since its receiver gave %s", printable(error, MESSAGE))
+                return Answer(False)
         self._rejected = 0
         with _untold():
             result = self.exporter._client.export(request)
@@ -108,33 +109,28 @@ class Peer:
         """Let an export under way fail soon, and take no more."""
         self.exporter.shutdown()
 
-    def _listen_in(self, exporter: Any, signal: str) -> None:
-        """Have a look at the answers that an exporter over HTTP gets, of which it minds only the status."""
-        _, response, rejected = _SERVICES[signal]
-        transport = exporter._client._transport
-        if isinstance(session := getattr(transport, "_session", None), requests.Session):
-            go_direct(session, exporter._endpoint)
-        request = transport.request
+    def _note(self, count: int) -> None:
+        self._rejected = count
 
-        def look(*args: Any, **kwargs: Any) -> Any:
-            answer = request(*args, **kwargs)
-            if answer.status_code == 200:
-                with suppress(Exception):  # not protobuf, as the answers of some peers are not
-                    self._rejected += getattr(response.FromString(answer.content()).partial_success, rejected)
-            return answer
-
-        transport.request = look
+    def _bound(self, exporter: Any, signal: str) -> bool:
+        """Have an exporter over HTTP take no more of an answer than one may have; False for one of another kind."""
+        client = exporter._client
+        session = getattr(client._transport, "_session", None)
+        if not isinstance(session, requests.Session):
+            return False
+        client._transport = BoundedTransport(client._transport, session, signal, self._note)
+        go_direct(session, exporter._endpoint)
+        return True
 
     def _take_over(self, exporter: OTLPExporterMixin[Any, Any, Any, Any], signal: str) -> None:
         """Put a client of ours in the place of the exporter's, which makes it anew when a connection breaks."""
-        path, response, rejected = _SERVICES[signal]
         translate = exporter._translate_data
 
-        def note(answer: Any) -> None:
-            self._rejected += getattr(answer.partial_success, rejected)
+        def note(answer: bytes) -> None:
+            self._note(rejected(signal, answer))
 
         def client(channel: Any) -> _GrpcClient:
-            return _GrpcClient(channel.unary_unary(path, _serialized, response.FromString), note, connect_anew)
+            return _GrpcClient(channel.unary_unary(_METHODS[signal], _serialized), note, connect_anew)
 
         def connect_anew() -> None:
             if not replaced._shutdown:
@@ -144,7 +140,7 @@ class Peer:
         replaced: Any = exporter
         replaced._stub = client
         direct = direct_options(exporter._endpoint)
-        replaced._channel_options = (*exporter._channel_options, *_RECONNECTING, *direct)
+        replaced._channel_options = (*exporter._channel_options, *_CHANNEL_OPTIONS, *direct)
         connect_anew()
         replaced._translate_data = lambda data: data if isinstance(data, bytes) else translate(data)
         replaced._count_data = _count
@@ -177,11 +173,38 @@ class _GrpcClient:
             # A connection that something on its way dropped without a word would stay silent for a quarter of an hour.
             if code == "DEADLINE_EXCEEDED":
                 self._connect_anew()
-            if code in _CODES_OF_SIZE and _ABOUT_SIZE.search(error.details() or ""):
-                raise _TooLarge from error
-            raise
+            if not isinstance(error, _RpcError):
+                raise
+            details = error.details() or ""
+            if _ABOUT_ANSWER.search(details):
+                raise NoAnswer(f"an answer of more than {MOST_BYTES} bytes") from None
+            if code in _CODES_OF_SIZE and _ABOUT_SIZE.search(details[:_LONGEST_DETAILS]):
+                raise _TooLarge from None
+            # Without the other's words in a traceback.
+            raise _Refusal(error) from None
         self._note(answer)
         return answer
+
+
+class _Refusal(_RpcError):  # type: ignore[misc]
+    """An error of gRPC's as the exporter may have it, which logs its details and waits as long as it asks for."""
+
+    def __init__(self, error: Any) -> None:
+        self._code = error.code()
+        self._details = printable(masked_text((error.details() or "")[:_LONGEST_DETAILS]), MESSAGE)
+        super().__init__(f"{self._code.name}: {self._details}")
+        self._trailing = tuple(
+            (key, value) for key, value in error.trailing_metadata() or () if key == _RETRY_INFO and asks_to_wait(value)
+        )
+
+    def code(self) -> Any:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing
 
 
 def _serialized(request: Any) -> bytes:

@@ -14,10 +14,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from snakepit_otel.printable import MESSAGE, printable, printable_error
+from snakepit_otel.secrets import masked_text
 from snakepit_otel.telemetry import cells
 from snakepit_otel.telemetry.environment import Environment, applied
 from snakepit_otel.telemetry.environment.components import provided
-from snakepit_otel.telemetry.environment.masking import without_users
 from snakepit_otel.telemetry.environment.variables import SAMPLERS
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.log_handler import LogHandler
@@ -99,12 +99,12 @@ def _exporters(signal: str, read: Environment) -> list[Any]:
                 assert entry is not None, f"no installed package provides {name}"
                 made.append(entry.load()())
             except Exception as error:  # noqa: BLE001 - whatever an exporter does not put up with, it costs telemetry only
-                said = without_users(f"{type(error).__name__}: {error}")
+                said = masked_text(f"{type(error).__name__}: {error}")
                 _log.warning(
                     "%s are not exported by %s, which cannot be set up: %s",
                     printable(signal),
                     printable(name),
-                    printable(said, MESSAGE),
+                    printable(" ".join(said.split()), MESSAGE),
                 )
     return made
 

@@ -301,7 +301,7 @@ async def _one_and_then_an_error() -> AsyncIterator[bytes]:
 async def test_a_client_that_stops_sending(capture: Capture, gate: Gate, kind: str, requests: Any, status: str) -> None:
     """A client that never ends its requests runs into its deadline; one that fails at them cancels."""
     async with aio_ends(AioEnding(gate)) as channel:
-        call = getattr(channel, kind)(f"/{SERVICE}/{kind}")(requests(), timeout=0.2)
+        call = getattr(channel, kind)(f"/{SERVICE}/{kind}")(requests(), timeout=0.302)
         assert await aio_finish(call, kind) is grpc.StatusCode[status]
         check(capture, kind, await until(both(capture, kind)), status, status)
 

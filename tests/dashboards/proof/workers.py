@@ -74,6 +74,7 @@ _UNDER_ELIXIR: Reasons = {
         {n.METRIC_ZERO_COPY_HELD_COUNT, n.METRIC_ZERO_COPY_HELD_SIZE, n.METRIC_ZERO_COPY_HELD_LIMIT}
     ),
     "The doctor sends it, and no deployment does.": frozenset({n.METRIC_DOCTOR_CANARY}),
+    "Workers under an Elixir have no TLS files.": frozenset({n.METRIC_SERVER_TLS_RELOADS}),
     "No tool of the deployment leaves processes behind.": frozenset({n.METRIC_TOOL_PROCESSES_ENDED_COUNT}),
     "It counts mistakes of code that records metrics of ours itself, which adapters do not.": frozenset(
         {n.METRIC_TELEMETRY_ATTRIBUTE_DROPPED}

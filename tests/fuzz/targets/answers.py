@@ -1,0 +1,78 @@
+"""What those answer whom we ask: collectors, and an authority of its status."""
+
+from __future__ import annotations
+
+import io
+
+from google.protobuf.message import DecodeError
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from rich.console import Console
+
+from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin
+from snakepit_otel.bridge.status import Status
+from snakepit_otel.cli.status_view import StatusView
+from snakepit_otel.telemetry.export.peer import Peer
+from tests.fuzz.choices import Choices
+from tests.fuzz.kit import insist, target
+from tests.hostile_text import unsafe
+
+_STATUSES = [200, 200, 200, 202, 204, 302, 400, 404, 413, 429, 500, 503]
+
+
+class _Answer:
+    """What an exporter's transport returns."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status_code, self._body = status, body
+        self.headers: dict[str, str] = {}
+
+    def content(self) -> bytes:
+        return self._body
+
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 400
+
+    def is_retryable(self) -> bool:
+        return False
+
+    @property
+    def reason(self) -> str:
+        return "reason"
+
+    text = error = None
+
+
+@target(steps=400)
+def otlp_answers(data: bytes) -> None:
+    """What a collector answers over HTTP is taken in or not, and is no error; counts are whole numbers."""
+    choices = Choices(data)
+    status = choices.pick(_STATUSES)
+    exporter = OTLPSpanExporter(endpoint="http://127.0.0.1:1/v1/traces", timeout=1)
+    answer = _Answer(status, choices.rest())
+    exporter._client._transport.request = lambda *_, **__: answer  # type: ignore[method-assign,assignment]
+    peer = Peer(exporter, "traces")
+    exporter._client._max_retries = 0  # type: ignore[attr-defined]
+    taken = peer.export_bytes(b"")
+    insist(isinstance(taken.accepted, bool))
+    insist(isinstance(taken.rejected, int))
+    exporter._client._transport.close()
+
+
+@target(steps=1_000)
+def status_answers(data: bytes) -> None:
+    """What an authority says of itself is shown without a character that drives the terminal."""
+    choices = Choices(data)
+    message = admin.GetStatusResponse()
+    if choices.chance():
+        try:
+            message.MergeFromString(choices.rest())
+        except DecodeError:
+            return
+    else:
+        choices.fill(message)
+    status = Status.of_message(message)
+    insist(Status.of_message(status.to_message()).run_id == status.run_id)
+    for width in (50, 120):
+        screen = io.StringIO()
+        Console(file=screen, width=width, color_system=None, force_terminal=False).print(StatusView(status))
+        insist(not unsafe(screen.getvalue()), "the terminal is driven by a status:", repr(screen.getvalue()))
