@@ -26,6 +26,7 @@ MEANINGS = {
     "deadline": WARN,
     "cancelled": "yellow",
     "unresponsive": "purple",
+    "socket_gone": "purple",
     "memory": "dark-orange",
     "max_requests": "light-blue",
     "rolling_restart": "dark-blue",

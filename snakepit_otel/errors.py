@@ -21,6 +21,7 @@
     │   ├── ValueRefused (ValueError)        a value that may not cross the bridge
     │   ├── MessageTooLarge                  a message over the limit
     │   ├── BudgetExceeded                   as much is held for callers as may be
+    │   ├── UnsafeSocket (PermissionError)   a Unix socket that another user has, or could have
     │   └── AuthorityUnavailable             nobody answers at the authority's address
     ├── ZeroCopyError
     │   ├── ReferenceRefused (ValueError)    what cannot be a reference, or a reference that is not what it says
@@ -214,6 +215,12 @@ class BudgetExceeded(BridgeError):
     """The authority holds as much for this caller, or for all, as it may; try again when something has ended."""
 
     reason = "budget_exceeded"
+
+
+class UnsafeSocket(BridgeError, PermissionError):
+    """A Unix socket of another user's, or in a directory where others could put one; nothing was sent to it."""
+
+    reason = "unsafe_socket"
 
 
 class AuthorityUnavailable(BridgeError):

@@ -14,7 +14,7 @@ from typing import Any, Self
 from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import child_signals, spec_of
-from snakepit_otel.bridge.addresses import checked_socket_directory, is_wide, only_known_callers
+from snakepit_otel.bridge.addresses import is_wide, only_known_callers
 from snakepit_otel.bridge.admin import AdminService
 from snakepit_otel.bridge.authority import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority_settings import AuthoritySettings
@@ -25,6 +25,7 @@ from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.gateway import Gateway
 from snakepit_otel.bridge.guarding import Guarded
+from snakepit_otel.bridge.keeping_sockets import KeptSocket, SocketKeeper
 from snakepit_otel.bridge.leases import LeaseService
 from snakepit_otel.bridge.listening import Listener
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
@@ -41,9 +42,11 @@ from snakepit_otel.call_site import call_site
 from snakepit_otel.deadline import checked_timeout
 from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted, WorkerExited
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
+from snakepit_otel.pool.home import authority_socket
 from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
 from snakepit_otel.settings import DEFAULT_POOL, ServerSettings, further_pools
+from snakepit_otel.socket_files import SocketFile, checked_socket_directory
 from snakepit_otel.telemetry import Level, names
 from snakepit_otel.validation import build
 from snakepit_otel.zero_copy import ZeroCopySettings
@@ -56,6 +59,9 @@ from snakepit_otel.zero_copy.reports import PEER_LOST, REQUEST_END
 _log = logging.getLogger("snakepit_otel.authority")
 _LAST_WORDS = 0.5
 """Seconds that callers have to hear the answers of the last requests."""
+_TIME_FOR_A_SUCCESSOR = 15.0
+"""Seconds for which the socket of callers has been gone when it is made again: whoever removes it may be about to start
+another authority there."""
 
 
 class Snakepit:
@@ -146,13 +152,12 @@ class Snakepit:
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
             directory = PrivateDirectory(_bury)
-            self._run_id = directory.path.name
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
-            socket = self._server_settings.socket or directory.path / "authority.sock"
+            socket = self._server_settings.socket or authority_socket(directory.path)
             holdings, broker = self._share_memory(running, Path(socket))
             roster = Roster(directory.path)
-            home = Home(directory.path, f"unix:{socket}", holdings, broker, Fences(), roster)
+            home = Home(directory, holdings, broker, Fences(), roster)
             pools = WorkerPools(
                 {
                     name: WorkerPool(name, adapter, settings, home)
@@ -168,8 +173,7 @@ class Snakepit:
                 budget=self._server_settings.limits.budget(),
                 authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
             )
-            self.socket = await self._serve(running, gateway, f"unix:{socket}", admin=True)
-            running.callback(Path(socket).unlink, missing_ok=True)
+            kept = await self._listen_locally(running, gateway, directory, broker)
             self.tools.threads.open()
             running.callback(self.tools.threads.close)
             self.address = None
@@ -181,6 +185,9 @@ class Snakepit:
             running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
             self._pools, self._gateway = pools, gateway
+            keeper = SocketKeeper(kept, home.ensure)
+            running.push_async_callback(keeper.stop)
+            keeper.start()
             self._running = running.pop_all()
 
     async def stop(self) -> None:
@@ -363,7 +370,7 @@ class Snakepit:
             return None
         return Creator(call_site(), tool)
 
-    def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[Holdings, Path | None]:
+    def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[Holdings, Broker | None]:
         settings, strict = self._zero_copy_settings.limits, self.sessions.settings.strict_mode
         holdings = Holdings(settings, strict=strict)
         holdings.be_observed()
@@ -379,10 +386,41 @@ class Snakepit:
         broker = Broker(holdings, broker_path(socket))
         try:
             broker.start()
-        except OSError as error:
+        except ConfigurationError as error:
             raise ConfigurationError(f"no socket for shared memory at {broker.path}: {error}") from None
         running.callback(broker.close)
-        return holdings, broker.path
+        return holdings, broker
+
+    async def _listen_locally(
+        self, running: AsyncExitStack, gateway: Gateway, directory: PrivateDirectory, broker: Broker | None
+    ) -> list[KeptSocket]:
+        """Listen for workers and, where callers have a socket of their own, for them; see `KeptSocket`."""
+        local = await running.enter_async_context(AsyncExitStack())
+
+        async def listen(path: Path) -> SocketFile:
+            await self._serve(local, gateway, f"unix:{path}", admin=True)
+            made = SocketFile.of(path)
+            local.callback(made.remove)
+            return made
+
+        async def for_workers() -> SocketFile:
+            self._run_id = directory.path.name
+            made = await listen(authority_socket(directory.path))
+            if self._server_settings.socket is None:
+                self.socket = f"unix:{made.path}"
+                _make_again(broker, made.path)
+            return made
+
+        async def for_callers() -> SocketFile:
+            made = await listen(Path(self._server_settings.socket or ""))
+            self.socket = f"unix:{made.path}"
+            _make_again(broker, made.path)
+            return made
+
+        kept = [KeptSocket(await for_workers(), for_workers)]
+        if self._server_settings.socket is not None:
+            kept.append(KeptSocket(await for_callers(), for_callers, patience=_TIME_FOR_A_SUCCESSOR))
+        return kept
 
     async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
         tls = self._server_settings.tls.files() if self._server_settings.tls else None
@@ -414,6 +452,11 @@ class Snakepit:
         running.push_async_callback(listener.stop, _LAST_WORDS)
         running.callback(leases.close)
         return bound
+
+
+def _make_again(broker: Broker | None, socket: Path) -> None:
+    if broker is not None:
+        broker.look(broker_path(socket))
 
 
 def _note_who_may_call(address: str, *, encrypted: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from snakepit_otel.bridge.tls import Follower, Tls
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.loopback import is_loopback
 from snakepit_otel.printable import printable
+from snakepit_otel.socket_files import SocketFile, make_socket
 
 MAX_MESSAGE_BYTES = 100 << 20
 """The largest message either way, as upstream's workers have it."""
@@ -40,24 +40,6 @@ def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]
     ]
 
 
-def checked_socket_directory(path: Path) -> None:
-    """Make the directory of a Unix socket, or raise `ConfigurationError` if others may enter it."""
-    directory = path.parent
-    try:
-        if not directory.exists():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A umask of 0777 would keep us out, too.
-            directory.chmod(0o700)
-        status = directory.stat()
-    except OSError as error:
-        raise ConfigurationError(f"cannot make {directory}: {error.strerror}") from None
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConfigurationError(
-            f"the directory {directory} of the socket may be entered by others; "
-            f"choose one of your own with mode 0700 (chmod 700 {directory})"
-        )
-
-
 def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False) -> str:
     """Bind `server` to `unix:PATH` or `HOST:PORT` and return the address to call it by.
 
@@ -66,14 +48,7 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
     or without certificates of clients, unless `insecure` says that this is meant.
     """
     if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-            raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
-        checked_socket_directory(path)
-        _remove_stale(path)
-        _bind(server, address, None, address)
-        # Whatever the umask is, the user may connect, and nobody else.
-        path.chmod(0o600)
+        listen_locally(server, Path(address.removeprefix("unix:")))
         return address
     host, port = split(address)
     open_to_all = not insecure and not only_known_callers(address, tls)
@@ -94,6 +69,18 @@ def is_wide(address: str) -> bool:
         return False
     host, port = split(address)
     return not is_loopback(host) or not all(is_loopback(ip) for ip in _addresses(host, port))
+
+
+def listen_locally(server: aio.Server, path: Path) -> SocketFile:
+    """Bind `server` to a Unix socket in a directory of this user's alone, and return the socket.
+
+    Raises `ConfigurationError` for a path that is in use or cannot be, and a directory that others may enter.
+    """
+    address = f"unix:{path}"
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
+    target_of(address)
+    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None, address))
 
 
 def only_known_callers(address: str, tls: Tls | None) -> bool:
@@ -173,18 +160,3 @@ def _bind(server: aio.Server, place: str, files: Follower | None, address: str) 
     except RuntimeError as error:
         why = "it is in use, or not an address of this machine" if not address.startswith("unix:") else str(error)
         raise ConfigurationError(f"cannot listen on {address}: {why}") from None
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket nobody listens on; raise `ConfigurationError` if somebody does."""
-    if not path.exists():
-        return
-    if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise ConfigurationError(f"cannot listen on unix:{path}: there is a file of that name")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise ConfigurationError(f"cannot listen on unix:{path}: it is in use")

@@ -117,6 +117,9 @@ class Client:
     those nothing is encrypted.
     On a Unix socket, arrays and tables are passed by shared memory; on TCP their bytes are copied, as far as
     `zero_copy` allows.
+    A Unix socket is connected to only if it, its directory and whoever listens are this user's or root's, and others
+    may not write to the directory; if not, making a client raises `UnsafeSocket`, and nothing is sent.
+    SNAKEPIT_OTEL_SERVER_USER names one more user whose sockets will do.
     Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
     seconds, and what the tool or the authority raised.
     """
@@ -133,8 +136,8 @@ class Client:
     ) -> None:
         self.address = address
         self._memory = (zero_copy or ZeroCopySettings()).limits
-        shares = self._memory.enabled and address.startswith("unix:")
-        self._broker = BrokerLink(broker_path(Path(address.removeprefix("unix:")))) if shares else None
+        shared = rpc.socket_of(address) if self._memory.enabled else None
+        self._broker = None if shared is None else BrokerLink(broker_path(shared.path))
         self._peer = rpc.Peer(address)
         credentials = client_credentials(root_certificates, certificate, key)
         if credentials is not None and address.startswith("unix:"):

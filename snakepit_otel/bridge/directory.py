@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import logging
 import os
+import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -19,7 +22,11 @@ from snakepit_otel.printable import printable
 
 _log = logging.getLogger("snakepit_otel.bridge")
 _PREFIX = "snakepit-"
+_NAME = re.compile(r"snakepit-[a-z0-9_]{8}")
 _LOCK = "lock"
+_MOST = 200
+"""Bytes that are read of a lock, which has fewer."""
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Limit(NamedTuple):
@@ -39,33 +46,42 @@ class PrivateDirectory:
     """A directory that only this user can enter, for as long as it is open; gone when it is closed.
 
     Its owner holds a lock on a file in it, which the kernel releases however the owner ends. So whoever
-    makes the next one can tell the dead from the living, across containers that share the place, too.
+    makes the next one can tell the dead from the living, across containers that share the place, too. What the file
+    says, with the directory's name, is what makes it one of these: any other directory is left alone.
     `on_abandoned` is called with each directory of a dead owner before it is removed, under its lock.
     """
 
     def __init__(self, on_abandoned: Callable[[Path], object] | None = None) -> None:
         """Make it in the first place that will do. Raises `ConfigurationError` if none does."""
-        tried: dict[str, str] = {}
-        for limit, (variable, base) in itertools.product(_LIMITS, bases()):
-            why = refused(base, limit)
-            if why is None:
-                _remove_abandoned(base, on_abandoned)
-                try:
-                    self.path, self._lock = _made(base)
-                except OSError as error:
-                    why = error.strerror or str(error)
-                else:
-                    return
-            tried[f"{variable}={base}" if variable else f"{base}"] = why
-        places = ", ".join(f"{printable(name)} ({why})" for name, why in tried.items())
-        raise ConfigurationError(
-            f"no place for the sockets of workers: {places}; "
-            f"set XDG_RUNTIME_DIR to a directory of your own with a path of at most {_LIMITS[0].path} bytes"
-        )
+        self.path, self._lock = _made_somewhere(on_abandoned)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its name still leads to it."""
+        return _is(self._lock, self.path)
+
+    def make_again(self) -> bool:
+        """Make it again if somebody has removed it, and say whether that was so; what was in it is gone.
+
+        It has another path afterwards if its name is taken, or the place where it was is gone. Raises
+        `ConfigurationError` if there is no place for one.
+        """
+        if self.is_there:
+            return False
+        try:
+            with suppress(FileExistsError):
+                self.path.mkdir(mode=0o700)
+            path, lock = self.path, _locked(self.path)
+        except OSError:
+            path, lock = _made_somewhere(None)
+        os.close(self._lock)
+        self.path, self._lock = path, lock
+        return True
 
     def close(self) -> None:
-        """Remove the directory and all in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory and all in it; one that has taken its name meanwhile stays."""
+        if self.is_there:
+            shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
@@ -115,40 +131,127 @@ def _is_text(path: str) -> bool:
     return True
 
 
+def _made_somewhere(on_abandoned: Callable[[Path], object] | None) -> tuple[Path, int]:
+    """Make a directory in the first place that will do. Raises `ConfigurationError` if none does."""
+    tried: dict[str, str] = {}
+    for limit, (variable, base) in itertools.product(_LIMITS, bases()):
+        why = refused(base, limit)
+        if why is None:
+            _remove_abandoned(base, on_abandoned)
+            try:
+                return _made(base)
+            except OSError as error:
+                why = error.strerror or str(error)
+        tried[f"{variable}={base}" if variable else f"{base}"] = why
+    places = ", ".join(f"{printable(name)} ({why})" for name, why in tried.items())
+    raise ConfigurationError(
+        f"no place for the sockets of workers: {places}; "
+        f"set XDG_RUNTIME_DIR to a directory of your own with a path of at most {_LIMITS[0].path} bytes"
+    )
+
+
 def _made(base: Path) -> tuple[Path, int]:
     """Make a directory and return it with the descriptor of its lock."""
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    try:
+        return path, _locked(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _locked(path: Path) -> int:
+    """Mark a directory as one of these, and return the descriptor of its lock.
+
+    Raises `PermissionError` for another user's, and `FileExistsError` for one that is locked.
+    """
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     lock = -1
     try:
+        status = os.fstat(directory)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it is another user's", str(path))
         # A mask of 0777 would keep us out, too.
-        path.chmod(0o700)
+        os.chmod(f"/proc/self/fd/{directory}", 0o700)  # noqa: PTH101 - the one that is open
         # It gets its name once it is locked, so that nobody finds it without.
-        made = path / f"{_LOCK}.new"
-        lock = os.open(made, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        os.fchmod(lock, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made.rename(path / _LOCK)
+        made = f"{_LOCK}.{secrets.token_hex(4)}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(made, flags, 0o600, dir_fd=directory)
+        try:
+            os.fchmod(lock, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.write(lock, _mark(path))
+            os.link(made, _LOCK, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            os.rename(made, _LOCK, src_dir_fd=directory, dst_dir_fd=directory)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(made, dir_fd=directory)
     except OSError:
         if lock >= 0:
             os.close(lock)
-        shutil.rmtree(path, ignore_errors=True)
         raise
-    return path, lock
+    finally:
+        os.close(directory)
+    return lock
+
+
+def _mark(path: Path) -> bytes:
+    """Return what the lock of a directory says: with its name, so that a copy of that other name is none of these."""
+    return f"snakepit-otel private directory {path.name}\n".encode()
+
+
+def _is(lock: int, path: Path) -> bool:
+    """Say whether an open file is the lock of a directory."""
+    ours = os.fstat(lock)
+    try:
+        found = (path / _LOCK).lstat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _remove_abandoned(base: Path, on_abandoned: Callable[[Path], object] | None) -> None:
     for directory in base.glob(f"{_PREFIX}*"):
         # Others' are not ours to open; one without a lock is just being made.
         with suppress(OSError):
-            if directory.is_symlink() or directory.stat().st_uid != os.getuid():
-                continue
-            lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _tell(on_abandoned, directory)
-                shutil.rmtree(directory, ignore_errors=True)
-            finally:
-                os.close(lock)
+            if _NAME.fullmatch(directory.name) and (lock := _lock_of(directory)) is not None:
+                try:
+                    _remove_if_abandoned(directory, lock, on_abandoned)
+                finally:
+                    os.close(lock)
+
+
+def _lock_of(path: Path) -> int | None:
+    """Return the lock of a directory, open; None if it is another user's, or none of these. Raises `OSError`."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not _is_ours(os.fstat(directory), stat.S_IFDIR):
+            return None
+        # Without waiting where it is a pipe.
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.open(_LOCK, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+    if _is_ours(os.fstat(lock), stat.S_IFREG) and os.pread(lock, _MOST, 0) == _mark(path):
+        return lock
+    os.close(lock)
+    return None
+
+
+def _is_ours(status: os.stat_result, kind: int) -> bool:
+    return stat.S_IFMT(status.st_mode) == kind and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _remove_if_abandoned(path: Path, lock: int, on_abandoned: Callable[[Path], object] | None) -> None:
+    """Remove a directory whose owner is dead. Raises `BlockingIOError` if it is alive."""
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Its owner may have made another one of this name, while it was opened.
+    if _is(lock, path):
+        _tell(on_abandoned, path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _tell(on_abandoned: Callable[[Path], object] | None, directory: Path) -> None:

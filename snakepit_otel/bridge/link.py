@@ -76,6 +76,14 @@ class AuthorityLink:
         self._blocking: grpc.Channel | None = None
         self._blocking_stub: Any = None
 
+    def connect(self) -> None:
+        """Connect both channels now: by the first call-back somebody may have removed the authority's socket."""
+        self._channel.get_state(try_to_connect=True)
+        self._from_thread()
+        assert self._blocking is not None
+        self._blocking.subscribe(_disregard, try_to_connect=True)
+        self._blocking.unsubscribe(_disregard)
+
     def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority from a thread; see `adapters.Authority`."""
         request, scope = _request(session_id, tool, parameters), current()
@@ -156,7 +164,8 @@ class AuthorityLink:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _PING_LONGEST_WAIT)
         raise AuthorityUnavailable(
-            f"no authority answered {PING} at {self.address} in {tries} tries: {last.details() or last.code().name}"
+            f"no authority answered {PING} at {self.address} in {tries} tries: "
+            f"{rpc.without_descriptors(last.details() or last.code().name)}"
         )
 
     async def close(self) -> None:
@@ -243,6 +252,10 @@ class AuthorityLink:
                 self._blocking = rpc.blocking_channel(self.address, options=self._options)
                 self._blocking_stub = BridgeServiceStub(self._blocking)
             return self._blocking_stub
+
+
+def _disregard(_: grpc.ChannelConnectivity) -> None:
+    """Do nothing: to subscribe is how a blocking channel is asked to connect."""
 
 
 def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:

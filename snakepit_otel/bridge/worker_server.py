@@ -124,6 +124,8 @@ class WorkerServer:
             worker_id=self.worker_id,
             token=self._token,
         )
+        if self._token is not None:
+            self.link.connect()
         running = RunningRequests()
         self.events = TelemetryStream(Recording())
         self._service = WorkerService(

@@ -14,6 +14,7 @@ import typer
 import snakepit_otel
 from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail, lines
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.replacing import refuse_what_is_no_file
 
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
 """Where the rules as they are built say that runbooks are, and nothing is."""
@@ -119,6 +120,7 @@ def _refuse_what_is_in_the_way(folder: Path, stale: Mapping[Path, str], force: b
         for one in above:
             if one.exists() and not one.is_dir():
                 _give_up(f"{one} is no folder, and nothing was written")
+        refuse_what_is_no_file(path)
 
 
 def _write(folder: Path, files: Mapping[Path, str]) -> None:

@@ -25,6 +25,7 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
     ToolNotFound,
+    UnsafeSocket,
     WorkerStartFailed,
 )
 from snakepit_otel.printable import MESSAGE, printable, printable_json, printable_lines
@@ -64,6 +65,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (SessionNotFound, EXIT_NOT_FOUND),
     (PoolNotFound, EXIT_NOT_FOUND),
     (AuthorityUnavailable, EXIT_UNAVAILABLE),
+    (UnsafeSocket, EXIT_UNAVAILABLE),
     (ConfigurationError, EXIT_USAGE),
     (InvalidArguments, EXIT_USAGE),
     (InvalidSession, EXIT_USAGE),

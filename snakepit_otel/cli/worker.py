@@ -21,6 +21,7 @@ from snakepit_otel.cli.worker_flags import WorkerFlags
 from snakepit_otel.compatibility.environment import is_set, log_as_told, logs_information
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.printable import printable
+from snakepit_otel.replacing import replace_file
 from snakepit_otel.telemetry import environment
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Owner
@@ -217,13 +218,7 @@ def _announce(port: int) -> None:
     named = environment.value("SNAKEPIT_READY_FILE")
     if not named:
         return
-    target = Path(named)
-    temporary = target.with_name(target.name + ".tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(str(port))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
+        replace_file(Path(named), str(port))
     except OSError as error:
         raise ConfigurationError(f"SNAKEPIT_READY_FILE, {named}, cannot be written: {error.strerror}") from None

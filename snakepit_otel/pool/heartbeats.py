@@ -88,7 +88,7 @@ class Heartbeats:
         else:
             telemetry.record(names.METRIC_WORKER_HEARTBEAT_DURATION, time.monotonic() - started, labels)
             worker.missed = 0
-            if worker.suspicion is not None:
+            if worker.suspicion not in (None, Suspicion.SOCKET):
                 worker.suspicion = None
                 self._trusted(worker)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 
 from snakepit_otel.bridge.recording import Controls
+from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.home import Home
 from snakepit_otel.pool.library_threads import limits
 from snakepit_otel.pool.program import this_program
@@ -17,6 +19,8 @@ def prepare(
     pool: str, adapter: str, settings: PoolSettings, home: Home, incarnation: str, controls: Controls | None
 ) -> Worker:
     """Return a worker, still to be started; `incarnation` is its slot and generation."""
+    with suppress(ConfigurationError):  # it will say why it does not start
+        home.ensure()
     worker_id = f"{pool}-{incarnation}"
     spec = WorkerSpec(
         worker_id=worker_id,
@@ -31,7 +35,7 @@ def prepare(
         parent=os.getpid(),
         token=home.fences.admit(worker_id),
         program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
-        broker=str(home.broker) if home.broker is not None else None,
+        broker=str(home.broker.path) if home.broker is not None else None,
         zero_copy=asdict(home.holdings.settings),
         strict=home.holdings.strict,
     )

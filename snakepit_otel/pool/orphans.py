@@ -14,6 +14,7 @@ from typing import NamedTuple
 from snakepit_otel import process_table
 from snakepit_otel.adapters.left_behind import LeftBehind
 from snakepit_otel.printable import printable, printable_error
+from snakepit_otel.replacing import replace_file
 
 _log = logging.getLogger("snakepit_otel.pool")
 _FILE = "workers"
@@ -47,6 +48,11 @@ class Roster:
         self._lines: dict[int, str] = {}
         self._failing = False
 
+    def move(self, directory: Path) -> None:
+        """Record them in another directory, or once more in one that was made again."""
+        self._file = directory / _FILE
+        self._write()
+
     def add(self, pid: int, worker_id: str) -> None:
         """Record a running worker; one that is already gone is not recorded."""
         found = process_table.entry(pid)
@@ -60,12 +66,8 @@ class Roster:
             self._write()
 
     def _write(self) -> None:
-        made = self._file.with_suffix(".new")
         try:
-            made.write_text("".join(self._lines.values()))
-            # For the next authority, whatever the umask is.
-            made.chmod(0o600)
-            made.replace(self._file)
+            replace_file(self._file, "".join(self._lines.values()), 0o600)
         except OSError as error:
             # Once, as a full disk stays so for a while, and workers come and go.
             if not self._failing:

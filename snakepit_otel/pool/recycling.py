@@ -31,6 +31,8 @@ class ExitReason(StrEnum):
     """All workers were to be replaced, one after the other."""
     UNRESPONSIVE = "unresponsive"
     """It had no request and did not answer heartbeats."""
+    SOCKET_GONE = "socket_gone"
+    """Its socket, or the directory of that, was gone."""
     DEADLINE = "deadline"
     """A request of it went on after its deadline, and did not end when told to."""
     CANCELLED = "cancelled"

@@ -13,7 +13,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.bridge.rolling import Replacement
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.recycling import ExitReason, due, memory_of
-from snakepit_otel.pool.worker import State, Worker
+from snakepit_otel.pool.worker import State, Suspicion, Worker
 from snakepit_otel.printable import MESSAGE, printable
 from snakepit_otel.telemetry import names
 
@@ -58,6 +58,7 @@ class Replacements:
             present = [worker for worker in self._supervisor.workers if worker.state in _SERVING]
             jitters = {worker: jitters.get(worker, random.random()) for worker in present}  # noqa: S311 - no secret
             for worker in present:
+                self._look_for_socket(worker)
                 worker.memory = memory_of(worker.pid)
                 reason = due(
                     age=now - worker.started,
@@ -69,6 +70,21 @@ class Replacements:
                 # Where workers do not start, the old ones are better than none.
                 if reason is not None and not self._supervisor.restarts.wait():
                     self.replace_soon(worker, reason)
+
+    def _look_for_socket(self, worker: Worker) -> None:
+        """Replace a worker whose socket somebody has removed: it answers only as long as its connection lasts."""
+        if worker.is_reachable or worker.leaving is not None or worker.has_successor:
+            return
+        if worker.suspicion is not Suspicion.SOCKET:
+            worker.suspicion = None
+            self._supervisor.heartbeats.suspect(worker, Suspicion.SOCKET)
+            _log.warning(
+                "the socket of worker %s (pid %d) is gone, so nobody could connect to it anew; it is replaced",
+                printable(worker.id),
+                worker.pid,
+            )
+        if not self._supervisor.restarts.wait():
+            self.replace_soon(worker, ExitReason.SOCKET_GONE)
 
     async def close(self) -> None:
         """Replace none any more; those that are being replaced are left as they are."""

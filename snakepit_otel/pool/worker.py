@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from grpc import aio
@@ -37,6 +38,8 @@ from snakepit_otel.telemetry import names
 _log = logging.getLogger("snakepit_otel.pool")
 TIME_TO_LEAVE = 2.1
 """Seconds that a worker without requests has to send its telemetry and be gone."""
+_TIME_TO_CONNECT = 1.0
+"""Seconds after which a worker that serves is taken for ready without a connection; it takes a millisecond."""
 _TIME_TO_EXIT = 3.0
 """Seconds that a worker whose start has failed has to end by itself."""
 _TIME_FOR_LAST_ANSWERS = 0.05
@@ -85,6 +88,7 @@ class Suspicion(StrEnum):
 
     CONNECTION = "connection"
     HEARTBEAT = "heartbeat"
+    SOCKET = "socket"
 
 
 def _labels(worker: Worker, *_: Any) -> dict[str, str]:
@@ -146,6 +150,9 @@ class Worker:
         self._environ = environ
         self._spawned = spawned
         self._ledger: telemetry.SharedLedger | None = None
+        self._socket = Path(spec.listen.removeprefix("unix:"))
+        self._listens: tuple[int, int] | None = None
+        """Its socket, as the kernel knows it."""
         self._process: Process | None = None
         self._channel: aio.Channel | None = None
         self.stub: Any = None
@@ -219,13 +226,30 @@ class Worker:
             # It ends by itself, and sends its telemetry first.
             await self.exited(_TIME_TO_EXIT)
             raise _start_failure(self.id, report)
+        self._listens = self._found()
         self.tools = report.tools
         self._channel = rpc.aio_channel(self.spec.listen, options=options(self.spec.max_message_bytes))
+        # Now, since by the first request somebody may have removed the socket.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TIME_TO_CONNECT):
+                await self._channel.channel_ready()
         self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
         self._recording = WorkerRecording(self.stub, self.id, report.level)
         if self._controls is not None:
             await self._recording.apply(self._controls)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether its socket is there; if not, it answers for as long as the connection lasts that there is."""
+        return self._listens is not None and self._found() == self._listens
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = self._socket.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     async def record(self, controls: Controls) -> None:
         """Have the worker record so: now, or before it is ready if it is only starting."""
@@ -324,8 +348,9 @@ class Worker:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
-        with suppress(FileNotFoundError):
-            os.unlink(self.spec.listen.removeprefix("unix:"))  # noqa: PTH108 - no pathlib in coroutines
+        if self.is_reachable:
+            with suppress(OSError):
+                self._socket.unlink()
 
     async def end_what_is_left(self) -> None:
         """End the processes that its tools have started, and that it, which is gone, has not ended."""

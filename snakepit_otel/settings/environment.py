@@ -10,6 +10,7 @@ from typing import Any, get_origin
 
 from pydantic_settings import EnvSettingsSource
 
+from snakepit_otel.ownership import SERVER_USER
 from snakepit_otel.settings.file import FILE_VARIABLE
 from snakepit_otel.settings.sources import Source, Unusable, ways
 from snakepit_otel.settings.tree import Settings
@@ -19,6 +20,7 @@ PREFIX = "SNAKEPIT_OTEL_"
 SEPARATOR = "__"
 NO_SETTINGS = {
     "SNAKEPIT_OTEL_ADDRESS": "where call, sessions and other commands find the authority",
+    SERVER_USER: "one more user, by name or number, whose authority's Unix socket is called",
     FILE_VARIABLE: "the file of settings, where --config names none",
 }
 """Variables with our prefix that are for something else."""

@@ -41,7 +41,8 @@ def load_settings(
 ) -> Settings:
     """Return the settings from `values`, the environment and a file, in this order of precedence.
 
-    Without `file`, the one that SNAKEPIT_OTEL_CONFIG names is read or, if there is one, ./snakepit.toml. Raises
+    Without `file`, the one that SNAKEPIT_OTEL_CONFIG names is read or, if there is one, ./snakepit.toml, which must be
+    this user's or root's, and nobody else may write to it. Raises
     `ConfigurationError` for a file that cannot be read, an unknown name or a bad value; it has a line for each
     of them, in any of the sources, that begins with the place to correct.
     """
@@ -53,9 +54,10 @@ def load(
 ) -> Loaded:
     """Return the same as `load_settings`, with the place of each setting."""
     environ = os.environ if environ is None else environ
-    file = settings_file(file, environ)
+    chosen = settings_file(file, environ)
+    read = [] if chosen is None else [from_file(chosen.path, named=chosen.named)]
     program = Given(values or {}, dict.fromkeys(ways(values), ""))
-    sources = [program, *from_environment(environ), *([] if file is None else [from_file(file)])]
+    sources = [program, *from_environment(environ), *read]
     complaints: list[str] = []
     for source in reversed(sources):
         # By itself as well, so that what another source lays over a mistake does not hide it.
@@ -67,7 +69,8 @@ def load(
         complaints += [(nearest(owner, problem.where) or program).complaint(problem) for problem in wrong]
     if complaints or settings is None:
         raise ConfigurationError("\n".join(dict.fromkeys(complaints)))
-    return Loaded(settings, file, {where: source.places[where] for where, source in owner.items()})
+    places = {where: source.places[where] for where, source in owner.items()}
+    return Loaded(settings, None if chosen is None else chosen.path, places)
 
 
 def _checked(sources: Sequence[Source]) -> tuple[Settings | None, list[Problem]]:

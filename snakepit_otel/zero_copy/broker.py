@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import reprlib
 import selectors
 import socket
@@ -14,8 +13,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from snakepit_otel.errors import ReferenceRefused, SnakepitError
-from snakepit_otel.printable import printable_error
+from snakepit_otel.errors import ConfigurationError, ReferenceRefused, SnakepitError
+from snakepit_otel.ownership import own_users, peer_of
+from snakepit_otel.printable import printable, printable_error
+from snakepit_otel.socket_files import SocketFile, make_socket
 from snakepit_otel.zero_copy import packets
 from snakepit_otel.zero_copy.current import loose
 from snakepit_otel.zero_copy.description import Description
@@ -26,6 +27,7 @@ from snakepit_otel.zero_copy.memory import Buffer
 _log = logging.getLogger("snakepit_otel.zero_copy")
 _BETWEEN_SWEEPS = 1.0
 _WHEN_FULL = 0.05
+_MOST_WAKES = 64
 _MOST_CONNECTIONS = 4_096
 
 
@@ -44,7 +46,8 @@ class Broker:
         self.path = path
         self._holdings = holdings
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._file: SocketFile | None = None
+        self._listener: socket.socket | None = None
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="zero-copy broker", daemon=True)
         self._peers: dict[socket.socket, int] = {}
@@ -52,20 +55,21 @@ class Broker:
         self._full = False
 
     def start(self) -> None:
-        """Listen. Raises `OSError` if that is not possible at this path."""
+        """Listen. Raises `ConfigurationError` if that is not possible at this path."""
         try:
-            if self.path.is_socket():
-                self.path.unlink()
-            self._listener.bind(str(self.path))
-            self.path.chmod(0o600)
-            self._listener.listen(128)
-        except OSError:
+            self._listen()
+        except BaseException:
             self._close_sockets()
             raise
-        for listening in (self._listener, self._woken):
-            listening.setblocking(False)
-            self._selector.register(listening, selectors.EVENT_READ)
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread.start()
+
+    def look(self, path: Path) -> None:
+        """Have the socket made again if it is not at this path any more; those that are connected stay so."""
+        self.path = path
+        with suppress(OSError):  # as below
+            self._wake.send(b"x")
 
     def close(self) -> None:
         """Stop listening, and let go of everything that is held."""
@@ -73,8 +77,39 @@ class Broker:
         with suppress(OSError):  # the thread has seen it by itself, and has closed its sockets
             self._wake.send(b"x")
         self._thread.join()
-        self.path.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.remove()
         self._holdings.close()
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def bind(path: str) -> None:
+            listener.bind(path)
+            listener.listen(128)
+            listener.setblocking(False)
+
+        try:
+            self._file = make_socket(self.path, bind, socket.SOCK_SEQPACKET)
+        except BaseException:
+            listener.close()
+            raise
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._listener = listener
+
+    def _listen_again(self) -> None:
+        if self._file is not None and self._file.path == self.path and self._file.is_there:
+            return
+        before = self._listener
+        try:
+            self._listen()
+        except ConfigurationError as error:
+            _log.debug("the broker's socket is gone, and cannot be made again: %s", printable_error(error))
+            return
+        if before is not None:
+            self._selector.unregister(before)
+            before.close()
+        _log.warning("the broker's socket %s was gone, and was made again", printable(self.path))
 
     def _run(self) -> None:
         swept = monotonic()
@@ -92,7 +127,8 @@ class Broker:
     def _close_sockets(self) -> None:
         self._selector.close()
         for mine in (self._listener, self._wake, self._woken):
-            mine.close()
+            if mine is not None:
+                mine.close()
 
     def _serve(self, ready: Any) -> None:
         if ready is self._listener:
@@ -106,6 +142,10 @@ class Broker:
                 time.sleep(_WHEN_FULL)
             else:
                 self._full = False
+        elif ready is self._woken:
+            self._woken.recv(_MOST_WAKES)
+            if not self._stopping:
+                self._listen_again()
         elif ready in self._peers:
             try:
                 self._answer(ready)
@@ -118,9 +158,10 @@ class Broker:
                 self._forget(ready)
 
     def _accept(self) -> None:
+        assert self._listener is not None
         connection, _ = self._listener.accept()
-        pid, uid = packets.peer_of(connection)
-        if uid not in (os.getuid(), 0) or len(self._peers) >= _MOST_CONNECTIONS:
+        pid, uid = peer_of(connection)
+        if uid not in own_users() or len(self._peers) >= _MOST_CONNECTIONS:
             _log.warning("process %d of user %d was turned away from the broker", pid, uid)
             connection.close()
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.errors import ReferenceRefused
+from snakepit_otel.ownership import callable_users, peer_of
 from snakepit_otel.zero_copy import packets
 from snakepit_otel.zero_copy.description import Description
 from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
@@ -93,8 +94,8 @@ class BrokerLink:
         try:
             connection.settimeout(_TIMEOUT)
             connection.connect(str(self.path))
-            _, uid = packets.peer_of(connection)
-            if uid not in (os.getuid(), 0):
+            _, uid = peer_of(connection)
+            if uid not in callable_users():
                 raise PermissionError(f"the broker at {self.path} belongs to user {uid}")
         except BaseException:
             connection.close()

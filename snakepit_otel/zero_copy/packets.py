@@ -56,13 +56,6 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | No
     return message, descriptors[0] if descriptors else None
 
 
-def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """Return the process id and the user id of the process at the other end, as the kernel knows them."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = (int.from_bytes(raw[start : start + 4], "little", signed=True) for start in (0, 4, 8))
-    return pid, uid
-
-
 def describe(error: SnakepitError) -> dict[str, Any]:
     """Return an error as a packet has it."""
     described: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}

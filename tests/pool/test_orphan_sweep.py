@@ -54,9 +54,10 @@ def _own_place(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def left(short_path: Path) -> Path:
     """What a dead authority has left: its private directory."""
-    directory = short_path / "snakepit-dead"
+    directory = short_path / "snakepit-dead1234"
     directory.mkdir(mode=0o700)
-    (directory / "lock").touch()
+    (directory / "lock").touch(mode=0o600)
+    (directory / "lock").write_text(f"snakepit-otel private directory {directory.name}\n")
     return directory
 
 
@@ -147,10 +148,10 @@ def test_workers_of_another_run_are_spared(launch: Launch, left: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "module"),
     [
-        (["snakepit-dead", "default-1.1"], "other_main"),
-        (["snakepit-dead", "default-1.2"], "worker_main"),
-        (["snakepit-dead", "default-1.1", "more"], "worker_main"),
-        (["snakepit-dead"], "worker_main"),
+        (["snakepit-dead1234", "default-1.1"], "other_main"),
+        (["snakepit-dead1234", "default-1.2"], "worker_main"),
+        (["snakepit-dead1234", "default-1.1", "more"], "worker_main"),
+        (["snakepit-dead1234"], "worker_main"),
     ],
 )
 def test_what_is_no_such_worker_is_spared(launch: Launch, left: Path, arguments: list[str], module: str) -> None:

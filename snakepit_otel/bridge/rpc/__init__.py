@@ -2,8 +2,10 @@
 
 from snakepit_otel.bridge.rpc.calls import call, call_blocking, pour, push, translated
 from snakepit_otel.bridge.rpc.client import BlockingClientInterceptor, ObservedCallable, client_interceptors
+from snakepit_otel.bridge.rpc.local_sockets import without_descriptors
 from snakepit_otel.bridge.rpc.outcome import Peer
 from snakepit_otel.bridge.rpc.server import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
+from snakepit_otel.bridge.rpc.targets import socket_of
 from snakepit_otel.bridge.rpc.unpatched import aio_channel, aio_server, blocking_channel, blocking_server
 
 __all__ = [
@@ -22,5 +24,7 @@ __all__ = [
     "client_interceptors",
     "pour",
     "push",
+    "socket_of",
     "translated",
+    "without_descriptors",
 ]

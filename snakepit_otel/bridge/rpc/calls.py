@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from snakepit_otel.bridge.rpc.local_sockets import without_descriptors
 from snakepit_otel.bridge.rpc.outcome import ClientCall, Peer, method_of
 from snakepit_otel.errors import AuthorityUnavailable, BudgetExceeded, DeadlineExceeded, MessageTooLarge, SnakepitError
 from snakepit_otel.telemetry import outgoing, switch
@@ -128,7 +129,7 @@ async def _hand_on(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:
 
 def translated(error: grpc.RpcError, what: str) -> SnakepitError:
     """Return our own error for a failed call; `what` names the peer."""
-    code, details = error.code(), error.details() or ""
+    code, details = error.code(), without_descriptors(error.details() or "")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{what} did not answer in time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from snakepit_otel.bridge.rpc.local_sockets import LocalSocket, local_socket
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.loopback import leads_here
 
 _UNIX = "unix:"
+_WITHOUT_OWNER = ("unix-abstract:", "vsock:")
 _DIRECT = ("grpc.enable_http_proxy", 0)
 """Without it, gRPC takes even loopback addresses through the proxy that `http_proxy` names."""
 
@@ -28,6 +30,26 @@ def target_of(address: str) -> str:
     if "," in address or "\0" in address:
         raise ConfigurationError(f"{address!r}: gRPC cannot use a socket whose path has a comma or NUL; choose another")
     return _UNIX + quote(raw.removeprefix(_UNIX.encode()))
+
+
+def socket_of(address: str) -> LocalSocket | None:
+    """Return the Unix socket that an address leads to; None for one that leads to none.
+
+    Raises `UnsafeSocket` for another user's, and `ConfigurationError` for an address of a kind that has no owner:
+    whoever comes first has it.
+    """
+    # gRPC takes any case.
+    scheme = address.partition(":")[0].lower() + ":"
+    if scheme in _WITHOUT_OWNER:
+        raise ConfigurationError(
+            f"{address!r:.200}: nobody can know who listens there; use unix:/path/to/socket or host:port"
+        )
+    if scheme != _UNIX:
+        return None
+    target_of(_UNIX + address[len(_UNIX) :])
+    path = address[len(_UNIX) :]
+    # With an empty authority, as URIs have it.
+    return local_socket(path[2:] if path.startswith("///") else path)
 
 
 def channel_options(address: str, options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -20,7 +20,8 @@ from grpc import _server as _blocking
 from grpc import aio
 from grpc.aio import _channel, _server
 
-from snakepit_otel.bridge.rpc.targets import channel_options, target_of
+from snakepit_otel.bridge.rpc.local_sockets import LocalSocket, looking
+from snakepit_otel.bridge.rpc.targets import channel_options, socket_of, target_of
 
 Options = Sequence[tuple[str, Any]]
 _CONTRIB = "opentelemetry.instrumentation.grpc"
@@ -39,13 +40,19 @@ def aio_channel(
     interceptors: Sequence[aio.ClientInterceptor] = (),
     options: Options = (),
 ) -> aio.Channel:
-    """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials."""
+    """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials.
+
+    Raises `UnsafeSocket` for a socket of another user's, and `ConfigurationError` for an address that cannot be.
+    """
+    socket = socket_of(target)
     # The types of grpc's private modules and of its public ones are told apart, though they are the same.
-    made: Any = {"options": channel_options(target, options), "interceptors": interceptors}
-    target = target_of(target)
+    made: Any = {"options": _options(target, options, socket), "interceptors": interceptors}
+    target = socket.target if socket is not None else target_of(target)
     if credentials is None:
-        return cast("aio.Channel", _channel.insecure_channel(target, **made))
-    return cast("aio.Channel", _channel.secure_channel(target, credentials, **made))
+        channel: Any = _channel.insecure_channel(target, **made)
+    else:
+        channel = _channel.secure_channel(target, credentials, **made)
+    return cast("aio.Channel", channel if socket is None else looking(channel, socket))
 
 
 def blocking_server(
@@ -57,10 +64,15 @@ def blocking_server(
 
 
 def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
-    """Make a blocking channel; targets as above."""
-    made = inspect.unwrap(grpc.insecure_channel)
-    channel: grpc.Channel = made(target_of(target), channel_options(target, options))
-    return channel
+    """Make a blocking channel; targets and errors as above."""
+    made, socket = inspect.unwrap(grpc.insecure_channel), socket_of(target)
+    connected = socket.target if socket is not None else target_of(target)
+    channel: Any = made(connected, _options(target, options, socket))
+    return cast("grpc.Channel", channel if socket is None else looking(channel, socket))
+
+
+def _options(target: str, options: Options, socket: LocalSocket | None) -> list[tuple[str, Any]]:
+    return channel_options(target, [*options, *(socket.options if socket is not None else ())])
 
 
 @contextmanager

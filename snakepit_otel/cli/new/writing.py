@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
+from snakepit_otel.replacing import refuse_what_is_no_file
+
 
 def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:
     """Write the files and return how many were not there as they should be.
@@ -67,6 +69,7 @@ def _refuse_what_is_in_the_way(folder: Path, path: PurePath) -> None:
             raise NotADirectoryError(f"{above} is no folder")
         if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(f"{above} is not to be written to")
+    refuse_what_is_no_file(folder / path)
 
 
 def _has(path: Path, text: str) -> bool:
