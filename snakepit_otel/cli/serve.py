@@ -14,6 +14,7 @@ import typer
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters.left_behind import LeftBehind
+from snakepit_otel.allocator import give_back_large_memory
 from snakepit_otel.bridge.registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, run
@@ -110,6 +111,7 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
+    give_back_large_memory()
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are looked for where the user is.

@@ -178,3 +178,25 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     def paint(self: Any, x: int) -> None: ...
 
     assert len(complaint(paint, x="y" * 10_000)) < 200
+
+
+def test_errors_repeat_little_of_what_came() -> None:
+    """However much is wrong, and however large or deep it is, the error is short, and of its own kind."""
+
+    def tool(self: Any, n: int, values: list[int] | None = None) -> None:
+        """Take numbers."""
+
+    check = ArgumentCheck("tool", tool)
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    for wrong in (
+        {"n": "x" * 1_000_000},
+        {"n": deep},
+        {"n": 1, "x" * 1_000_000: 1},
+        {"n": 1, **{f"x{number}": 1 for number in range(500)}},
+        {"n": 1, "values": ["x"] * 50_000},
+    ):
+        with pytest.raises(InvalidArguments) as raised:
+            check(wrong)
+        assert len(str(raised.value)) < 3_000
