@@ -95,6 +95,7 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.points
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.hand_over
+	$(BIN)/python -m benchmarks.messages
 	$(BIN)/python -m benchmarks.instructions
 	$(BIN)/python -m benchmarks.pool
 	$(BIN)/python -m benchmarks.overload

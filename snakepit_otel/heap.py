@@ -6,11 +6,17 @@ import asyncio
 import ctypes
 from contextlib import suppress
 
-_ARENA_MAX, _MMAP_THRESHOLD = -8, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """From the C library's `malloc.h`."""
 _HEAPS = 2
-_BY_ITSELF = 1 << 20
-"""Bytes from which on an allocation is one of its own, which is given back when it is freed."""
+_BY_ITSELF = 256 << 10
+"""Bytes from which on an allocation is one of its own, which is given back when it is freed.
+
+Left to itself, the C library learns from the first large message that is freed to keep as much, so that each of the
+next ones costs several times its size.
+"""
+_SPARE = 128 << 10
+"""Bytes at the end of a heap that are kept."""
 _MUCH = 16 << 20
 _SOON, _LATER = 0.25, 5.0
 """Seconds until much is given back, and until what others still had of it then."""
@@ -25,6 +31,7 @@ def keep_small() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_ARENA_MAX, _HEAPS)
         mallopt(_MMAP_THRESHOLD, _BY_ITSELF)
+        mallopt(_TRIM_THRESHOLD, _SPARE)
 
 
 class Freed:

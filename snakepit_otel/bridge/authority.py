@@ -33,7 +33,7 @@ from snakepit_otel.bridge.raw_messages import (
     read_request,
     serialized,
 )
-from snakepit_otel.bridge.reference_marks import has_marks, labelled_as_copies
+from snakepit_otel.bridge.reference_marks import labelled_as_copies
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext
 from snakepit_otel.bridge.values import plain_markers
@@ -180,7 +180,7 @@ class AuthorityService(BridgeServiceServicer):
         if _shares_memory(context):
             return response
         if isinstance(response, LargeResponse):
-            if not await has_marks(response.raw):
+            if not response.has_marks:
                 return response
             response = response.parsed()
         if has_references(response.result.value):
@@ -193,7 +193,7 @@ class AuthorityService(BridgeServiceServicer):
 
         async def take(chunk: Chunk) -> None:
             if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
-                if isinstance(chunk, LargeChunk) and await has_marks(chunk.raw):
+                if isinstance(chunk, LargeChunk) and chunk.has_marks:
                     chunk = chunk.parsed()
                 if not isinstance(chunk, LargeChunk) and has_references(chunk.data):
                     chunk.data = await labelled_as_copies(chunk.data)

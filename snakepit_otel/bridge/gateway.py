@@ -28,7 +28,7 @@ from snakepit_otel.bridge.raw_messages import (
     ToolResponse,
     json_bytes_of,
 )
-from snakepit_otel.bridge.reference_marks import ids_in
+from snakepit_otel.bridge.reference_marks import has_marks, ids_in
 from snakepit_otel.bridge.references import Outgoing, has_references
 from snakepit_otel.bridge.registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.values import plain_markers
@@ -196,8 +196,10 @@ class Gateway:
                     await self._forget_worker(request.session_id)
                     raise
             if scope is None:
-                raw = response.raw if isinstance(response, LargeResponse) else response.result.value
-                await self._offer(raw, references, peer)
+                if isinstance(response, LargeResponse):
+                    response.has_marks = await self._offer(response.raw, references, peer)
+                else:
+                    await self._offer(response.result.value, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -216,7 +218,10 @@ class Gateway:
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: Chunk) -> None:
-                await self._offer(chunk.raw if isinstance(chunk, LargeChunk) else chunk.data, references, peer)
+                if isinstance(chunk, LargeChunk):
+                    chunk.has_marks = await self._offer(chunk.raw, references, peer)
+                else:
+                    await self._offer(chunk.data, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take
@@ -260,13 +265,18 @@ class Gateway:
                 for ref in await ids_in(raw):
                     self.holdings.claim(scope.request or "", ref)
 
-    async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> None:
-        """Let a caller in another process come for the results that it is told of here, which may be after the end."""
-        if len(raw) > LARGE or has_references(raw):
-            for ref in await ids_in(raw):
-                # Callers that are known have the limits of shared memory instead.
-                room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
-                self.holdings.offer(scope.request or "", ref, room)
+    async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> bool:
+        """Let a caller in another process come for the results that it is told of here, which may be after the end.
+
+        Return whether there may be any.
+        """
+        if not (await has_marks(raw) if len(raw) > LARGE else has_references(raw)):
+            return False
+        for ref in await ids_in(raw):
+            # Callers that are known have the limits of shared memory instead.
+            room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+            self.holdings.offer(scope.request or "", ref, room)
+        return True
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
         """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""

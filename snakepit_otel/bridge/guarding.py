@@ -79,17 +79,19 @@ def limited(method: str, parse: _Read, most: int) -> _Read:
 def _guarded(method: str, handler: Any, limit: Limit) -> Any:
     read = _reader(method, limit, handler.request_deserializer)
     serializer = limit.write or handler.response_serializer
+    served = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
+    if not inspect.iscoroutinefunction(served) and not inspect.isasyncgenfunction(served):
+        # The generated default, of a method that nobody serves here: it would raise, in a thread, with a traceback.
+        return grpc.stream_stream_rpc_method_handler(_refuse)
     if handler.request_streaming:
         build = (
             grpc.stream_stream_rpc_method_handler
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        behaviour = handler.stream_stream or handler.stream_unary
-        return build(_in_stream(behaviour), read, serializer)
+        return build(_in_stream(served), read, serializer)
     build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-    behaviour = handler.unary_stream or handler.unary_unary
-    return build(_after_reading(behaviour, limit.refuse), _kept(read), serializer)
+    return build(_after_reading(served, limit.refuse), _kept(read), serializer)
 
 
 def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
@@ -164,6 +166,10 @@ def _in_stream(behaviour: Any) -> Any:
             await context.abort(_EXHAUSTED, _NO_MEMORY)
 
     return serve
+
+
+async def _refuse(_requests: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
 
 
 async def _abort_if_unread(request: Any, context: Any) -> None:

@@ -73,14 +73,15 @@ class LargeRequest:
 
 
 class LargeResponse:
-    """The result of a tool that ended well, as it came."""
+    """The result of a tool that ended well, as it came; `has_marks` says whether there may be references in it."""
 
-    __slots__ = ("raw",)
+    __slots__ = ("has_marks", "raw")
     success = True
     error_message = ""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+        self.has_marks = True
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
         """Return the bytes that came."""
@@ -92,14 +93,15 @@ class LargeResponse:
 
 
 class LargeChunk:
-    """A chunk of a stream whose data are as they came."""
+    """A chunk of a stream whose data are as they came; `has_marks` says whether there may be references in them."""
 
-    __slots__ = ("_head", "_place", "raw")
+    __slots__ = ("_head", "_place", "has_marks", "raw")
 
     def __init__(self, raw: bytes, head: pb.ToolChunk, place: tuple[int, int]) -> None:
         self.raw = raw
         self._head = head
         self._place = place
+        self.has_marks = True
 
     @property
     def data(self) -> bytes:
