@@ -28,6 +28,8 @@ _AGAIN = 5.0
 _LOGGED_EVERY = 1.0
 _MUCH = 1 << 16
 _PER_MESSAGE = 64
+_HELD_PER_BYTE = 2
+"""How often a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
 _PER_CALL = 256
 _MOST_KNOWN = 4_096
 
@@ -77,7 +79,10 @@ class Arriving:
     def came(self, size: int) -> None:
         """Account for a message that is complete."""
         # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
-        self._connection.complete += size + size // 128 + _PER_MESSAGE
+        connection = self._connection
+        connection.complete += size + size // 128 + _PER_MESSAGE
+        connection.half = max(connection.half - size, 0)
+        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.half))
 
     def end(self) -> None:
         """Expect no more messages of the call; again does nothing."""
@@ -151,7 +156,7 @@ class HalfSent:
                 continue
             grown = connection.measure(traffic) or grown
             try:
-                connection.charge.resize(connection.half)
+                connection.charge.resize(_HELD_PER_BYTE * connection.half)
             except BudgetExceeded:
                 over = True
         if over:

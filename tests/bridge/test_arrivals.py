@@ -142,6 +142,18 @@ async def test_messages_that_can_never_fit_are_refused_before_they_arrive(stack:
         assert raw.reset == {stream}
 
 
+async def test_the_largest_message_may_take_its_time(stack: ExitStack) -> None:
+    """A message of all but a third of what a peer may have is taken, though it was charged while it arrived."""
+    async with served(**TIGHT) as server:
+        raw = await asyncio.to_thread(lambda: stack.enter_context(RawClient(server.port)))
+        stream, whole = raw.call("/t.T/Wait"), message(3_900_000)
+        await asyncio.to_thread(raw.send, stream, whole[:3_800_000])
+        await until(lambda: server.budget.held() > 7_000_000)
+        await asyncio.to_thread(raw.send, stream, whole[3_800_000:], end=True)
+        await until(lambda: server.running)
+        assert server.budget.held() > 3 * 3_900_000
+
+
 @pytest.mark.parametrize("method", ["Wait", "Upload"])
 async def test_half_sent_messages_of_one_connection(stack: ExitStack, method: str) -> None:
     """What one connection has sent of messages that are not complete is bounded, and given back with it."""
