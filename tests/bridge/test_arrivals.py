@@ -74,7 +74,7 @@ class Served:
         """Make a call on a connection of its own."""
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         async with aio.insecure_channel(self.address, options=unlimited, **options) as channel:
-            answer: bytes = await channel.unary_unary(f"/t.T/{method}")(request, timeout=60)
+            answer: bytes = await channel.unary_unary(f"/t.T/{method}")(request, timeout=60, wait_for_ready=True)
             return answer
 
 
