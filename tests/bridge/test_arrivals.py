@@ -188,7 +188,7 @@ async def test_half_sent_messages_of_many_connections(stack: ExitStack) -> None:
         def attack() -> list[RawClient]:
             raws = [stack.enter_context(RawClient(server.port)) for _ in range(12)]
             for raw in raws:
-                raw.send(raw.call("/t.T/Wait"), message(4 * MB, 3 * MB))
+                raw.send(raw.call("/t.T/Wait"), message(4 * MB, 5 * MB // 2))
             return raws
 
         raws = await asyncio.to_thread(attack)
