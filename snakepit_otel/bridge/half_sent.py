@@ -25,8 +25,11 @@ _LATER = 0.1
 """Seconds between two looks at those that send nothing, such as holders of leases."""
 _AGAIN = 5.0
 """Seconds within which a connection that is over a limit again is ended."""
+_LOGGED_EVERY = 1.0
 _MUCH = 1 << 16
 _PER_MESSAGE = 64
+_HELD_PER_BYTE = 2
+"""How often a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
 _PER_CALL = 256
 _MOST_KNOWN = 4_096
 
@@ -76,7 +79,10 @@ class Arriving:
     def came(self, size: int) -> None:
         """Account for a message that is complete."""
         # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
-        self._connection.complete += size + size // 128 + _PER_MESSAGE
+        connection = self._connection
+        connection.complete += size + size // 128 + _PER_MESSAGE
+        connection.half = max(connection.half - size, 0)
+        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.half))
 
     def end(self) -> None:
         """Expect no more messages of the call; again does nothing."""
@@ -99,6 +105,7 @@ class HalfSent:
         self._known: OrderedDict[str, _Connection] = OrderedDict()
         self._active: dict[str, _Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._logged, self._unlogged = float("-inf"), 0
 
     def begin(self, name: str, peer: Peer, headers: int, refuse: Callable[[str], None] | None = None) -> Arriving:
         """Expect messages of a call on the connection that gRPC calls `name`.
@@ -149,7 +156,7 @@ class HalfSent:
                 continue
             grown = connection.measure(traffic) or grown
             try:
-                connection.charge.resize(connection.half)
+                connection.charge.resize(_HELD_PER_BYTE * connection.half)
             except BudgetExceeded:
                 over = True
         if over:
@@ -170,12 +177,7 @@ class HalfSent:
         half, now = connection.half, monotonic()
         refusable = [arriving.refuse for arriving in connection.waiting if arriving.refuse is not None]
         ends = not refusable or now - connection.refused_at < _AGAIN
-        _log.warning(
-            "%s of %s: it has sent %d bytes of messages that are not complete, and there is no room for more",
-            printable("the connection was ended" if ends else "calls were refused"),
-            printable(connection.name),
-            half,
-        )
+        self._log(connection, "was ended" if ends else "had its calls refused", now)
         if ends:
             self._connections.close(connection.name)
         connection.refused_at = now
@@ -186,6 +188,20 @@ class HalfSent:
         connection.half = 0
         connection.charge.release()
         self._freed.add(half)
+
+    def _log(self, connection: _Connection, how: str, now: float) -> None:
+        self._unlogged += 1
+        if now - self._logged < _LOGGED_EVERY:
+            return
+        _log.warning(
+            "connection of %s %s: it had sent %d bytes of messages that were not complete, and there was no room; "
+            "%d such since the last line of this kind",
+            printable(connection.name),
+            printable(how),
+            connection.half,
+            self._unlogged,
+        )
+        self._logged, self._unlogged = now, 0
 
     def _forget_some(self) -> None:
         while len(self._known) > _MOST_KNOWN:

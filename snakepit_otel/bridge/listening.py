@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from grpc import aio
 
 from snakepit_otel.bridge import rpc
@@ -33,6 +35,7 @@ class Listener:
         self._address, self._tls = address, tls
         is_tcp, anonymous = not address.startswith("unix:"), not only_known_callers(address, tls)
         self._connections = Connections() if is_tcp else None
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_of_a_peer_that_left)
         self.arrivals = Arrivals(
             budget,
             arrival_timeout=limits.arrival_timeout / 1000,
@@ -60,3 +63,8 @@ class Listener:
         """Let calls have `grace` seconds to end, and listen no more."""
         await self.server.stop(grace)
         self.arrivals.close()
+
+
+def _is_not_of_a_peer_that_left(record: logging.LogRecord) -> bool:
+    """Keep out what gRPC logs, with a traceback, of each answer whose caller has gone before it had it."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")

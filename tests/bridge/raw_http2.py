@@ -71,6 +71,11 @@ class RawClient:
         """Reset a stream."""
         self._send(frame(RESET, 0, stream, struct.pack(">I", 8)))
 
+    def take(self, stream: int, size: int) -> None:
+        """Let the server send so many bytes more of a stream."""
+        for window in (0, stream):
+            self._send(frame(WINDOW, 0, window, struct.pack(">I", size)))
+
     def send(self, stream: int, data: bytes, *, end: bool = False, patience: float = 0.3) -> int:
         """Send data as far as the server's windows go, and return how much that was."""
         sent, patient_until = 0, time.monotonic() + patience
