@@ -18,6 +18,7 @@ from snakepit_otel import BaseAdapter, Client, Snakepit, authority_tool, tool
 from snakepit_otel.bridge import values
 from snakepit_otel.bridge.codec import STRING_VALUE
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.errors import StateRefused, ValueRefused
 from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.sessions import state
@@ -172,10 +173,24 @@ async def test_no_message_holds_up_others(pit: Snakepit) -> None:
         for shape, (method, raw) in _SHAPES.items():
             turns = _Turns()
             answer = await _answer(channel, method, raw)
-            assert "Error" in answer or "RESOURCE_EXHAUSTED" in answer or "INVALID_ARGUMENT" in answer, shape
+            refused = any(word in answer for word in ("Error", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "larger than"))
+            assert refused or method == "Heartbeat", shape
             assert len(answer) < 2_000, shape
             longest[shape] = turns.stop()
     assert {shape: one / reading for shape, one in longest.items() if one > reading / 2} == {}
+
+
+async def test_a_refusal_in_an_answer(pit: Snakepit) -> None:
+    """Methods whose answers can say no say it there: no session has such an id, and no such tools are registered."""
+    long = "x" * 2_000_000
+    async with aio.insecure_channel(str(pit.address), options=[("grpc.max_send_message_length", -1)]) as channel:
+        bridge = BridgeServiceStub(channel)
+        heartbeat = await bridge.Heartbeat(pb.HeartbeatRequest(session_id=long))
+        assert not heartbeat.session_valid
+        tools = [pb.ToolRegistration(name="x", description=long)]
+        registered = await bridge.RegisterTools(pb.RegisterToolsRequest(session_id="alice", tools=tools))
+        assert not registered.success
+        assert "larger than max" in registered.error_message
 
 
 async def test_nothing_of_a_large_request_or_result_is_decoded(pit: Snakepit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_CHILD_SUBREAPER = 37
-_PARENT = "SNAKEPIT_FIRST_PROCESS"
+_PARENT = "_SNAKEPIT_FIRST_PROCESS"
 """The variable that has the number of the process that reaps, for the child that it starts."""
 _SENT_BY_KERNEL = 0x80
 """`si_code` of signals of a terminal, which the server gets itself, as it is in the same process group."""

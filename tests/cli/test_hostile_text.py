@@ -98,7 +98,7 @@ def told(name: str) -> Iterator[Callable[..., Result]]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COLUMNS", "400")
         for module in (call, restart, sessions, status, telemetry):
-            patched.setattr(module, "Client", lambda *_: client)
+            patched.setattr(module, "Client", lambda *_, **__: client)
         patched.setattr(output.console, "_width", 400)
         yield partial(CliRunner().invoke, cli.app)
 

@@ -61,7 +61,7 @@ class Books:
         """Keep these workers' ledgers."""
         for worker in workers:
             if worker.id not in self._files:
-                self._files[worker.id] = self._open_files.enter_context(worker._ledger.open("rb"))
+                self._files[worker.id] = self._open_files.enter_context(open(worker._ledger.path, "rb"))
 
     def of(self, worker_id: str, directory: Path) -> Ledger:
         """Return what a worker's ledger says."""
