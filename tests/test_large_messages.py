@@ -260,7 +260,7 @@ async def test_what_cannot_be_read_has_a_status(pit: Snakepit) -> None:
             ("ExecuteTool", b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "cannot be read"),
             ("ExecuteStreamingTool", b"\x0a\xff", grpc.StatusCode.INVALID_ARGUMENT, "cannot be read"),
             ("ExecuteTool", b"", grpc.StatusCode.INVALID_ARGUMENT, "empty"),
-            ("Heartbeat", bytes(2_000_000), grpc.StatusCode.RESOURCE_EXHAUSTED, r"Heartbeat is larger than max"),
+            ("GetSession", bytes(2_000_000), grpc.StatusCode.RESOURCE_EXHAUSTED, r"GetSession is larger than max"),
             ("Ping", b"\x0a\xff", grpc.StatusCode.INVALID_ARGUMENT, "Ping cannot be read"),
         ):
             with pytest.raises(aio.AioRpcError, match=why) as raised:

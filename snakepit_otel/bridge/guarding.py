@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +134,9 @@ def _after_reading(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
             await _abort_if_unread(request, context)
-            async for response in behaviour(request, context):
-                yield response
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
 
         return generate
     if not inspect.iscoroutinefunction(behaviour):

@@ -104,7 +104,18 @@ def test_no_fault_of_ours_reaches_the_program(threaded: bool) -> None:
 def test_nothing_is_imported_before_its_time() -> None:
     """To instrument imports neither upstream nor the messages of our own bridge, whose names are upstream's."""
     told = run_inside(f"{INSIDE}:loaded_without_upstream")
-    rooms = ["_version", "bridge", "deadline", "errors", "lazy", "loopback", "printable", "secrets", "telemetry"]
+    rooms = [
+        "_version",
+        "bridge",
+        "deadline",
+        "errors",
+        "lazy",
+        "loopback",
+        "ownership",
+        "printable",
+        "secrets",
+        "telemetry",
+    ]
     assert told == {"upstream": [], "rooms": rooms, "stubs": [], "replaced": 0}
 
 

@@ -61,7 +61,8 @@ class Books:
         """Keep these workers' ledgers."""
         for worker in workers:
             if worker.id not in self._files:
-                self._files[worker.id] = self._open_files.enter_context(open(worker._ledger.path, "rb"))
+                file = Path(worker._ledger.path).open("rb")  # noqa: SIM115 - closed with the others
+                self._files[worker.id] = self._open_files.enter_context(file)
 
     def of(self, worker_id: str, directory: Path) -> Ledger:
         """Return what a worker's ledger says."""

@@ -61,7 +61,7 @@ def otlp_answers(data: bytes) -> None:
     _answers[:] = [_Answer(status, choices.rest())]
     taken = _peer().export_bytes(b"")
     insist(isinstance(taken.accepted, bool))
-    insist(isinstance(taken.rejected, int))
+    insist(taken.rejected >= 0)
 
 
 # Rich takes many steps for a table, whatever is in it.
