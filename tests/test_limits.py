@@ -91,3 +91,23 @@ async def test_no_room_is_an_error_of_its_own() -> None:
         with pytest.raises(BudgetExceeded, match=r"no room for .* callers hold"):
             await client.execute("size", {"text": "x" * (5 * MB)})
         assert await client.execute("size", {"text": "x" * (3 * MB)}) == 3 * MB
+
+
+async def test_idle_connections_are_closed() -> None:
+    """A connection on TCP without calls is closed after `idle_timeout`."""
+    server = {"listen": "127.0.0.1:0", "limits": {"idle_timeout": 1_000}}
+    async with Snakepit(Streams, workers=1, server=server) as pit:
+        assert pit.address is not None
+        with await asyncio.to_thread(RawClient, split(pit.address)[1]) as raw:
+            assert not raw.closed
+            await until(lambda: raw.look() or raw.closed)
+
+
+async def test_a_connection_is_told_how_many_calls_it_may_have() -> None:
+    """On TCP a client has at most `max_connection_calls` at a time, of which the server lets it know."""
+    server = {"listen": "127.0.0.1:0", "limits": {"max_connection_calls": 7}}
+    async with Snakepit(Streams, workers=1, server=server) as pit:
+        assert pit.address is not None
+        with await asyncio.to_thread(RawClient, split(pit.address)[1]) as raw:
+            await until(lambda: raw.look() or raw.most_calls is not None)
+            assert raw.most_calls == 7

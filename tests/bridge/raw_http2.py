@@ -39,6 +39,8 @@ class RawClient:
         self.reset: set[int] = set()
         """Streams that the server has ended before their time."""
         self.received = 0
+        self.most_calls: int | None = None
+        """How many streams the server lets it have at a time, once it has said so."""
         self.look(0.1)
 
     def __enter__(self) -> Self:
@@ -115,7 +117,9 @@ class RawClient:
         if kind == SETTINGS and not flags & ACK:
             for at in range(0, len(payload), 6):
                 name, value = struct.unpack_from(">HI", payload, at)
-                if name == 4:
+                if name == 3:
+                    self.most_calls = value
+                elif name == 4:
                     self._first_window = value
             self._send(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:

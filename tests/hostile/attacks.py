@@ -20,7 +20,7 @@ from snakepit_otel.bridge import methods
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as buffers
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as leases
-from tests.hostile.half_sent import Connection
+from tests.bridge.raw_http2 import RawClient, message
 
 MB = 1_000_000
 _JSON = "type.googleapis.com/google.protobuf.StringValue"
@@ -180,19 +180,18 @@ async def unfinished_buffers(port: int) -> None:
 
 @attack
 async def half_sent_messages(port: int) -> None:
-    """Begin messages of 90 MB on many streams, and never end them."""
+    """Begin messages of 30 MB on many streams, and never end them."""
+    half = message(30 * MB, 29 * MB)
 
     def send() -> None:
         while True:
-            with suppress(OSError):
-                connection = Connection(port)
+            with suppress(OSError), RawClient(port) as raw:
                 for _ in range(12):
-                    connection.send(connection.begin(methods.EXECUTE_TOOL), 89 * MB, 90 * MB)
+                    raw.send(raw.call(f"/{methods.EXECUTE_TOOL}"), half, patience=2.0)
                 for _ in range(100):
-                    connection.hear(0.1)
-                    if not connection.is_open:
+                    raw.look(0.1)
+                    if raw.closed:
                         break
-                connection.close()
             time.sleep(_PAUSE)
 
     await asyncio.gather(*(asyncio.to_thread(send) for _ in range(3)))
@@ -248,13 +247,11 @@ async def resets(port: int) -> None:
 
     def send() -> None:
         while True:
-            with suppress(OSError):
-                connection = Connection(port)
-                while connection.is_open:
+            with suppress(OSError), RawClient(port) as raw:
+                while not raw.closed:
                     for _ in range(100):
-                        connection.reset(connection.begin(methods.PING))
-                    connection.hear(0.01)
-                connection.close()
+                        raw.cancel(raw.call(f"/{methods.PING}"))
+                    raw.look(0.01)
             time.sleep(_PAUSE)
 
     await asyncio.to_thread(send)
