@@ -11,9 +11,9 @@ from grpc import aio
 
 from snakepit_otel.errors import BudgetExceeded
 
-ANONYMOUS_BYTES = 128 << 20
+ANONYMOUS_BYTES = 96 << 20
 """The most that is held for all callers together that have not shown who they are."""
-ANONYMOUS_PEER_BYTES = 112 << 20
+ANONYMOUS_PEER_BYTES = 90 << 20
 """The most that is held for one of those, which is one machine's address."""
 KNOWN_BYTES = 2 << 30
 """The most that is held for all callers on the Unix socket, and with client certificates."""

@@ -16,6 +16,7 @@ from snakepit_otel.bridge.failures import failed_type, from_wire, to_wire
 from snakepit_otel.bridge.fences import Fences
 from snakepit_otel.bridge.guarding import AUTHORITY_TOOL_BYTES
 from snakepit_otel.bridge.identifiers import check_request, where
+from snakepit_otel.bridge.json_parts import MOST_PARTS, check_parts
 from snakepit_otel.bridge.methods import IDEMPOTENT, POOL, REQUEST_HEADER, REQUEST_ID
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.raw_messages import (
@@ -27,6 +28,7 @@ from snakepit_otel.bridge.raw_messages import (
     ToolRequest,
     ToolResponse,
     json_bytes_of,
+    json_of,
 )
 from snakepit_otel.bridge.reference_marks import has_marks, ids_in
 from snakepit_otel.bridge.references import Outgoing, has_references
@@ -183,6 +185,8 @@ class Gateway:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             if scope is None:
+                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+                    await check_parts(json_of(request))
                 await self._claim(request, references)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
@@ -226,6 +230,8 @@ class Gateway:
 
             hand_on = offer_and_take if scope is None else take
             if scope is None:
+                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+                    await check_parts(json_of(request))
                 await self._claim(request, references)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)

@@ -38,15 +38,15 @@ _LONGEST_VARINT = 10
 class LargeRequest:
     """A tool call whose parameters are as they came; the rest is parsed.
 
-    `json_bytes` are those of all parameters but the ones that are bytes themselves.
+    `json_places` say where the JSON of parameters begins and ends; others are bytes themselves.
     """
 
-    __slots__ = ("_head", "json_bytes", "raw")
+    __slots__ = ("_head", "json_places", "raw")
 
-    def __init__(self, raw: bytes, head: pb.ExecuteToolRequest, json_bytes: int) -> None:
+    def __init__(self, raw: bytes, head: pb.ExecuteToolRequest, json_places: list[tuple[int, int]]) -> None:
         self.raw = raw
         self._head = head
-        self.json_bytes = json_bytes
+        self.json_places = json_places
 
     @property
     def session_id(self) -> str:
@@ -145,8 +145,8 @@ def read_request(raw: bytes) -> ToolRequest:
         raise ValueRefused("the request is empty: it names no tool")
     if len(raw) <= LARGE:
         return pb.ExecuteToolRequest.FromString(raw)
-    head, json_bytes = _looked_over(raw, (_PARAMETERS, _BINARY_PARAMETERS))
-    return LargeRequest(raw, pb.ExecuteToolRequest.FromString(head), json_bytes)
+    head, json_places = _looked_over(raw, (_PARAMETERS, _BINARY_PARAMETERS))
+    return LargeRequest(raw, pb.ExecuteToolRequest.FromString(head), json_places)
 
 
 def read_call_back(raw: bytes) -> pb.ExecuteElixirToolRequest:
@@ -210,16 +210,25 @@ def worker_stub(channel: aio.Channel) -> BridgeServiceStub:
 def json_bytes_of(request: Any) -> int:
     """Return how many bytes of JSON a call's parameters have."""
     if isinstance(request, LargeRequest):
-        return request.json_bytes
+        return sum(stop - start for start, stop in request.json_places)
     return sum(len(message.value) for message in request.parameters.values())
 
 
-def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, int]:
-    """Return a call without the fields that hold its `values`, and the bytes of those that are JSON."""
+def json_of(request: ToolRequest) -> list[memoryview]:
+    """Return the JSON of a call's parameters, without a copy."""
+    if isinstance(request, LargeRequest):
+        view = memoryview(request.raw)
+        return [view[start:stop] for start, stop in request.json_places]
+    return [memoryview(message.value) for message in request.parameters.values()]
+
+
+def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return a call without the fields that hold its `values`, and where those are that are JSON."""
     left = [MOST_FIELDS]
     view = memoryview(raw)
     head: list[memoryview] = []
-    begun = in_json = in_bytes = 0
+    places: list[tuple[int, int]] = []
+    begun = in_values = 0
     end = len(raw)
     for number, wire, start, stop in _fields(raw, 0, end, left):
         if wire == _BYTES and number in values:
@@ -227,24 +236,23 @@ def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, int]:
                 if part != 2 or how != _BYTES:
                     continue
                 if number == _BINARY_PARAMETERS:
-                    in_bytes += to - at
-                else:
-                    in_json += sum(
-                        stop - start
-                        for inner, kind, start, stop in _fields(raw, at, to, left)
-                        if inner == 2 and kind == _BYTES
-                    )
+                    in_values += to - at
+                    continue
+                for inner, kind, first, last in _fields(raw, at, to, left):
+                    if inner == 2 and kind == _BYTES:
+                        places.append((first, last))
+                        in_values += last - first
         else:
             head.append(view[begun:stop])
             if len(head) > MOST_OTHERS:
                 raise MessageTooLarge(f"the request has too much metadata: larger than max ({MOST_OTHERS} entries)")
         begun = stop
-    if (besides := end - in_json - in_bytes) > MOST_NAMES:
+    if (besides := end - in_values) > MOST_NAMES:
         raise MessageTooLarge(
             f"the request has {besides} bytes besides its values, in names and metadata: "
             f"larger than max ({besides} vs. {MOST_NAMES})"
         )
-    return b"".join(head), in_json
+    return b"".join(head), places
 
 
 def _fields(raw: bytes, at: int, end: int, left: list[int]) -> Iterator[tuple[int, int, int, int]]:

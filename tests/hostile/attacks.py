@@ -136,14 +136,14 @@ async def registrations(port: int) -> None:
 
 @attack
 async def sessions(port: int) -> None:
-    """Create sessions with as much metadata as they may have, for a year each, and never use them."""
+    """Create sessions with as much metadata as they may have, for a month each, and never use them."""
     async with channel(port) as of:
         metadata = {f"key{number}": "x" * 1_000 for number in range(30)}
         while True:
             message = pb.InitializeSessionRequest(session_id=secrets.token_hex(60), metadata=metadata)
             with suppress(aio.AioRpcError):
                 await of.unary_unary(f"/{methods.INITIALIZE_SESSION}")(
-                    message.SerializeToString(), timeout=5, metadata=((methods.TTL_HEADER, "31536000"),)
+                    message.SerializeToString(), timeout=5, metadata=((methods.TTL_HEADER, "2592000"),)
                 )
             await asyncio.sleep(0.005)
 
