@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from snakepit_otel.bridge import raw_messages
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.raw_messages import LargeRequest, LargeResponse
+from snakepit_otel.bridge.raw_messages import LargeRequest, LargeResponse, json_bytes_of
 from snakepit_otel.bridge.reference_marks import ids_in, labelled_as_copies
 from snakepit_otel.bridge.values import from_json, to_json
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
@@ -45,7 +45,9 @@ def raw_requests(data: bytes) -> None:
     insist((request.session_id, request.tool_name) == (whole.session_id, whole.tool_name), "another call:", raw)
     insist(dict(request.metadata) == dict(whole.metadata), "other metadata:", raw)
     # Those of parameters that are named twice count twice.
-    insist(request.json_bytes >= sum(len(message.value) for message in whole.parameters.values()), "uncounted:", raw)
+    insist(
+        json_bytes_of(request) >= sum(len(message.value) for message in whole.parameters.values()), "uncounted:", raw
+    )
 
 
 @target()
