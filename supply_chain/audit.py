@@ -26,7 +26,7 @@ from supply_chain.lock import ROOT, Locked, locked
 
 FOUND, NOT_EVERYTHING = 1, 69
 UNMAINTAINED = timedelta(days=730)
-"""How long a package may be without a release before somebody has to say why it may stay."""
+"""The time that a package may be without a release before somebody has to say why it may stay."""
 MAY_BE_QUIET: dict[str, str] = {
     "colorama": "pytest and click have it for Windows, where nothing of ours runs",
     "cycler": "matplotlib's; draws previews of dashboards and is not installed with us",
@@ -40,7 +40,7 @@ HARMLESS: dict[str, str] = {}
 _AT_ONCE = 6
 _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
 _FRESH = timedelta(days=30)
-"""How old a copy of advisories may be."""
+"""The age that a copy of advisories may have."""
 _ABANDONED = {"archived", "deprecated", "quarantined"}
 GRAMMARS = ROOT / "tests" / "dashboards" / "grammars"
 

@@ -33,7 +33,7 @@ _BEGINNINGS = (
     ("CC0-1.0", re.compile(r"CC0 1\.0 Universal")),
     ("Unlicense", re.compile(r"This is free and unencumbered software")),
 )
-"""What a licence's text is known by; others are not known, and that is shown."""
+"""Words that a licence's text is known by; others are not known, and that is shown."""
 IMAGES = {
     "otel/opentelemetry-collector-contrib": "Apache-2.0",
     "prom/prometheus": "Apache-2.0",

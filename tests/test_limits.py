@@ -1,4 +1,4 @@
-"""What callers can do to an authority with workers, at its limits."""
+"""Callers of an authority with workers, at its limits."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_idle_connections_are_closed() -> None:
             await until(lambda: raw.look() or raw.closed)
 
 
-async def test_a_connection_is_told_how_many_calls_it_may_have() -> None:
+async def test_the_calls_of_a_connection_are_limited() -> None:
     """On TCP a client has at most `max_connection_calls` at a time, of which the server lets it know."""
     server = {"listen": "127.0.0.1:0", "limits": {"max_connection_calls": 7}}
     async with Snakepit(Streams, workers=1, server=server) as pit:

@@ -74,13 +74,13 @@ def test_an_environments_secrets_are_known() -> None:
             "DATABASE": "postgres://app:db-p4ss@db/shop",
             "MY_API_KEY": "k3y-of-mine",
             "TLS_KEY": "/etc/tls/key.pem",
-            "HOME": "/root/home-1",
+            "HOME": "/srv/home-1",
             "PIN_TOKEN": "on",
         }
     )
     text = "blue-7 team | user:hunter2 | hunter2 | letm3in-now | qu3ry-value | db-p4ss | k3y-of-mine"
     assert set(masked_text(text).split(" | ")) == {"***"}
-    assert masked_text("/etc/tls/key.pem /root/home-1 on") == "/etc/tls/key.pem /root/home-1 on"
+    assert masked_text("/etc/tls/key.pem /srv/home-1 on") == "/etc/tls/key.pem /srv/home-1 on"
 
 
 def test_values_by_their_names() -> None:

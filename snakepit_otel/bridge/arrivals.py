@@ -18,7 +18,7 @@ from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
 from snakepit_otel.heap import Freed
 
 HELD_PER_BYTE = 3
-"""How often a request is held at most: as it came, as it is decoded, and as it is passed on."""
+"""Times that a request is held at most: as it came, as it is decoded, and as it is passed on."""
 _HELD_PER_BYTE_SENT = 2
 _PER_CALL = 64 << 10
 """Bytes that a call costs by itself: what gRPC takes of a message that nobody reads yet, and the call's own objects."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 _BYTES = struct.Struct("QQ")
 _BYTES_AT = 120
-"""Where the kernel's `tcp_info` has the bytes that were acknowledged, and those received."""
+"""Offsets in the kernel's `tcp_info`: of the bytes that were acknowledged, and of those received."""
 _INFO_SIZE = 192
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 

@@ -50,7 +50,7 @@ from snakepit_otel.zero_copy.holdings import Holdings
 from snakepit_otel.zero_copy.scope import Scope
 
 SESSIONS = "sessions"
-"""What the budget calls them."""
+"""Their name in errors of the budget."""
 TakeChunk = Callable[[Chunk], Awaitable[None]]
 Chosen = Callable[[str], Awaitable[None]]
 _BESIDES_STATE = 4 << 10

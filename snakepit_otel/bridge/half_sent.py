@@ -29,7 +29,7 @@ _LOGGED_EVERY = 1.0
 _MUCH = 1 << 16
 _PER_MESSAGE = 64
 _HELD_PER_BYTE = 2
-"""How often a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
+"""Times that a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
 _PER_CALL = 256
 _MOST_KNOWN = 4_096
 

@@ -1,4 +1,4 @@
-"""How many parts JSON has, which decides what it takes to keep it: bytes alone do not say."""
+"""The number of parts that JSON has, which decides what it takes to keep it: bytes alone do not say."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _TOLERATED_MS = 5_000
 """How often a server lets its clients ping; gRPC's own five minutes would have it hang up on ours."""
 
 HANDSHAKE_MS = 10_000
-"""How long a connection may take for its beginning, TLS and HTTP/2 both; gRPC's own limit is two minutes."""
+"""The time that a connection may take for its beginning, TLS and HTTP/2 both; gRPC's own limit is two minutes."""
 
 _BOTH: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", _EVERY_MS),

@@ -28,7 +28,7 @@ MOST_HELD = 1_000
 _MOST_TEXT = 200
 _STREAM_BYTES = 16 << 10
 _HELD_BYTES = 1 << 10
-"""What it takes to hold a session, besides the session."""
+"""Bytes that it takes to hold a session, besides the session."""
 _BESIDES = 16 << 10
 """Bytes that a request has besides a session's metadata, whose limit is that of a session: half of it is baggage."""
 

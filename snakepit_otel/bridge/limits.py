@@ -14,7 +14,7 @@ from snakepit_otel.validation import Milliseconds, Whole
 
 _MOST_CONNECTIONS = 256
 _HANDSHAKE_MS = 10_000
-"""How long a connection may take until it has shown that it speaks HTTP/2."""
+"""The time that a connection may take until it has shown that it speaks HTTP/2."""
 _WITHOUT_COMPRESSION = 1
 
 

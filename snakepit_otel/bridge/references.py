@@ -13,7 +13,7 @@ from snakepit_otel.zero_copy.reference import Reference
 from snakepit_otel.zero_copy.scope import Scope
 
 RAW_MARK = ZERO_COPY.encode()
-"""What JSON has where there is a reference."""
+"""The mark that JSON has where there is a reference."""
 Opened = Callable[[dict[str, Any]], Any]
 
 

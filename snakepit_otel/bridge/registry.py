@@ -33,7 +33,7 @@ _MAX_TOOLS_PER_SESSION = 1_000
 _MAX_REGISTRATION_BYTES = 256 << 10
 _MAX_PARAMETERS = 256
 _KEPT_BYTES = 256
-"""What it takes to keep a worker's tool, which is its name."""
+"""Bytes that it takes to keep a worker's tool, which is its name."""
 
 
 class Room(Protocol):

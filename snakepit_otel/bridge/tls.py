@@ -35,7 +35,7 @@ _BAD_FILES: Final = "unusable_files"
 """The `error.type` of a reload that kept what was there."""
 
 Looks = tuple[tuple[int, int, int, int, int], ...]
-"""What shows that files are the same as before: of each its device, inode, size, and times of change."""
+"""Signs that files are the same as before: of each its device, inode, size, and times of change."""
 
 
 @dataclass(frozen=True)

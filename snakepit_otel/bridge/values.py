@@ -27,7 +27,7 @@ _SCALARS = (str, int, float, bool, type(None))
 _MOST_STEPS = 10
 _LARGE = 64 << 10
 _NO_MEMORY = "Not enough memory"
-"""How orjson says that there was none, rather than that something is no JSON."""
+"""The words of orjson for that there was none, rather than that something is no JSON."""
 
 plain_markers = Unserializable().for_python
 """The default conversion of values that JSON cannot carry."""

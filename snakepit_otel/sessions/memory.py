@@ -33,9 +33,9 @@ from snakepit_otel.sessions.session import Session
 
 _SWEEP_AT_QUOTA = 1_000
 _SESSION_BYTES = 1_024
-"""What it takes to keep a session, besides its content."""
+"""Bytes that it takes to keep a session, besides its content."""
 _ENTRY_BYTES = 512
-"""What it takes to keep a key of its state, besides its content."""
+"""Bytes that it takes to keep a key of its state, besides its content."""
 _NO_STATE: Mapping[str, Entry] = {}
 
 

@@ -23,7 +23,7 @@ _MOST_LOOKED_AT = 20_000
 """Parts of a value that are looked at to name the one that cannot be kept."""
 
 _Place = tuple[Any, Any]
-"""Where a part of a value is: the place of what it is in, None outside of all, and its name or number in that."""
+"""The place of a part of a value: the place of what it is in, None outside of all, and its name or number in that."""
 
 
 def encode(key: str, value: Any, most: float = math.inf, *, is_json: bool = False) -> bytes:

@@ -1,4 +1,4 @@
-"""What callers have the authority hold is charged from its arrival to its end, and bounded."""
+"""All that callers have the authority hold is charged from its arrival to its end, and bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held for peers is bounded, per peer and in all."""
+"""Bytes that are held for peers are bounded, per peer and in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many parts the JSON of a request may have."""
+"""The number of parts that the JSON of a request may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers register for a session lives as long as the session, and takes little."""
+"""All that workers register for a session lives as long as the session, and takes little."""
 
 from __future__ import annotations
 

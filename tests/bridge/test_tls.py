@@ -38,7 +38,7 @@ from tests.waiting import BUSY
 HANDSHAKE = 0.5
 """Seconds that the servers of these tests give a connection for its beginning."""
 HELLO = b"\x16\x03\x01\x02"
-"""How a TLS connection begins."""
+"""The beginning of a TLS connection."""
 RELOADS = names.METRIC_SERVER_TLS_RELOADS.name
 
 

@@ -1,4 +1,4 @@
-"""What a worker reports at its start, and what the adapter's code may write in its place."""
+"""The report of a worker at its start, and what the adapter's code may write in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sessions together take of memory, and for whom."""
+"""Memory that all sessions take together, and for whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is logged of exports that fail: each kind of message once a minute, in one line, without secrets.
+"""Log lines of exports that fail: each kind of message once a minute, in one line, without secrets.
 
 A receiver that refuses everything would otherwise fill the log, a batch at a time, with words of its choice.
 """

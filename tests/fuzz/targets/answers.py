@@ -1,4 +1,4 @@
-"""What those answer whom we ask: collectors, and an authority of its status."""
+"""Answers of those whom we ask: collectors, and an authority of its status."""
 
 from __future__ import annotations
 

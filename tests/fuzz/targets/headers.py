@@ -1,4 +1,4 @@
-"""What comes beside a request: trace context, baggage, and the headers of sessions, owners and deadlines."""
+"""All that comes beside a request: trace context, baggage, and the headers of sessions, owners and deadlines."""
 
 from __future__ import annotations
 

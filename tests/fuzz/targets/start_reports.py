@@ -1,4 +1,4 @@
-"""What a worker reports at its start."""
+"""The report of a worker at its start."""
 
 from __future__ import annotations
 
