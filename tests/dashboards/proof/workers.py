@@ -75,6 +75,15 @@ _UNDER_ELIXIR: Reasons = {
     ),
     "The doctor sends it, and no deployment does.": frozenset({n.METRIC_DOCTOR_CANARY}),
     "Workers under an Elixir have no TLS files.": frozenset({n.METRIC_SERVER_TLS_RELOADS}),
+    "An Elixir authority's tools are Elixir's.": frozenset(
+        {
+            n.METRIC_AUTHORITY_TOOL_ACTIVE,
+            n.METRIC_AUTHORITY_TOOL_ABANDONED,
+            n.METRIC_AUTHORITY_TOOL_CAPACITY,
+            n.METRIC_AUTHORITY_TOOL_QUEUE_LENGTH,
+            n.METRIC_AUTHORITY_TOOL_REJECTIONS,
+        }
+    ),
     "No tool of the deployment leaves processes behind.": frozenset({n.METRIC_TOOL_PROCESSES_ENDED_COUNT}),
     "It counts mistakes of code that records metrics of ours itself, which adapters do not.": frozenset(
         {n.METRIC_TELEMETRY_ATTRIBUTE_DROPPED}
