@@ -6,6 +6,9 @@ import subprocess
 from pathlib import Path
 
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+# Python 3.13 and later take an authority and a certificate for none without these.
+_SIGNS = ("-addext", "keyUsage=critical,digitalSignature,keyCertSign,cRLSign")
+_SIGNED = "authorityKeyIdentifier=keyid\n"
 LOCAL = "DNS:localhost,IP:127.0.0.1,IP:::1"
 
 
@@ -16,17 +19,16 @@ def _openssl(directory: Path, *arguments: str) -> None:
 def authority(directory: Path, name: str) -> None:
     """Make NAME.pem and NAME.key, which can sign others' certificates."""
     files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    _openssl(directory, "req", "-x509", *_NEW_KEY, *files, "-days", "1", "-subj", f"/CN={name}")
+    _openssl(directory, "req", "-x509", *_NEW_KEY, *files, "-days", "1", "-subj", f"/CN={name}", *_SIGNS)
 
 
 def signed(directory: Path, name: str, by: str, names: str | None = LOCAL, *, days: int = 1, subject: str = "") -> None:
     """Make NAME.pem, signed by an authority, and NAME.key. `names` are other names than the subject's."""
     request = ("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject or f"/CN={name}")
     _openssl(directory, "req", "-new", *_NEW_KEY, *request)
-    extensions: tuple[str, ...] = ()
-    if names is not None:
-        (directory / f"{name}.names").write_text(f"subjectAltName={names}\n")
-        extensions = ("-extfile", f"{name}.names")
+    others = "" if names is None else f"subjectAltName={names}\n"
+    (directory / f"{name}.extensions").write_text(_SIGNED + others)
+    extensions = ("-extfile", f"{name}.extensions")
     signer = ("-CA", f"{by}.pem", "-CAkey", f"{by}.key", "-CAcreateserial")
     _openssl(
         directory,
