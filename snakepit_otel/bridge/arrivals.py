@@ -214,7 +214,7 @@ class _Call:
     async def _receive(self, timeout: float | None) -> Any:
         half_sent = self._arrivals.half_sent
         if half_sent is None:
-            return self._weighed(await self._context.read())
+            return self._weighed(await self._next())
         try:
             async with asyncio.timeout(timeout) as limit:
 
@@ -225,7 +225,7 @@ class _Call:
                 if self._arriving is None:
                     self._arriving = half_sent.begin(self._name, self._peer, self._own - _PER_CALL)
                 self._arriving.refuse = refuse
-                raw = await self._context.read()
+                raw = await self._next()
                 self._arriving.refuse = None
         except TimeoutError:
             if not limit.expired():
@@ -236,6 +236,13 @@ class _Call:
         if raw is not aio.EOF:
             self._arriving.came(len(raw))
         return self._weighed(raw)
+
+    async def _next(self) -> Any:
+        # Of a read that is cancelled when the message has just come, gRPC never frees the message. It ends with the
+        # call in any case, so it goes on, for nobody.
+        reading = asyncio.ensure_future(self._context.read())
+        reading.add_done_callback(_look_at)
+        return await asyncio.shield(reading)
 
     def _weighed(self, raw: Any) -> Any:
         self._hold(0 if raw is aio.EOF else HELD_PER_BYTE * len(raw))
@@ -288,7 +295,7 @@ class _Call:
         self._charge.release()
 
 
-def _look_at(ended: asyncio.Future[None]) -> None:
-    """Look at the error of a message that was not sent, or it would be reported as never looked at."""
+def _look_at(ended: asyncio.Future[Any]) -> None:
+    """Look at the error of a message that nobody waits for any more, or it would be reported as never looked at."""
     if not ended.cancelled():
         ended.exception()

@@ -13,6 +13,7 @@ from grpc import aio
 
 from snakepit_otel.bridge import limits as limits_module
 from snakepit_otel.bridge.addresses import split
+from snakepit_otel.bridge.arrivals import _Call
 from snakepit_otel.bridge.limits import LimitSettings
 from snakepit_otel.bridge.listening import Listener
 from tests.bridge.raw_http2 import RawClient, message
@@ -322,3 +323,24 @@ async def test_callers_that_leave_before_their_answer_are_not_logged(
         stack.close()
         await until(lambda: server.budget.held() == 0)
     assert not [record for record in caplog.records if "ExecuteBatchError" in record.getMessage()]
+
+
+async def test_a_read_outlives_its_handler() -> None:
+    """A read goes on when its handler is cancelled: of one that is cancelled gRPC never frees the message."""
+    call, read = _Call.__new__(_Call), asyncio.get_running_loop().create_future()
+
+    class Context:
+        async def read(self) -> bytes:
+            """Wait for the message."""
+            return bytes(await read)
+
+    call._context = Context()
+    handler = asyncio.ensure_future(call._next())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    handler.cancel()
+    await asyncio.wait([handler])
+    assert handler.cancelled()
+    assert not read.cancelled()
+    read.set_result(b"late")
+    await asyncio.sleep(0)
