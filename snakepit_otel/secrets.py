@@ -121,18 +121,30 @@ def learn(environ: Mapping[str, str]) -> None:
 
     These are the values of headers, users, passwords and queries of endpoints and proxies, and what has a telling name.
     """
-    found: set[str] = set()
+    found = secrets_of_exports(environ)
     for name, value in environ.items():
-        if name.startswith("OTEL_") and name.endswith("_HEADERS"):
-            found |= secrets_in_headers(value)
-        elif (name.startswith("OTEL_") and "ENDPOINT" in name) or name.lower() in _PROXIES:
-            found |= secrets_in_url(value)
-        elif names_a_secret(name):
+        if _is_of_exports(name):
+            continue
+        if names_a_secret(name):
             # A path to a secret is none.
             found |= {value.strip()} if not value.startswith(("/", "./")) else set()
         elif "://" in value:
             found |= _with_decoded(_user_of(value))
     _remember(found)
+
+
+def secrets_of_exports(environ: Mapping[str, str]) -> set[str]:
+    """Return what is secret in the variables that exports go by: of headers, endpoints and proxies."""
+    found: set[str] = set()
+    for name, value in environ.items():
+        if _is_of_exports(name):
+            found |= secrets_in_headers(value) if name.endswith("_HEADERS") else secrets_in_url(value)
+    return found
+
+
+def _is_of_exports(name: str) -> bool:
+    is_otel = name.startswith("OTEL_") and (name.endswith("_HEADERS") or "ENDPOINT" in name)
+    return is_otel or name.lower() in _PROXIES
 
 
 def masked_text(text: str) -> str:

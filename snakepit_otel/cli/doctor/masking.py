@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from snakepit_otel.secrets import masked_text, masked_url, secrets_in_headers, secrets_in_url
+from snakepit_otel.secrets import masked_text, masked_url, secrets_of_exports
 from snakepit_otel.telemetry.environment.masking import header_names
 
 __all__ = ["Masking", "header_names", "masked_url"]
@@ -12,19 +12,13 @@ __all__ = ["Masking", "header_names", "masked_url"]
 _SHORTEST = 4
 """Shorter than this, a value occurs by chance, and masking it would only garble what is said."""
 _LONGEST_SAID = 300
-_PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")
 
 
 class Masking:
     """Knows the secrets of an environment, and takes them out of what others say."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        found: set[str] = set()
-        for name, value in environ.items():
-            if name.startswith("OTEL_") and name.endswith("_HEADERS"):
-                found |= secrets_in_headers(value)
-            elif (name.startswith("OTEL_") and "ENDPOINT" in name) or name.lower() in _PROXIES:
-                found |= secrets_in_url(value)
+        found = secrets_of_exports(environ)
         self._secrets = sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True)
 
     def said(self, text: object) -> str:
