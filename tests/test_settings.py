@@ -67,6 +67,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         (None, f"{file}: No such file"),
         (b"[pool]\nnonsense\n", f"{file}:2: this is not TOML: "),
         (b"a = '\xff'", f"{file}: this is not TOML: "),
+        (b"a = 1\r\nb = '''\r'''", f"{file}:2: this is not TOML: "),
         (b"a = " + 5_000 * b"[", f"{file}: this is not TOML that can be read: "),
     ]:
         if contents is not None:

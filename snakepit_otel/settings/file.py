@@ -43,7 +43,8 @@ def from_file(file: Path, *, named: bool = True) -> Source:
     # The library's own source for TOML passes over what is no regular file, a pipe or one that is not there, and keeps
     # no text in which lines could be found.
     try:
-        with open(file, encoding="utf-8", opener=None if named else _without_waiting) as opened:
+        # Line ends as they are: a lone carriage return, which text mode would make a line end, is not TOML.
+        with open(file, encoding="utf-8", newline="", opener=None if named else _without_waiting) as opened:
             if not named and (why := _refused(file, os.fstat(opened.fileno()))):
                 return Unusable(f"{file}: {why}", readable=False)
             text = opened.read()

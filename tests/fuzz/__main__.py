@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -52,10 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     targets = [TARGETS[name] for name in given.targets or sorted(TARGETS)]
     share = given.seconds * given.jobs / len(targets)
+    limit = (
+        f"{share:.0f} s each" if given.runs is None else f"{given.runs:,} runs each from seed 1, {share:.0f} s at most"
+    )
     guided = "guided by coverage" if find_spec("atheris") else "blind, as atheris is not installed"
-    print(f"{len(targets)} targets, {share:.0f} s each, {guided}", flush=True)
+    print(f"{len(targets)} targets, {limit}, {guided}", flush=True)
     right = True
-    for result in _run(targets, share, given.jobs, given.work):
+    for result in _run(targets, share, given):
         right = right and result.right
         _report(result)
     return 0 if right else 1
@@ -65,17 +69,20 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all, unless some are named")
     parser.add_argument("--seconds", type=float, default=600, help="in all; shared by the targets")
+    parser.add_argument(
+        "--runs", type=int, help="of each target, at most, from a fixed seed: the same inputs every time"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--work", type=Path, default=WORK, help="where what is found, and the corpus, is kept")
     return parser
 
 
-def _run(targets: list[Target], seconds: float, jobs: int, work: Path) -> Iterator[Result]:
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda target: run(target, seconds, work / target.name), targets)
+def _run(targets: list[Target], seconds: float, given: argparse.Namespace) -> Iterator[Result]:
+    with ThreadPoolExecutor(given.jobs) as pool:
+        yield from pool.map(lambda target: run(target, seconds, given.work / target.name, given.runs), targets)
 
 
-def run(target: Target, seconds: float, directory: Path) -> Result:
+def run(target: Target, seconds: float, directory: Path, runs: int | None = None) -> Result:
     """Fuzz one target in a process of its own."""
     directory.mkdir(parents=True, exist_ok=True)
     before, started = set(_findings(directory)), time.monotonic()
@@ -87,11 +94,13 @@ def run(target: Target, seconds: float, directory: Path) -> Result:
         target.name,
         str(seconds),
         str(directory),
+        *([] if runs is None else [str(runs)]),
     ]
     try:
         done = subprocess.run(
             command,
             cwd=WORK.parent,
+            env=os.environ if runs is None else os.environ | {"PYTHONHASHSEED": "0"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

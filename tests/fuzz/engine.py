@@ -1,4 +1,4 @@
-"""Runs one target for some time: `python -m tests.fuzz.engine MODULE TARGET SECONDS DIRECTORY`.
+"""Runs one target for some time: `python -m tests.fuzz.engine MODULE TARGET SECONDS DIRECTORY [RUNS]`.
 
 By atheris, which is guided by coverage of this package, if it is installed; else by blind mutation of the seeds, which
 finds less, and is there so that the same command does something everywhere.
@@ -33,6 +33,7 @@ _MOST_MEMORY = 1_500
 def main() -> None:
     """Fuzz; the findings are files in the directory, whose names begin with `crash-`, `timeout-` or `oom-`."""
     module, name, seconds, directory = sys.argv[1], sys.argv[2], float(sys.argv[3]), Path(sys.argv[4])
+    runs = int(sys.argv[5]) if len(sys.argv) > 5 else None
     guided = importlib.util.find_spec("atheris") is not None and os.environ.get("FUZZ_ENGINE") != "blind"
     if guided:
         import atheris
@@ -48,12 +49,12 @@ def main() -> None:
     from tests.fuzz.kit import TARGETS
 
     if guided:
-        _guided(TARGETS[name], seconds, directory)
+        _guided(TARGETS[name], seconds, directory, runs)
     else:
-        _blind(TARGETS[name], seconds, directory)
+        _blind(TARGETS[name], seconds, directory, runs)
 
 
-def _guided(target: Target, seconds: float, directory: Path) -> None:
+def _guided(target: Target, seconds: float, directory: Path, runs: int | None) -> None:
     import atheris
 
     corpus, seeds = directory / "corpus", directory / "seeds"
@@ -71,6 +72,7 @@ def _guided(target: Target, seconds: float, directory: Path) -> None:
         f"-dict={DICTIONARY}",
         "-print_final_stats=1",
         "-len_control=20",
+        *([] if runs is None else [f"-runs={runs}", "-seed=1"]),
         str(corpus),
         str(seeds),
     ]
@@ -78,25 +80,25 @@ def _guided(target: Target, seconds: float, directory: Path) -> None:
     atheris.Fuzz()
 
 
-def _blind(target: Target, seconds: float, directory: Path) -> None:
+def _blind(target: Target, seconds: float, directory: Path, runs: int | None) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    chance = random.Random()
+    chance = random.Random(None if runs is None else 1)
     pool = [seed.read_bytes() for seed in target.seeds()] or [b""]
     words = [eval(f"b{line.strip()}") for line in DICTIONARY.read_text().splitlines() if line.startswith('"')]
-    ends, runs = time.monotonic() + seconds, 0
-    while time.monotonic() < ends:
+    ends, done = time.monotonic() + seconds, 0
+    while time.monotonic() < ends and done != runs:
         data = _mutated(chance, pool, words)[: target.largest]
-        runs += 1
+        done += 1
         try:
             target.check(data)
         except BaseException:  # whatever it is
             traceback.print_exc()
             with tempfile.NamedTemporaryFile(dir=directory, prefix="crash-", delete=False) as made:
                 made.write(data)
-            sys.stderr.write(f"stat::number_of_executed_units: {runs}\n")
+            sys.stderr.write(f"stat::number_of_executed_units: {done}\n")
             sys.stderr.flush()
             os._exit(FOUND)
-    sys.stderr.write(f"stat::number_of_executed_units: {runs}\n")
+    sys.stderr.write(f"stat::number_of_executed_units: {done}\n")
 
 
 def _mutated(chance: random.Random, pool: list[bytes], words: list[bytes]) -> bytes:
