@@ -16,13 +16,13 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.bridge.addresses import options
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
+from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
+from snakepit_otel.rpc.addresses import options
 
 
 class Echo(BaseAdapter):

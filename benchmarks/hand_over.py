@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from benchmarks.memory import Watch, memfds
 from snakepit_otel import AuthorityContext, BaseAdapter, Snakepit, authority_tool, tool, zero_copy
-from snakepit_otel.telemetry import switch
+from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.zero_copy import ZeroCopySettings
 
 ROUNDS = 9

@@ -23,9 +23,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, Client, tool
-from snakepit_otel.bridge.codec import STRING_VALUE
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.marks import ZERO_COPY
+from snakepit_otel.bridge.wire.codec import STRING_VALUE
+from snakepit_otel.common.json_keys import ZERO_COPY
 
 _QUIET = 1.0
 """Seconds without a message, before each."""

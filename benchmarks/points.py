@@ -27,7 +27,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from benchmarks.worker import start
 from snakepit_otel import SessionStore, telemetry
-from snakepit_otel.telemetry import cells, names, switch
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
 
 LIVE, CALLS, ROUNDS = 100_000, 500, 60
 

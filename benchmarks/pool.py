@@ -25,9 +25,9 @@ from grpc import aio
 
 from benchmarks.worker import processor_time, start
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
-from snakepit_otel.bridge.addresses import options
-from snakepit_otel.bridge.client import execute_request
+from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.rpc.addresses import options
 
 WORKERS = 2
 IN_FLIGHT = 64

@@ -26,7 +26,7 @@ from statistics import median
 from benchmarks.overload import percentile, resident, slope
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, ToolError, WorkerExited
-from snakepit_otel.pool.worker import State
+from snakepit_otel.pool.workers.process import State
 
 ADAPTER = "tests.pool.proofs.adapter:Proving"
 POOL = {"size": 3, "spares": 1, "worker_max_requests": 2_000, "cancel_grace": 500}

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.telemetry import switch
+from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.testing import FakeClock
 
 LIVE = 100_000

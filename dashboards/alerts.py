@@ -10,7 +10,7 @@ from dashboards.promql import RULES as R
 from dashboards.registry import OVERFLOW
 from dashboards.rules import Alert, Group
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 
 _SERVICE = "{{ $labels.service_name }}"
 _POOL = "pool {{ $labels.snakepit_pool_name }} of " + _SERVICE

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from dashboards.promql import PANELS, SERVICE, Matcher
 from semconv.prometheus_names import label_name
-from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry._definitions import Event
 
 EVENT_NAME = "event_name"
 """The label of an event's name, which behind the collector is an attribute."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from semconv.prometheus_names import label_name, series_name
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 
 RATE = "$__rate_interval"
 """The window of Grafana's own choice: at least four scrapes long, and no shorter than a pixel."""

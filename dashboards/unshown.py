@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 
 _OF_AUTHORITY_TOOLS = "Few deployments have tools of the authority; operating.md says what to look at."
 UNSHOWN: dict[Metric, str] = {

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snakepit_otel import lazy
 from snakepit_otel._version import VERSION
+from snakepit_otel.common import lazy_exports as lazy
 
 if TYPE_CHECKING:
     from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk
-    from snakepit_otel.adapters.tool import tool
-    from snakepit_otel.bridge.client import Client
-    from snakepit_otel.bridge.registry import AuthorityContext, authority_tool
+    from snakepit_otel.adapters._tool import tool
+    from snakepit_otel.app import Snakepit
+    from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, authority_tool
+    from snakepit_otel.bridge.client.client import Client
     from snakepit_otel.errors import SnakepitError, ToolError
     from snakepit_otel.sessions import Session, SessionStore
-    from snakepit_otel.snakepit import Snakepit
 
 __version__ = VERSION
 
@@ -39,17 +39,17 @@ __all__ = [
 __getattr__, __dir__ = lazy.exports(
     __name__,
     {
-        "AuthorityContext": "bridge.registry",
+        "AuthorityContext": "bridge.authority.tool_registry",
         "BaseAdapter": "adapters",
-        "Client": "bridge.client",
+        "Client": "bridge.client.client",
         "Session": "sessions",
         "SessionContext": "adapters",
         "SessionStore": "sessions",
-        "Snakepit": "snakepit",
+        "Snakepit": "app",
         "SnakepitError": "errors",
         "StreamChunk": "adapters",
         "ToolError": "errors",
-        "authority_tool": "bridge.registry",
+        "authority_tool": "bridge.authority.tool_registry",
         "tool": "adapters",
     },
 )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 from supply_chain import index
 from supply_chain.advisories import Advisories
 from supply_chain.index import NoData

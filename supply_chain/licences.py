@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 from supply_chain.audit import GRAMMARS, programs
 from supply_chain.lock import ROOT, locked
 

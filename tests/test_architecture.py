@@ -12,13 +12,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
 INSTRUMENTATION = PACKAGE.parent / "instrumentation" / "opentelemetry-instrumentation-snakepit" / "src"
 SHARED = (
     "snakepit_otel.telemetry",
-    "snakepit_otel.printable",
-    "snakepit_otel.bridge.rpc",
-    "snakepit_otel.bridge.telemetry_folding",
+    "snakepit_otel.rpc",
+    "snakepit_otel.common",
 )
 """What the instrumentation of others' workers uses of ours; the bridge's messages have the names of theirs."""
 ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "compatibility", "pool", "testing", "cli")
-ABOVE = {"compatibility", "pool", "testing", "cli", "snakepit"}
+ABOVE = {"compatibility", "pool", "testing", "cli", "app"}
 """What stands on the bridge."""
 FORBIDDEN = {
     "telemetry": {*ABOVE, "sessions", "zero_copy", "adapters", "bridge", "grpc"},
@@ -26,18 +25,18 @@ FORBIDDEN = {
     "zero_copy": {*ABOVE, "sessions", "adapters", "bridge", "grpc", "subprocess"},
     "adapters": {*ABOVE, "bridge", "grpc", "subprocess"},
     "bridge": {*ABOVE},
-    "compatibility": {"pool", "testing", "cli", "snakepit"},
-    "pool": {"testing", "cli", "snakepit"},
-    "testing": {"cli", "compatibility", "pool", "snakepit"},
+    "compatibility": {"pool", "testing", "cli", "app"},
+    "pool": {"testing", "cli", "app"},
+    "testing": {"cli", "compatibility", "pool", "app"},
 }
 SDK_ALLOWED = {
-    "resource_detector.py",
-    "telemetry/setup.py",
-    "telemetry/lanes/adoption.py",
-    "telemetry/lanes/selftest.py",
-    "testing/capture.py",
-    "testing/ids.py",
-    "testing/sink.py",
+    "telemetry/_resource_detector.py",
+    "telemetry/_setup.py",
+    "telemetry/spans/compat.py",
+    "telemetry/spans/selfcheck.py",
+    "testing/_capture.py",
+    "testing/_ids.py",
+    "testing/_sink.py",
     "cli/doctor/canary.py",
 }
 

@@ -12,7 +12,7 @@ from tests.waiting import BUSY
 
 HEAD = """
 import asyncio, sys, threading, time
-from snakepit_otel.ending import Ending, on_stop_signals
+from snakepit_otel.system.process_exit import Ending, on_stop_signals
 ending = Ending()
 """
 PROGRAMS = {

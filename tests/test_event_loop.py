@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from snakepit_otel import event_loop
+from snakepit_otel.system import event_loop
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from snakepit_otel import heap
+from snakepit_otel.system import heap
 from tests.waiting import until
 
 

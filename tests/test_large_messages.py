@@ -15,13 +15,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, Client, Snakepit, authority_tool, tool
-from snakepit_otel.bridge import values
-from snakepit_otel.bridge.codec import STRING_VALUE
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.wire import values
+from snakepit_otel.bridge.wire.codec import STRING_VALUE
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import StateRefused, ValueRefused
-from snakepit_otel.marks import ZERO_COPY
-from snakepit_otel.sessions import state
+from snakepit_otel.sessions import _state as state
 
 _CALL = "/snakepit.bridge.BridgeService/"
 _SIZE = 4_000_000

@@ -9,10 +9,10 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
-from snakepit_otel.bridge.addresses import split
-from snakepit_otel.bridge.methods import EXECUTE_STREAMING_TOOL
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL
 from snakepit_otel.errors import BudgetExceeded
+from snakepit_otel.rpc.addresses import split
 from tests.bridge.raw_http2 import RawClient
 from tests.waiting import PATIENT, until
 

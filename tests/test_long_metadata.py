@@ -10,9 +10,10 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge.client import execute_request
+from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.telemetry import faults, incoming
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import incoming
 from tests.adapters_for_tests import Useful
 
 SIZES = (0, 4 << 10, 8 << 10, 16 << 10, 64 << 10)

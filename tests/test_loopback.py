@@ -8,14 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from snakepit_otel import Client, Snakepit, loopback
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen, options
+from snakepit_otel import Client, Snakepit, rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.rpc.targets import target_of
+from snakepit_otel.common import loopback
+from snakepit_otel.common.loopback import is_loopback, leads_here
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.loopback import is_loopback, leads_here
+from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.targets import target_of
 from tests.adapters_for_tests import Useful
 from tests.processes import run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.ownership import (
+from snakepit_otel.system.file_ownership import (
     SERVER_USER,
     callable_users,
     file_problem,
@@ -50,8 +50,8 @@ def test_a_private_group_is_its_user(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     person = pwd.struct_passwd(("alice", "x", 1000, 1000, "", "/", "/bin/sh"))
     for members, open_to_others in (([], False), (["alice"], False), (["alice", "mallory"], True)):
         group = type("Group", (), {"gr_name": "alice", "gr_mem": members})
-        monkeypatch.setattr("snakepit_otel.ownership.pwd.getpwuid", lambda _: person)
-        monkeypatch.setattr("snakepit_otel.ownership.grp.getgrgid", lambda _, group=group: group)
+        monkeypatch.setattr("snakepit_otel.system.file_ownership.pwd.getpwuid", lambda _: person)
+        monkeypatch.setattr("snakepit_otel.system.file_ownership.grp.getgrgid", lambda _, group=group: group)
         assert others_may_write(status) is open_to_others
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.printable import LINE, printable, printable_error, printable_json, printable_lines
+from snakepit_otel.common.printable import LINE, printable, printable_error, printable_json, printable_lines
 from tests.hostile_text import HOSTILE, is_control, unsafe
 
 ANYTHING = st.text(st.characters(codec=None))

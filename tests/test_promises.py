@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from snakepit_otel.common.validation import group_of, inside, is_mapping
 from snakepit_otel.settings import Settings
-from snakepit_otel.validation import group_of, inside, is_mapping
 from tests.processes import ROOT
 
 PAGE = ROOT / "docs" / "security.md"

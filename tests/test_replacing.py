@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.replacing import refuse_what_is_no_file, replace_file
+from snakepit_otel.system.atomic_files import refuse_what_is_no_file, replace_file
 from tests.users import OTHER, needs_root
 
 

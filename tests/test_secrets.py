@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from snakepit_otel import secrets
-from snakepit_otel.secrets import masked_arguments, masked_text, masked_value, names_a_secret
+from snakepit_otel.common import secrets
+from snakepit_otel.common.secrets import masked_arguments, masked_text, masked_value, names_a_secret
 
 MASKED = {
     "a user of a URL": ("GET https://me:s3cret@host:4318/x failed", "GET https://***@host:4318/x failed"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.settings import PoolSettings, Profile
 from snakepit_otel.settings import Settings, further_pools, load, load_settings
-from snakepit_otel.settings.environment import setting_of, variables
+from snakepit_otel.settings._environment import setting_of, variables
 
 Complaints = Callable[..., list[str]]
 GPU = {"adapter": "shop:Gpu"}

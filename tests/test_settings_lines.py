@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from snakepit_otel.settings.sources import ways
-from snakepit_otel.settings.toml_lines import toml_lines
+from snakepit_otel.settings._sources import ways
+from snakepit_otel.settings._toml_lines import toml_lines
 
 DOCUMENT = '''\
 # what = "a comment is"

@@ -11,9 +11,10 @@ import pytest
 from opentelemetry import trace
 
 from snakepit_otel import Client, Snakepit, ToolError
-from snakepit_otel.bridge.recording import Controls
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import ConfigurationError, PoolNotStarted
-from snakepit_otel.telemetry import controls, names
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture, OtlpSink
 from tests.adapters_for_tests import Useful
 from tests.waiting import until

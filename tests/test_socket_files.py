@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.socket_files import SocketFile, make_socket
+from snakepit_otel.system.socket_files import SocketFile, make_socket
 from tests.users import OTHER, needs_root
 
 

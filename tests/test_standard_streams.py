@@ -15,7 +15,7 @@ from tests.processes import ROOT
 
 SERVER = """
 import sys
-from snakepit_otel import standard_streams
+from snakepit_otel.system import standard_streams
 standard_streams.open_closed(output=False)
 standard_streams.serve_without_waiting()
 """

@@ -8,11 +8,11 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Snakepit
-from snakepit_otel.bridge.addresses import only_known_callers
-from snakepit_otel.bridge.methods import PING
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.tls import Tls
+from snakepit_otel.bridge.wire.methods import PING
+from snakepit_otel.rpc.addresses import only_known_callers
+from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.testing import Capture
 from tests.adapters_for_tests import Useful
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel import snakepit as composition
+from snakepit_otel import app as composition
 from snakepit_otel.errors import WorkerExited
 from snakepit_otel.pool import Roster
-from snakepit_otel.pool.worker import State
+from snakepit_otel.pool.workers.process import State
 from tests.adapters_for_tests import Useful
 from tests.pool.adapters import Patient
 from tests.users import OTHER, needs_root

@@ -9,7 +9,7 @@ from dashboards.page import Page, Row
 from dashboards.promql import BY_POOL, PANELS, RANGE, RATE, share
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 
 _Q = PANELS.also(**BY_POOL)
 _POOL = label_name(n.SNAKEPIT_POOL_NAME)

@@ -9,7 +9,7 @@ from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
 from dashboards.promql import PRESENT, RATE, Matcher, Where, one_of, share
 from semconv.prometheus_names import label_name
-from snakepit_otel.bridge import methods
+from snakepit_otel.bridge.wire import methods
 from snakepit_otel.telemetry import names as n
 
 _CLIENT = n.METRIC_RPC_CLIENT_CALL_DURATION

@@ -9,7 +9,7 @@ from dashboards.logql import EVENT_NAME, RECORDS, SEVERITY, Body, Value
 from dashboards.page import Page, Row
 from dashboards.promql import PRESENT, Matcher, one_of
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry._definitions import Point
 
 _VARIABLE = "session_id"
 _WORDS = """\

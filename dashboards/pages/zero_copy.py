@@ -12,7 +12,7 @@ from dashboards.promql import PANELS as Q
 from dashboards.promql import Where, share
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 
 _OWNER, _KIND = n.SNAKEPIT_ZERO_COPY_OWNER, n.SNAKEPIT_ZERO_COPY_KIND
 _RELEASE = n.SNAKEPIT_ZERO_COPY_RELEASE_REASON

@@ -1,13 +1,13 @@
 """What users write, and the life of one request around it."""
 
-from snakepit_otel.adapters.abandoned import RequestAbandoned
-from snakepit_otel.adapters.base import BaseAdapter
-from snakepit_otel.adapters.context import Authority, SessionContext
-from snakepit_otel.adapters.lifecycle import AdapterHost, Outcome, Request, StreamChunk
-from snakepit_otel.adapters.loading import load_adapter, require_thread_safe, spec_of
-from snakepit_otel.adapters.state import SessionState
-from snakepit_otel.adapters.threads import ToolThreads
-from snakepit_otel.adapters.tool import Parameter, Tool, make_tool, tool, tools_of
+from snakepit_otel.adapters._abandoned import RequestAbandoned
+from snakepit_otel.adapters._adapter_loading import load_adapter, require_thread_safe, spec_of
+from snakepit_otel.adapters._base import BaseAdapter
+from snakepit_otel.adapters._context import Authority, SessionContext
+from snakepit_otel.adapters._lifecycle import AdapterHost, Outcome, Request, StreamChunk
+from snakepit_otel.adapters._state import SessionState
+from snakepit_otel.adapters._tool import Parameter, Tool, make_tool, tool, tools_of
+from snakepit_otel.adapters._tool_threads import ToolThreads
 
 __all__ = [
     "AdapterHost",

@@ -23,8 +23,8 @@ def main() -> None:
 
 
 def _run_server(run: Callable[[], None]) -> None:
-    from snakepit_otel import standard_streams
     from snakepit_otel.cli.first_process import end_with_first_process, has_orphans, reap_for_a_child
+    from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=False)
     if has_orphans():
@@ -63,7 +63,7 @@ def _worker() -> None:
 
 def _run_command() -> int | str | None:
     """Run a command whose output is its result; return its exit status: one of a failure if that is lost."""
-    from snakepit_otel import standard_streams
+    from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=True)
     output = standard_streams.check_output()

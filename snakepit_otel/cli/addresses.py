@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snakepit_otel.bridge.directory import Limit, bases, refused
+from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.ownership import own_users, user
-from snakepit_otel.printable import printable
+from snakepit_otel.system.file_ownership import own_users, user
+from snakepit_otel.system.private_directory import Limit, bases, refused
 
 _NAME = "snakepit-otel"
 _LIMIT = Limit(60, safe=False)

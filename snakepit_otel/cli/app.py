@@ -26,9 +26,9 @@ from snakepit_otel.cli import (
     worker_command,
 )
 from snakepit_otel.cli.output import shown, take_any_text
-from snakepit_otel.printable import printable_lines
-from snakepit_otel.secrets import learn
-from snakepit_otel.telemetry.setup import set_level_by
+from snakepit_otel.common.printable import printable_lines
+from snakepit_otel.common.secrets import learn
+from snakepit_otel.telemetry._setup import set_level_by
 
 app = typer.Typer(
     no_args_is_help=True,

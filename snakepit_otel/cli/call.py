@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 import typer
 from rich.pretty import pretty_repr
 
-from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.output import console, json_text, lines, print_json, run
 from snakepit_otel.errors import ConfigurationError

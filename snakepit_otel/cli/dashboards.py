@@ -14,7 +14,7 @@ import typer
 import snakepit_otel
 from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail, lines
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.replacing import refuse_what_is_no_file
+from snakepit_otel.system.atomic_files import refuse_what_is_no_file
 
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
 """Where the rules as they are built say that runbooks are, and nothing is."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from snakepit_otel.common.secrets import MASK, masked_text
+from snakepit_otel.common.validation import Where, dotted, is_secret
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.secrets import MASK, masked_text
 from snakepit_otel.settings import Loaded, Settings
-from snakepit_otel.validation import Where, dotted, is_secret
 
 DEFAULT = "default"
 PROGRAM = "command line"

@@ -14,6 +14,8 @@ from rich.console import Console, RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from snakepit_otel.common.printable import MESSAGE, printable, printable_json, printable_lines
+from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.errors import (
     AdapterNotLoaded,
     AuthorityUnavailable,
@@ -28,8 +30,6 @@ from snakepit_otel.errors import (
     UnsafeSocket,
     WorkerStartFailed,
 )
-from snakepit_otel.printable import MESSAGE, printable, printable_json, printable_lines
-from snakepit_otel.secrets import masked_text
 
 _WIDTH_ELSEWHERE = 1_000
 """Columns where there is no terminal, so that whoever reads the lines has each of them whole."""
@@ -77,7 +77,7 @@ _OF_LINES = (ConfigurationError, AdapterNotLoaded, WorkerStartFailed)
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end; turn our errors into one line on standard error and an exit code."""
-    from snakepit_otel import event_loop
+    from snakepit_otel.system import event_loop
 
     try:
         event_loop.run(work())

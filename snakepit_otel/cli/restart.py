@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from snakepit_otel.bridge.client import Client
-from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel.bridge.client.client import Client
+from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.output import EXIT_CODES_HELP, EXIT_TOOL_FAILED, complaints, console, run
 from snakepit_otel.cli.status import Address

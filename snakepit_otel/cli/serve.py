@@ -14,18 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from snakepit_otel import telemetry
-from snakepit_otel.adapters.left_behind import LeftBehind
-from snakepit_otel.bridge.registry import authority_tools_in
+from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.app import Snakepit
+from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, exit_code, run
 from snakepit_otel.cli.signals import Signals
-from snakepit_otel.daemon_thread import run_in_daemon_thread
-from snakepit_otel.ending import Ending
+from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
-from snakepit_otel.heap import keep_small
-from snakepit_otel.secrets import learn
 from snakepit_otel.settings import Settings, load_settings
-from snakepit_otel.snakepit import Snakepit
+from snakepit_otel.system.daemon_thread import run_in_daemon_thread
+from snakepit_otel.system.heap import keep_small
+from snakepit_otel.system.process_exit import Ending
+from snakepit_otel.telemetry import _controls as controls
 
 _TIME_TO_FLUSH = 1.7
 """Seconds; as long as workers have for their telemetry."""
@@ -214,7 +215,7 @@ def _adapters(pit: Snakepit) -> str:
 
 
 def _telemetry_of(exporting: telemetry.Telemetry) -> str:
-    if telemetry.controls.level is telemetry.Level.OFF:
+    if controls.level is telemetry.Level.OFF:
         return "; telemetry is off"
     if exporting.set_up_before:
         return "; telemetry was set up before, as opentelemetry-instrument does, and goes by that"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.call import Address
 from snakepit_otel.cli.output import EXIT_NOT_FOUND, complaints, console, print_json, print_wide, run

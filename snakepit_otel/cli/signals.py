@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from snakepit_otel.bridge.rolling import Replacement
-from snakepit_otel.ending import Ending, wake_for_signals
+from snakepit_otel.app import Snakepit
+from snakepit_otel.bridge.wire.restart_report import Replacement
+from snakepit_otel.common.printable import MESSAGE, printable
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.printable import MESSAGE, printable
-from snakepit_otel.snakepit import Snakepit
+from snakepit_otel.system.process_exit import Ending, wake_for_signals
 
 _log = logging.getLogger("snakepit_otel.authority")
 

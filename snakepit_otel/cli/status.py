@@ -15,8 +15,8 @@ import typer
 from rich.console import RenderableType
 from rich.live import Live
 
-from snakepit_otel.bridge.client import Client
-from snakepit_otel.bridge.status import Status
+from snakepit_otel.bridge.client.client import Client
+from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.output import EXIT_CODES_HELP, console, line, print_json, print_wide, run
 from snakepit_otel.cli.status_view import Screenful, StatusView

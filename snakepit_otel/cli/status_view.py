@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from snakepit_otel.bridge.status import PoolStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.status import PoolStatus, Status, WorkerStatus
 from snakepit_otel.cli.output import line
 
 _NARROW = 60

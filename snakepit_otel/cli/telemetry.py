@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.call import Address
 from snakepit_otel.cli.output import console, print_json, run

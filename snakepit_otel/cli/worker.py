@@ -14,23 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from snakepit_otel import compatibility, event_loop
+from snakepit_otel import compatibility
 from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, require_thread_safe
 from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.worker_flags import WorkerFlags
+from snakepit_otel.common.printable import printable
 from snakepit_otel.compatibility.environment import is_set, log_as_told, logs_information
 from snakepit_otel.errors import ConfigurationError, SnakepitError
-from snakepit_otel.printable import printable
-from snakepit_otel.replacing import replace_file
+from snakepit_otel.system import event_loop
+from snakepit_otel.system.atomic_files import replace_file
 from snakepit_otel.telemetry import environment
-from snakepit_otel.zero_copy.current import loose
-from snakepit_otel.zero_copy.description import Owner
+from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._descriptor import Owner
 
 if TYPE_CHECKING:
     import asyncio
 
-    from snakepit_otel.bridge.heartbeat import Heartbeats, HeartbeatSettings
-    from snakepit_otel.bridge.worker_server import WorkerServer
+    from snakepit_otel.bridge.worker.heartbeat import Heartbeats, HeartbeatSettings
+    from snakepit_otel.bridge.worker.server import WorkerServer
 
 _USAGE = 2
 
@@ -69,8 +70,8 @@ def run(flags: WorkerFlags) -> None:
         if not authority:
             _misuse("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
         # Only now, since all of the bridge comes with it, which a health check does without.
-        from snakepit_otel.bridge.addresses import split
-        from snakepit_otel.bridge.heartbeat import HeartbeatSettings
+        from snakepit_otel.bridge.worker.heartbeat import HeartbeatSettings
+        from snakepit_otel.rpc.addresses import split
 
         if not authority.startswith("unix:"):
             split(authority)
@@ -100,8 +101,8 @@ def run(flags: WorkerFlags) -> None:
 async def _serve(work: _Work) -> None:
     import asyncio
 
-    from snakepit_otel.bridge.heartbeat import Heartbeats
-    from snakepit_otel.bridge.worker_server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.bridge.worker.heartbeat import Heartbeats
+    from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
 
     beats: Heartbeats
     # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
@@ -150,7 +151,7 @@ def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> Non
 
 
 async def _be_ready(server: WorkerServer) -> None:
-    from snakepit_otel.bridge.addresses import split
+    from snakepit_otel.rpc.addresses import split
 
     await server.link.wait_until_reachable()
     _announce(split(server.address)[1])
@@ -171,7 +172,7 @@ def _loader(bridge: bool, threads: int) -> Callable[[str], type]:
 def _check(adapter: str | None, load: Callable[[str], type]) -> None:
     """Say whether the adapter can be served, or the worker started, where none is named."""
     if adapter is None:
-        import snakepit_otel.bridge.worker_server  # noqa: F401 - all that a worker imports
+        import snakepit_otel.bridge.worker.server  # noqa: F401 - all that a worker imports
 
         _report("the worker can be started; name an adapter to have it checked, too")
         return

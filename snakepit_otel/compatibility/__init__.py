@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from snakepit_otel import lazy
+from snakepit_otel.common import lazy_exports as lazy
 
 if TYPE_CHECKING:
     from snakepit_otel.compatibility.context import BridgeContext

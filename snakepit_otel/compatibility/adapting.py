@@ -13,9 +13,9 @@ from contextlib import aclosing
 from typing import Any
 
 from snakepit_otel.adapters import tool
+from snakepit_otel.common.printable import printable
 from snakepit_otel.compatibility.finding import PACKAGE
-from snakepit_otel.printable import printable
-from snakepit_otel.zero_copy.reference import DescribedReference
+from snakepit_otel.zero_copy._reference import DescribedReference
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 _KEYWORDS = ("tool_name", "arguments", "context")

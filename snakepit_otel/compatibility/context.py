@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from snakepit_otel.adapters import SessionContext
+from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.errors import SnakepitError, ToolNotFound
-from snakepit_otel.printable import printable, printable_error
 
 if TYPE_CHECKING:
-    from snakepit_otel.bridge.link import AuthorityLink
+    from snakepit_otel.bridge.worker.authority_client import AuthorityLink
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 

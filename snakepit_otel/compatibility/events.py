@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from snakepit_otel.bridge.telemetry_folding import EventFold
-from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
+from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.compatibility.finding import PACKAGE, is_ours
-from snakepit_otel.printable import printable, printable_error
-from snakepit_otel.telemetry import faults
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry._foreign_events import EventFold
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from snakepit_otel import telemetry
-from snakepit_otel.adapters.loading import located
-from snakepit_otel.bridge import methods, rpc
-from snakepit_otel.bridge.client import stream_error
-from snakepit_otel.bridge.gateway import Job, TakeChunk, describe_response
-from snakepit_otel.bridge.raw_messages import Chunk, ToolResponse
-from snakepit_otel.bridge.recording import Controls
-from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel import rpc, telemetry
+from snakepit_otel.adapters._adapter_loading import located
+from snakepit_otel.bridge.authority.dispatcher import Job, TakeChunk, describe_response
+from snakepit_otel.bridge.client.client import stream_error
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.raw_messages import Chunk, ToolResponse
+from snakepit_otel.bridge.wire.restart_report import Replacement
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     CircuitOpen,
@@ -29,22 +29,22 @@ from snakepit_otel.errors import (
     SnakepitError,
     WorkerExited,
 )
-from snakepit_otel.pool import reporting
-from snakepit_otel.pool.anonymous import Part
-from snakepit_otel.pool.breaker import Breaker
-from snakepit_otel.pool.breaker import State as BreakerState
-from snakepit_otel.pool.choosing import Choice, Wait
-from snakepit_otel.pool.home import Home
-from snakepit_otel.pool.in_flight import WorkerGone
-from snakepit_otel.pool.launching import prepare
-from snakepit_otel.pool.line import Line
-from snakepit_otel.pool.places import Places
-from snakepit_otel.pool.process import describe_exit
-from snakepit_otel.pool.recycling import ExitReason
-from snakepit_otel.pool.refusals import Refusals
+from snakepit_otel.pool import status as reporting
+from snakepit_otel.pool.context import Home
+from snakepit_otel.pool.dispatch.anonymous_share import Part
+from snakepit_otel.pool.dispatch.circuit_breaker import Breaker
+from snakepit_otel.pool.dispatch.circuit_breaker import State as BreakerState
+from snakepit_otel.pool.dispatch.queue import Line
+from snakepit_otel.pool.dispatch.rejections import Refusals
+from snakepit_otel.pool.dispatch.selection import Choice, Wait
+from snakepit_otel.pool.dispatch.slots import Places
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.supervisor import Supervisor
-from snakepit_otel.pool.worker import State, Suspicion, Worker
+from snakepit_otel.pool.workers.in_flight import WorkerGone
+from snakepit_otel.pool.workers.launch import prepare
+from snakepit_otel.pool.workers.os_process import describe_exit
+from snakepit_otel.pool.workers.process import State, Suspicion, Worker
+from snakepit_otel.pool.workers.recycling import ExitReason
+from snakepit_otel.pool.workers.supervisor import Supervisor
 from snakepit_otel.telemetry import names
 
 _TIME_TO_DIE = 1.0

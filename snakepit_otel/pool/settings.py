@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from snakepit_otel.validation import Milliseconds, Number, Whole
+from snakepit_otel.common.validation import Milliseconds, Number, Whole
 
 _INFINITE = float("inf")
 

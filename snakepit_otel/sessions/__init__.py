@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from snakepit_otel import lazy
+from snakepit_otel.common import lazy_exports as lazy
 
 if TYPE_CHECKING:
-    from snakepit_otel.sessions.backend import Backend, Overflow, Stats
-    from snakepit_otel.sessions.memory import MemoryBackend
-    from snakepit_otel.sessions.origin import Creator, Origin
-    from snakepit_otel.sessions.session import Session
-    from snakepit_otel.sessions.settings import SessionSettings
-    from snakepit_otel.sessions.store import SessionStore, Versioned
+    from snakepit_otel.sessions._attribution import Creator, Origin
+    from snakepit_otel.sessions._session import Session
+    from snakepit_otel.sessions._settings import SessionSettings
+    from snakepit_otel.sessions._store import SessionStore, Versioned
+    from snakepit_otel.sessions.backends.base import Backend, Overflow, Stats
+    from snakepit_otel.sessions.backends.memory import MemoryBackend
 
 __all__ = [
     "Backend",
@@ -29,15 +29,15 @@ __all__ = [
 __getattr__, __dir__ = lazy.exports(
     __name__,
     {
-        "Backend": "backend",
-        "Creator": "origin",
-        "MemoryBackend": "memory",
-        "Origin": "origin",
-        "Overflow": "backend",
-        "Session": "session",
-        "SessionSettings": "settings",
-        "SessionStore": "store",
-        "Stats": "backend",
-        "Versioned": "store",
+        "Backend": "backends.base",
+        "Creator": "_attribution",
+        "MemoryBackend": "backends.memory",
+        "Origin": "_attribution",
+        "Overflow": "backends.base",
+        "Session": "_session",
+        "SessionSettings": "_settings",
+        "SessionStore": "_store",
+        "Stats": "backends.base",
+        "Versioned": "_store",
     },
 )

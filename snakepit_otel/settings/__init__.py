@@ -1,7 +1,7 @@
 """One tree of settings: keyword arguments, then environment, then a TOML file, then defaults."""
 
-from snakepit_otel.settings.loading import Loaded, load, load_settings
-from snakepit_otel.settings.tree import (
+from snakepit_otel.settings._loading import Loaded, load, load_settings
+from snakepit_otel.settings._tree import (
     DEFAULT_POOL,
     Pools,
     ServerSettings,

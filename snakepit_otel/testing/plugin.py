@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit_otel.testing.capture import Capture
-from snakepit_otel.testing.clock import FakeClock
+from snakepit_otel.testing._capture import Capture
+from snakepit_otel.testing._clock import FakeClock
 
 
 @pytest.fixture(scope="session")

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snakepit_otel import lazy
-from snakepit_otel.call_site import call_site
-from snakepit_otel.zero_copy import tensors
-from snakepit_otel.zero_copy.current import current
-from snakepit_otel.zero_copy.reference import ArrowReference, Reference, TensorReference
+from snakepit_otel.common import lazy_exports as lazy
+from snakepit_otel.common.call_site import call_site
+from snakepit_otel.zero_copy._current_scope import current
+from snakepit_otel.zero_copy._reference import ArrowReference, Reference, TensorReference
+from snakepit_otel.zero_copy.formats import dlpack as tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
-    from snakepit_otel.zero_copy.settings import ZeroCopySettings
+    from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
 __all__ = [
     "ArrowReference",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Loaded when used: whoever enforces the limits has them checked already.
-__getattr__, __dir__ = lazy.exports(__name__, {"ZeroCopySettings": "settings"})
+__getattr__, __dir__ = lazy.exports(__name__, {"ZeroCopySettings": "_settings"})
 
 
 def from_numpy(array: NDArray[Any]) -> Reference:

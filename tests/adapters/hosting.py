@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from snakepit_otel.adapters import AdapterHost, Authority, Request, SessionContext, ToolThreads
-from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.errors import AuthorityUnavailable
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.testing.harness import LocalAuthority
+from snakepit_otel.testing._harness import LocalAuthority
 
 
 class Unreachable:

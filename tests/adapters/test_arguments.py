@@ -7,7 +7,7 @@ from typing import Any, Literal, NewType
 
 import pytest
 
-from snakepit_otel.adapters.arguments import ArgumentCheck
+from snakepit_otel.adapters._arguments import ArgumentCheck
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 
 UserId = NewType("UserId", int)

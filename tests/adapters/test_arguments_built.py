@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from snakepit_otel.adapters.arguments import ArgumentCheck
+from snakepit_otel.adapters._arguments import ArgumentCheck
 from snakepit_otel.errors import InvalidArguments
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from snakepit_otel import BaseAdapter, tool, zero_copy
-from snakepit_otel.adapters.arguments import ArgumentCheck
+from snakepit_otel.adapters._arguments import ArgumentCheck
 from snakepit_otel.errors import InvalidArguments, ReferenceReleased
 from snakepit_otel.testing import run_tool
 

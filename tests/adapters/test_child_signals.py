@@ -12,7 +12,7 @@ ENDS = {number: -number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIG
 NESTED = {number: -end & 0xFF for number, end in ENDS.items()}
 PROGRAM = """
 import asyncio, functools, json, multiprocessing, os, signal, sys, threading, time
-from snakepit_otel.adapters import child_signals
+from snakepit_otel.adapters import _child_signals as child_signals
 
 NUMBERS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT]
 got = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, SessionContext, tool
-from snakepit_otel.bridge.registry import AuthorityContext, authority_tool
+from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, authority_tool
 from snakepit_otel.errors import BlockingCall, NoSession, SessionNotFound, ToolNotFound
 from snakepit_otel.sessions import SessionStore
 from tests.adapters.hosting import Unreachable, authority_of, hosted, request

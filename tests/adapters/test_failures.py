@@ -10,7 +10,8 @@ import pytest
 
 from snakepit_otel.adapters import AdapterHost, BaseAdapter, SessionContext, tool
 from snakepit_otel.errors import ToolRefused
-from snakepit_otel.telemetry import Observation, controls, names
+from snakepit_otel.telemetry import Observation, names
+from snakepit_otel.telemetry import _controls as controls
 from snakepit_otel.testing import Capture
 from tests.adapters.hosting import hosted, request
 

@@ -11,8 +11,8 @@ from textwrap import dedent
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, load_adapter, spec_of
-from snakepit_otel.adapters.loading import located, name_of
-from snakepit_otel.adapters.main_module import UNNAMED
+from snakepit_otel.adapters._adapter_loading import located, name_of
+from snakepit_otel.adapters._main_module import UNNAMED
 from snakepit_otel.errors import AdapterNotLoaded
 
 
@@ -72,7 +72,7 @@ def refused(spec: str) -> AdapterNotLoaded:
 @pytest.mark.parametrize("separator", [":", "."])
 def test_a_class_in_a_module(separator: str) -> None:
     """`package.module:Class` and `package.module.Class` name the same class."""
-    assert load_adapter(f"snakepit_otel.adapters.base{separator}BaseAdapter") is BaseAdapter
+    assert load_adapter(f"snakepit_otel.adapters._base{separator}BaseAdapter") is BaseAdapter
 
 
 def test_a_class_inside_a_class() -> None:

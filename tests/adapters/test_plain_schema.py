@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import SchemaValidator, ValidationError
 
-from snakepit_otel.adapters import plain_schema
-from snakepit_otel.adapters.arguments import _OTHERS, _schema_of
+from snakepit_otel.adapters import _core_schema as plain_schema
+from snakepit_otel.adapters._arguments import _OTHERS, _schema_of
 
 SCALARS = st.sampled_from([Any, object, None, bool, int, float, str, bytes, list, dict])
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, SessionState, tool
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import NoSession, StateConflict, StateRefused
-from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.testing import run_tool
 from tests.adapters.hosting import authority_of, hosted, request

@@ -12,26 +12,27 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 
+from snakepit_otel import rpc
 from snakepit_otel.adapters import spec_of
-from snakepit_otel.bridge import methods, rpc
-from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.authority import AuthorityService, authority_limits
-from snakepit_otel.bridge.client import stream_error
-from snakepit_otel.bridge.fences import Fences
-from snakepit_otel.bridge.gateway import Gateway, Job, TakeChunk
-from snakepit_otel.bridge.guarding import Guarded
+from snakepit_otel.bridge.authority.dispatcher import Gateway, Job, TakeChunk
+from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
+from snakepit_otel.bridge.client.client import stream_error
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.raw_messages import worker_stub
-from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
-from snakepit_otel.bridge.worker import WorkerService, worker_limits
-from snakepit_otel.bridge.worker_server import WorkerServer
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.raw_messages import worker_stub
+from snakepit_otel.bridge.worker.server import WorkerServer
+from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.errors import PoolNotStarted
+from snakepit_otel.rpc.addresses import listen, options
 from snakepit_otel.sessions import SessionStore
 
 STRING = "type.googleapis.com/google.protobuf.StringValue"

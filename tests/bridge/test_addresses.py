@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import addresses
-from snakepit_otel.bridge.addresses import is_wide, listen, options, split
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     BridgeServiceStub,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.rpc import addresses
+from snakepit_otel.rpc.addresses import is_wide, listen, options, split
+from snakepit_otel.rpc.tls import Tls
 from tests.certificates import authority, files, signed
 
 

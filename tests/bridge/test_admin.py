@@ -9,10 +9,10 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Client, SessionStore, ToolError
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.admin import AdminService
+from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.errors import InvalidSession, SessionNotFound
+from snakepit_otel.rpc.addresses import listen
 from snakepit_otel.testing import FakeClock
 from tests.bridge.parts import authority
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel import Client, SessionStore, ToolError
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.admin import AdminService
+from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.rolling import Replacement, RestartReport
-from snakepit_otel.bridge.status import PoolStatus, SessionsStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, WorkerStatus
 from snakepit_otel.errors import AuthorityUnavailable, PoolNotFound, PoolNotStarted, WorkerStartFailed
+from snakepit_otel.rpc.addresses import listen
 from tests.waiting import until
 
 counts = st.integers(0, 2**63 - 1)

@@ -11,11 +11,11 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import limits as limits_module
-from snakepit_otel.bridge.addresses import split
-from snakepit_otel.bridge.arrivals import _Call
-from snakepit_otel.bridge.limits import LimitSettings
-from snakepit_otel.bridge.listening import Listener
+from snakepit_otel.bridge.authority import limits as limits_module
+from snakepit_otel.bridge.authority.admission import _Call
+from snakepit_otel.bridge.authority.limits import LimitSettings
+from snakepit_otel.bridge.authority.listeners import Listener
+from snakepit_otel.rpc.addresses import split
 from tests.bridge.raw_http2 import RawClient, message
 from tests.waiting import until
 

@@ -14,10 +14,9 @@ import pytest
 from grpc import aio
 from opentelemetry import trace
 
-from snakepit_otel import AuthorityContext, Client, SessionStore, ToolError, authority_tool
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.methods import EXECUTE_TOOL
+from snakepit_otel import AuthorityContext, Client, SessionStore, ToolError, authority_tool, rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     DeadlineExceeded,

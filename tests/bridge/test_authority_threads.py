@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.bridge.authority_settings import AuthoritySettings
-from snakepit_otel.bridge.authority_threads import AuthorityThreads
-from snakepit_otel.bridge.registry import AuthorityContext, ToolRegistry
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.settings import AuthoritySettings
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry
+from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, QueueTimeout
 from snakepit_otel.sessions import SessionStore
 from tests.waiting import until

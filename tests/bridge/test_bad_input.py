@@ -15,6 +15,7 @@ from grpc import aio
 
 from snakepit_otel import Client, SessionStore
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import (
     InvalidSession,
     MessageTooLarge,
@@ -23,7 +24,6 @@ from snakepit_otel.errors import (
     ToolError,
     ValueRefused,
 )
-from snakepit_otel.marks import ZERO_COPY
 from tests.bridge.painting import Painting
 from tests.bridge.parts import MAX_MESSAGE_BYTES, STRING, Authority, authority, error_name, raw
 from tests.waiting import until

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.budget import UNIX, Budget, Peer
+from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Peer
 from snakepit_otel.errors import BudgetExceeded
 
 A, B = Peer("10.0.0.1", is_known=False), Peer("10.0.0.2", is_known=False)

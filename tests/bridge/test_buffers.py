@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
-from snakepit_otel.bridge.buffers import chunk_size
-from snakepit_otel.bridge.reference_marks import labelled_as_copies
-from snakepit_otel.marks import ZERO_COPY
+from snakepit_otel.bridge.wire.buffer_copies import chunk_size
+from snakepit_otel.bridge.wire.reference_scan import labelled_as_copies
+from snakepit_otel.common.json_keys import ZERO_COPY
 
 
 class Echo(BaseAdapter):

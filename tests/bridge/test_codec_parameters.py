@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.codec import decode_any, decode_parameters, encode_parameters
+from snakepit_otel.bridge.wire.codec import decode_any, decode_parameters, encode_parameters
 from snakepit_otel.errors import ValueRefused
 
 PREFIX = "type.googleapis.com/"

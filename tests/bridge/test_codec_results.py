@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.codec import (
+from snakepit_otel.bridge.wire.codec import (
     CHUNK_KIND,
     decode_any,
     decode_chunk,

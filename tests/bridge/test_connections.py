@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from snakepit_otel.bridge.connections import Connections, Traffic, address_of
+from snakepit_otel.system.tcp_connections import Connections, Traffic, address_of
 from tests.waiting import until
 
 

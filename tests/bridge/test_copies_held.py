@@ -14,17 +14,17 @@ import orjson
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.budget import Budget, Charge, Peer
-from snakepit_otel.bridge.buffers import BufferService
+from snakepit_otel import rpc
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub, add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.wire.buffer_copies import BufferService
 from snakepit_otel.errors import BudgetExceeded, ReferenceRefused
-from snakepit_otel.zero_copy.description import Description, Kind, Owner
-from snakepit_otel.zero_copy.holdings import BEARER, Holdings
-from snakepit_otel.zero_copy.limits import Limits
-from snakepit_otel.zero_copy.memory import Buffer
+from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.zero_copy._buffer_store import BEARER, Holdings
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
+from snakepit_otel.zero_copy._limits import Limits
+from snakepit_otel.zero_copy._memory import Buffer
 from tests.waiting import until
 
 MIB = 1 << 20

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from grpc import aio
 
-from snakepit_otel import BaseAdapter, deadline, tool
-from snakepit_otel.bridge.link import AuthorityLink
+from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.common import deadline
 from snakepit_otel.errors import DeadlineExceeded
 from tests.bridge.elixir import Context, Elixir
 from tests.bridge.parts import error_name, raw, serving, worker

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.bridge.directory import PrivateDirectory
+from snakepit_otel.system.private_directory import PrivateDirectory
 from tests.processes import program
 from tests.users import OTHER, needs_root
 from tests.waiting import until
@@ -40,7 +40,9 @@ def test_those_in_use_stay() -> None:
 
 async def test_those_of_the_killed_are_removed(short_path: Path) -> None:
     """What a killed owner left is shown to whoever makes the next, and then removed."""
-    code = "import time; from snakepit_otel.bridge import directory as d; held = d.PrivateDirectory(); time.sleep(60)"
+    code = (
+        "import time; from snakepit_otel.system import private_directory as d; x = d.PrivateDirectory(); time.sleep(60)"
+    )
     async with program("-c", code, environ={"XDG_RUNTIME_DIR": str(short_path)}) as owner:
         (abandoned,) = await until(lambda: list(short_path.glob("snakepit-*/lock")))
         owner.process.kill()

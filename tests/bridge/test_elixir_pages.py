@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from snakepit_otel import errors
-from snakepit_otel.bridge.elixir_sessions import _PAGE
-from snakepit_otel.bridge.failures import _matched_name
+from snakepit_otel.bridge.wire.errors import _matched_name
+from snakepit_otel.bridge.worker.elixir_sessions import _PAGE
 from tests.bridge.test_failures import own_errors
 from tests.processes import ROOT
 

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from snakepit_otel import SessionStore
-from snakepit_otel.bridge.elixir_sessions import ElixirSessions
-from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
 from snakepit_otel.errors import DeadlineExceeded, ToolNotFound
 from snakepit_otel.testing import FakeClock
 from tests.bridge.elixir import Elixir

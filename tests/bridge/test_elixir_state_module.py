@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from snakepit_otel.adapters import make_tool
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from tests.processes import ROOT
 
 MODULE = ROOT / "examples" / "elixir" / "session_state.ex"

@@ -12,9 +12,9 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.bridge.client import execute_request, result_of, stream_error
-from snakepit_otel.bridge.gateway import Gateway
-from snakepit_otel.bridge.registry import AuthorityContext, ToolRegistry, authority_tool
+from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry, authority_tool
+from snakepit_otel.bridge.client.client import execute_request, result_of, stream_error
 from snakepit_otel.errors import ToolError
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.testing import Capture

@@ -12,8 +12,8 @@ import pytest
 
 from snakepit_otel import errors
 from snakepit_otel.adapters import BaseAdapter, tool
-from snakepit_otel.bridge.failures import from_wire, to_status, to_wire
-from snakepit_otel.bridge.values import to_json
+from snakepit_otel.bridge.wire.errors import from_wire, to_status, to_wire
+from snakepit_otel.bridge.wire.values import to_json
 from snakepit_otel.errors import (
     AdapterNotLoaded,
     DeadlineExceeded,
@@ -275,7 +275,7 @@ async def test_frames_of_ours_below_the_tool_stay() -> None:
     error = caught.value.with_traceback(caught.value.__traceback__.tb_next)
     stacktrace = orjson.loads(to_wire(error, WHERE))["stacktrace"]
     assert "in state\n" in stacktrace[0]
-    assert "adapters/state.py" in stacktrace[-1]
+    assert "adapters/_state.py" in stacktrace[-1]
 
 
 async def test_an_error_of_ours_has_no_frames() -> None:

@@ -15,9 +15,9 @@ from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge import methods
-from snakepit_otel.bridge.fences import Fences
+from snakepit_otel.bridge.authority.fencing import Fences
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire import methods
 from snakepit_otel.errors import WorkerFenced
 from tests.bridge.elixir import Elixir
 from tests.bridge.painting import Painting

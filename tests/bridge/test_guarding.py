@@ -11,18 +11,18 @@ import orjson
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.failures import from_wire
-from snakepit_otel.bridge.guarding import MOST_BYTES, Guarded, Limit
+from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.values import from_json
+from snakepit_otel.bridge.wire.errors import from_wire
+from snakepit_otel.bridge.wire.method_guards import MOST_BYTES, Guarded, Limit
+from snakepit_otel.bridge.wire.values import from_json
 from snakepit_otel.errors import ToolError
-from snakepit_otel.zero_copy.description import replaced
+from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.zero_copy._descriptor import replaced
 
 _CALL = "/snakepit.bridge.BridgeService/"
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from snakepit_otel.bridge.heartbeat import HeartbeatSettings
+from snakepit_otel.bridge.worker.heartbeat import HeartbeatSettings
 from snakepit_otel.errors import ConfigurationError
 
 

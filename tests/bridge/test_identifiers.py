@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import gateway as gateway_module
-from snakepit_otel.bridge.elixir_sessions import ElixirSessions
+from snakepit_otel.bridge.authority import dispatcher as gateway_module
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import Authority, authority, error_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge.json_parts import MOST_PARTS, check_parts
+from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
 from snakepit_otel.errors import ValueRefused
 from tests.adapters_for_tests import Useful
 

@@ -16,20 +16,17 @@ from grpc import aio
 from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from snakepit_otel import Client, SessionStore
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.authority import AuthorityService, authority_limits
-from snakepit_otel.bridge.budget import UNIX, Budget
-from snakepit_otel.bridge.gateway import Gateway
-from snakepit_otel.bridge.guarding import Guarded
-from snakepit_otel.bridge.keepalive import LISTENER
-from snakepit_otel.bridge.leases import LeaseService
+from snakepit_otel import Client, SessionStore, rpc
+from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget
+from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.lease_service import LeaseService
+from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub, add_LeaseServiceServicer_to_server
-from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.wire.method_guards import Guarded
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     InvalidSession,
@@ -39,8 +36,10 @@ from snakepit_otel.errors import (
     ToolError,
     ValueRefused,
 )
+from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.keepalive import LISTENER
 from snakepit_otel.sessions import MemoryBackend
-from snakepit_otel.sessions.backend import Created, NewSession
+from snakepit_otel.sessions.backends.base import Created, NewSession
 from snakepit_otel.testing import Capture, FakeClock
 from tests.bridge.parts import NoWorkers, error_name
 from tests.processes import program

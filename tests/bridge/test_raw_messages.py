@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.codec import STRING_VALUE
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.raw_messages import (
+from snakepit_otel.bridge.wire.codec import STRING_VALUE
+from snakepit_otel.bridge.wire.raw_messages import (
     LARGE,
     MOST_FIELDS,
     MOST_NAMES,

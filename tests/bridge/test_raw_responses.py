@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.raw_messages import LARGE, read_response
+from snakepit_otel.bridge.wire.raw_messages import LARGE, read_response
 
 RESULT = pb.ExecuteToolResponse(binary_result=bytes(LARGE)).SerializeToString()
 

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from snakepit_otel.bridge.reference_marks import MOST_MARKS, has_marks, ids_in, labelled_as_copies
+from snakepit_otel.bridge.wire.reference_scan import MOST_MARKS, has_marks, ids_in, labelled_as_copies
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ValueRefused
-from snakepit_otel.marks import ZERO_COPY
-from snakepit_otel.zero_copy.description import Description, Kind, Owner
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 
 _WRITERS = [
     orjson.dumps,

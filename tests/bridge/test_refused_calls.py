@@ -12,10 +12,9 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.arrivals import Arrivals
-from snakepit_otel.bridge.budget import Budget
+from snakepit_otel import rpc
+from snakepit_otel.bridge.authority.admission import Arrivals
+from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
@@ -23,6 +22,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.errors import InvalidSession
+from snakepit_otel.rpc.addresses import listen
 from tests.waiting import until
 
 

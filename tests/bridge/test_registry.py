@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from snakepit_otel.adapters import BaseAdapter, tool, tools_of
-from snakepit_otel.bridge import registry as registry_module
-from snakepit_otel.bridge.budget import Budget, Charge, Peer
-from snakepit_otel.bridge.codec import decode_any
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.registry import (
+from snakepit_otel.bridge.authority import tool_registry as registry_module
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import (
     AuthorityContext,
     ToolRegistry,
     authority_tool,
     authority_tools_in,
     registrations,
 )
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.codec import decode_any
 from snakepit_otel.errors import BudgetExceeded, InvalidArguments, ToolNotFound, ToolRefused
 from snakepit_otel.sessions import SessionStore
 

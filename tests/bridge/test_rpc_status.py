@@ -11,11 +11,12 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.methods import EXECUTE_STREAMING_TOOL, PING
+from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer, BridgeServiceStub
-from snakepit_otel.telemetry import names, switch
+from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, PING
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import serving
 from tests.waiting import until

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.bridge import methods, rpc
+from snakepit_otel import BaseAdapter, rpc, tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
-from snakepit_otel.bridge.supervision import RunningRequests
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.worker.supervision import RunningRequests
 from tests.bridge.parts import worker
 from tests.waiting import until
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge import directory
-from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.cli.addresses import default_socket, resolved
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.system import private_directory as directory
+from snakepit_otel.system.private_directory import PrivateDirectory
 from tests.adapters_for_tests import Useful
 
 
@@ -32,7 +32,7 @@ def no_tmp(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
     def bases() -> Iterator[tuple[str, Path]]:
         return ((name, base if name else short_path / "gone") for name, base in everywhere())
 
-    monkeypatch.setattr("snakepit_otel.bridge.directory.bases", bases)
+    monkeypatch.setattr("snakepit_otel.system.private_directory.bases", bases)
     monkeypatch.setattr("snakepit_otel.cli.addresses.bases", bases)
 
 

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel.adapters import spec_of
-from snakepit_otel.bridge import methods
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.recording import Controls, Recording
-from snakepit_otel.bridge.telemetry_stream import RECEIPT, TelemetryStream
-from snakepit_otel.bridge.worker_server import WorkerServer
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.telemetry_controls import Controls, Recording
+from snakepit_otel.bridge.worker.server import WorkerServer
+from snakepit_otel.bridge.worker.telemetry_stream import RECEIPT, TelemetryStream
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import Level, controls, names
+from snakepit_otel.telemetry import Level, names
+from snakepit_otel.telemetry import _controls as controls
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, worker

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 
-from snakepit_otel.bridge import methods, telemetry_listener
+from snakepit_otel.bridge.authority import telemetry_listener
+from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
-from snakepit_otel.bridge.recording import Controls
-from snakepit_otel.bridge.telemetry_folding import CATALOGUE, EventFold
-from snakepit_otel.bridge.telemetry_listener import TelemetryListener
-from snakepit_otel.telemetry import controls, faults, names
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, serving, worker

@@ -13,7 +13,7 @@ from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
-from snakepit_otel.bridge.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, serving, worker

@@ -19,17 +19,17 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Client
-from snakepit_otel.bridge import keepalive
-from snakepit_otel.bridge import tls as tls_module
-from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.budget import Peer, peer_of
+from snakepit_otel.bridge.authority.byte_budget import Peer, peer_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.tls import Tls
 from snakepit_otel.errors import AuthorityUnavailable, ConfigurationError
+from snakepit_otel.rpc import keepalive
+from snakepit_otel.rpc import tls as tls_module
+from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.certificates import authority, files, signed

@@ -12,16 +12,16 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.buffers import BufferService
-from snakepit_otel.bridge.guarding import Guarded
+from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.rpc.addresses import listen
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy._buffer_store import Holdings
 from tests.waiting import until
 
 ADMIN = "/snakepit_otel.admin.AdminService"

@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
-from snakepit_otel.bridge.codec import encode_result, to_json
-from snakepit_otel.bridge.unserializable import Unserializable
+from snakepit_otel.bridge.wire.codec import encode_result, to_json
+from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.telemetry.environment import faults
 
 

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from pydantic import BaseModel
 
-from snakepit_otel.adapters.arguments import ArgumentCheck
-from snakepit_otel.bridge.codec import decode_result, encode_chunk, encode_parameters, encode_result
-from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.bridge.values import MAX_DEPTH, from_json, to_json
+from snakepit_otel.adapters._arguments import ArgumentCheck
+from snakepit_otel.bridge.wire.codec import decode_result, encode_chunk, encode_parameters, encode_result
+from snakepit_otel.bridge.wire.unserializable import Unserializable
+from snakepit_otel.bridge.wire.values import MAX_DEPTH, from_json, to_json
 from snakepit_otel.errors import ValueRefused
 
 

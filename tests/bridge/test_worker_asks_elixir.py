@@ -14,9 +14,9 @@ import pytest
 from grpc import aio
 from opentelemetry import trace
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.methods import EXECUTE_TOOL, HEARTBEAT
+from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL, HEARTBEAT
 from snakepit_otel.testing import Capture, tree
 from tests.bridge.elixir import Elixir, Inspected
 from tests.bridge.painting import Painting

@@ -12,10 +12,10 @@ import pytest
 from grpc import aio
 
 from snakepit_otel.adapters import spec_of
-from snakepit_otel.bridge.link import AuthorityLink
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.worker_server import WorkerServer
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.errors import AdapterNotLoaded, AuthorityUnavailable, ConfigurationError, ToolRefused
 from tests.bridge.elixir import Elixir
 from tests.bridge.painting import Painting

@@ -11,12 +11,12 @@ from pathlib import Path
 from grpc import aio
 
 from snakepit_otel import SessionStore
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.admin import AdminService
+from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.rolling import Replacement, RestartReport
-from snakepit_otel.bridge.status import PoolStatus, SessionsStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, WorkerStatus
 from snakepit_otel.errors import PoolNotFound
+from snakepit_otel.rpc.addresses import listen
 
 STATUS = Status(
     version="1.2.3",

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from snakepit_otel import Snakepit
-from snakepit_otel.bridge.directory import bases
 from snakepit_otel.cli import addresses
 from snakepit_otel.cli.addresses import default_socket, resolved
 from snakepit_otel.cli.app import app
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.system.private_directory import bases
 from tests.adapters_for_tests import Useful
 from tests.processes import run
 from tests.users import OTHER, needs_root

@@ -23,7 +23,7 @@ from snakepit_otel.cli.app import app
 from snakepit_otel.cli.doctor import packages
 from snakepit_otel.cli.doctor.masking import Masking, header_names, masked_url
 from snakepit_otel.cli.doctor.variables import OTEL, ours
-from snakepit_otel.zero_copy import memory
+from snakepit_otel.zero_copy import _memory as memory
 from tests.processes import ROOT, alive, run
 
 Check = dict[str, Any]

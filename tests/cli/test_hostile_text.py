@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
-from snakepit_otel.bridge.rolling import Replacement, RestartReport
-from snakepit_otel.bridge.status import Status
+from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.cli import app as cli
 from snakepit_otel.cli import call, output, restart, sessions, status, telemetry
 from snakepit_otel.cli.doctor import report as doctor
 from snakepit_otel.cli.doctor.report import Section, problem
+from snakepit_otel.common.printable import printable, printable_lines
 from snakepit_otel.errors import SnakepitError, ToolError
-from snakepit_otel.printable import printable, printable_lines
 from tests.cli.scripted import STATUS
 from tests.hostile_text import HOSTILE, unsafe
 

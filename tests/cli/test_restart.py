@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel.bridge.wire.restart_report import Replacement
 from tests.cli.scripted import Scripted, scripted
 from tests.cli.terminals import terminal
 from tests.processes import run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.bridge.status import SessionsStatus
+from snakepit_otel.bridge.wire.status import SessionsStatus
 from snakepit_otel.cli.status_view import duration, size
 from tests.bridge.parts import authority
 from tests.cli.scripted import STATUS, Scripted, scripted

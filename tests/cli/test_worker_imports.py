@@ -21,7 +21,7 @@ from tests.waiting import until
 COMMAND_LINE = {"typer", "click", "rich", "shellingham"}
 SETTINGS = {"pydantic", "pydantic_settings", "dotenv"}
 SDK = {"opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests"}
-BRIDGE = {"grpc", "google.protobuf", "snakepit_otel.bridge", "snakepit_otel.pool", "snakepit_otel.validation"}
+BRIDGE = {"grpc", "google.protobuf", "snakepit_otel.bridge", "snakepit_otel.pool", "snakepit_otel.common.validation"}
 ADAPTER = '''\
 import atexit
 import sys
@@ -109,7 +109,7 @@ async def test_a_worker_that_exports_nothing_is_lean(adapter: str, unneeded: set
     """It serves without the command line's libraries, settings, the SDK, the sessions' store, the pool and NumPy."""
     ready = directory / "ready"
     unneeded = unneeded | COMMAND_LINE | SETTINGS | SDK | {"numpy", "pyarrow", "snakepit_otel.pool"}
-    unneeded |= {"snakepit_otel.sessions.store", "snakepit_otel.validation"}
+    unneeded |= {"snakepit_otel.sessions._store", "snakepit_otel.common.validation"}
     async with reachable() as authority:
         command = ["-m", "snakepit_otel", "worker", "--adapter", f"dieting.{adapter}", "--elixir-address", authority]
         async with program(*command, environ=environ(directory, SNAKEPIT_READY_FILE=str(ready))) as worker:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.telemetry import faults
+from snakepit_otel.telemetry import _guard as faults
 from tests.hostile_text import unsafe
 
 SEEDS = Path(__file__).parent / "seeds"

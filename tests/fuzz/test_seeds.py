@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 from tests.fuzz import kit, loop, planted  # noqa: F401 - one that is wrong
 from tests.fuzz.__main__ import run
 from tests.fuzz.choices import Choices

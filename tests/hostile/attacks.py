@@ -16,10 +16,10 @@ import orjson
 from google.protobuf.any_pb2 import Any
 from grpc import aio
 
-from snakepit_otel.bridge import methods
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as buffers
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as leases
+from snakepit_otel.bridge.wire import methods
 from tests.bridge.raw_http2 import RawClient, message
 
 MB = 1_000_000

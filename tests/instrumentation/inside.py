@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from snakepit_otel.telemetry import faults
+from snakepit_otel.telemetry import _guard as faults
 
 PACKAGE = snakepit.__name__
 spans = InMemorySpanExporter()

@@ -14,7 +14,7 @@ import pytest
 
 from semconv.generate import Registry
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.testing import OtlpSink
 from tests.instrumentation.conftest import Snakepit
 from tests.processes import ROOT

@@ -8,7 +8,7 @@ import grpc
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.rpc import ObservedCallable
+from snakepit_otel.rpc import ObservedCallable
 from snakepit_otel.testing import Capture
 
 

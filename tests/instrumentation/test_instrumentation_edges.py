@@ -16,7 +16,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.snakepit import SnakepitInstrumentor
 
-from snakepit_otel.telemetry import faults
+from snakepit_otel.telemetry import _guard as faults
 from tests.instrumentation import inside
 from tests.instrumentation.upstream import run_inside
 from tests.waiting import until

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import PoolSaturated
-from snakepit_otel.pool.anonymous import AnonymousShare, Part
+from snakepit_otel.pool.dispatch.anonymous_share import AnonymousShare, Part
 from snakepit_otel.testing import FakeClock
 from tests.pool.adapters import Patient, lines
 from tests.waiting import until

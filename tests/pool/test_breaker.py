@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.breaker import Breaker, State
+from snakepit_otel.pool.dispatch.circuit_breaker import Breaker, State
 from snakepit_otel.testing import FakeClock
 
 FAILURES = 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel.errors import SessionWorkerUnavailable, WorkerBusy
-from snakepit_otel.pool.choosing import Choice, Outcome, Wait, Why, choose
+from snakepit_otel.pool.dispatch.selection import Choice, Outcome, Wait, Why, choose
 from snakepit_otel.pool.settings import Affinity
 
 STRICT = [Affinity.STRICT_QUEUE, Affinity.STRICT_FAIL_FAST]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.estimates import ServiceTimes
+from snakepit_otel.pool.dispatch.service_times import ServiceTimes
 
 
 def _used_to(seconds: float, requests: int = 50) -> ServiceTimes:

@@ -13,7 +13,7 @@ import pytest
 
 from snakepit_otel import BaseAdapter, Snakepit, tool
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.pool.orphans import Roster
+from snakepit_otel.pool.workers.orphans import Roster
 from tests.disks import fill, mounted, needs_mounts
 from tests.waiting import PATIENT, until
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge.directory import PrivateDirectory
-from snakepit_otel.pool.orphans import kill_orphans
+from snakepit_otel.pool.workers.orphans import kill_orphans
+from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.leaving import Leaving

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, SessionWorkerUnavailable
-from snakepit_otel.pool.line import Line
+from snakepit_otel.pool.dispatch.queue import Line
 from tests.pool.jumping import JumpingLoop, run, settle
 
 LIMIT = 4

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.directory import PrivateDirectory
-from snakepit_otel.pool.orphans import Orphan, Roster, kill_orphans
+from snakepit_otel.pool.workers.orphans import Orphan, Roster, kill_orphans
+from snakepit_otel.system.private_directory import PrivateDirectory
 from tests.processes import ROOT, alive, children, program, until_started
 from tests.waiting import until
 
@@ -34,8 +34,8 @@ signal.pause()
 AUTHORITY = """
 import sys, time
 from pathlib import Path
-from snakepit_otel.bridge.directory import PrivateDirectory
-from snakepit_otel.pool.orphans import Roster
+from snakepit_otel.system.private_directory import PrivateDirectory
+from snakepit_otel.pool.workers.orphans import Roster
 
 held = PrivateDirectory()
 roster = Roster(held.path)
@@ -64,16 +64,16 @@ def left(short_path: Path) -> Path:
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
     """Start programs with the command line of a worker, or another one, that never end by themselves."""
-    package = tmp_path / "snakepit_otel" / "pool"
+    package = tmp_path / "snakepit_otel" / "pool" / "workers"
     package.mkdir(parents=True)
-    (package.parent / "__init__.py").touch()
-    (package / "__init__.py").touch()
+    for directory in (package, *list(package.parents)[:2]):
+        (directory / "__init__.py").touch()
     (package / "worker_main.py").write_text(STUBBORN)
     (package / "other_main.py").write_text(STUBBORN)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, module: str = "worker_main", **environ: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"snakepit_otel.pool.{module}", *arguments]
+        command = [sys.executable, "-m", f"snakepit_otel.pool.workers.{module}", *arguments]
         process = subprocess.Popen(
             command, cwd=tmp_path, env={**os.environ, **environ}, start_new_session=True, stdout=subprocess.PIPE
         )
@@ -104,7 +104,7 @@ def spare(process: subprocess.Popen[bytes], directory: Path) -> None:
 def test_a_real_worker_is_killed_with_what_its_authority_left(left: Path) -> None:
     """The next authority kills a recorded worker, is told which, and removes the directory."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "snakepit_otel.pool.worker_main", left.name, "gpu-2.7"]
+    command = [sys.executable, "-m", "snakepit_otel.pool.workers.worker_main", left.name, "gpu-2.7"]
     killed: list[Orphan] = []
     # It waits on its control socket, as one would that was started a moment before its authority was killed.
     with ours, theirs, subprocess.Popen(command, cwd=ROOT, stdin=theirs.fileno()) as process:

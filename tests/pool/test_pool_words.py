@@ -7,7 +7,9 @@ from enum import StrEnum
 import pytest
 
 from semconv import generate
-from snakepit_otel.pool import breaker, choosing, recycling
+from snakepit_otel.pool.dispatch import circuit_breaker as breaker
+from snakepit_otel.pool.dispatch import selection as choosing
+from snakepit_otel.pool.workers import recycling
 from snakepit_otel.telemetry import names
 
 ATTRIBUTES = generate.Registry.load().attributes

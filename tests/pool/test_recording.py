@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.bridge.recording import Controls
-from snakepit_otel.pool.recording import WorkerRecording
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.pool.workers.telemetry_controls import WorkerRecording
 from snakepit_otel.telemetry import Level
 from tests.bridge.parts import serving
 from tests.bridge.upstream import UpstreamWorker

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.recycling import ExitReason, due, memory_of
 from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.pool.workers.recycling import ExitReason, due, memory_of
 
 
 def _due(settings: dict[str, Any], **about: Any) -> ExitReason | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.restarts import Restarts
+from snakepit_otel.pool.workers.restart_policy import Restarts
 from snakepit_otel.testing import FakeClock
 
 WINDOW = 60.0

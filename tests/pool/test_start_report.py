@@ -9,8 +9,8 @@ import pytest
 
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import ToolNotFound, WorkerStartFailed
-from snakepit_otel.pool import start_report
-from snakepit_otel.pool.start_report import NoReport, StartReport
+from snakepit_otel.pool.workers import start_report
+from snakepit_otel.pool.workers.start_report import NoReport, StartReport
 from snakepit_otel.telemetry import Level
 
 NO_REPORTS = {
@@ -72,8 +72,8 @@ async def test_a_worker_that_reports_nonsense_has_failed(
         f"open({str(pids)!r}, 'w').write(str(os.getpid()))\n"
         f"fd = 0\nwhile not os.read(fd, 1 << 20).endswith(b'\\n'): pass\n{code}\n"
     )
-    monkeypatch.setattr("snakepit_otel.pool.worker.WORKER_PROGRAM", str(program))
-    monkeypatch.setattr("snakepit_otel.pool.worker._TIME_TO_EXIT", 0.3)
+    monkeypatch.setattr("snakepit_otel.pool.workers.process.WORKER_PROGRAM", str(program))
+    monkeypatch.setattr("snakepit_otel.pool.workers.process._TIME_TO_EXIT", 0.3)
     with pytest.raises(WorkerStartFailed) as caught:
         await Snakepit("tests.pool.adapters:Patient", workers=1).start()
     assert len(str(caught.value)) < 1_000

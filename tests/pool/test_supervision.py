@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from snakepit_otel import Snakepit
-from snakepit_otel.bridge.rolling import Replacement
+from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.errors import CircuitOpen, PoolNotFound, WorkerExited, WorkerStartFailed
-from snakepit_otel.pool.worker import State
+from snakepit_otel.pool.workers.process import State
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.adapters import Fragile, Other, Patient, Unsafe, lines

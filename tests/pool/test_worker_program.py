@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.bridge import methods, rpc
-from snakepit_otel.bridge.failures import from_wire
+from snakepit_otel import BaseAdapter, rpc, tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.errors import ConfigurationError
 from tests.bridge.elixir import Elixir
 from tests.bridge.parts import raw, serving
@@ -97,7 +97,7 @@ async def started(directory: Path, adapter: type = Unsaid, **more: Any) -> Async
         "strict": False,
         "parent": os.getpid(),
     }
-    command = (sys.executable, "-m", "snakepit_otel.pool.worker_main", "run-1", "default-1.1")
+    command = (sys.executable, "-m", "snakepit_otel.pool.workers.worker_main", "run-1", "default-1.1")
     with theirs:
         process = await asyncio.create_subprocess_exec(*command, stdin=theirs, cwd=ROOT)
     with ours:
@@ -121,7 +121,7 @@ async def started(directory: Path, adapter: type = Unsaid, **more: Any) -> Async
 async def test_it_is_not_for_people(arguments: tuple[str, ...]) -> None:
     """Without the ids that tell in the process list whose worker it is, it does not run, and says who starts it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "snakepit_otel.pool.worker_main", *arguments),
+        *(sys.executable, "-m", "snakepit_otel.pool.workers.worker_main", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,

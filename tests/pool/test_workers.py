@@ -21,7 +21,7 @@ from snakepit_otel.errors import (
     WorkerExited,
     WorkerStartFailed,
 )
-from snakepit_otel.pool.worker import State
+from snakepit_otel.pool.workers.process import State
 from tests.adapters_for_tests import NoTools, Useful
 from tests.waiting import PATIENT, until
 

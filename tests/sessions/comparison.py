@@ -12,11 +12,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from snakepit_otel.clock import Clock
+from snakepit_otel.common.clock import Clock
 from snakepit_otel.errors import SessionError
 from snakepit_otel.sessions import Backend, Overflow, SessionSettings, SessionStore
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry._definitions import Event
 from snakepit_otel.testing import FakeClock
 from tests.sessions.model import Model, ModelSession, Pruned, Warned
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry._definitions import Event
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from snakepit_otel.sessions import state
+from snakepit_otel.sessions import _state as state
 from tests.sessions.comparison import Comparison
 from tests.sessions.model import REMOVED
 

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_otel.errors import InvalidSession, SessionNotFound
 from snakepit_otel.sessions import MemoryBackend, SessionStore, Stats
-from snakepit_otel.sessions.backend import Limits, NewSession
+from snakepit_otel.sessions.backends.base import Limits, NewSession
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import FakeClock
 from tests.sessions.conftest import Emissions

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_otel.errors import InvalidSession
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.sessions.session import MAX_TTL
+from snakepit_otel.sessions._session import MAX_TTL
 
 BAD_IDS = [
     pytest.param("", "empty", id="empty"),

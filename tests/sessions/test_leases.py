@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from snakepit_otel.errors import SessionNotFound, SessionQuotaExceeded
 from snakepit_otel.sessions import MemoryBackend, SessionStore
-from snakepit_otel.sessions.backend import Ended
-from snakepit_otel.telemetry import switch
+from snakepit_otel.sessions.backends.base import Ended
+from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.testing import FakeClock
 from tests.waiting import until
 

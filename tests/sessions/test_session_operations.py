@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.telemetry import switch
+from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.testing import Capture, FakeClock
 
 DURATION = "snakepit.session.operation.duration"

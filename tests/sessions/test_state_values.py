@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel.errors import StateRefused
-from snakepit_otel.sessions import SessionStore, state
+from snakepit_otel.sessions import SessionStore
+from snakepit_otel.sessions import _state as state
 
 
 class Colour(enum.Enum):

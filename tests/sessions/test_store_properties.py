@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit_otel.clock import Clock
+from snakepit_otel.common.clock import Clock
 from snakepit_otel.sessions import MemoryBackend, Overflow, SessionSettings
-from snakepit_otel.telemetry import switch
+from snakepit_otel.telemetry import _switch as switch
 from tests.sessions.backend_contract import store_machine
 
 

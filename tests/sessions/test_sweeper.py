@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.sessions.sweeper import Sweeper
+from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry._definitions import Event
 from snakepit_otel.testing import FakeClock
 from tests.sessions.conftest import Emissions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.bridge.budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
 from snakepit_otel.errors import (
     BudgetExceeded,
     ConfigurationError,

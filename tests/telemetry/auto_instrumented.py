@@ -13,7 +13,7 @@ from typing import Any
 
 from snakepit_otel import Client
 from snakepit_otel.testing import OtlpSink
-from snakepit_otel.testing.sink import _attributes
+from snakepit_otel.testing._sink import _attributes
 from tests.processes import Program, program
 
 ADAPTER = "tests.telemetry.auto_instrumented_adapter:Telling"

@@ -8,8 +8,8 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.telemetry import cells
-from snakepit_otel.telemetry.lanes import choosing
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry.spans import select as choosing
 
 _log = logging.getLogger("telling")
 

@@ -20,7 +20,10 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from snakepit_otel.telemetry import attributes, cells, instruments, names
+from snakepit_otel.telemetry import _attributes as attributes
+from snakepit_otel.telemetry import _instruments as instruments
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.export.metrics import CellCollector
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE

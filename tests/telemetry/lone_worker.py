@@ -17,9 +17,9 @@ import orjson
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge.client import execute_request, result_of
+from snakepit_otel.bridge.client.client import execute_request, result_of
 from snakepit_otel.errors import ToolError
-from snakepit_otel.pool.worker import Worker, WorkerSpec
+from snakepit_otel.pool.workers.process import Worker, WorkerSpec
 from snakepit_otel.telemetry import Ledger
 
 GRACE = 1.0

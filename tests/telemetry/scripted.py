@@ -33,15 +33,21 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from snakepit_otel.telemetry import Observation, faults, lifecycle, names, observation, observed, steps
-from snakepit_otel.telemetry.attributes import AttributeSet, Details
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry import Observation, names, observed
+from snakepit_otel.telemetry import _decorators as lifecycle
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _operation as observation
+from snakepit_otel.telemetry import _request_steps as steps
+from snakepit_otel.telemetry._attributes import AttributeSet, Details
+from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.peer import Answer
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.lanes import adoption, choosing, lean
-from snakepit_otel.telemetry.lanes.plain import PlainLane
+from snakepit_otel.telemetry.spans import compat as adoption
+from snakepit_otel.telemetry.spans import fast as lean
+from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans.sdk import PlainLane
 
 # ---- what is done
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.resources import Resource
 
-from snakepit_otel import resource_detector
 from snakepit_otel._version import VERSION
-from snakepit_otel.resource_detector import SnakepitResourceDetector
+from snakepit_otel.telemetry import _resource_detector as resource_detector
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._resource_detector import SnakepitResourceDetector
 from tests.telemetry.auto_instrumented import to_its_end
 
 pytest.importorskip("opentelemetry.distro")
@@ -36,8 +36,8 @@ print(*(about.get(name, "-") for name in ("service.name", "snakepit.role")), len
         (["-Xdev", "-W", "error", "-Im", "snakepit_otel", "serve"], AUTHORITY),
         (["--check-hash-based-pycs", "always", "-msnakepit_otel", "serve"], AUTHORITY),
         (["/bin/snakepit-otel", "worker", "--adapter", "a.A"], WORKER),
-        (["-m", "snakepit_otel.pool.worker_main", "run", "default-1.1"], WORKER),
-        (["-O", "-P", "/lib/snakepit_otel/pool/worker_main.py", "run", "default-1.1"], WORKER),
+        (["-m", "snakepit_otel.pool.workers.worker_main", "run", "default-1.1"], WORKER),
+        (["-O", "-P", "/lib/snakepit_otel/pool/workers/worker_main.py", "run", "default-1.1"], WORKER),
         (["worker_main.py", "run", "default-1.1"], {}),
         (["/bin/snakepit-otel", "call", "serve"], NAMED),
         (["/bin/snakepit-otel"], NAMED),
@@ -74,7 +74,7 @@ def test_its_names_are_the_registrys() -> None:
 def test_it_is_found_by_its_name() -> None:
     """The SDK finds it as the entry point `snakepit`."""
     (found,) = {entry.value for entry in entry_points(group="opentelemetry_resource_detector", name="snakepit")}
-    assert found == "snakepit_otel.resource_detector:SnakepitResourceDetector"
+    assert found == "snakepit_otel.telemetry._resource_detector:SnakepitResourceDetector"
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,16 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, controls, faults, names, otlp, outgoing
+from snakepit_otel.telemetry import Observation, names, outgoing
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.lanes import adoption, choosing
-from snakepit_otel.telemetry.lanes.plain import PlainLane
+from snakepit_otel.telemetry.spans import compat as adoption
+from snakepit_otel.telemetry.spans import otlp
+from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans.sdk import PlainLane
 from tests.telemetry.scripted import REMOTE, ListeningPeer, provided
 
 Use = Callable[[Any], None]

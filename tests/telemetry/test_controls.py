@@ -16,9 +16,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_trace_id, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, controls, faults, names, observed, outgoing
-from snakepit_otel.telemetry.lanes import adoption, choosing
-from snakepit_otel.telemetry.lanes.plain import PlainLane
+from snakepit_otel.telemetry import Observation, names, observed, outgoing
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry.spans import compat as adoption
+from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans.sdk import PlainLane
 from tests.telemetry.counting import in_cells, points
 from tests.telemetry.scripted import REMOTE, Ids, Node, Passage, Run, by_adoption, by_api, directly, provided
 

@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel.telemetry import Observation, names
-from snakepit_otel.telemetry.correlation import CorrelatedFormatter, correlate_logs
-from snakepit_otel.telemetry.lanes import adoption, choosing
+from snakepit_otel.telemetry._log_correlation import CorrelatedFormatter, correlate_logs
+from snakepit_otel.telemetry.spans import compat as adoption
+from snakepit_otel.telemetry.spans import select as choosing
 from tests.hostile_text import HOSTILE, unsafe
 from tests.telemetry.scripted import provided
 

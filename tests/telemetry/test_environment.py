@@ -18,7 +18,11 @@ from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 
 from snakepit_otel.cli.doctor.environment import check_environment
-from snakepit_otel.telemetry import cells, controls, fork, process, setup
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _fork as fork
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import _process_metrics as process
+from snakepit_otel.telemetry import setup
 from snakepit_otel.telemetry.environment import Environment, applied, value
 from snakepit_otel.telemetry.environment.variables import ALL, OTEL, OURS
 from tests.processes import program

@@ -17,9 +17,11 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, cells, faults, names, record
-from snakepit_otel.telemetry.attributes import AttributeSet, interned
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry import Observation, names, record
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry._attributes import AttributeSet, interned
+from snakepit_otel.telemetry._definitions import Metric
 from snakepit_otel.telemetry.export.metrics import CellCollector
 from tests.telemetry.counting import CUMULATIVE, DELTA, Collect, by_instruments, in_cells, points, told
 from tests.telemetry.scripted import SCRIPTS, Ids, Node, Passage, by_adoption, by_api, directly, provided

@@ -30,11 +30,12 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import StatusCode
 
 from snakepit_otel.telemetry import Observation, names
-from snakepit_otel.telemetry.attributes import AttributeSet
+from snakepit_otel.telemetry._attributes import AttributeSet
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.lanes import adoption, choosing
+from snakepit_otel.telemetry.spans import compat as adoption
+from snakepit_otel.telemetry.spans import select as choosing
 from tests.telemetry.scripted import (
     INVALID,
     INVALID_WITH_STATE,

@@ -10,7 +10,9 @@ import pytest
 from opentelemetry import trace
 
 from snakepit_otel import telemetry
-from snakepit_otel.telemetry import faults, names, switch
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 
 

@@ -9,10 +9,12 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from snakepit_otel import telemetry
-from snakepit_otel.bridge.rpc.outcome import OTHER_METHOD, method_of
-from snakepit_otel.telemetry import attributes, faults, names
-from snakepit_otel.telemetry.attributes import MOST_TEXT
-from snakepit_otel.telemetry.links import Trail, without_state
+from snakepit_otel.rpc.call_outcome import OTHER_METHOD, method_of
+from snakepit_otel.telemetry import _attributes as attributes
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._attributes import MOST_TEXT
+from snakepit_otel.telemetry._links import Trail, without_state
 from snakepit_otel.testing import Capture
 
 LONG = "é" * 100_000

@@ -16,7 +16,7 @@ import pytest
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import ToolError, WorkerExited
-from snakepit_otel.pool.worker import Worker
+from snakepit_otel.pool.workers.process import Worker
 from snakepit_otel.telemetry import Ledger, names
 from snakepit_otel.testing import Capture, OtlpSink
 from tests.processes import program

@@ -16,8 +16,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from opentelemetry.trace import SpanContext
 
-from snakepit_otel.telemetry import otlp
-from snakepit_otel.telemetry.attributes import AttributeSet, copied
+from snakepit_otel.telemetry._attributes import AttributeSet, copied
+from snakepit_otel.telemetry.spans import otlp
 
 # On either side of where a length takes one more byte, and of what is kept ready.
 SIZES = st.sampled_from(

@@ -6,7 +6,8 @@ import gc
 import os
 import threading
 
-from snakepit_otel.telemetry import names, process
+from snakepit_otel.telemetry import _process_metrics as process
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 
 

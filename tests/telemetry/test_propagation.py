@@ -14,7 +14,9 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import Observation, faults, incoming, names, outgoing, propagation
+from snakepit_otel.telemetry import Observation, incoming, names, outgoing
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _propagation as propagation
 from snakepit_otel.testing import Capture
 
 HEX = "0123456789abcdef"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from semconv import generate
-from snakepit_otel.telemetry import definitions, names
+from snakepit_otel.telemetry import _definitions as definitions
+from snakepit_otel.telemetry import names
 
 METRICS = names.METRICS
 POINTS = [value for value in vars(names).values() if isinstance(value, definitions.Point)]

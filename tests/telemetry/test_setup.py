@@ -23,13 +23,16 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import cells, controls, fork, names, record, setup
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _fork as fork
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import names, record, setup
+from snakepit_otel.telemetry._definitions import Metric
+from snakepit_otel.telemetry._setup import Telemetry, _all_at_once
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.metrics import CellCollector, MetricPipeline
 from snakepit_otel.telemetry.export.peer import Peer
-from snakepit_otel.telemetry.lanes import choosing
-from snakepit_otel.telemetry.setup import Telemetry, _all_at_once
+from snakepit_otel.telemetry.spans import select as choosing
 from tests.telemetry.counting import DELTA, in_cells
 
 SetUp = Callable[..., Any]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from snakepit_otel import telemetry
-from snakepit_otel.telemetry import faults, names
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 
 

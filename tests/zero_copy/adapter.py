@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from snakepit_otel import BaseAdapter, tool, zero_copy
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy.reference import Reference
+from snakepit_otel.zero_copy._reference import Reference
 
 SPANS = {"create reference", "release reference"}
 # What this process emits, for the tools that tell; nothing else has set it up.

@@ -17,15 +17,15 @@ from typing import Any
 
 import orjson
 
-from snakepit_otel.marks import ZERO_COPY
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy.broker import Broker
-from snakepit_otel.zero_copy.description import Description, Kind, Owner
-from snakepit_otel.zero_copy.holdings import Holdings
-from snakepit_otel.zero_copy.link import BrokerLink
-from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.reaper import reaper
-from snakepit_otel.zero_copy.scope import Scope
+from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
+from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_server import Broker
+from snakepit_otel.zero_copy._memory import Buffer
+from snakepit_otel.zero_copy._reaper import reaper
+from snakepit_otel.zero_copy._scope import Scope
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 WORKER = "pool-1.1"

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snakepit_otel.zero_copy.broker import Broker
-from snakepit_otel.zero_copy.description import Owner
-from snakepit_otel.zero_copy.holdings import Holdings
-from snakepit_otel.zero_copy.link import BrokerLink
-from snakepit_otel.zero_copy.scope import Scope
-from snakepit_otel.zero_copy.settings import ZeroCopySettings
+from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_server import Broker
+from snakepit_otel.zero_copy._scope import Scope
+from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
 WORKER = "worker-1"
 

@@ -20,19 +20,18 @@ import pyarrow as pa
 import pytest
 from grpc import aio
 
-from snakepit_otel import Client, Snakepit, zero_copy
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.client import execute_request
+from snakepit_otel import Client, Snakepit, rpc, zero_copy
+from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as bridge_pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ReferenceReleased, ZeroCopyUnavailable
-from snakepit_otel.marks import ZERO_COPY
 from snakepit_otel.testing import Capture, OtlpSink
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy.broker import broker_path
-from snakepit_otel.zero_copy.current import loose
+from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._fd_server import broker_path
 from tests.bridge import parts
 from tests.bridge.elixir import Elixir
 from tests.processes import program

@@ -30,13 +30,15 @@ from snakepit_otel.errors import (
     SnakepitError,
     ZeroCopyError,
 )
-from snakepit_otel.zero_copy import ZeroCopySettings, link, packets
-from snakepit_otel.zero_copy.broker import broker_path
-from snakepit_otel.zero_copy.description import Description, Form, Kind, Owner
-from snakepit_otel.zero_copy.exchange import ExchangeUnavailable
-from snakepit_otel.zero_copy.link import BrokerLink
-from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.scope import Scope
+from snakepit_otel.zero_copy import ZeroCopySettings
+from snakepit_otel.zero_copy import _fd_client as link
+from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner
+from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
+from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._memory import Buffer
+from snakepit_otel.zero_copy._scope import Scope
 from tests.waiting import until
 from tests.zero_copy.hostile import (
     DEEP,

@@ -14,9 +14,9 @@ import pytest
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import AuthorityUnavailable, WorkerExited
-from snakepit_otel.zero_copy import reports
-from snakepit_otel.zero_copy.description import Owner
-from snakepit_otel.zero_copy.memory import Buffer
+from snakepit_otel.zero_copy import _metrics as reports
+from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._memory import Buffer
 from tests.processes import alive, program
 from tests.waiting import until
 from tests.zero_copy.authority_program import LENGTH

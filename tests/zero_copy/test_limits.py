@@ -20,9 +20,8 @@ import pyarrow as pa
 import pytest
 from grpc import aio
 
-from snakepit_otel import Client, Snakepit, zero_copy
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.client import execute_request
+from snakepit_otel import Client, Snakepit, rpc, zero_copy
+from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as bridge_pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -36,13 +35,13 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.testing import FakeClock
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy.broker import broker_path
-from snakepit_otel.zero_copy.current import LooseScope, loose
-from snakepit_otel.zero_copy.description import Description, Kind, Owner
-from snakepit_otel.zero_copy.holdings import Holdings
-from snakepit_otel.zero_copy.limits import Limits
-from snakepit_otel.zero_copy.link import BrokerLink
-from snakepit_otel.zero_copy.memory import Allocation, Buffer
+from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._current_scope import LooseScope, loose
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
+from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._limits import Limits
+from snakepit_otel.zero_copy._memory import Allocation, Buffer
 from tests.bridge.parts import error_name
 from tests.waiting import until
 from tests.zero_copy.hostile import brokering, description, descriptors, quick_to_collect, shared_memory

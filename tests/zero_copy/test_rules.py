@@ -31,8 +31,8 @@ from snakepit_otel.errors import (
     ZeroCopyError,
 )
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy.current import loose
-from snakepit_otel.zero_copy.reference import Reference
+from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._reference import Reference
 from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge
 

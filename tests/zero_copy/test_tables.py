@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from snakepit_otel import zero_copy
 from snakepit_otel.errors import ReferenceRefused
-from snakepit_otel.zero_copy.current import within
-from snakepit_otel.zero_copy.reference import Reference
+from snakepit_otel.zero_copy._current_scope import within
+from snakepit_otel.zero_copy._reference import Reference
 from tests.zero_copy.parts import Bridge
 
 # Arrow's own checks make each example dear, and there are four properties.

@@ -21,8 +21,8 @@ from snakepit_otel import Client, Snakepit, ToolError, authority_tool, zero_copy
 from snakepit_otel.errors import ReferenceRefused, WorkerExited
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy.current import loose
-from snakepit_otel.zero_copy.reaper import reaper
+from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._reaper import reaper
 from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge, Sides, bridge
 

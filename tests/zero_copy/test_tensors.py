@@ -17,9 +17,9 @@ from hypothesis.extra import numpy as npst
 
 from snakepit_otel import zero_copy
 from snakepit_otel.errors import ReferenceRefused
-from snakepit_otel.zero_copy.current import within
-from snakepit_otel.zero_copy.reference import Reference
-from snakepit_otel.zero_copy.tensors import ITEM_SIZES
+from snakepit_otel.zero_copy._current_scope import within
+from snakepit_otel.zero_copy._reference import Reference
+from snakepit_otel.zero_copy.formats.dlpack import ITEM_SIZES
 from tests.zero_copy.parts import Bridge, inode_at, inode_of, mapping_at
 
 Array = np.ndarray[Any, Any]

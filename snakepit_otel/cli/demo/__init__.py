@@ -11,11 +11,11 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from snakepit_otel import telemetry
+from snakepit_otel.app import Snakepit
 from snakepit_otel.cli.demo import report, workload
 from snakepit_otel.cli.demo.adapter import DigitReader
 from snakepit_otel.cli.output import console, lines, run, styled
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.snakepit import Snakepit
 from snakepit_otel.testing import OtlpSink
 
 

@@ -14,10 +14,10 @@ import orjson
 from opentelemetry import trace
 
 from snakepit_otel import zero_copy
+from snakepit_otel.app import Snakepit
 from snakepit_otel.cli.demo.adapter import split_digits
 from snakepit_otel.errors import WorkerExited
-from snakepit_otel.pool.worker import State, Worker
-from snakepit_otel.snakepit import Snakepit
+from snakepit_otel.pool.workers.process import State, Worker
 
 CUSTOMERS = 12
 REQUESTS = 420

@@ -13,7 +13,7 @@ from typing import Any
 
 from snakepit_otel.cli.doctor import adapter_child
 from snakepit_otel.cli.doctor.report import Check, ok, problem
-from snakepit_otel.pool.process import describe_exit
+from snakepit_otel.pool.workers.os_process import describe_exit
 
 _REMEDIES = {
     "bad_name": "say package.module:Class or path/to/file.py:Class",

@@ -10,7 +10,7 @@ from snakepit_otel.cli.doctor.masking import header_names, masked_url
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
 from snakepit_otel.cli.doctor.target import CA_BUNDLES, GRPC, HTTP, SIGNALS, protocols_of
 from snakepit_otel.cli.doctor.variables import FOREIGN, OTEL, OTHERS, ours
-from snakepit_otel.settings.environment import PREFIX as SETTINGS
+from snakepit_otel.settings._environment import PREFIX as SETTINGS
 from snakepit_otel.telemetry.environment import Environment, Fault
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from snakepit_otel.secrets import masked_text, masked_url, secrets_of_exports
+from snakepit_otel.common.secrets import masked_text, masked_url, secrets_of_exports
 from snakepit_otel.telemetry.environment.masking import header_names
 
 __all__ = ["Masking", "header_names", "masked_url"]

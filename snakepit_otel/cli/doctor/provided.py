@@ -8,8 +8,8 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel.cli.doctor.report import Check, ok
-from snakepit_otel.telemetry.lanes import choosing
-from snakepit_otel.telemetry.lanes.plain import PlainLane
+from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans.sdk import PlainLane
 
 _AUTOMATIC = "opentelemetry.instrumentation.auto_instrumentation"
 _STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from snakepit_otel.bridge.addresses import split
-from snakepit_otel.bridge.directory import PrivateDirectory
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
 from snakepit_otel.cli.doctor.report import Check, ok, problem
 from snakepit_otel.cli.effective import effective, written
+from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.loopback import is_loopback
+from snakepit_otel.rpc.addresses import split
 from snakepit_otel.settings import Settings, TlsSettings, load
-from snakepit_otel.socket_files import checked_socket_directory
+from snakepit_otel.system.private_directory import PrivateDirectory
+from snakepit_otel.system.socket_files import checked_socket_directory
 
 _FOR_NAMES = 5.0
 """Seconds that a name server may take."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
-from snakepit_otel.zero_copy import ZeroCopySettings, memory
+from snakepit_otel.zero_copy import ZeroCopySettings
+from snakepit_otel.zero_copy import _memory as memory
 
 _TOPIC = "shared memory"
 

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from snakepit_otel.cli.doctor.masking import header_names, masked_url
-from snakepit_otel.loopback import leads_here
+from snakepit_otel.common.loopback import leads_here
 from snakepit_otel.telemetry.environment import Environment
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
 from snakepit_otel.telemetry.environment.variables import OTEL, SIGNALS

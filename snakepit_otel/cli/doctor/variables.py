@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from snakepit_otel.settings.environment import NO_SETTINGS, PREFIX, is_for_settings, setting_of, variables
+from snakepit_otel.common.validation import Where, dotted
+from snakepit_otel.settings._environment import NO_SETTINGS, PREFIX, is_for_settings, setting_of, variables
 from snakepit_otel.telemetry.environment import variables as telemetry
-from snakepit_otel.validation import Where, dotted
 
 OTEL: dict[str, str] = {name: variable.meaning for name, variable in telemetry.OTEL.items()}
 """What OpenTelemetry's Python packages read, and what for."""

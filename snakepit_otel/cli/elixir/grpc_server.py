@@ -12,8 +12,8 @@ if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
 
-    from snakepit_otel import standard_streams
     from snakepit_otel.cli.worker_flags import parse
+    from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=False)
     standard_streams.serve_without_waiting()

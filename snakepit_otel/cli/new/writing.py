@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-from snakepit_otel.replacing import refuse_what_is_no_file
+from snakepit_otel.system.atomic_files import refuse_what_is_no_file
 
 
 def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb2
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ParameterSpec, ToolRegistration
-from snakepit_otel.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MESSAGE, printable
 
 from .logging_config import get_logger
 

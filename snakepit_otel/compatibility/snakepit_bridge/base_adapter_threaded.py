@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 
 from .base_adapter import BaseAdapter, ToolMetadata, tool
 from .logging_config import get_logger

@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from snakepit_otel.bridge.codec import decode_any, encode_result
-from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.bridge.values import to_json
+from snakepit_otel.bridge.wire.codec import decode_any, encode_result
+from snakepit_otel.bridge.wire.unserializable import Unserializable
+from snakepit_otel.bridge.wire.values import to_json
+from snakepit_otel.common.json_keys import UNSERIALIZABLE, ZERO_COPY
 from snakepit_otel.errors import ValueRefused
-from snakepit_otel.marks import UNSERIALIZABLE, ZERO_COPY
 
 from .zero_copy import ZeroCopyRef
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from snakepit_otel.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MESSAGE, printable
 
 _log = logging.getLogger("snakepit_otel.environment")
 # Under an Elixir only errors are logged by default; whoever set a variable is to see that it is not honoured.

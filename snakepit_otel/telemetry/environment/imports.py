@@ -18,7 +18,7 @@ _READERS = (
 )
 _READERS_OF_THE_SDK = ("opentelemetry.sdk.trace", "opentelemetry.sdk.metrics", "opentelemetry.sdk._logs")
 # These ask for a meter and a logger, and by that for the provider that a variable may name.
-_ASKING = ("snakepit_otel.telemetry.instruments", "snakepit_otel.telemetry.events")
+_ASKING = ("snakepit_otel.telemetry._instruments", "snakepit_otel.telemetry._events")
 
 
 def _import_all() -> None:

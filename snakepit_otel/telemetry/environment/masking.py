@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from snakepit_otel.secrets import masked_text, masked_url
+from snakepit_otel.common.secrets import masked_text, masked_url
 
 _LONGEST = 80
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]{1,64}", re.ASCII)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from snakepit_otel.secrets import masked_url
+from snakepit_otel.common.secrets import masked_url
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP, unfit_for
 from snakepit_otel.telemetry.environment.faults import Fault, warn
 from snakepit_otel.telemetry.environment.kinds import Attributes, Headers, Number, Unfit, Word

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from snakepit_otel.loopback import leads_here
+from snakepit_otel.common.loopback import leads_here
 from snakepit_otel.telemetry.export.timed_http import TimedAdapter
 
 

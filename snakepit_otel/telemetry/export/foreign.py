@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 
-from snakepit_otel.printable import printable_error
+from snakepit_otel.common.printable import printable_error
 from snakepit_otel.telemetry.names import SERVICE_NAME
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 
-from snakepit_otel.secrets import masked_text, masked_value
+from snakepit_otel.common.secrets import masked_text, masked_value
 from snakepit_otel.telemetry.export.ledger import ENCODE, ENDED, Account
 
 

@@ -32,8 +32,9 @@ from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHis
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.printable import printable_error
-from snakepit_otel.telemetry import cells, names
+from snakepit_otel.common.printable import printable_error
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.ledger import DELIVERED, ENCODE, ENDED, FAILED, IN_FLIGHT, SHUTDOWN, Account
 from snakepit_otel.telemetry.export.outbox import Batching, Sent

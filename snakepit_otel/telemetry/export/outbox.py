@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snakepit_otel.printable import printable_error
+from snakepit_otel.common.printable import printable_error
 from snakepit_otel.telemetry.environment import Environment
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.ledger import (

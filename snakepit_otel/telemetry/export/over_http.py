@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from opentelemetry.exporter.http.transport._base import BaseHTTPResult, BaseHTTPTransport
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 from snakepit_otel.telemetry.export.answers import MOST_BYTES, SUCCESS, NoAnswer, rejected, seconds_to_wait
 from snakepit_otel.telemetry.export.timed_http import go_within_time
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from snakepit_otel.printable import printable_error
+from snakepit_otel.common.printable import printable_error
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.outbox import Sent
 from snakepit_otel.telemetry.export.peer import Answer

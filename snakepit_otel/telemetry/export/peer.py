@@ -15,8 +15,8 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 
-from snakepit_otel.printable import MESSAGE, printable
-from snakepit_otel.secrets import masked_text
+from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.answers import MOST_BYTES, NoAnswer, asks_to_wait, rejected
 from snakepit_otel.telemetry.export.direct import direct_options, go_direct

@@ -13,9 +13,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from snakepit_otel.printable import MESSAGE, printable, printable_error
-from snakepit_otel.secrets import masked_text
-from snakepit_otel.telemetry import cells
+from snakepit_otel.common.printable import MESSAGE, printable, printable_error
+from snakepit_otel.common.secrets import masked_text
+from snakepit_otel.telemetry import _metric_cells as cells
 from snakepit_otel.telemetry.environment import Environment, applied
 from snakepit_otel.telemetry.environment.components import provided
 from snakepit_otel.telemetry.environment.variables import SAMPLERS

@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 
-from snakepit_otel.printable import MESSAGE, printable
-from snakepit_otel.secrets import masked_text
+from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.secrets import masked_text
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 _INTERVAL = 60.0

@@ -12,12 +12,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import names, otlp
+from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.export.ledger import Account
 from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
 from snakepit_otel.telemetry.export.parts import deliver, sent
 from snakepit_otel.telemetry.export.peer import Peer
 from snakepit_otel.telemetry.export.weights import of_span
+from snakepit_otel.telemetry.spans import otlp
 
 
 class SpanPipeline(SpanProcessor):

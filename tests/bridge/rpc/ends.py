@@ -17,8 +17,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from snakepit_otel import telemetry
-from snakepit_otel.bridge import rpc
+from snakepit_otel import rpc, telemetry
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from snakepit_otel.bridge import rpc
+from snakepit_otel import rpc
 from tests.bridge.rpc.ends import AioEnding, Gate, handlers
 
 

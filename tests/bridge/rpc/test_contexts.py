@@ -10,10 +10,10 @@ import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from snakepit_otel import telemetry
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.rpc import outcome
-from snakepit_otel.telemetry import names, switch
+from snakepit_otel import rpc, telemetry
+from snakepit_otel.rpc import call_outcome as outcome
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.bridge.rpc.ends import (
     CHILD,

@@ -12,9 +12,9 @@ import grpc
 import pytest
 from grpc import aio
 
+from snakepit_otel import rpc
 from snakepit_otel.adapters import BaseAdapter, tool
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.client import Client
+from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import authority
 from tests.bridge.rpc.ends import (

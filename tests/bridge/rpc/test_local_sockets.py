@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.addresses import listen
-from snakepit_otel.bridge.client import Client
+from snakepit_otel import rpc
+from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
@@ -24,7 +23,8 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.errors import AuthorityUnavailable, ConfigurationError, UnsafeSocket
-from snakepit_otel.ownership import SERVER_USER
+from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.system.file_ownership import SERVER_USER
 from tests.users import OTHER, needs_root
 from tests.waiting import until
 

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge import rpc
-from snakepit_otel.bridge.rpc import outcome
-from snakepit_otel.telemetry import faults
+from snakepit_otel import rpc
+from snakepit_otel.rpc import call_outcome as outcome
+from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.testing import Capture
 from tests.bridge.rpc.ends import (
     CHILD,

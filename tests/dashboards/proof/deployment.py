@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel import Client
-from snakepit_otel.bridge.status import PoolStatus, WorkerStatus
+from snakepit_otel.bridge.wire.status import PoolStatus, WorkerStatus
 from tests.dashboards.proof.pace import EXPORT_SECONDS
 from tests.processes import ROOT
 from tests.waiting import until

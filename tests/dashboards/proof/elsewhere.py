@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 from snakepit_otel import Client, telemetry
+from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import TelemetryEvent
-from snakepit_otel.bridge.telemetry_folding import EventFold
-from snakepit_otel.bridge.telemetry_listener import TelemetryListener
 from snakepit_otel.errors import SnakepitError
+from snakepit_otel.telemetry._foreign_events import EventFold
 from tests.bridge.parts import serving
 from tests.bridge.upstream import SECOND, UpstreamWorker, said
 

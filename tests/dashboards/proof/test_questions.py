@@ -10,7 +10,7 @@ import pytest
 from dashboards.build import as_plain, pages, promql_of
 from semconv.generate import Registry
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry._definitions import Point
 from tests.dashboards.proof.questions import Question, filled_in, questions
 
 PAGES = [as_plain(page) for page in pages()]

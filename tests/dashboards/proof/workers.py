@@ -12,7 +12,7 @@ from dashboards.logql import EVENT_NAME
 from dashboards.registry import ALWAYS, known
 from semconv.generate import Registry
 from snakepit_otel.telemetry import names as n
-from snakepit_otel.telemetry.definitions import Metric
+from snakepit_otel.telemetry._definitions import Metric
 from tests.dashboards.proof.elixirs import OURS, UPSTREAMS
 from tests.dashboards.proof.questions import Question, filled_in
 

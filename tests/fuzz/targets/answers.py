@@ -10,7 +10,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from rich.console import Console
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin
-from snakepit_otel.bridge.status import Status
+from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.cli.status_view import StatusView
 from snakepit_otel.telemetry.export.peer import Peer
 from tests.fuzz.choices import Choices

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from snakepit_otel import errors
-from snakepit_otel.bridge.failures import failed_type, from_wire, to_status, to_wire
+from snakepit_otel.bridge.wire.errors import failed_type, from_wire, to_status, to_wire
 from snakepit_otel.errors import SnakepitError, ToolError
-from snakepit_otel.zero_copy import packets
+from snakepit_otel.zero_copy import _fd_protocol as packets
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from snakepit_otel.pool.orphans import _recorded
+from snakepit_otel.pool.workers.orphans import _recorded
 from tests.fuzz.kit import insist, target
 from tests.fuzz.targets.settings import _directory
 

@@ -8,14 +8,15 @@ from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import SpanContext
 
-from snakepit_otel.bridge import methods
-from snakepit_otel.bridge.authority import _creator, _headers, _owner, _ttl
-from snakepit_otel.bridge.worker import _deadline
+from snakepit_otel.bridge.authority.service import _creator, _headers, _owner, _ttl
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.worker.service import _deadline
 from snakepit_otel.errors import InvalidSession, SnakepitError, ValueRefused
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.sessions.session import MAX_OWNER, MAX_TTL
-from snakepit_otel.telemetry import faults, incoming
-from snakepit_otel.telemetry.propagation import outgoing, plain_parent
+from snakepit_otel.sessions._session import MAX_OWNER, MAX_TTL
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import incoming
+from snakepit_otel.telemetry._propagation import outgoing, plain_parent
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 from tests.fuzz.loop import wait_for

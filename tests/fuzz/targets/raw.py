@@ -7,14 +7,14 @@ from unittest.mock import patch
 
 from google.protobuf.message import DecodeError
 
-from snakepit_otel.bridge import raw_messages
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.raw_messages import LargeRequest, LargeResponse, json_bytes_of
-from snakepit_otel.bridge.reference_marks import ids_in, labelled_as_copies
-from snakepit_otel.bridge.values import from_json, to_json
+from snakepit_otel.bridge.wire import raw_messages
+from snakepit_otel.bridge.wire.raw_messages import LargeRequest, LargeResponse, json_bytes_of
+from snakepit_otel.bridge.wire.reference_scan import ids_in, labelled_as_copies
+from snakepit_otel.bridge.wire.values import from_json, to_json
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
-from snakepit_otel.marks import ZERO_COPY
-from snakepit_otel.zero_copy.description import replaced
+from snakepit_otel.zero_copy._descriptor import replaced
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 from tests.fuzz.loop import wait_for

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ReferenceRefused, SnakepitError
-from snakepit_otel.marks import ZERO_COPY
-from snakepit_otel.zero_copy import packets, tables, tensors
-from snakepit_otel.zero_copy.description import Description, Form, Kind, Owner, replaced
-from snakepit_otel.zero_copy.memory import Buffer
-from snakepit_otel.zero_copy.reference import check
+from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner, replaced
+from snakepit_otel.zero_copy._memory import Buffer
+from snakepit_otel.zero_copy._reference import check
+from snakepit_otel.zero_copy.formats import arrow as tables
+from snakepit_otel.zero_copy.formats import dlpack as tensors
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 

@@ -20,18 +20,15 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
-from snakepit_otel import BaseAdapter, tool
+from snakepit_otel import BaseAdapter, rpc, tool
 from snakepit_otel.adapters import AdapterHost
-from snakepit_otel.adapters.threads import ToolThreads
-from snakepit_otel.bridge import methods, rpc
-from snakepit_otel.bridge.addresses import listen, options
-from snakepit_otel.bridge.admin import AdminService
-from snakepit_otel.bridge.authority import AuthorityService, authority_limits
-from snakepit_otel.bridge.buffers import BufferService
-from snakepit_otel.bridge.gateway import Gateway
-from snakepit_otel.bridge.guarding import Guarded, Limit
-from snakepit_otel.bridge.leases import LeaseService
-from snakepit_otel.bridge.link import AuthorityLink
+from snakepit_otel.adapters._tool_threads import ToolThreads
+from snakepit_otel.bridge.authority.admin_service import AdminService
+from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.lease_service import LeaseService
+from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
+from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
+from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import (
     snakepit_admin_pb2,
     snakepit_admin_pb2_grpc,
@@ -44,16 +41,19 @@ from snakepit_otel.bridge.proto import (
     snakepit_supervision_pb2,
     snakepit_supervision_pb2_grpc,
 )
-from snakepit_otel.bridge.recording import Controls
-from snakepit_otel.bridge.registry import ToolRegistry
-from snakepit_otel.bridge.rolling import RestartReport
-from snakepit_otel.bridge.state_tools import STATE_TOOLS
-from snakepit_otel.bridge.status import Status
-from snakepit_otel.bridge.supervision import RunningRequests, SupervisionService
-from snakepit_otel.bridge.telemetry_stream import TelemetryStream
-from snakepit_otel.bridge.worker import WorkerService, worker_limits
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.method_guards import Guarded, Limit
+from snakepit_otel.bridge.wire.restart_report import RestartReport
+from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
+from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
+from snakepit_otel.rpc.addresses import listen, options
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.zero_copy.holdings import Holdings
+from snakepit_otel.zero_copy._buffer_store import Holdings
 from tests.bridge.parts import OneWorker
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target

@@ -8,16 +8,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from snakepit_otel.bridge.addresses import split
-from snakepit_otel.bridge.heartbeat import HeartbeatSettings
-from snakepit_otel.bridge.rpc.targets import target_of
+from snakepit_otel.bridge.worker.heartbeat import HeartbeatSettings
 from snakepit_otel.cli.call import _parameters
+from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.loopback import is_loopback
+from snakepit_otel.rpc.addresses import split
+from snakepit_otel.rpc.targets import target_of
 from snakepit_otel.settings import load_settings
-from snakepit_otel.settings.environment import variables
-from snakepit_otel.settings.file import from_file
-from snakepit_otel.settings.sources import ways
+from snakepit_otel.settings._environment import variables
+from snakepit_otel.settings._file import from_file
+from snakepit_otel.settings._sources import ways
 from snakepit_otel.telemetry.environment.reading import Environment
 from snakepit_otel.telemetry.environment.variables import ALL
 from tests.fuzz.choices import Choices

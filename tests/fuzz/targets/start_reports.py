@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.pool.start_report import NoReport, StartReport, read
+from snakepit_otel.pool.workers.start_report import NoReport, StartReport, read
 from tests.fuzz.kit import insist, refusing, target
 
 

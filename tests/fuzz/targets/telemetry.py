@@ -6,14 +6,14 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from snakepit_otel.bridge.authority.telemetry_listener import _receipt
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.recording import Controls
-from snakepit_otel.bridge.telemetry_folding import CATALOGUE, EventFold
-from snakepit_otel.bridge.telemetry_listener import _receipt
-from snakepit_otel.bridge.telemetry_stream import TelemetryStream
-from snakepit_otel.bridge.wire_controls import Recording
+from snakepit_otel.bridge.wire.process_controls import Recording
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.errors import ConfigurationError, ValueRefused
-from snakepit_otel.telemetry import controls
+from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from snakepit_otel.printable import LINE, printable, printable_error, printable_json, printable_lines
+from snakepit_otel.common.printable import LINE, printable, printable_error, printable_json, printable_lines
 from tests.fuzz.kit import insist, target
 from tests.hostile_text import unsafe
 

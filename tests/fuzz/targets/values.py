@@ -17,11 +17,11 @@ from uuid import UUID
 import numpy as np
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from snakepit_otel.bridge import codec
-from snakepit_otel.bridge.unserializable import Unserializable
-from snakepit_otel.bridge.values import from_json, plain_markers, to_json
+from snakepit_otel.bridge.wire import codec
+from snakepit_otel.bridge.wire.unserializable import Unserializable
+from snakepit_otel.bridge.wire.values import from_json, plain_markers, to_json
 from snakepit_otel.errors import SnakepitError, StateRefused, ValueRefused
-from snakepit_otel.sessions import state
+from snakepit_otel.sessions import _state as state
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 

@@ -16,7 +16,7 @@ import pytest
 
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import SnakepitError, WorkerExited
-from snakepit_otel.pool.worker import State, Worker
+from snakepit_otel.pool.workers.process import State, Worker
 from tests.pool.proofs.adapter import Proving
 from tests.pool.proofs.figures import Say, assert_ledger_is_exact, percentile, saying, spread
 from tests.waiting import BUSY, PATIENT, until

@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded
-from snakepit_otel.pool.worker import State
+from snakepit_otel.pool.workers.process import State
 from tests.pool.proofs.adapter import Proving
 from tests.pool.proofs.figures import saying
 from tests.waiting import until

@@ -35,7 +35,7 @@ from opentelemetry.instrumentation.snakepit.request import Hook, Hooks
 from opentelemetry.instrumentation.snakepit.seam import quietly
 from opentelemetry.instrumentation.snakepit.version import __version__
 
-from snakepit_otel.printable import printable
+from snakepit_otel.common.printable import printable
 
 __all__ = ["Hook", "SnakepitInstrumentor", "__version__"]
 

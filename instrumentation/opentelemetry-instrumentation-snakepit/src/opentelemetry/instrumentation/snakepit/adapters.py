@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.snakepit.request import Phase, running
 from opentelemetry.instrumentation.snakepit.seam import Function, call, quietly, to_its_end
 
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry._definitions import Point
 
 
 def observe(patches: Patches, servicer: Any) -> None:

@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.snakepit.patches import Patches
 from opentelemetry.instrumentation.snakepit.seam import quietly
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from snakepit_otel.bridge.rpc import ObservedCallable
+from snakepit_otel.rpc import ObservedCallable
 from snakepit_otel.telemetry import Labels, Observation, interned, names
 
 _SERVICE = "snakepit.bridge.BridgeService"

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.instrumentation.snakepit.patches import Patches
 from opentelemetry.instrumentation.snakepit.seam import quietly
 
-from snakepit_otel.bridge.telemetry_folding import EventFold
+from snakepit_otel.telemetry._foreign_events import EventFold
 
 
 def observe(patches: Patches, module: Any) -> None:

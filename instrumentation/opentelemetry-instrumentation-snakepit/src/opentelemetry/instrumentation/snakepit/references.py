@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.snakepit.seam import quietly
 
 from snakepit_otel import telemetry
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.definitions import Event
+from snakepit_otel.telemetry._definitions import Event
 
 _LABELS = {
     # Attribute: the payload's key, the values that metrics may have, and what stands for others.

@@ -14,8 +14,8 @@ from opentelemetry.instrumentation.snakepit.seam import quietly
 from opentelemetry.trace import Span, get_current_span
 
 from snakepit_otel.telemetry import AttributeSet, Details, Labels, Observation, interned, names
-from snakepit_otel.telemetry import current as otel_context
-from snakepit_otel.telemetry.definitions import Point
+from snakepit_otel.telemetry import _context as otel_context
+from snakepit_otel.telemetry._definitions import Point
 
 Hook = Callable[[Span, Any], None]
 """Called with a request's span, and with the message that came or that goes; see the package."""

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from snakepit_otel.telemetry import faults
+from snakepit_otel.telemetry import _guard as faults
 
 T = TypeVar("T")
 Function = Callable[..., Any]

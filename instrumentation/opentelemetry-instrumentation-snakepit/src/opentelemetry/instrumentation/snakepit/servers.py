@@ -12,8 +12,9 @@ from opentelemetry.instrumentation.snakepit.patches import Around, Patches
 from opentelemetry.instrumentation.snakepit.request import Hooks, Request
 from opentelemetry.instrumentation.snakepit.seam import Function, contain, pour, quietly, serve
 
-from snakepit_otel.bridge.rpc import ObservedHandler
-from snakepit_otel.telemetry import names, process
+from snakepit_otel.rpc import ObservedHandler
+from snakepit_otel.telemetry import _process_metrics as process
+from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.export import foreign
 
 _REQUESTS = (

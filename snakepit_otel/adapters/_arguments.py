@@ -1,0 +1,219 @@
+"""Checks a call's arguments against the tool's signature, before the tool runs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import reprlib
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from snakepit_otel.adapters import _core_schema as plain_schema
+from snakepit_otel.adapters._annotations import Annotations, fields_of, name_of, signature_of
+from snakepit_otel.adapters._reference_arguments import opening_of
+from snakepit_otel.common.printable import printable
+from snakepit_otel.errors import InvalidArguments, ToolRefused
+
+_log = logging.getLogger("snakepit_otel.adapters")
+_SCALARS = frozenset({"bool", "int", "float", "str", "bytes"})
+# The keys of a JSON object are text, whatever the mapping has for keys; the others hold no schemas.
+_AS_THEY_ARE = frozenset({"keys_schema", "default", "metadata", "serialization"})
+# What these hold has names of the users' own, and is no schema itself.
+_BY_NAME = frozenset({"fields", "choices"})
+# No parameter has this name, so it is free for what `**name` takes.
+_OTHERS = "**"
+# Not with the validators that models have already, which open nothing; older releases have no such thing.
+_PREBUILT = "_use_prebuilt"
+_MOST_FAULTS = 10
+"""Faults of a call that are named."""
+_MOST_FAULTS_READ = 1_000
+_MOST_SHOWN = 100
+_outlines = reprlib.Repr()
+_outlines.maxlist = _outlines.maxtuple = _outlines.maxset = _outlines.maxdict = 40
+_outlines.maxstring = _outlines.maxlong = _outlines.maxother = 2 * _MOST_SHOWN
+_Fields = dict[str, Any]
+_Check = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class ArgumentCheck:
+    """Checks and converts the arguments of one tool; `owner` is the class that it is a method of.
+
+    Text, numbers and booleans are taken as they are, never coerced; containers, dates, enums,
+    dataclasses and pydantic models are built from their JSON form. What a pydantic model coerces is its
+    own affair. A parameter without annotation takes anything, and so does `**name`. A zero-copy reference is opened
+    for a parameter that is annotated as an array of NumPy's, a tensor of PyTorch's or something of PyArrow's, at any
+    depth. An annotation that cannot be checked is logged, and its parameter takes anything.
+
+    Raises `ToolRefused` for a signature that cannot be called by name.
+    """
+
+    def __init__(self, tool: str, function: Callable[..., Any], owner: type | None = None) -> None:
+        # Only here, since adapters that have an `execute_tool` check what they like themselves.
+        from pydantic_core import ValidationError
+
+        self._tool = tool
+        self._mismatch: type[ValidationError] = ValidationError
+        # The first parameter is the adapter, or for authority tools the session context.
+        parameters = list(signature_of(function).parameters.values())[1:]
+        if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
+            raise ToolRefused(f"tool {tool!r} has positional-only parameters; arguments are passed by name")
+        annotations = Annotations(function, owner)
+        named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+        groups = [self._fields_of(parameter, annotations) for parameter in named]
+        try:
+            self._validate = _check_of(_joined(groups))
+        except Exception:  # noqa: BLE001 - pydantic has many ways to refuse a type
+            checked = [self._checked(*pair) for pair in zip(named, groups, strict=True)]
+            self._validate = _check_of(_joined(checked))
+        self._names = [name for name in _joined(groups) if name != _OTHERS]
+
+    def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
+        try:
+            return self._validate(arguments)
+        except self._mismatch as error:
+            count = error.error_count()
+            if count > _MOST_FAULTS_READ:
+                # To read any of them is to make all of them.
+                raise InvalidArguments(f"{self._tool}: {count} arguments, or parts of them, are wrong") from None
+            faults = [self._fault(problem) for problem in error.errors()[:_MOST_FAULTS]]
+            if count > _MOST_FAULTS:
+                faults.append(f"and {count - _MOST_FAULTS} more faults")
+            raise InvalidArguments(f"{self._tool}: {'; '.join(faults)}") from None
+
+    def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
+        """Return the types of what one parameter takes, by the names of arguments."""
+        try:
+            hint = annotations.resolve(parameter.annotation)
+            if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
+                return fields_of(typing.get_args(hint)[0])
+        except Exception as error:  # noqa: BLE001 - annotations are user code
+            return self._unchecked(parameter, error)
+        return _field_of(parameter, hint)
+
+    def _checked(self, parameter: inspect.Parameter, fields: _Fields) -> _Fields:
+        """Return the types of what one parameter takes, if they can be checked."""
+        try:
+            _check_of(fields)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._unchecked(parameter, error)
+        return fields
+
+    def _unchecked(self, parameter: inspect.Parameter, error: Exception) -> _Fields:
+        is_no_type = type(error).__name__ == "ArbitraryTypeWarning"
+        _log.warning(
+            "tool '%s': parameter '%s' is annotated as %s, which cannot be checked (%s); it takes anything",
+            printable(self._tool),
+            printable(parameter.name),
+            printable(name_of(parameter.annotation)),
+            printable("it is no type" if is_no_type else " ".join(str(error).split())),
+        )
+        return _field_of(parameter, Any)
+
+    def _fault(self, problem: Any) -> str:
+        name = ".".join(str(part)[:_MOST_SHOWN] for part in problem["loc"][:_MOST_FAULTS])
+        if problem["type"] == "missing":
+            return f"argument {name!r} is missing"
+        if problem["type"] == "extra_forbidden":
+            if len(problem["loc"]) > 1:
+                return f"unexpected argument {name!r}"
+            near = difflib.get_close_matches(name, self._names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(self._names) or 'none'}"
+            return f"unexpected argument {name!r} ({hint})"
+        message = problem["msg"][:1].lower() + problem["msg"][1:]
+        return f"argument {name!r}: {message}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """Return what a value looks like, whose own `repr` may be large, or too deep to be had."""
+    if type(value) is str:
+        return f"{value[:_MOST_SHOWN]!r:.80}"
+    try:
+        return f"{_outlines.repr(value):.80}"
+    except Exception:  # noqa: BLE001 - a repr may do anything
+        return f"a {type(value).__qualname__}"
+
+
+def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return {_OTHERS: typing.NotRequired[hint]}
+    return {parameter.name: hint if parameter.default is parameter.empty else typing.NotRequired[hint]}
+
+
+def _joined(groups: Iterable[_Fields]) -> _Fields:
+    return {name: hint for fields in groups for name, hint in fields.items()}
+
+
+def _check_of(fields: _Fields) -> _Check:
+    """Return the check of arguments by these types. Raises for a type that cannot be checked."""
+    from pydantic_core import SchemaValidator
+
+    plain = _plain_schema_of(fields)
+    if plain is not None:
+        return SchemaValidator(plain).validate_python
+    anew: Any = {_PREBUILT: False} if _PREBUILT in (SchemaValidator.__text_signature__ or "") else {}
+    return SchemaValidator(_schema_of(fields), **anew).validate_python
+
+
+def _plain_schema_of(fields: _Fields) -> Any:
+    """Return the schema of arguments for which pydantic's core is enough, or None."""
+    if fields.get(_OTHERS) not in (None, typing.NotRequired[Any]):
+        return None
+    named = {name: hint for name, hint in fields.items() if name != _OTHERS}
+    return plain_schema.schema_of(named, takes_others=_OTHERS in fields)
+
+
+def _schema_of(fields: _Fields) -> Any:
+    """Return the schema of arguments that pydantic makes."""
+    # Only here, since it takes longer to load than all the rest of a worker, and most tools do without.
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.warnings import ArbitraryTypeWarning
+    from typing_extensions import TypedDict
+
+    make_typed_dict: Any = TypedDict  # a name of its own, because this one is made at run time
+    shape = make_typed_dict("Arguments", fields)
+    takes_others = _OTHERS in fields
+    shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_others else "forbid", arbitrary_types_allowed=True)
+    with warnings.catch_warnings():
+        # Pydantic would only warn that it takes anything for such a type.
+        warnings.simplefilter("error", ArbitraryTypeWarning)
+        schema = _adapted(TypeAdapter(shape).core_schema)
+    if takes_others:
+        arguments = next(part for part in (schema, schema.get("schema")) if part["type"] == "typed-dict")
+        arguments["extras_schema"] = arguments["fields"].pop(_OTHERS)["schema"]
+    return schema
+
+
+def _adapted(schema: Any, *, strict: bool = True) -> Any:
+    """Return the schema with references opened for what takes arrays and tables, at any depth.
+
+    Its scalars are made strict, but inside pydantic's models and dataclasses.
+    """
+    if isinstance(schema, (list, tuple)):
+        return type(schema)(_adapted(part, strict=strict) for part in schema)
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") in ("model", "dataclass"):
+        strict = strict and not hasattr(schema["cls"], "__pydantic_complete__")
+    made: dict[str, Any] = {}
+    for key, part in schema.items():
+        if key in _BY_NAME and isinstance(part, dict):
+            made[key] = {name: _adapted(field, strict=strict) for name, field in part.items()}
+        else:
+            made[key] = part if key in _AS_THEY_ARE else _adapted(part, strict=strict)
+    kind = made.get("type")
+    opening = opening_of(made["cls"]) if kind == "is-instance" else None
+    if opening is not None:
+        from pydantic_core import core_schema
+
+        # The reference to the schema, if others refer to it, is to what it becomes.
+        return core_schema.no_info_before_validator_function(opening, made, ref=made.pop("ref", None))
+    if strict and kind in _SCALARS:
+        made.setdefault("strict", True)
+    elif kind == "generator":
+        # An Iterable is checked at once, rather than as the tool goes through it.
+        made["type"] = "list"
+    return made

@@ -1,0 +1,72 @@
+"""The end of user code, as a value that no future and no task takes for an end of its own.
+
+asyncio gives a meaning to some exceptions wherever they pass. `SystemExit` and `KeyboardInterrupt` in a task end the
+event loop. A future with `StopIteration` cannot be; one with `GeneratorExit` closes the coroutines that wait for it,
+which then cannot answer. `CancelledError` says that the task was cancelled. User code may raise any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any, NamedTuple, TypeVar, cast
+
+from snakepit_otel.adapters import _forks as forks
+from snakepit_otel.adapters._cancellation import attributed
+
+T = TypeVar("T")
+_UNSET = object()
+
+
+class Completion(NamedTuple):
+    """A result, or the error that was raised in its place."""
+
+    value: Any
+    error: BaseException | None
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *args: Any) -> Completion:
+        """Call a function to its end; a child that it forked, and that leaves it, ends there."""
+        try:
+            completion = cls(function(*args), None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the request
+            completion = cls(None, error)
+        forks.leave_if_child(completion.error)
+        return completion
+
+    @classmethod
+    async def of_awaitable(cls, awaitable: Awaitable[Any]) -> Completion:
+        """Await something to its end; as `of`."""
+        try:
+            completion = cls(await awaitable, None)
+        except BaseException as error:  # noqa: BLE001 - as above
+            completion = cls(None, error)
+        forks.leave_if_child(completion.error)
+        return completion
+
+    def result(self) -> Any:
+        """Return the result, or raise the error: one of `cancellation.CancelledError` for one of user code's own."""
+        error = self.error
+        if error is None:
+            return self.value
+        try:
+            raise attributed(error) if isinstance(error, asyncio.CancelledError) else error
+        finally:
+            # The error's traceback has this frame, so the two would keep each other, and what else it has, alive.
+            del error
+
+
+async def run_isolated(awaitable: Awaitable[T]) -> T:
+    """Await user code's coroutine in a task of its own, and return its result or raise its error here.
+
+    Whatever the code raises ends its own task only, and `asyncio.current_task()` is a task that it may cancel. A
+    cancellation from outside reaches the code. Context variables that it sets stay set, as if it had been awaited here.
+    """
+    context = copy_context()
+    task = asyncio.get_running_loop().create_task(Completion.of_awaitable(awaitable), context=context)
+    completion = await task
+    for variable, value in context.items():
+        if variable.get(_UNSET) is not value:
+            variable.set(value)
+    return cast("T", completion.result())

@@ -1,0 +1,146 @@
+"""Session state as a mapping, by calling back to the authority."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from snakepit_otel.errors import NoSession, StateConflict
+from snakepit_otel.sessions._state import encode
+
+if TYPE_CHECKING:
+    from snakepit_otel.adapters._context import SessionContext
+
+_ATTEMPTS = 100
+
+
+class Versioned(NamedTuple):
+    """A value and the version of its last write; version 0 if it is not there."""
+
+    value: Any
+    version: int
+
+
+class SessionState(MutableMapping[str, Any]):
+    """The state of the request's session; every use is one call to the authority.
+
+    Values are JSON. A read and a later write are two steps that another request of the session may come
+    between: use `change` to make them one. In coroutines use the methods that begin with `a`.
+
+    Raises `NoSession` if the request belongs to none, `StateRefused` for what is not JSON.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+
+    def __getitem__(self, key: str) -> Any:
+        value, version = self.versioned(key)
+        if version == 0:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return one value, or the default."""
+        value, version = self.versioned(key)
+        return default if version == 0 else value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._call("set_session_state", key=key, value=self._checked(key, value))
+
+    def __delitem__(self, key: str) -> None:
+        if not self._call("delete_session_state", key=key):
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._call("list_session_state"))
+
+    def __len__(self) -> int:
+        return len(self._call("list_session_state"))
+
+    def versioned(self, key: str) -> Versioned:
+        """Return one value with its version, for `compare_and_set`."""
+        found = self._call("get_session_state", key=key, with_version=True)
+        return Versioned(found["value"], found["version"])
+
+    def compare_and_set(self, key: str, value: Any, version: int) -> int:
+        """Set one value if it is still at `version`, and return the new one; else raise `StateConflict`."""
+        checked = self._checked(key, value)
+        return int(self._call("compare_and_set_session_state", key=key, value=checked, version=version))
+
+    def change(self, key: str, change: Callable[[Any], Any], default: Any = None) -> Any:
+        """Set one value to what `change` makes of it, and return that; no other write comes between.
+
+        `change` may be called again when another request wrote first.
+        """
+        for _ in range(_ATTEMPTS):
+            value, version = self.versioned(key)
+            changed = change(default if version == 0 else value)
+            try:
+                self.compare_and_set(key, changed, version)
+            except StateConflict as conflict:
+                lost = conflict
+                continue
+            return changed
+        raise lost
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        """Return one value, or the default."""
+        value, version = await self.aversioned(key)
+        return default if version == 0 else value
+
+    async def aset(self, key: str, value: Any) -> None:
+        """Set one value."""
+        await self._acall("set_session_state", key=key, value=self._checked(key, value))
+
+    async def adelete(self, key: str) -> bool:
+        """Remove one value; False if it was not there."""
+        return bool(await self._acall("delete_session_state", key=key))
+
+    async def akeys(self) -> list[str]:
+        """Return the keys."""
+        return list(await self._acall("list_session_state"))
+
+    async def aversioned(self, key: str) -> Versioned:
+        """Return one value with its version."""
+        found = await self._acall("get_session_state", key=key, with_version=True)
+        return Versioned(found["value"], found["version"])
+
+    async def acompare_and_set(self, key: str, value: Any, version: int) -> int:
+        """Set one value if it is still at `version`; see `compare_and_set`."""
+        checked = self._checked(key, value)
+        return int(await self._acall("compare_and_set_session_state", key=key, value=checked, version=version))
+
+    async def achange(self, key: str, change: Callable[[Any], Any], default: Any = None) -> Any:
+        """Set one value to what `change` makes of it; see `change`."""
+        for _ in range(_ATTEMPTS):
+            value, version = await self.aversioned(key)
+            changed = change(default if version == 0 else value)
+            try:
+                await self.acompare_and_set(key, changed, version)
+            except StateConflict as conflict:
+                lost = conflict
+                continue
+            return changed
+        raise lost
+
+    def _call(self, tool: str, **parameters: Any) -> Any:
+        self._require_session()
+        return self._context.call_elixir_tool(tool, **parameters, **self._of())
+
+    async def _acall(self, tool: str, **parameters: Any) -> Any:
+        self._require_session()
+        return await self._context.acall_elixir_tool(tool, **parameters, **self._of())
+
+    def _of(self) -> dict[str, str]:
+        """Return the parameter that names the caller's session, where the request's own is the worker's."""
+        state_id = self._context.state_id
+        return {} if state_id is None else {"session_id": state_id}
+
+    def _require_session(self) -> None:
+        if self._context.session_id is None:
+            raise NoSession("this request belongs to no session and has no state; call it with a session_id")
+
+    def _checked(self, key: str, value: Any) -> Any:
+        # Refused here, where the mistake is, rather than by the authority.
+        encode(key, value)
+        return value

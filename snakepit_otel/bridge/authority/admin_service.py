@@ -1,0 +1,168 @@
+"""What the command line asks of a running authority; on its Unix socket only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer
+from snakepit_otel.bridge.wire.errors import to_status
+from snakepit_otel.bridge.wire.restart_report import Replacement, Restart, RestartReport
+from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.common.clock import Clock, SystemClock
+from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.errors import (
+    ConfigurationError,
+    InvalidSession,
+    PoolNotFound,
+    PoolNotStarted,
+    SessionNotFound,
+    SnakepitError,
+)
+from snakepit_otel.sessions import Session, SessionStore
+
+Context = aio.ServicerContext[Any, Any]
+_MAX_PAGE = 10_000
+_MAX_PAGE_BYTES = 1 << 20
+_log = logging.getLogger("snakepit_otel.admin")
+
+
+class AdminService(AdminServiceServicer):
+    """Looks at sessions without touching them, deletes them, turns telemetry up and down, and replaces workers.
+
+    `set_telemetry` takes what is to change, as `Controls.changed` does, and returns what is in force. What is
+    None is not offered.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        clock: Clock | None = None,
+        *,
+        set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
+        status: Callable[[], Awaitable[Status]] | None = None,
+        restart: Restart | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._clock = clock or SystemClock()
+        self._set_telemetry = set_telemetry
+        self._status = status
+        self._restart = restart
+        self._rolls: set[asyncio.Future[RestartReport]] = set()
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        """Return a page of live sessions in order of id: at least one, and no more than 1 MiB of others."""
+        limit = min(request.limit or 1_000, _MAX_PAGE)
+        sessions = await self._sessions.list(after=request.after or None, limit=limit)
+        page: list[pb.SessionInfo] = []
+        size = 0
+        for session in sessions:
+            info = self._info(session)
+            size += info.ByteSize()
+            if page and size > _MAX_PAGE_BYTES:
+                # Callers choose how much metadata a session has; whoever lists them reads on.
+                break
+            page.append(info)
+        return pb.ListSessionsResponse(sessions=page)
+
+    async def ShowSession(self, request: pb.ShowSessionRequest, context: Context) -> pb.ShowSessionResponse:
+        """Return one session with its state."""
+        try:
+            session = await self._sessions.get(request.session_id, touch=False)
+            view = await self._sessions.read(request.session_id, touch=False)
+        except (SessionNotFound, InvalidSession) as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        entries = [pb.StateEntry(key=key, json=entry.raw, version=entry.version) for key, entry in view.entries.items()]
+        return pb.ShowSessionResponse(session=self._info(session), state=entries)
+
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
+        """Delete one session."""
+        try:
+            deleted = await self._sessions.delete(request.session_id)
+        except InvalidSession as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return pb.DeleteSessionResponse(deleted=deleted)
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        """Return the ledger."""
+        stats = await self._sessions.stats()
+        return pb.GetStatsResponse(**stats._asdict(), max_sessions=self._sessions.settings.max_sessions)
+
+    async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
+        """Change what is recorded, as far as the request says, and return what is in force."""
+        if self._set_telemetry is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no telemetry to set")
+        values: dict[str, Any] = {}
+        for name in ("level", "sampling", "allow", "deny"):
+            if request.HasField(name):
+                value = getattr(request, name)
+                values[name] = tuple(value.patterns) if isinstance(value, pb.Patterns) else value
+        try:
+            now = await self._set_telemetry(**values)
+        except ConfigurationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.SetTelemetryResponse(level=now.level, sampling=now.sampling, allow=now.allow, deny=now.deny)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """Return how server, sessions, pools and workers are."""
+        if self._status is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no status to tell")
+        try:
+            return (await self._status()).to_message()
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def RestartWorkers(
+        self, request: pb.RestartWorkersRequest, context: Context
+    ) -> AsyncIterator[pb.Replacement]:
+        """Replace the workers of one pool or of all; tell of each, and go on if nobody listens any more."""
+        if self._restart is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no workers to restart")
+        told: asyncio.Queue[Replacement | None] = asyncio.Queue()
+        # In a task of its own: half a restart would leave two versions of an adapter side by side.
+        roll = asyncio.ensure_future(self._restart(request.pool or None, told.put_nowait))
+        self._rolls.add(roll)
+        roll.add_done_callback(self._rolled)
+        roll.add_done_callback(lambda _: told.put_nowait(None))
+        while (replacement := await told.get()) is not None:
+            yield replacement.to_message()
+        try:
+            roll.result()
+        except SnakepitError as error:
+            await context.abort(_code(error), to_status(error, {}))
+
+    def _rolled(self, roll: asyncio.Future[RestartReport]) -> None:
+        self._rolls.discard(roll)
+        # Looked at here, too, as whoever asked for it may have left.
+        if not roll.cancelled() and (error := roll.exception()) is not None:
+            _log.warning("the rolling restart ended early: %s", printable(error, MESSAGE))
+
+    def _info(self, session: Session) -> pb.SessionInfo:
+        idle = self._clock.monotonic() - session.last_accessed
+        return pb.SessionInfo(
+            id=session.id,
+            ttl_seconds=session.ttl,
+            created_at=session.created_at,
+            idle_seconds=idle,
+            expires_in_seconds=max(0.0, session.ttl - idle),
+            metadata=session.metadata,
+            owner=session.owner or "",
+            last_worker_id=session.last_worker_id or "",
+            version=session.version,
+            memory_bytes=session.memory_bytes,
+        )
+
+
+def _code(error: SnakepitError) -> grpc.StatusCode:
+    if isinstance(error, PoolNotFound):
+        return grpc.StatusCode.NOT_FOUND
+    return grpc.StatusCode.UNAVAILABLE if isinstance(error, PoolNotStarted) else grpc.StatusCode.INTERNAL

@@ -1,0 +1,388 @@
+"""The way of a request inside the authority: its session, then its tool, here or in a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from snakepit_otel import telemetry
+from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Charge, Peer
+from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire import codec
+from snakepit_otel.bridge.wire.errors import failed_type, from_wire, to_wire
+from snakepit_otel.bridge.wire.identifiers import check_request, where
+from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
+from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
+from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REQUEST_HEADER, REQUEST_ID
+from snakepit_otel.bridge.wire.raw_messages import (
+    LARGE,
+    Chunk,
+    LargeChunk,
+    LargeRequest,
+    LargeResponse,
+    ToolRequest,
+    ToolResponse,
+    json_bytes_of,
+    json_of,
+)
+from snakepit_otel.bridge.wire.reference_scan import has_marks, ids_in
+from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.values import plain_markers
+from snakepit_otel.errors import (
+    SessionWorkerUnavailable,
+    SnakepitError,
+    StateRefused,
+    ValueRefused,
+    WorkerExited,
+)
+from snakepit_otel.sessions import Creator, SessionStore
+from snakepit_otel.sessions._session import is_id
+from snakepit_otel.telemetry import names
+from snakepit_otel.zero_copy import _metrics as reports
+from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._current_scope import within
+from snakepit_otel.zero_copy._scope import Scope
+
+SESSIONS = "sessions"
+"""Their name in errors of the budget."""
+TakeChunk = Callable[[Chunk], Awaitable[None]]
+Chosen = Callable[[str], Awaitable[None]]
+_BESIDES_STATE = 4 << 10
+"""Bytes of JSON that a tool takes besides the value of a session's state that it is to keep."""
+
+
+class Part(Protocol):
+    """Something that a request has taken, and that is to be given back when it has ended."""
+
+    def keep(self) -> None:
+        """Keep it until one more `give_back`."""
+        ...
+
+    def give_back(self) -> None:
+        """Let go of it."""
+        ...
+
+
+@dataclass(eq=False)
+class Job:
+    """A request for a worker, and what is to be heeded."""
+
+    request: ToolRequest
+    prefer: str | None
+    """The worker that its session used last."""
+    chosen: Chosen
+    """Hears which worker it is to run on, before it does; each time, if that is more than once."""
+    deadline: float | None = None
+    """When its time is up, on the monotonic clock."""
+    pool: str | None = None
+    """The pool that it asks for."""
+    idempotent: bool = False
+    """Whether it may be run again if it loses its worker."""
+    peer: Peer = UNIX
+    """Whose it is."""
+    part: Part | None = None
+    """Its part of what anonymous callers may have of its pool."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]] | None:
+        """What the worker has to be given besides a request that it is given as it came."""
+        large = isinstance(self.request, LargeRequest)
+        return [(REQUEST_HEADER, self.request.metadata[REQUEST_ID])] if large else None
+
+
+class Workers(Protocol):
+    """Where tools of adapters run."""
+
+    def label(self, tool: str) -> str:
+        """Return a tool's name as an attribute of metrics."""
+        ...
+
+    async def execute(self, job: Job) -> ToolResponse:
+        """Run the request on a worker, the preferred one if it can."""
+        ...
+
+    async def stream(self, job: Job, take: TakeChunk) -> None:
+        """Run the request on a worker and hand each chunk to `take`."""
+        ...
+
+
+def _labels(gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
+
+
+def _details(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
+    return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
+
+
+def _trail(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> str:
+    return request.session_id if is_id(request.session_id) else ""
+
+
+_requests_of_session = telemetry.Trail(_trail)
+
+
+def describe_response(response: ToolResponse) -> dict[str, Any]:
+    """Say what a response says of the request's outcome."""
+    return {} if response.success else {names.ERROR_TYPE: failed_type(response.error_message)}
+
+
+class Gateway:
+    """Takes requests from callers in this process and over gRPC alike.
+
+    A request that names a session which is not live creates it, as upstream's workers do, with the
+    default TTL; one that names none belongs to no session.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        tools: ToolRegistry,
+        workers: Workers,
+        holdings: Holdings | None = None,
+        fences: Fences | None = None,
+        *,
+        budget: Budget | None = None,
+        authority_tool_bytes: int = AUTHORITY_TOOL_BYTES,
+    ) -> None:
+        self.sessions = sessions
+        self.budget = budget or Budget()
+        self.lasting = self.budget.half()
+        """The part of the budget that sessions, and what is registered for them, may take."""
+        self.holdings = holdings or Holdings()
+        self.fences = fences or Fences()
+        self.tools = tools
+        self._workers = workers
+        self._authority_tool_bytes = authority_tool_bytes
+        sessions.on_ended(tools.forget)
+
+    def label(self, tool: str) -> str:
+        """Return the tool's name as an attribute of metrics, which callers cannot make up."""
+        return tool if self.tools.find(tool) else self._workers.label(tool)
+
+    @telemetry.observed(
+        names.REQUEST, labels=_labels, details=_details, result=describe_response, trail=_requests_of_session
+    )
+    async def execute(
+        self,
+        request: ToolRequest,
+        creator: Creator | None = None,
+        timeout: float | None = None,
+        scope: Scope | None = None,
+        peer: Peer = UNIX,
+    ) -> ToolResponse:
+        """Run a tool. Raises what sessions and workers raise; a tool that fails is an answer.
+
+        `timeout` is in seconds, for all that is to be done, waiting and call-backs included. `scope` is that of the
+        request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
+        """
+        check_request(request)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._references(request, scope) as references:
+            if scope is None:
+                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+                    await check_parts(json_of(request))
+                await self._claim(request, references)
+            prefer = await self._session(request.session_id, creator, peer)
+            own = self.tools.find(request.tool_name)
+            response: ToolResponse
+            if own is not None:
+                response = await self._run_own(own, request, references, deadline, is_ours=scope is not None)
+            else:
+                try:
+                    response = await self._workers.execute(self._job(request, prefer, deadline, peer))
+                except SessionWorkerUnavailable:
+                    await self._forget_worker(request.session_id)
+                    raise
+            if scope is None:
+                if isinstance(response, LargeResponse):
+                    response.has_marks = await self._offer(response.raw, references, peer)
+                else:
+                    await self._offer(response.result.value, references, peer)
+            return response
+
+    @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
+    async def stream(
+        self,
+        request: ToolRequest,
+        take: TakeChunk,
+        creator: Creator | None = None,
+        timeout: float | None = None,
+        scope: Scope | None = None,
+        peer: Peer = UNIX,
+    ) -> None:
+        """Run a tool and hand each chunk of its result to `take`; see `execute`."""
+        check_request(request)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._references(request, scope) as references:
+
+            async def offer_and_take(chunk: Chunk) -> None:
+                if isinstance(chunk, LargeChunk):
+                    chunk.has_marks = await self._offer(chunk.raw, references, peer)
+                else:
+                    await self._offer(chunk.data, references, peer)
+                await take(chunk)
+
+            hand_on = offer_and_take if scope is None else take
+            if scope is None:
+                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+                    await check_parts(json_of(request))
+                await self._claim(request, references)
+            prefer = await self._session(request.session_id, creator, peer)
+            own = self.tools.find(request.tool_name)
+            if own is not None:
+                await self._run_own_as_stream(own, request, hand_on, references, deadline, is_ours=scope is not None)
+                return
+            try:
+                await self._workers.stream(self._job(request, prefer, deadline, peer), hand_on)
+            except SessionWorkerUnavailable:
+                await self._forget_worker(request.session_id)
+                raise
+
+    @contextmanager
+    def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
+        """Give a request a scope for its references, for as long as it runs."""
+        scope = given or self.holdings.open(request.session_id or None, request.tool_name)
+        # In any case: callers cannot choose whose request theirs is.
+        request.metadata[REQUEST_ID] = scope.request or ""
+        reason = reports.REQUEST_END
+        try:
+            yield scope
+        except WorkerExited:
+            reason = reports.PEER_LOST
+            raise
+        finally:
+            self.fences.forget(scope.request or "")
+            if given is None:
+                scope.close(reason)
+
+    async def _claim(self, request: ToolRequest, scope: Scope) -> None:
+        """Give the request the references that its caller has placed for it.
+
+        What is not found here, such as an id written with escapes, is the request's once its worker fetches it.
+        """
+        for raw in _values_of(request):
+            if len(raw) > LARGE or has_references(raw):
+                for ref in await ids_in(raw):
+                    self.holdings.claim(scope.request or "", ref)
+
+    async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> bool:
+        """Let a caller in another process come for the results that it is told of here, which may be after the end.
+
+        Return whether there may be any.
+        """
+        if not (await has_marks(raw) if len(raw) > LARGE else has_references(raw)):
+            return False
+        for ref in await ids_in(raw):
+            # Callers that are known have the limits of shared memory instead.
+            room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+            self.holdings.offer(scope.request or "", ref, room)
+        return True
+
+    def check_size(self, own: AuthorityTool, request: Any) -> None:
+        """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""
+        size, tool = json_bytes_of(request), own.tool.name
+        if own.takes_references:
+            if size > self._authority_tool_bytes:
+                raise ValueRefused(
+                    f"the authority's tool {tool!r} was called with {size} bytes of JSON; "
+                    f"server.limits.authority_tool_bytes is {self._authority_tool_bytes}"
+                )
+        elif size > (budget := self.sessions.settings.max_session_bytes) + _BESIDES_STATE:
+            raise StateRefused(f"{tool} was called with {size} bytes of JSON; max_session_bytes is {budget}")
+
+    async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
+        if not session_id:
+            return None
+        room = Charge(self.lasting, peer, 0, SESSIONS)
+        return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
+
+    async def _forget_worker(self, session_id: str) -> None:
+        """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
+        with suppress(SnakepitError):
+            await self.sessions.assign_worker(session_id, "")
+
+    def _job(self, request: ToolRequest, prefer: str | None, deadline: float | None, peer: Peer) -> Job:
+        metadata, session_id = request.metadata, request.session_id
+        request_id = metadata[REQUEST_ID]
+
+        async def chosen(worker_id: str) -> None:
+            self.holdings.serve(request_id, worker_id)
+            self.fences.assign(request_id, worker_id)
+            if session_id:
+                await self.sessions.assign_worker(session_id, worker_id)
+
+        return Job(
+            request,
+            prefer or None,
+            chosen,
+            deadline,
+            pool=metadata.get(POOL) or None,
+            idempotent=metadata.get(IDEMPOTENT) == "true",
+            peer=peer,
+        )
+
+    async def _run_own_as_stream(
+        self,
+        own: AuthorityTool,
+        request: ToolRequest,
+        take: TakeChunk,
+        scope: Scope,
+        deadline: float | None,
+        *,
+        is_ours: bool,
+    ) -> None:
+        """Give what one of our own tools returns as the only chunk."""
+        try:
+            value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
+            data, metadata = await codec.encoded(codec.encode_chunk, value, Outgoing(scope, plain_markers))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            raise from_wire(to_wire(error, where(request.tool_name, request.session_id, phase="execute"))) from None
+        await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
+
+    async def _run_own(
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_ours: bool
+    ) -> pb.ExecuteToolResponse:
+        started = time.perf_counter()
+        try:
+            value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
+            result, binary = await codec.encoded(codec.encode_result, value, Outgoing(scope, plain_markers))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            return pb.ExecuteToolResponse(
+                success=False,
+                error_message=to_wire(error, where(request.tool_name, request.session_id, phase="execute")),
+            )
+        return pb.ExecuteToolResponse(
+            success=True,
+            result=result,
+            binary_result=binary,
+            execution_time_ms=round((time.perf_counter() - started) * 1000),
+        )
+
+    async def _value_of_own(
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_ours: bool
+    ) -> Any:
+        """Run a tool of ours and return what it returns; callers in this process may pass it what they like."""
+        if not is_ours:
+            self.check_size(own, request)
+        message = request.parsed() if isinstance(request, LargeRequest) else request
+        opened = scope.receive if own.takes_references else None
+        arguments = codec.decode_parameters(message.parameters, message.binary_parameters, message.metadata, opened)
+        with within(scope):
+            context = AuthorityContext(request.session_id or None, self.sessions)
+            return await self.tools.run(own, context, arguments, deadline)
+
+
+def _values_of(request: ToolRequest) -> Iterable[bytes]:
+    if isinstance(request, LargeRequest):
+        return (request.raw,)
+    return [message.value for message in request.parameters.values()]

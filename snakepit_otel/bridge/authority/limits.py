@@ -1,0 +1,89 @@
+"""Limits to what callers can make the authority hold."""
+
+from __future__ import annotations
+
+import resource
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from snakepit_otel.bridge.authority.admission import HELD_PER_BYTE
+from snakepit_otel.bridge.authority.byte_budget import ANONYMOUS_BYTES, ANONYMOUS_PEER_BYTES, KNOWN_BYTES, Budget
+from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
+from snakepit_otel.common.validation import Milliseconds, Whole
+
+_MOST_CONNECTIONS = 256
+_HANDSHAKE_MS = 10_000
+"""The time that a connection may take until it has shown that it speaks HTTP/2."""
+_WITHOUT_COMPRESSION = 1
+
+
+def _default_connections() -> int:
+    # Three quarters are left to the Unix socket, the workers, and shared memory.
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if descriptors < 0 else max(1, min(_MOST_CONNECTIONS, descriptors // 4))
+
+
+class LimitSettings(BaseModel):
+    """How much callers may have the authority hold; those that have shown who they are, and those that have not.
+
+    Callers on the Unix socket, and those with a client's certificate, have; all others are anonymous. Times are in
+    milliseconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    anonymous_bytes: Annotated[Whole, Field(ge=1 << 20)] = ANONYMOUS_BYTES
+    """The most that is held for all anonymous callers together."""
+
+    anonymous_peer_bytes: Annotated[Whole, Field(ge=1 << 20)] = ANONYMOUS_PEER_BYTES
+    """The most that is held for anonymous callers of one machine; a message of theirs has a third of it at most."""
+
+    known_bytes: Annotated[Whole, Field(ge=1 << 20)] = KNOWN_BYTES
+    """The most that is held for all other callers together."""
+
+    max_connections: Annotated[Whole, Field(ge=1, le=65_536)] = Field(default_factory=_default_connections)
+    """Connections on TCP; the default is a quarter of the file descriptors there may be, and 256 at most."""
+
+    max_connection_calls: Annotated[Whole, Field(ge=1, le=65_536)] = 100
+    """Calls at a time on one connection on TCP; a client has others wait."""
+
+    arrival_timeout: Annotated[Milliseconds, Field(ge=100)] = 60_000
+    """How long a request on TCP may take to arrive."""
+
+    unread_timeout: Annotated[Milliseconds, Field(ge=100)] = 60_000
+    """How long a caller may take nothing of its answer, before its stream, or its connection, is ended."""
+
+    idle_timeout: Annotated[Milliseconds, Field(ge=1_000, le=2_147_483_647)] = 300_000
+    """How long a connection on TCP may have no calls; clients make another for their next."""
+
+    authority_tool_bytes: Annotated[Whole, Field(ge=1 << 10)] = AUTHORITY_TOOL_BYTES
+    """Bytes of JSON that a tool of the authority takes in one call of another process."""
+
+    @model_validator(mode="after")
+    def _one_is_not_more_than_all(self) -> Self:
+        if self.anonymous_peer_bytes > self.anonymous_bytes:
+            raise ValueError("anonymous_peer_bytes is more than anonymous_bytes, which is for all of them")
+        return self
+
+    def budget(self) -> Budget:
+        """Return a budget with these limits, of which nothing is taken."""
+        return Budget(self.anonymous_bytes, self.anonymous_peer_bytes, self.known_bytes)
+
+    def largest_message(self, largest: int, *, anonymous: bool) -> int:
+        """Return the size of the largest message that a listener takes, if pools take `largest`."""
+        return min(largest, self.anonymous_peer_bytes // HELD_PER_BYTE) if anonymous else largest
+
+    def tcp_options(self, *, anonymous: bool) -> list[tuple[str, Any]]:
+        """Return the options of a listener on TCP."""
+        return [
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.max_concurrent_streams", self.max_connection_calls),
+            ("grpc.max_connection_idle_ms", self.idle_timeout),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+            ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
+            # A stream that nobody reads is to hold the first 64 KiB of what is sent, however fast that came.
+            ("grpc.http2.bdp_probe", 0),
+            # A megabyte that becomes a hundred is received before anybody can know.
+            *([("grpc.compression_enabled_algorithms_bitset", _WITHOUT_COMPRESSION)] if anonymous else []),
+        ]

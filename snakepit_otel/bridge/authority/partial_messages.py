@@ -1,0 +1,211 @@
+"""Messages that are on their way on TCP: what has come of them is charged to their senders.
+
+gRPC does not show how much it has of a message that is not complete. What a connection has received, less what was
+complete, is about that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.common.printable import printable
+from snakepit_otel.errors import BudgetExceeded
+from snakepit_otel.system.heap import Freed
+from snakepit_otel.system.tcp_connections import Connections, Traffic
+
+_log = logging.getLogger("snakepit_otel.authority")
+_SOON = 0.02
+"""Seconds between two looks as long as something comes."""
+_LATER = 0.1
+"""Seconds between two looks at those that send nothing, such as holders of leases."""
+_AGAIN = 5.0
+"""Seconds within which a connection that is over a limit again is ended."""
+_LOGGED_EVERY = 1.0
+_MUCH = 1 << 16
+_PER_MESSAGE = 64
+_HELD_PER_BYTE = 2
+"""Times that a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
+_PER_CALL = 256
+_MOST_KNOWN = 4_096
+
+
+class _Connection:
+    """One connection, and how far what it sent is accounted for."""
+
+    __slots__ = ("charge", "complete", "half", "name", "refused_at", "settled", "taken", "waiting")
+
+    def __init__(self, name: str, charge: Charge) -> None:
+        self.name = name
+        self.charge = charge
+        self.waiting: dict[Arriving, None] = {}
+        self.settled = 0
+        """Bytes received that are known to be of no message on its way."""
+        self.complete = 0
+        """Bytes of messages that came since, with what goes with them on the wire, generously."""
+        self.taken = 0
+        """Bytes that the peer had taken by then."""
+        self.half = 0
+        self.refused_at = float("-inf")
+
+    def settle(self, traffic: Traffic, half: int = 0) -> None:
+        """Take all but `half` of what was received as accounted for."""
+        self.settled, self.taken, self.complete, self.half = traffic.received - half, traffic.taken, 0, half
+
+    def measure(self, traffic: Traffic) -> bool:
+        """See what is half-sent; return whether it is more than at the last look, by much."""
+        before = self.half
+        # Whoever takes much acknowledges it, which is received too.
+        acknowledgements = (traffic.taken - self.taken) // 256
+        half = traffic.received - self.settled - self.complete - acknowledgements
+        self.settle(traffic, max(half, 0))
+        return self.half > before + _MUCH
+
+
+class Arriving:
+    """A call whose messages are on their way, until `end`."""
+
+    __slots__ = ("_connection", "_half_sent", "refuse")
+
+    def __init__(self, half_sent: HalfSent, connection: _Connection, refuse: Callable[[str], None] | None) -> None:
+        self._half_sent = half_sent
+        self._connection = connection
+        self.refuse = refuse
+
+    def came(self, size: int) -> None:
+        """Account for a message that is complete."""
+        # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
+        connection = self._connection
+        connection.complete += size + size // 128 + _PER_MESSAGE
+        connection.half = max(connection.half - size, 0)
+        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.half))
+
+    def end(self) -> None:
+        """Expect no more messages of the call; again does nothing."""
+        self._half_sent.ended(self._connection, self)
+
+
+class HalfSent:
+    """Watches over what connections have sent of messages, as long as some are on their way.
+
+    Where there is no room for it, the calls of the connection that has sent most of all are refused, and the
+    connection is ended if that does not help.
+    """
+
+    def __init__(self, budget: Budget, connections: Connections, freed: Freed) -> None:
+        self.refused = 0
+        """Connections whose calls were refused, and that were ended."""
+        self._budget = budget
+        self._connections = connections
+        self._freed = freed
+        self._known: OrderedDict[str, _Connection] = OrderedDict()
+        self._active: dict[str, _Connection] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._logged, self._unlogged = float("-inf"), 0
+
+    def begin(self, name: str, peer: Peer, headers: int, refuse: Callable[[str], None] | None = None) -> Arriving:
+        """Expect messages of a call on the connection that gRPC calls `name`.
+
+        `headers` are the bytes of its metadata. `refuse` ends the call, with a reason; one without can only be ended
+        with its connection.
+        """
+        connection = self._known.get(name)
+        if connection is None:
+            connection = self._known[name] = _Connection(name, self._budget.charge(peer, 0, "half-sent messages"))
+            self._forget_some()
+        else:
+            self._known.move_to_end(name)
+            if not connection.waiting and (traffic := self._connections.traffic(name)) is not None:
+                connection.settle(traffic)
+        connection.complete += headers + _PER_CALL
+        arriving = Arriving(self, connection, refuse)
+        connection.waiting[arriving] = None
+        self._active[name] = connection
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SOON, self._look)
+        return arriving
+
+    def ended(self, connection: _Connection, arriving: Arriving) -> None:
+        """See `Arriving.end`."""
+        connection.waiting.pop(arriving, None)
+        if not connection.waiting:
+            self._freed.add(connection.charge.size)
+            connection.charge.release()
+            self._active.pop(connection.name, None)
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in self._active.values():
+            connection.charge.release()
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._active:
+            return
+        self._connections.find(self._active)
+        grown = over = False
+        for connection in self._active.values():
+            traffic = self._connections.traffic(connection.name)
+            if traffic is None:
+                continue
+            grown = connection.measure(traffic) or grown
+            try:
+                connection.charge.resize(_HELD_PER_BYTE * connection.half)
+            except BudgetExceeded:
+                over = True
+        if over:
+            self._refuse_the_most()
+        self._timer = asyncio.get_running_loop().call_later(_SOON if grown or over else _LATER, self._look)
+
+    def _refuse_the_most(self) -> None:
+        by_machine: dict[Peer, int] = {}
+        for connection in self._active.values():
+            peer = connection.charge.peer
+            by_machine[peer] = by_machine.get(peer, 0) + connection.half
+        machine = max(by_machine, key=lambda peer: by_machine[peer])
+        most = max((c for c in self._active.values() if c.charge.peer == machine), key=lambda c: c.half)
+        self._refuse(most)
+
+    def _refuse(self, connection: _Connection) -> None:
+        self.refused += 1
+        half, now = connection.half, monotonic()
+        refusable = [arriving.refuse for arriving in connection.waiting if arriving.refuse is not None]
+        ends = not refusable or now - connection.refused_at < _AGAIN
+        self._log(connection, "was ended" if ends else "had its calls refused", now)
+        if ends:
+            self._connections.close(connection.name)
+        connection.refused_at = now
+        for refuse in refusable:
+            refuse(f"there is no room for more: this connection has sent {half} bytes of messages not complete")
+        # gRPC drops what it had of them.
+        connection.settled += half
+        connection.half = 0
+        connection.charge.release()
+        self._freed.add(half)
+
+    def _log(self, connection: _Connection, how: str, now: float) -> None:
+        self._unlogged += 1
+        if now - self._logged < _LOGGED_EVERY:
+            return
+        _log.warning(
+            "connection of %s %s: it had sent %d bytes of messages that were not complete, and there was no room; "
+            "%d such since the last line of this kind",
+            printable(connection.name),
+            printable(how),
+            connection.half,
+            self._unlogged,
+        )
+        self._logged, self._unlogged = now, 0
+
+    def _forget_some(self) -> None:
+        while len(self._known) > _MOST_KNOWN:
+            name = next((name for name, known in self._known.items() if not known.waiting), None)
+            if name is None:
+                return
+            del self._known[name]

@@ -1,0 +1,339 @@
+"""The authority's side of the bridge: sessions, its tools, and calls for its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from snakepit_otel.bridge.authority.byte_budget import Charge, peer_of
+from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Gateway
+from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.wire import codec, methods
+from snakepit_otel.bridge.wire.errors import to_status, to_wire
+from snakepit_otel.bridge.wire.identifiers import check_call_back, where
+from snakepit_otel.bridge.wire.method_guards import Limit
+from snakepit_otel.bridge.wire.raw_messages import (
+    Chunk,
+    LargeChunk,
+    LargeResponse,
+    ToolRequest,
+    ToolResponse,
+    read_call_back,
+    read_request,
+    serialized,
+)
+from snakepit_otel.bridge.wire.reference_scan import labelled_as_copies
+from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.values import plain_markers
+from snakepit_otel.errors import (
+    BudgetExceeded,
+    DeadlineExceeded,
+    InvalidSession,
+    MessageTooLarge,
+    PoolError,
+    ReferenceReleased,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    SnakepitError,
+    ToolError,
+    ToolRefused,
+    WorkerFenced,
+    ZeroCopyLimitExceeded,
+)
+from snakepit_otel.sessions import Creator
+from snakepit_otel.sessions._session import MAX_OWNER
+from snakepit_otel.zero_copy._current_scope import within
+from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._scope import Scope
+
+Context = aio.ServicerContext[Any, Any]
+_BESIDES_METADATA = 64 << 10
+"""Bytes that a request to begin a session has besides the session's metadata."""
+_MOST_OF_A_BUFFER = 4 << 20
+"""Bytes of one message of the many that a buffer is written in; ours have 1 MiB."""
+
+_CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
+    (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
+    (SessionNotFound, grpc.StatusCode.NOT_FOUND),
+    (SessionStoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ZeroCopyLimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (WorkerFenced, grpc.StatusCode.PERMISSION_DENIED),
+    (PoolError, grpc.StatusCode.UNAVAILABLE),
+    (ToolError, grpc.StatusCode.INTERNAL),
+)
+
+
+def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str, Limit]:
+    """Return how large the requests of an authority's methods may be, where that is more than most."""
+    return {
+        "ExecuteTool": Limit(max_message_bytes, read_request, serialized),
+        "ExecuteStreamingTool": Limit(max_message_bytes, read_request, serialized),
+        "ExecuteElixirTool": Limit(max_message_bytes, read_call_back),
+        # With the metadata that a session may have.
+        "InitializeSession": Limit(max_session_bytes + _BESIDES_METADATA),
+        # A session of such an id is none.
+        "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
+        "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
+        # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
+        "Hold": Limit(4 * max_session_bytes + _BESIDES_METADATA),
+        "Write": Limit(_MOST_OF_A_BUFFER),
+    }
+
+
+class AuthorityService(BridgeServiceServicer):
+    """Serves workers, ours and upstream's, and any other gRPC client.
+
+    With `fences`, a call that says of which worker of ours it is must be one that this worker may make.
+    """
+
+    def __init__(self, gateway: Gateway, fences: Fences | None = None) -> None:
+        self._gateway = gateway
+        self._fences = fences
+        self._sessions = gateway.sessions
+        self._tools = gateway.tools
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        """Answer, with the time."""
+        return pb.PingResponse(message=f"pong: {request.message}", server_time=_timestamp(time.time()))
+
+    async def InitializeSession(
+        self, request: pb.InitializeSessionRequest, context: Context
+    ) -> pb.InitializeSessionResponse:
+        """Create the session, or touch the live one with that id."""
+        headers = _headers(context)
+        try:
+            self._check(context)
+            await self._sessions.create(
+                request.session_id,
+                ttl=_ttl(headers.get(methods.TTL_HEADER)),
+                metadata=dict(request.metadata),
+                owner=_owner(headers),
+                creator=_creator(context, headers, "InitializeSession"),
+                room=Charge(self._gateway.lasting, peer_of(context), 0, SESSIONS),
+            )
+        except SnakepitError as error:
+            await _abort(context, error)
+        specs = {spec.name: spec for spec in self._tools.specs(exposed_only=True)}
+        return pb.InitializeSessionResponse(success=True, available_tools=specs)
+
+    async def CleanupSession(self, request: pb.CleanupSessionRequest, context: Context) -> pb.CleanupSessionResponse:
+        """Delete the session; one that is not there is as good as deleted."""
+        try:
+            self._check(context)
+            await self._sessions.delete(request.session_id)
+        except SnakepitError as error:
+            await _abort(context, error)
+        return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """Return the session; NOT_FOUND if it is not live."""
+        try:
+            self._check(context)
+            session = await self._sessions.get(request.session_id)
+        except SnakepitError as error:
+            await _abort(context, error)
+        return pb.GetSessionResponse(
+            session_id=session.id,
+            metadata=session.metadata,
+            created_at=_timestamp(session.created_at),
+            tool_count=self._tools.foreign_count(session.id),
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        """Touch the session and say whether it is live."""
+        try:
+            self._check(context)
+            await self._sessions.get(request.session_id)
+        except (SessionNotFound, InvalidSession):
+            valid = False
+        except WorkerFenced as error:
+            await _abort(context, error)
+        else:
+            valid = True
+        return pb.HeartbeatResponse(server_time=_timestamp(time.time()), session_valid=valid)
+
+    async def ExecuteTool(self, request: ToolRequest, context: Context) -> ToolResponse:
+        """Run a tool, of the authority or of a worker's adapter."""
+        creator = _creator(context, _headers(context), request.tool_name)
+        try:
+            response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
+        except SnakepitError as error:
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
+        if _shares_memory(context):
+            return response
+        if isinstance(response, LargeResponse):
+            if not response.has_marks:
+                return response
+            response = response.parsed()
+        if has_references(response.result.value):
+            response.result.value = await labelled_as_copies(response.result.value)
+        return response
+
+    async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
+        """Run a tool of a worker's adapter and pass its chunks on."""
+        creator = _creator(context, _headers(context), request.tool_name)
+
+        async def take(chunk: Chunk) -> None:
+            if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
+                if isinstance(chunk, LargeChunk) and chunk.has_marks:
+                    chunk = chunk.parsed()
+                if not isinstance(chunk, LargeChunk) and has_references(chunk.data):
+                    chunk.data = await labelled_as_copies(chunk.data)
+            await context.write(chunk)
+
+        try:
+            await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
+        except SnakepitError as error:
+            about = where(request.tool_name, request.session_id, phase="dispatch")
+            await context.abort(_code(error), to_status(error, about))
+
+    async def RegisterTools(self, request: pb.RegisterToolsRequest, context: Context) -> pb.RegisterToolsResponse:
+        """Register a worker's tools for a session, all or none."""
+        try:
+            self._check(context)
+            await self._sessions.get(request.session_id)
+            room = Charge(self._gateway.lasting, peer_of(context), 0, "registered tools")
+            ids = self._tools.register_foreign(request.session_id, request.tools, room)
+        except SessionNotFound:
+            return pb.RegisterToolsResponse(success=False, error_message="not_found")
+        except (ToolRefused, InvalidSession, WorkerFenced, BudgetExceeded) as error:
+            return pb.RegisterToolsResponse(success=False, error_message=str(error))
+        return pb.RegisterToolsResponse(success=True, tool_ids=ids)
+
+    async def GetExposedElixirTools(
+        self,
+        request: pb.GetExposedElixirToolsRequest,
+        context: Context,
+    ) -> pb.GetExposedElixirToolsResponse:
+        """Return the authority's tools that adapters may call."""
+        return pb.GetExposedElixirToolsResponse(tools=self._tools.specs(exposed_only=True))
+
+    async def ExecuteElixirTool(
+        self,
+        request: pb.ExecuteElixirToolRequest,
+        context: Context,
+    ) -> pb.ExecuteElixirToolResponse:
+        """Run a tool of the authority for an adapter; one that fails is an answer, not a failed call."""
+        started = time.perf_counter()
+        try:
+            self._check(context, request.metadata.get(methods.REQUEST_ID))
+            check_call_back(request)
+            tool = self._tools.exposed(request.tool_name)
+            self._gateway.check_size(tool, request)
+            with self._references(request) as scope:
+                arguments = codec.decode_parameters(
+                    request.parameters, opened=scope.receive if tool.takes_references else None
+                )
+                caller = AuthorityContext(request.session_id or None, self._sessions)
+                value = await self._tools.run(tool, caller, arguments, _deadline(context))
+                # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
+                outgoing = Outgoing(scope, plain_markers) if scope.request else plain_markers
+                encoded, binary = await codec.encoded(_encode_result, value, outgoing)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            about = where(request.tool_name, request.session_id)
+            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
+        return pb.ExecuteElixirToolResponse(
+            success=True,
+            result=encoded.get("result"),
+            binary_result=binary.get("result", b""),
+            execution_time_ms=round((time.perf_counter() - started) * 1000),
+        )
+
+    def _check(self, context: Context, request_id: str | None = None) -> None:
+        """Raise `WorkerFenced` for a call of a worker of ours that it may not make."""
+        if self._fences is None:
+            return
+        headers = _headers(context)
+        worker_id = headers.get(methods.WORKER_HEADER)
+        if worker_id is not None:
+            self._fences.check(worker_id, headers.get(methods.WORKER_TOKEN_HEADER, ""), request_id)
+
+    @contextmanager
+    def _references(self, request: pb.ExecuteElixirToolRequest) -> Iterator[Scope]:
+        """Give a call-back the scope of the request that it is a part of."""
+        request_id = request.metadata.get(methods.REQUEST_ID)
+        scope: Scope | None = None
+        if request_id:
+            # One that has ended has no references any more, but its clean-up may run on, and call back.
+            with suppress(ReferenceReleased):
+                scope = self._gateway.holdings.join(request_id, request.session_id or None)
+        if scope is None:
+            # Or from a worker that knows nothing of requests.
+            yield Scope(Owner.ELIXIR, None, self._gateway.holdings.settings, no_exchange="foreign_peer", foreign=True)
+            return
+        try:
+            with within(scope):
+                yield scope
+        finally:
+            scope.close()
+
+
+def _encode_result(value: Any, default: Callable[[Any], Any]) -> tuple[dict[str, AnyMessage], dict[str, bytes]]:
+    return codec.encode_parameters({"result": value}, default)
+
+
+def _shares_memory(context: Context) -> bool:
+    return context.peer().startswith("unix:")
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _creator(context: Context, headers: dict[str, str], what: str) -> Creator:
+    site = headers.get(methods.CALL_SITE_HEADER) or f"{what} from {context.peer().partition(':')[0]} client"
+    return Creator(site[:200], owner=_owner(headers))
+
+
+def _owner(headers: Mapping[str, str]) -> str | None:
+    """Return in whose name a call is made; a header is of ASCII, so other letters are as in URLs."""
+    owner = headers.get(methods.OWNER_HEADER)
+    return None if owner is None else unquote(owner[: 9 * MAX_OWNER])
+
+
+def _deadline(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
+
+
+def _ttl(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidSession(f"{methods.TTL_HEADER} is {text[:40]!r}; it must be a number of seconds") from None
+
+
+def _code(error: SnakepitError) -> grpc.StatusCode:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+async def _abort(context: Context, error: SnakepitError) -> Any:
+    await context.abort(_code(error), f"{error.reason}: {error}" if error.reason else str(error))
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e9))
+    return stamp

@@ -1,0 +1,79 @@
+"""Sockets that are made again when somebody removes them, as what cleans /tmp does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from snakepit_otel.common.printable import printable, printable_error
+from snakepit_otel.errors import SnakepitError
+from snakepit_otel.system.socket_files import SocketFile
+
+_log = logging.getLogger("snakepit_otel.authority")
+_INTERVAL = 0.25
+"""Seconds between looks, each of which costs a few system calls, ten microseconds in all."""
+
+
+class KeptSocket:
+    """A socket that `listen` has made, and makes again when it has been gone for `patience` seconds.
+
+    Whoever is connected notices nothing of that.
+    """
+
+    def __init__(self, made: SocketFile, listen: Callable[[], Awaitable[SocketFile]], *, patience: float = 0.0) -> None:
+        self._made = made
+        self._listen = listen
+        self._patience = patience
+        self._missed: float | None = None
+        self._failure = ""
+
+    async def look(self) -> None:
+        """Make it again if it is time for that; what keeps it from being made is logged once, and tried again."""
+        if self._made.is_there:
+            self._missed = None
+            return
+        if self._missed is None:
+            self._missed = time.monotonic()
+        if time.monotonic() - self._missed < self._patience:
+            return
+        before = self._made.path
+        try:
+            self._made = await self._listen()
+        except (SnakepitError, OSError) as error:
+            if str(error) != self._failure:
+                _log.error("%s is gone, and cannot be made again: %s", printable(before), printable_error(error))
+            self._failure = str(error)
+            return
+        self._missed, self._failure = None, ""
+        _log.warning("%s was gone, and was made again as %s", printable(before), printable(self._made.path))
+
+
+class SocketKeeper:
+    """Looks for sockets four times a second, after `ensure` has looked for the directory of theirs."""
+
+    def __init__(self, sockets: Sequence[KeptSocket], ensure: Callable[[], None]) -> None:
+        self._sockets = sockets
+        self._ensure = ensure
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="keeps sockets")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_INTERVAL)
+            # Where there is no place for the directory, the socket in it says so.
+            with suppress(SnakepitError, OSError):
+                self._ensure()
+            for kept in self._sockets:
+                await kept.look()

@@ -1,0 +1,488 @@
+"""A caller's side of the bridge, for other programs than the authority itself."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import grpc
+from grpc import aio
+
+from snakepit_otel import rpc
+from snakepit_otel.bridge.client.lease import LeaseHolder
+from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.wire import codec, methods
+from snakepit_otel.bridge.wire.buffer_copies import Copier
+from snakepit_otel.bridge.wire.errors import from_wire
+from snakepit_otel.bridge.wire.messages import checked_text, message
+from snakepit_otel.bridge.wire.raw_messages import LargeResponse, ToolResponse
+from snakepit_otel.bridge.wire.references import Opened, Outgoing, has_references
+from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.values import plain_markers
+from snakepit_otel.common.call_site import call_site
+from snakepit_otel.common.deadline import checked_timeout
+from snakepit_otel.errors import (
+    AuthorityUnavailable,
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidSession,
+    ReferenceReleased,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SnakepitError,
+    ToolError,
+)
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, options
+from snakepit_otel.rpc.keepalive import CALLER
+from snakepit_otel.rpc.tls import advice, client_credentials
+from snakepit_otel.sessions._session import checked_owner, checked_ttl
+from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._scope import Scope
+from snakepit_otel.zero_copy._settings import ZeroCopySettings
+
+_END = object()
+_TIME_TO_FAIL = 1.0
+"""Seconds in which a stream whose references are gone is expected to say why."""
+
+
+def execute_request(
+    tool: str,
+    parameters: Mapping[str, Any] | None,
+    session_id: str | None,
+    *,
+    stream: bool = False,
+    scope: Scope | None = None,
+    pool: str | None = None,
+    idempotent: bool = False,
+) -> pb.ExecuteToolRequest:
+    """Return the message for a tool call, arrays and tables by references of `scope`.
+
+    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
+    """
+    default = plain_markers if scope is None else Outgoing(scope, plain_markers)
+    encoded, binary = codec.encode_parameters(parameters or {}, default)
+    request = message(
+        pb.ExecuteToolRequest,
+        session_id=session_id or "",
+        tool_name=tool,
+        parameters=encoded,
+        binary_parameters=binary,
+        stream=stream,
+    )
+    if pool is not None:
+        request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
+    if idempotent:
+        request.metadata[methods.IDEMPOTENT] = "true"
+    return request
+
+
+def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
+    """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
+    if not response.success:
+        raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
+    message = response.parsed() if isinstance(response, LargeResponse) else response
+    return codec.decode_result(message.result, message.binary_result, opened)
+
+
+def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
+    """Return the error of a stream that ended badly."""
+    details = error.details() or ""
+    return from_wire(details) if details.startswith("{") else rpc.translated(error, what)
+
+
+def _time_left(timeout: Any) -> float | None:
+    """Return a call's timeout in seconds; see `checked_timeout`. Raises `DeadlineExceeded` where it is over."""
+    seconds = checked_timeout(timeout)
+    if seconds == 0:
+        # gRPC may let the call through.
+        raise DeadlineExceeded("the timeout had passed before the call was made; nothing was sent")
+    return seconds
+
+
+class Client:
+    """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
+
+    `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS, read once.
+    The server's certificate must be for the host in `address`, and signed by one of `root_certificates`; without
+    those nothing is encrypted.
+    On a Unix socket, arrays and tables are passed by shared memory; on TCP their bytes are copied, as far as
+    `zero_copy` allows.
+    A Unix socket is connected to only if it, its directory and whoever listens are this user's or root's, and others
+    may not write to the directory; if not, making a client raises `UnsafeSocket`, and nothing is sent.
+    SNAKEPIT_OTEL_SERVER_USER names one more user whose sockets will do.
+    Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
+    seconds, and what the tool or the authority raised.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        root_certificates: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        zero_copy: ZeroCopySettings | None = None,
+    ) -> None:
+        self.address = address
+        self._memory = (zero_copy or ZeroCopySettings()).limits
+        shared = rpc.socket_of(address) if self._memory.enabled else None
+        self._broker = None if shared is None else BrokerLink(broker_path(shared.path))
+        self._peer = rpc.Peer(address)
+        credentials = client_credentials(root_certificates, certificate, key)
+        if credentials is not None and address.startswith("unix:"):
+            raise ConfigurationError("TLS is for HOST:PORT; on a Unix socket there is none, and the files are not used")
+        self._secure = credentials is not None
+        self._channel = rpc.aio_channel(
+            address, credentials=credentials, options=[*options(max_message_bytes), *CALLER]
+        )
+        self._stub = BridgeServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
+        self._copier = Copier(self._channel, self._peer, max_message_bytes)
+        self._leases = LeaseHolder(self._channel, lambda error: self._error(error, ""))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, and with it end the sessions bound to it."""
+        await self._leases.close()
+        await self._channel.close()
+        if self._broker is not None:
+            self._broker.close()
+
+    async def execute(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
+    ) -> Any:
+        """Run a tool and return its result; see `Snakepit.execute`."""
+        self._leases.check(session_id)
+        timeout = _time_left(timeout)
+        scope = self._scope(tool, session_id)
+        try:
+            request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
+            await self._copier.send(scope)
+            response = await self._call(methods.EXECUTE_TOOL, request, timeout)
+            if has_references(response.result.value):
+                result_of(response, request, scope.receive)
+                await self._copier.fetch(scope, of_request=False)
+            return result_of(response, request, scope.take)
+        finally:
+            scope.close()
+
+    async def stream(
+        self,
+        tool: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,
+        pool: str | None = None,
+        idempotent: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Run a tool and yield its chunks as they come; leaving early cancels it.
+
+        Use `contextlib.aclosing` to have that happen at once.
+        """
+        self._leases.check(session_id)
+        timeout = _time_left(timeout)
+        scope = self._scope(tool, session_id)
+
+        async def decode(chunk: pb.ToolChunk) -> Any:
+            if has_references(chunk.data):
+                codec.decode_chunk(chunk.data, chunk.metadata, scope.receive)
+                await self._copier.fetch(scope, of_request=False)
+            return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
+
+        async def run(take: Any) -> None:
+            request = execute_request(
+                tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
+            )
+            await self._copier.send(scope)
+            try:
+                await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
+            except aio.AioRpcError as error:
+                raise self._advised(stream_error(error, f"the authority at {self.address}")) from None
+
+        try:
+            async with aclosing(chunks(run, decode)) as received:
+                async for chunk in received:
+                    yield chunk
+        finally:
+            scope.close()
+
+    def _scope(self, tool: str, session_id: str | None) -> Scope:
+        return Scope(
+            Owner.ELIXIR,
+            self._broker,
+            self._memory,
+            session_id=session_id,
+            tool=tool,
+            no_exchange="unreachable" if self._memory.enabled else "disabled",
+        )
+
+    @asynccontextmanager
+    async def session(
+        self,
+        session_id: str | None = None,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> AsyncIterator[str]:
+        """Create a session for the length of an `async with` block, and give its id.
+
+        Inside the block its TTL does not run out. It is deleted at the end of the block, and by the authority
+        if this process, its machine or the connection is gone before; see `create_session` with `bound`.
+        """
+        session_id = uuid.uuid4().hex if session_id is None else session_id
+        await self.create_session(session_id, ttl=ttl, metadata=metadata, owner=owner, bound=True)
+        try:
+            yield session_id
+        finally:
+            await self._leases.end(session_id)
+
+    async def create_session(
+        self,
+        session_id: str,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        owner: str | None = None,
+        bound: bool = False,
+    ) -> None:
+        """Create a session, or touch the live one with that id. `ttl` is in seconds.
+
+        One that is `bound` lives for as long as this client is connected, at most; its TTL does not run out
+        meanwhile. If the connection breaks, or the session ends otherwise, requests of this client for it raise
+        `SessionNotFound`. A client has at most 1 000 bound ones: `SessionQuotaExceeded`.
+        """
+        site = call_site()
+        if bound:
+            await self._leases.create(session_id, ttl=ttl, metadata=metadata, owner=owner, call_site=site)
+            return
+        headers = [(methods.CALL_SITE_HEADER, site.encode("ascii", "replace").decode())]
+        if ttl is not None:
+            headers.append((methods.TTL_HEADER, repr(checked_ttl(ttl))))
+        if owner is not None:
+            # Headers are of ASCII, and owners of any letters.
+            headers.append((methods.OWNER_HEADER, quote(checked_owner(owner) or "")))
+        request = message(pb.InitializeSessionRequest, session_id=session_id, metadata=metadata or {})
+        await self._call(methods.INITIALIZE_SESSION, request, None, headers)
+        self._leases.excuse(session_id)
+
+    async def bind_session(self, session_id: str) -> None:
+        """Bind a live session to this client's connection; see `create_session`. Raises `SessionNotFound`."""
+        await self._leases.hold(session_id)
+
+    async def release_session(self, session_id: str) -> bool:
+        """Bind the session no more: it lives on for its TTL. Say whether it was bound to this client."""
+        return await self._leases.release(session_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete a session; it is no error if there is none."""
+        self._leases.expect_end(session_id)
+        await self._call(methods.CLEANUP_SESSION, message(pb.CleanupSessionRequest, session_id=session_id))
+
+    async def heartbeat(self, session_id: str) -> bool:
+        """Extend the session's life; False if it is not live."""
+        response = await self._call(methods.HEARTBEAT, message(pb.HeartbeatRequest, session_id=session_id))
+        return bool(response.session_valid)
+
+    async def ping(self, timeout: float = 5.0) -> None:
+        """Return if the authority answers."""
+        await self._call(methods.PING, pb.PingRequest(message="ping"), timeout)
+
+    async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
+        """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
+        found: list[admin_pb.SessionInfo] = []
+        while len(found) < limit:
+            # A page may have fewer than were asked for, by their size; only an empty one is the last.
+            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
+            page = list((await self._ask("ListSessions", request)).sessions)
+            if not page:
+                break
+            found += page
+            after = page[-1].id
+        return found
+
+    async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
+        """Return one session with its state, untouched; on the authority's Unix socket only."""
+        request = message(admin_pb.ShowSessionRequest, session_id=session_id)
+        response: admin_pb.ShowSessionResponse = await self._ask("ShowSession", request)
+        return response
+
+    async def remove_session(self, session_id: str) -> bool:
+        """Delete a session and say whether it was there; on the authority's Unix socket only."""
+        response = await self._ask("DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id))
+        return bool(response.deleted)
+
+    async def stats(self) -> admin_pb.GetStatsResponse:
+        """Return the ledger; on the authority's Unix socket only."""
+        response: admin_pb.GetStatsResponse = await self._ask("GetStats", admin_pb.GetStatsRequest())
+        return response
+
+    async def set_telemetry(
+        self,
+        *,
+        level: str | None = None,
+        sampling: float | None = None,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+    ) -> admin_pb.SetTelemetryResponse:
+        """Change what the authority and its workers record, and return what is in force.
+
+        On the authority's Unix socket only; see `Snakepit.set_telemetry`.
+        """
+        request = message(
+            admin_pb.SetTelemetryRequest,
+            level=level,
+            sampling=sampling,
+            allow=None if allow is None else message(admin_pb.Patterns, patterns=list(allow)),
+            deny=None if deny is None else message(admin_pb.Patterns, patterns=list(deny)),
+        )
+        response: admin_pb.SetTelemetryResponse = await self._ask("SetTelemetry", request)
+        return response
+
+    async def status(self, *, timeout: float = 10.0) -> Status:
+        """Return how the authority, its sessions, pools and workers are; on its Unix socket only.
+
+        `timeout` is in seconds.
+        """
+        return Status.of_message(await self._ask("GetStatus", admin_pb.GetStatusRequest(), timeout))
+
+    async def restart_workers(
+        self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None
+    ) -> RestartReport:
+        """Replace all workers of a pool, or of every pool, one after another; on the authority's Unix socket only.
+
+        `progress` is told of each when it has been replaced. Once begun, the authority goes on with it, whatever
+        becomes of the caller. Raises `PoolNotFound`.
+        """
+        replacements: list[Replacement] = []
+
+        async def take(one: admin_pb.Replacement) -> None:
+            replacements.append(Replacement.of_message(one))
+            if progress is not None:
+                progress(replacements[-1])
+
+        request = message(admin_pb.RestartWorkersRequest, pool=pool or "")
+        try:
+            await rpc.pour(self._admin, f"{methods.ADMIN}/RestartWorkers", request, take, peer=self._peer)
+        except aio.AioRpcError as error:
+            told = (error.details() or "").startswith("{")
+            raise (stream_error(error, self.address) if told else self._error(error, "")) from None
+        return RestartReport(tuple(replacements))
+
+    async def _call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> Any:
+        timeout = _time_left(timeout)
+        try:
+            return await rpc.call(self._stub, method, request, timeout, headers, self._peer)
+        except aio.AioRpcError as error:
+            raise self._error(error, getattr(request, "session_id", "")) from None
+
+    async def _ask(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
+        timeout = _time_left(timeout)
+        try:
+            return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, timeout, peer=self._peer)
+        except aio.AioRpcError as error:
+            raise self._error(error, getattr(request, "session_id", "")) from None
+
+    def _error(self, error: aio.AioRpcError, session_id: str) -> SnakepitError:
+        code, details = error.code(), error.details() or ""
+        if code is grpc.StatusCode.NOT_FOUND:
+            return SessionNotFound(session_id)
+        if details.startswith("configuration: "):
+            return ConfigurationError(details.removeprefix("configuration: "))
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidSession(details.removeprefix("invalid_session: "))
+        if details.startswith("session_quota_exceeded"):
+            quota = SessionQuotaExceeded(0)
+            quota.args = (details.partition(": ")[2],)
+            return quota
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
+        return self._advised(rpc.translated(error, f"the authority at {self.address}"))
+
+    def _advised(self, error: SnakepitError) -> SnakepitError:
+        """Return the error with what to do about it, where it lies in TLS."""
+        if not isinstance(error, AuthorityUnavailable) or self.address.startswith("unix:"):
+            return error
+        found = advice(str(error), secure=self._secure)
+        return error if found is None else AuthorityUnavailable(f"{error}; {found}")
+
+
+async def chunks(run: Any, decode: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+    """Yield what `decode` makes of the chunks that `run` pushes; leaving early cancels it.
+
+    `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context
+    is current in the consumer between chunks.
+    """
+    queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+    left = False
+
+    async def push() -> None:
+        try:
+            await run(queue.put)
+        finally:
+            if not left:
+                await queue.put(_END)
+
+    task = asyncio.ensure_future(push())
+    try:
+        while (received := await queue.get()) is not _END:
+            if received.data or not received.is_final:
+                try:
+                    chunk = await decode(received)
+                except ReferenceReleased:
+                    # Gone with a request that ended badly, and how it did says more.
+                    await _fail(task, queue)
+                    raise
+                yield chunk
+                del chunk
+        await task
+    finally:
+        if not task.done():
+            left = True
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            # Who leaves early does not ask how it ended.
+            task.exception()
+        # What it raised has frames that would hold it, and with it what the tool's last chunk refers to.
+        del task
+
+
+async def _fail(task: asyncio.Future[None], queue: asyncio.Queue[Any]) -> None:
+    """Raise what the task raises, if it does so soon."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_TIME_TO_FAIL):
+            while await queue.get() is not _END:
+                pass
+            await task

@@ -1,0 +1,1 @@
+"""Values, errors and messages as they travel, the same on every side."""

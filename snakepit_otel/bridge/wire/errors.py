@@ -1,0 +1,204 @@
+"""Errors on the wire: JSON with type, message, stacktrace, traceback and context; never a pickle."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from snakepit_otel import errors
+from snakepit_otel.bridge.wire.values import from_json, to_json
+from snakepit_otel.errors import (
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    SnakepitError,
+    StateConflict,
+    ToolError,
+    ToolNotFound,
+)
+from snakepit_otel.telemetry._exception_text import formatted, message_of
+
+# What leads to user code: our own, and what it runs user code with.
+_ON_THE_WAY = tuple(
+    f"{Path(str(file)).resolve().parent}/" for file in (errors.__file__, asyncio.__file__, futures.__file__)
+)
+_MAX_MESSAGE = 16 << 10
+_MAX_TRACEBACK = 64 << 10
+_MAX_DESCRIPTION = 1 << 20
+"""Characters of an error that is read: ours have less, with all of them escaped."""
+# Clients refuse trailing metadata of more than 8 KiB.
+_MAX_STATUS = 7 << 10
+_PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
+_CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
+    SessionNotFound: {"session_id": str},
+    SessionQuotaExceeded: {"limit": float},
+    SessionStoreFull: {"missing": int},
+    StateConflict: {"expected": int, "current": int},
+}
+"""What else an error of ours says, and as what."""
+_OWN_TYPE = "snakepit_error"
+"""The key of an error's context that names the error of ours, beside the type that Elixir's callers match."""
+_MATCHED = (
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
+    *(FileNotFoundError, PermissionError, ZeroDivisionError),
+)
+"""The exceptions for which an Elixir Snakepit has structs, but for RuntimeError, which stands for the rest."""
+
+
+def to_wire(error: BaseException, context: Mapping[str, Any]) -> str:
+    """Return an error as the wire has it. Frames of our own that lead to user code are left out."""
+    return to_json(_described(error, context)).decode()
+
+
+def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
+    """Return an error as the details of a gRPC status, which must be short, or the client would get none of it."""
+    described = _described(error, context)
+    text, room = to_json(described).decode(), _MAX_STATUS
+    while _size_in_status(text) > _MAX_STATUS and room > 1:
+        room = room * 2 // 3
+        # Made shorter by and by, so that what is much is gone through once.
+        described = {
+            "type": described["type"][:room],
+            "message": described["message"][:room],
+            "stacktrace": [],
+            "traceback": described["traceback"][-room:],
+            "context": _shortened(described["context"], room),
+        }
+        text = to_json(described).decode()
+    return text
+
+
+def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
+    kept: dict[str, Any] = {}
+    for key, value in context.items():
+        part = value[:room] if isinstance(value, str) else value
+        size = len(key) + (len(part) if isinstance(part, str) else len(to_json(part)))
+        if key == _OWN_TYPE or size <= room:
+            kept[key] = part
+            room = max(room - size, 0)
+    return kept
+
+
+def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
+    """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
+    described = None
+    if len(text) <= _MAX_DESCRIPTION:
+        with suppress(ValueError):
+            described = from_json(text.encode())
+    if not isinstance(described, dict) or not isinstance(described.get("type"), str):
+        # An Elixir authority gives plain words.
+        return ToolError(
+            "Error", text[:_MAX_MESSAGE] or "the peer reported a failure without saying more", context=context
+        )
+    message, kind = str(described.get("message", "")), described["type"]
+    given = described.get("context")
+    own = given.get(_OWN_TYPE) if isinstance(given, dict) else None
+    known = _OWN_ERRORS.get(own) if isinstance(own, str) else None
+    if known is not None:
+        return _rebuild(known, message, given if isinstance(given, dict) else {})
+    stacktrace = described.get("stacktrace")
+    return ToolError(
+        kind,
+        message,
+        stacktrace=[str(line) for line in stacktrace] if isinstance(stacktrace, list) else [],
+        traceback=str(described.get("traceback", "")),
+        context=given if isinstance(given, dict) else context,
+    )
+
+
+def failed_type(text: str) -> str:
+    """Return the type of an error on the wire, for `error.type`."""
+    error = from_wire(text)
+    return error.type if isinstance(error, ToolError) else type(error).__name__
+
+
+def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(error, ToolError):
+        return {
+            "type": error.type,
+            "message": error.message,
+            "stacktrace": error.stacktrace,
+            "traceback": error.traceback,
+            "context": {**context, **{key: value for key, value in error.context.items() if key != _OWN_TYPE}},
+        }
+    shown = _from_user_code(error)
+    own = _OWN_ERRORS.get(type(error).__name__) is type(error)
+    return {
+        "type": _matched_name(type(error)) if own else _foreign_name(type(error)),
+        "message": _sendable(message_of(error))[:_MAX_MESSAGE],
+        "stacktrace": [_sendable(line.rstrip()) for line in traceback.format_tb(shown)][-50:],
+        "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
+        "context": {
+            **context,
+            **{name: getattr(error, name) for name in _CARRIED.get(type(error), ())},
+            **({_OWN_TYPE: type(error).__name__} if own else {}),
+        },
+    }
+
+
+def _from_user_code(error: BaseException) -> Any:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_ON_THE_WAY):
+        frame = frame.tb_next
+    return frame
+
+
+def _matched_name(kind: type[BaseException]) -> str:
+    """Return the exception that an error of ours is to callers in Elixir, whose patterns match upstream's worker."""
+    if issubclass(kind, ToolNotFound):
+        # As upstream's adapters have it.
+        return AttributeError.__name__
+    for base in kind.__mro__:
+        if base in _MATCHED:
+            return base.__name__
+        if base is LookupError:
+            return KeyError.__name__
+    return RuntimeError.__name__
+
+
+def _foreign_name(kind: type[BaseException]) -> str:
+    # Somebody else's error is not to be taken for ours because it has the same name.
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in _OWN_ERRORS else kind.__name__
+
+
+def _sendable(text: str) -> str:
+    """Return the text with what UTF-8 cannot say escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _size_in_status(text: str) -> int:
+    """Return the size of the text in trailing metadata, where most characters take three bytes."""
+    raw = text.encode()
+    return len(raw) + 2 * len(raw.translate(None, _PLAIN_IN_STATUS))
+
+
+def _rebuild(kind: type[SnakepitError], message: str, context: Mapping[str, Any]) -> SnakepitError:
+    error = kind.__new__(kind, message)
+    Exception.__init__(error, message)
+    for name, as_what in _CARRIED.get(kind, {}).items():
+        try:
+            value = as_what(context[name])
+        except (LookupError, TypeError, ValueError):
+            value = as_what()
+        setattr(error, name, value)
+    return error
+
+
+def _subclasses(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+_OWN_ERRORS = {
+    kind.__name__: kind
+    for kind in _subclasses(SnakepitError)
+    if kind.__module__ == errors.__name__ and kind is not ToolError
+}

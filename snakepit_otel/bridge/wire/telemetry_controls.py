@@ -1,0 +1,90 @@
+"""What a process records: as it was configured at its start, and as somebody has it now."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.process_controls import Recording, of_points
+from snakepit_otel.common.validation import Number, build
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.telemetry import Level, names
+from snakepit_otel.telemetry import _controls as controls
+
+__all__ = ["Controls", "Recording", "refuse_if_off"]
+
+_WHERE = "telemetry."
+_INSIDE = tuple(point.name for point in names.POINTS if not point.essential)
+_EVERYTHING = ("*",)
+
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
+
+
+class Controls(BaseModel):
+    """What may be changed while processes run.
+
+    `allow` and `deny` are patterns for the names of lifecycle points, as `controls.set_filter` takes them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: Level = Level.FULL
+    """`off`, `essential` or `full`."""
+
+    sampling: Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """The share of traces kept, of those that the configured sampler keeps."""
+
+    allow: Patterns = ()
+    """Only points that one of these matches have spans, if there are any."""
+
+    deny: Patterns = ()
+    """Points that one of these matches have none."""
+
+    @field_validator("allow", "deny")
+    @classmethod
+    def _names_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not of_points([pattern]):
+                known = ", ".join(sorted(point.name for point in names.POINTS))
+                raise ValueError(f"the pattern {pattern!r} matches no lifecycle point; there are {known}")
+        return patterns
+
+    @classmethod
+    def in_force(cls) -> Controls:
+        """Return what this process records now."""
+        return cls.model_construct(**controls.in_force()._asdict())
+
+    def changed(self, **changes: Any) -> Controls:
+        """Return these with what is not None changed. Raises `ConfigurationError` naming what cannot be."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return build(Controls, {**self.model_dump(), **given}, _WHERE)
+
+    def apply(self) -> None:
+        """Have this process record so, from now on."""
+        controls.put_in_force(controls.InForce(self.level, self.sampling, self.allow, self.deny))
+
+    def messages(self) -> tuple[pb.TelemetryControl, ...]:
+        """Return the same as a worker of ours understands it, whatever level it was configured for.
+
+        The wire has no word for a level. Off is the toggle; essential is to deny, name by name, the points
+        that are not; and a filter that allows at all is obeyed in place of the worker's own level.
+        """
+        inside = _INSIDE if self.level is Level.ESSENTIAL else ()
+        filters = pb.TelemetryEventFilter(allow=self.allow or _EVERYTHING, deny=(*self.deny, *inside))
+        return (
+            pb.TelemetryControl(filter=filters),
+            pb.TelemetryControl(sampling=pb.TelemetrySamplingUpdate(sampling_rate=self.sampling)),
+            pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=self.level is not Level.OFF)),
+        )
+
+
+def refuse_if_off(configured: Controls, wanted: Controls) -> None:
+    """Raise `ConfigurationError` if a process that was started off is to be turned up."""
+    if configured.level is Level.OFF and wanted.level is not Level.OFF:
+        raise ConfigurationError(
+            f"{_WHERE}level: telemetry was off when this process started, so that nothing is set up to export it; "
+            "start it with SNAKEPIT_TELEMETRY_LEVEL=essential or full"
+        )

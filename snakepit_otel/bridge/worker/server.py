@@ -1,0 +1,198 @@
+"""A worker as a server: loads its adapter, listens, and stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from snakepit_otel import rpc, telemetry
+from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
+from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
+from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.process_controls import Recording
+from snakepit_otel.bridge.wire.unserializable import Unserializable
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.memory import WorkerMemory
+from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
+from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
+from snakepit_otel.rpc.tls import Tls
+from snakepit_otel.system.daemon_thread import run_in_daemon_thread
+from snakepit_otel.system.process_exit import Ending, on_stop_signals
+from snakepit_otel.telemetry import names
+
+_TIME_FOR_TELEMETRY = 1.7
+"""Seconds; with what comes before and after it, a worker is gone two and a half seconds after its grace."""
+
+_TIME_BEYOND_GRACE = 2.9
+"""Seconds after which a worker that was told to stop is ended, whatever it is doing."""
+
+
+def spare_what_is_loaded() -> None:
+    """Tell the garbage collector of a worker process that what is loaded by now stays.
+
+    It would look at all of it again and again, in the middle of requests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _worker_id(server: WorkerServer, *_: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_WORKER_ID: server.worker_id}
+
+
+class WorkerServer:
+    """Serves one adapter at one address.
+
+    `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
+    `ConfigurationError` for an address that will not, or where the adapter is to be thread-safe and does not say
+    that it is. `started_by` is trace context: loading the adapter belongs to that trace. `token` shows the authority
+    whose call-backs these are. `whole_process` says that the process is nothing else; see `telemetry.setup`.
+    `load` finds the adapter's class, and `context` makes what each of its requests knows.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: str,
+        listen: str,
+        authority: str,
+        worker_id: str,
+        threads: int = 1,
+        thread_safe: bool = False,
+        token: str | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        grace: float = 2.0,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        register_tools: bool = False,
+        on_session: Callable[[str], None] | None = None,
+        memory: WorkerMemory | None = None,
+        started_by: Mapping[str, str] | None = None,
+        whole_process: bool = False,
+        load: Callable[[str], type] = load_adapter,
+        context: type[SessionContext] = SessionContext,
+    ) -> None:
+        self._adapter = adapter
+        self._listen = listen
+        self.worker_id = worker_id
+        self._whole_process = whole_process
+        self._started_by = telemetry.incoming((started_by or {}).items())
+        self._load_adapter = load
+        self._context = context
+        self._grace = grace
+        self._tls = tls
+        self._insecure = insecure
+        self._register_tools = register_tools
+        self._on_session = on_session
+        self._memory = memory or WorkerMemory()
+        self._threads = ToolThreads(threads)
+        self._thread_safe = thread_safe
+        self._token = token
+        self._max_message_bytes = max_message_bytes
+        self._authority = authority
+        self._told_to_stop = asyncio.Event()
+        self._told_again = asyncio.Event()
+        self._ending: Ending | None = None
+        self.link: AuthorityLink
+        self.events: TelemetryStream
+        self.address = ""
+        self.tools: list[str] = []
+
+    async def start(self) -> None:
+        """Load the adapter and listen."""
+        self._telemetry = telemetry.setup("snakepit-worker", role="worker", whole_process=self._whole_process)
+        sensitive = (telemetry.environment.value("SNAKEPIT_THREAD_SENSITIVE") or "").split(",")
+        # Around this alone: what the server starts below keeps the context that it is started in.
+        with telemetry.within(self._started_by):
+            host = self._load([name.strip() for name in sensitive if name])
+        self.tools = [] if host.takes_any else list(host.tools)
+        self.link = AuthorityLink(
+            self._authority,
+            max_message_bytes=self._max_message_bytes,
+            worker_id=self.worker_id,
+            token=self._token,
+        )
+        if self._token is not None:
+            self.link.connect()
+        running = RunningRequests()
+        self.events = TelemetryStream(Recording())
+        self._service = WorkerService(
+            host,
+            self.link,
+            worker_id=self.worker_id,
+            register_tools=self._register_tools,
+            on_session=self._on_session,
+            unserializable=Unserializable.from_environment(os.environ),
+            memory=self._memory,
+            running=running,
+            context=self._context,
+            events=self.events,
+        )
+        # Only the authority knows where to find us, so what it says of the trace is taken.
+        interceptors = [rpc.ServerInterceptor(trusted=True)]
+        self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
+        guarded = Guarded(self._server, worker_limits(self._max_message_bytes))
+        add_BridgeServiceServicer_to_server(self._service, guarded)
+        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
+        add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
+        self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
+        await self._server.start()
+        if self._whole_process:
+            self._ending = Ending()
+            on_stop_signals(self.tell_to_stop, self._ending, self._grace + _TIME_BEYOND_GRACE)
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.tell_to_stop)
+
+    @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
+    def _load(self, thread_sensitive: list[str]) -> AdapterHost:
+        adapter = self._load_adapter(self._adapter)
+        if self._thread_safe:
+            require_thread_safe(adapter, "profile = 'process'")
+        return AdapterHost(adapter, self._threads, thread_sensitive)
+
+    def tell_to_stop(self) -> None:
+        """Let `run_until_told_to_stop` return, soon; told once more, it waits for no call."""
+        if self._told_to_stop.is_set():
+            self._told_again.set()
+        self._told_to_stop.set()
+
+    async def run_until_told_to_stop(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve; then refuse new calls, finish those in flight within the grace, and send the telemetry."""
+        await self._told_to_stop.wait()
+        if before_closing is not None:
+            await before_closing()
+        self._service.close_stream()
+        await self._finish_calls()
+        await self.link.close()
+        self._memory.close()
+        left = LeftBehind.by_this_process() if self._whole_process else LeftBehind(())
+        left.terminate(f"worker {self.worker_id}")
+        shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
+        await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))
+        self._threads.close()
+        if self._ending is not None:
+            # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
+            self._ending.done()
+
+    async def _finish_calls(self) -> None:
+        """Refuse new calls, and let those in flight end within the grace, or until told once more."""
+        finishing = asyncio.ensure_future(self._server.stop(self._grace))
+        told_again = asyncio.ensure_future(self._told_again.wait())
+        await asyncio.wait([finishing, told_again], return_when=asyncio.FIRST_COMPLETED)
+        if told_again.done():
+            await self._server.stop(0)
+        told_again.cancel()
+        await finishing

@@ -1,0 +1,388 @@
+"""The worker's side of the bridge: runs tools on a fresh adapter each."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import lru_cache
+from time import monotonic
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import aio
+
+from snakepit_otel.adapters import AdapterHost, Request, RequestAbandoned, SessionContext, StreamChunk
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
+from snakepit_otel.bridge.wire import codec, methods
+from snakepit_otel.bridge.wire.errors import to_status, to_wire
+from snakepit_otel.bridge.wire.identifiers import where
+from snakepit_otel.bridge.wire.method_guards import Limit
+from snakepit_otel.bridge.wire.process_controls import Recording
+from snakepit_otel.bridge.wire.references import Outgoing
+from snakepit_otel.bridge.wire.unserializable import Unserializable
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.memory import WorkerMemory
+from snakepit_otel.bridge.worker.supervision import RunningRequests
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
+from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
+from snakepit_otel.common import deadline
+from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.zero_copy._current_scope import enter
+from snakepit_otel.zero_copy._scope import Scope
+
+_YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+_WHOLE_NUMBER = re.compile("[0-9]{1,12}")
+_log = logging.getLogger("snakepit_otel.worker")
+_UNWATCHED = nullcontext()
+_FIRST_WAIT = 0.001
+_LONGEST_WAIT = 0.05
+_MOST_AT_ONCE = 256 << 10
+"""Bytes of JSON that are decoded on the event loop."""
+Context = aio.ServicerContext[Any, Any]
+
+
+def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
+    """Return how large the requests of a worker's methods may be, where that is more than most."""
+    every = Limit(max_message_bytes)
+    # Sessions are the authority's, and so are their limits.
+    return dict.fromkeys(("ExecuteTool", "ExecuteStreamingTool", "InitializeSession", "Write"), every)
+
+
+class WorkerService(BridgeServiceServicer):
+    """Serves tool calls without asking the authority anything, unless the tool does.
+
+    What concerns sessions is passed on to the authority. With `register_tools`, the adapter's tools are
+    registered there for each session seen, aside from any call.
+    """
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        link: AuthorityLink,
+        *,
+        worker_id: str,
+        register_tools: bool = False,
+        on_session: Callable[[str], None] | None = None,
+        unserializable: Unserializable | None = None,
+        memory: WorkerMemory | None = None,
+        running: RunningRequests | None = None,
+        context: type[SessionContext] = SessionContext,
+        events: TelemetryStream | None = None,
+    ) -> None:
+        self._host = host
+        self._context = context
+        self._running = running or RunningRequests()
+        self._memory = memory or WorkerMemory()
+        self._link = link
+        self._registration: ToolRegistration | None = None
+        if register_tools:
+            self._registration = ToolRegistration(link, host.tools.values(), worker_id, on_session)
+        self._unserializable = unserializable or Unserializable()
+        self._events = events or TelemetryStream(Recording())
+
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
+        """Answer, with the time."""
+        now = Timestamp()
+        now.GetCurrentTime()
+        return pb.PingResponse(message=f"Pong from Python: {request.message}", server_time=now)
+
+    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: Context) -> pb.ExecuteToolResponse:
+        """Run a tool. A tool that fails is an answer, not a failed call."""
+        started = time.perf_counter()
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
+        scope = self._memory.open(request, _request_id(request, context))
+        enter(scope)
+        self._running.begin(scope.request)
+        try:
+            return await self._execute(request, context, scope, started)
+        finally:
+            # What the tool returned, and what it raised, is gone by now, so views that are left are held.
+            scope.close()
+            self._running.end(scope.request)
+
+    async def _execute(
+        self, request: pb.ExecuteToolRequest, context: Context, scope: Scope, started: float
+    ) -> pb.ExecuteToolResponse:
+        job: Request | None = None
+        try:
+            job = await self._job(request, context, scope)
+            if scope.to_fetch:
+                await self._link.copier.fetch(scope)
+            async with self._watched(job):
+                outcome = await self._host.run(job)
+            result, binary = await codec.encoded(codec.encode_result, outcome.result, self._outgoing(scope))
+            if scope.to_send:
+                await self._memory.send(scope, self._link)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            response = pb.ExecuteToolResponse(
+                success=False,
+                error_message=to_wire(_reported(error), _where(request, job)),
+                execution_time_ms=_milliseconds(started),
+            )
+            _let_go(error, scope)
+            return response
+        finally:
+            if job is not None and job.rest is not None:
+                self._running.go_on(scope.request, job.rest)
+        response = pb.ExecuteToolResponse(
+            success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
+        )
+        if outcome.cleanup_error is not None:
+            response.metadata["cleanup_error"] = to_wire(
+                outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
+            )
+            _let_go(outcome.cleanup_error, scope)
+        return response
+
+    async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
+        """Run a tool and send its chunks as it makes them; end with a final one in any case."""
+        if self._registration is not None:
+            self._registration.notice(request.session_id)
+        scope = self._memory.open(request, _request_id(request, context))
+        enter(scope)
+        self._running.begin(scope.request)
+        try:
+            failed = await self._stream(request, context, scope)
+        finally:
+            scope.close()
+            self._running.end(scope.request)
+        if failed is not None:
+            await context.abort(grpc.StatusCode.INTERNAL, failed)
+
+    async def _stream(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> str | None:
+        """Stream, and return the details of the status for an error that ended it early."""
+        job: Request | None = None
+        number = 0
+        finished = False
+
+        async def send(value: Any) -> None:
+            nonlocal number, finished
+            number += 1
+            # By shape, so that other packages' chunk classes will do.
+            if hasattr(value, "data") and hasattr(value, "is_final"):
+                value = StreamChunk(value.data, bool(value.is_final), _as_text(getattr(value, "metadata", None)))
+                finished = finished or value.is_final
+            else:
+                value = StreamChunk(value)
+            data, metadata = await self._encode_chunk(value.data, scope)
+            if scope.to_send:
+                await self._memory.send(scope, self._link)
+            await context.write(
+                pb.ToolChunk(
+                    chunk_id=f"{request.tool_name}-{number}",
+                    data=data,
+                    is_final=value.is_final,
+                    metadata={**metadata, **(value.metadata or {})},
+                )
+            )
+            # A stream may have no end, and what it has sent is the caller's by now.
+            scope.let_go_of_what_was_sent()
+
+        try:
+            job = await self._job(request, context, scope)
+            if scope.to_fetch:
+                await self._link.copier.fetch(scope)
+            async with self._watched(job):
+                await self._host.stream(job, send)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            status = to_status(_reported(error), _where(request, job))
+            _let_go(error, scope)
+            return status
+        finally:
+            if job is not None and job.rest is not None:
+                self._running.go_on(scope.request, job.rest)
+        if not finished:
+            await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
+        return None
+
+    async def StreamTelemetry(self, controls: Any, context: Context) -> None:
+        """Send telemetry events for as long as the authority listens, and obey its controls."""
+        await self._events.serve(context)
+
+    def close_stream(self) -> None:
+        """Let who listens go, so that a stream without end does not hold up the worker's."""
+        self._events.close()
+
+    async def InitializeSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        response = await self._forward(methods.INITIALIZE_SESSION, request, context)
+        if self._registration is not None and response.success:
+            self._registration.sessions.begun(request.session_id)
+            self._registration.notice(request.session_id)
+        return response
+
+    async def CleanupSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        if self._registration is not None:
+            self._registration.forget(request.session_id)
+        return await self._forward(methods.CLEANUP_SESSION, request, context)
+
+    async def GetSession(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        return await self._forward(methods.GET_SESSION, request, context)
+
+    async def Heartbeat(self, request: Any, context: Context) -> Any:
+        """Pass on to the authority."""
+        return await self._forward(methods.HEARTBEAT, request, context)
+
+    def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
+        """Return what goes around the tool; for most requests nothing does."""
+        if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
+            return _UNWATCHED
+        return self._watch(job)
+
+    @asynccontextmanager
+    async def _watch(self, job: Request) -> AsyncIterator[None]:
+        metadata = job.context.request_metadata
+        with self._events.tool_execution(job.tool, metadata):
+            try:
+                left = job.context.time_remaining() if "timeout_ms" in metadata else None
+                async with asyncio.timeout(left) as limit:
+                    yield
+            except TimeoutError:
+                if limit.expired():
+                    raise DeadlineExceeded("the request's timeout_ms passed while the tool ran") from None
+                raise
+
+    async def _encode_chunk(self, data: Any, scope: Scope) -> tuple[bytes, dict[str, str]]:
+        """Encode a chunk; where too much is on its way to the caller, wait until he has taken some of it."""
+        outgoing = self._outgoing(scope)
+        patience, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT
+        while True:
+            try:
+                return await codec.encoded(codec.encode_chunk, data, outgoing)
+            except ZeroCopyLimitExceeded as full:
+                if not full.passes or patience <= 0:
+                    raise
+            await asyncio.sleep(wait)
+            patience -= wait
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _outgoing(self, scope: Scope) -> Outgoing:
+        if scope.request is None:
+            return Outgoing(scope, self._unserializable, foreign=True)
+        return Outgoing(scope, self._unserializable.for_python)
+
+    async def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
+        metadata = dict(request.metadata)
+        metadata.pop(methods.REQUEST_ID, None)
+        due = _deadline(metadata, context)
+        if due is not None:
+            deadline.enter(due)
+        if "correlation_id" not in metadata:
+            for key, value in context.invocation_metadata() or ():
+                if key == methods.CORRELATION_HEADER and isinstance(value, str):
+                    metadata["correlation_id"] = value
+        arguments = await self._arguments(request, metadata, scope)
+        on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _YES or (
+            self._host.is_thread_sensitive(request.tool_name, arguments)
+        )
+        session = self._context(
+            request.session_id or None,
+            self._link,
+            metadata,
+            may_block=on_main_thread,
+            deadline=due,
+            state_id=None if self._registration is None else self._state_id(request.tool_name, arguments),
+        )
+        return Request(request.tool_name, arguments, session, on_main_thread)
+
+    async def _arguments(
+        self, request: pb.ExecuteToolRequest, metadata: Mapping[str, str], scope: Scope
+    ) -> dict[str, Any]:
+        """Decode the parameters: many of them in a thread, so that heartbeats are answered meanwhile."""
+        given = (request.parameters, request.binary_parameters, metadata, scope.receive)
+        if sum(len(message.value) for message in request.parameters.values()) <= _MOST_AT_ONCE:
+            return codec.decode_parameters(*given)
+        self._host.find(request.tool_name)
+        return await asyncio.to_thread(codec.decode_parameters, *given)
+
+    def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
+        """Return the session whose state the tool is to have: Elixir's pool has no field for a caller's session.
+
+        The argument that names it is left out for a tool that does not take it.
+        """
+        state_id = arguments.get("session_id")
+        if not isinstance(state_id, str):
+            return None
+        known = self._host.tools.get(tool)
+        if known is not None and not self._host.takes_any and not _takes(known.function, "session_id"):
+            del arguments["session_id"]
+        return state_id
+
+    async def _forward(self, method: str, request: Any, context: Context) -> Any:
+        headers = [
+            (key, value)
+            for key, value in context.invocation_metadata() or ()
+            if key in methods.SESSION_HEADERS and isinstance(value, str)
+        ]
+        try:
+            return await self._link.forward(method, request, headers)
+        except aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+
+
+@lru_cache(maxsize=1_000)
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _as_text(metadata: Any) -> dict[str, str] | None:
+    """Return a chunk's metadata as the wire has them, whatever they are in the chunk class of another package."""
+    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else None
+
+
+def _let_go(error: BaseException, scope: Scope) -> None:
+    """Forget what the frames of an error hold, which may be views of memory that is about to be released."""
+    if scope.in_use:
+        traceback.clear_frames(error.__traceback__)
+
+
+def _reported(error: BaseException) -> BaseException:
+    """Return the error that the caller gets in place of one that the tool ended with."""
+    if isinstance(error, RequestAbandoned):
+        # A caller that still waits has not gone, so it was the deadline.
+        return DeadlineExceeded("the request's deadline passed, and the tool gave up")
+    return error
+
+
+def _deadline(metadata: Mapping[str, str], context: Context) -> float | None:
+    """Return when the request has to be done, on the monotonic clock: by the call's deadline or its own time limit."""
+    left = context.time_remaining()
+    text = metadata.get("timeout_ms")
+    if text is not None:
+        if not _WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
+            raise ValueRefused(f"request metadata timeout_ms is {text!r:.40}; it must be a positive whole number")
+        limit = int(text) / 1000
+        left = limit if left is None else min(left, limit)
+    return None if left is None else monotonic() + left
+
+
+def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
+    return where(request.tool_name, request.session_id, phase=job.phase if job is not None else "decode")
+
+
+def _request_id(request: pb.ExecuteToolRequest, context: Context) -> str | None:
+    """Return the id that the authority gave the request, None where none has."""
+    for key, value in context.invocation_metadata() or ():
+        if key == methods.REQUEST_HEADER and isinstance(value, str):
+            return value or None
+    return request.metadata.get(methods.REQUEST_ID) or None
+
+
+def _milliseconds(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)

@@ -1,0 +1,253 @@
+"""The worker's end of StreamTelemetry: tool executions as events, under the authority's control."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from snakepit_otel import telemetry
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.process_controls import Recording, checked
+from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.errors import ValueRefused
+from snakepit_otel.telemetry import error_type, names
+from snakepit_otel.telemetry._controls import matches
+
+_log = logging.getLogger("snakepit_otel.worker")
+_MAX_BUFFERED = 1024
+_MAX_EVENT_BYTES = 64 << 10
+_MAX_TEXT = 256
+"""Characters of a tool's name, or of a correlation id, which callers choose."""
+_START = "tool.execution.start"
+_emitted: ContextVar[set[str] | None] = ContextVar("snakepit_emitted", default=None)
+RECEIPT = ("telemetry", "control", "obeyed")
+"""The name of the event that answers a control, for a listener that asked for controls only."""
+
+
+@dataclass(eq=False)
+class _Listener:
+    """Who takes the events; with how many of its controls were obeyed, and how many it was told of."""
+
+    takes_events: bool
+    obeyed: int = 0
+    told: int = 0
+
+
+class TelemetryStream:
+    """Buffers at most 1024 events of 64 KiB for one listener, and counts what it drops.
+
+    Nothing is made while nobody listens. What the listener says of events is obeyed here, and what it says
+    goes for what the process records, if a `recording` is given. With the listener its controls go: an
+    authority that died must not leave a worker silent.
+    """
+
+    _enabled: bool
+    _rate: float
+    _patterns: tuple[str, ...]
+    _allow: tuple[str, ...]
+    _deny: tuple[str, ...]
+
+    def __init__(self, recording: Recording | None = None, *, draw: Callable[[], float] = random.random) -> None:
+        self._recording = recording
+        self._draw = draw
+        self._buffer: deque[pb.TelemetryEvent] = deque()
+        self._waiting = asyncio.Event()
+        self._listener: _Listener | None = None
+        self._executing = 0
+        self._closing = False
+        self.dropped = 0
+        self.adapters_emit = False
+        self._obey_nobody()
+        telemetry.observe(self, names.METRIC_WORKER_EVENT_DROPPED, lambda me: [(me.dropped, {})])
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody takes the events."""
+        return self._listener is not None and self._listener.takes_events and self._enabled
+
+    @contextmanager
+    def tool_execution(self, tool: str, metadata: Mapping[str, str]) -> Iterator[None]:
+        """Emit `tool.execution.start` and then `stop` or `exception` around a block.
+
+        Where adapters may emit events, those that the tool has emitted by itself are left to it, so the start waits for
+        the end.
+        """
+        correlation = metadata.get("correlation_id", "")[:_MAX_TEXT]
+        about = {"tool": tool[:_MAX_TEXT]}
+        start = (_START, {"system_time": time.time_ns()}, about, correlation, time.time_ns())
+        emitted: set[str] = set()
+        if not self.adapters_emit:
+            self.emit(*start)
+            emitted.add(_START)
+        started = time.perf_counter_ns()
+        self._executing += 1
+        token = _emitted.set(emitted)
+
+        def end(name: str, more: Mapping[str, str]) -> None:
+            taken = {"duration": time.perf_counter_ns() - started}
+            if _START not in emitted:
+                self.emit(*start)
+            if name not in emitted:
+                self.emit(name, taken, {**about, **more}, correlation)
+
+        try:
+            yield
+        except BaseException as error:
+            end("tool.execution.exception", {"error_type": error_type(error)})
+            raise
+        else:
+            end("tool.execution.stop", {})
+        finally:
+            _emitted.reset(token)
+            self._executing -= 1
+            if self._closing:
+                self._waiting.set()
+
+    def note_emitted(self, name: str) -> None:
+        """Note that the tool that runs here emits an event by itself; from any thread."""
+        emitted = _emitted.get()
+        if emitted is not None:
+            emitted.add(name)
+
+    def emit(
+        self,
+        name: str,
+        measurements: Mapping[str, float | str],
+        metadata: Mapping[str, str],
+        correlation_id: str = "",
+        time_ns: int | None = None,
+    ) -> None:
+        """Buffer an event, if it is wanted and there is room; `time_ns` is when it was, if not now."""
+        if not self.listening or not self._wanted(name):
+            return
+        if len(self._buffer) >= _MAX_BUFFERED:
+            self.dropped += 1
+            return
+        event = pb.TelemetryEvent(
+            event_parts=name.split("."),
+            metadata=metadata,
+            timestamp_ns=time.time_ns() if time_ns is None else time_ns,
+            correlation_id=correlation_id,
+        )
+        for key, value in measurements.items():
+            if isinstance(value, int):
+                event.measurements[key].int_value = value
+            elif isinstance(value, str):
+                event.measurements[key].string_value = value
+            else:
+                event.measurements[key].float_value = value
+        if event.ByteSize() > _MAX_EVENT_BYTES:
+            self.dropped += 1
+            return
+        self._buffer.append(event)
+        self._waiting.set()
+
+    async def serve(self, context: Any) -> None:
+        """Send events until the listener goes; a new listener takes the place of the one before.
+
+        The controls are read from the context, which goes on after a message that cannot be parsed.
+        """
+        if self._listener is not None:
+            self._obey_nobody()
+        asked = (methods.CONTROL_ONLY_HEADER, "true") in (context.invocation_metadata() or ())
+        listener = self._listener = _Listener(takes_events=not asked)
+        self._buffer.clear()
+        # The listener before, if there is one, is to leave.
+        self._waiting.set()
+        obeying = asyncio.ensure_future(self._obey(context, listener))
+        try:
+            await context.send_initial_metadata(())
+            await self._send(listener, context)
+        finally:
+            obeying.cancel()
+            if self._listener is listener:
+                self._listener = None
+                if not self._closing:
+                    self._obey_nobody()
+            self._waiting.set()
+
+    def close(self) -> None:
+        """Let the listener go, once it has the events of the executions that go on.
+
+        The process is about to end, and until then records as it was told to.
+        """
+        self._closing = True
+        self._waiting.set()
+
+    async def _send(self, listener: _Listener, context: Any) -> None:
+        while self._listener is listener:
+            if self._buffer:
+                await context.write(self._buffer.popleft())
+            elif listener.told < listener.obeyed and not listener.takes_events:
+                listener.told = listener.obeyed
+                await context.write(_receipt(listener.told))
+            elif self._closing and not self._executing:
+                return
+            else:
+                self._waiting.clear()
+                await self._waiting.wait()
+
+    async def _obey(self, context: Any, listener: _Listener) -> None:
+        while True:
+            try:
+                control = await context.read()
+                if control is aio.EOF or self._listener is not listener:
+                    return
+                self.control(control)
+            except (DecodeError, ValueRefused) as error:
+                # One bad message is not to cost the others.
+                _log.warning("a telemetry control was not obeyed: %s", printable(error, MESSAGE))
+            listener.obeyed += 1
+            self._waiting.set()
+
+    def control(self, control: pb.TelemetryControl) -> None:
+        """Obey one control message. Raises `ValueRefused` for one that is too much to bear."""
+        match control.WhichOneof("control"):
+            case "toggle":
+                self._enabled = control.toggle.enabled
+                if self._recording is not None:
+                    self._recording.toggle(self._enabled)
+            case "sampling":
+                patterns = checked(control.sampling.event_patterns)
+                rate = control.sampling.sampling_rate
+                self._rate = 1.0 if math.isnan(rate) else min(max(rate, 0.0), 1.0)
+                self._patterns = patterns
+                if self._recording is not None:
+                    self._recording.sample(self._rate, patterns)
+            case "filter":
+                self._allow, self._deny = checked(control.filter.allow), checked(control.filter.deny)
+                if self._recording is not None:
+                    self._recording.filter(self._allow, self._deny)
+
+    def _obey_nobody(self) -> None:
+        """Go by what was configured."""
+        self._enabled = True
+        self._rate = 1.0
+        self._patterns = self._allow = self._deny = ()
+        if self._recording is not None:
+            self._recording.restore()
+
+    def _wanted(self, name: str) -> bool:
+        if matches(name, self._deny) or (self._allow and not matches(name, self._allow)):
+            return False
+        sampled = not self._patterns or matches(name, self._patterns)
+        return self._rate >= 1.0 or not sampled or self._draw() < self._rate
+
+
+def _receipt(obeyed: int) -> pb.TelemetryEvent:
+    receipt = pb.TelemetryEvent(event_parts=RECEIPT, timestamp_ns=time.time_ns())
+    receipt.measurements["count"].int_value = obeyed
+    return receipt

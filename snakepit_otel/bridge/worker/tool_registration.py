@@ -1,0 +1,100 @@
+"""Registration of a worker's tools with an authority that started it by itself, once for each of its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from grpc import aio
+
+from snakepit_otel.adapters import Tool
+from snakepit_otel.bridge.authority.tool_registry import registrations
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
+from snakepit_otel.common.printable import MESSAGE, printable
+
+_log = logging.getLogger("snakepit_otel.worker")
+_REMEMBERED_SESSIONS = 10_000
+_LONGEST_ID = 1_024
+"""Characters of a session's id: one that is longer is not remembered, and has no tools."""
+_TIMEOUT = 5.0
+
+
+class ToolRegistration:
+    """Registers in the background; no call waits for it. `on_session` is called with each id that is new."""
+
+    def __init__(
+        self,
+        link: AuthorityLink,
+        tools: Iterable[Tool],
+        worker_id: str,
+        on_session: Callable[[str], None] | None = None,
+    ) -> None:
+        self._link = link
+        self._tools = registrations(tools)
+        self._worker_id = worker_id
+        self._on_session = on_session
+        self._loop = asyncio.get_running_loop()
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self.sessions = link.sessions = ElixirSessions(self.begin_again)
+
+    def notice(self, session_id: str) -> None:
+        """Register for a session that is new to this worker."""
+        if not session_id or len(session_id) > _LONGEST_ID or session_id in self._seen:
+            return
+        self._seen[session_id] = None
+        if len(self._seen) > _REMEMBERED_SESSIONS:
+            self._seen.popitem(last=False)
+        if self._on_session is not None:
+            self._on_session(session_id)
+        task = self._under_way[session_id] = self._loop.create_task(self._register(session_id))
+        task.add_done_callback(lambda done: self._forget_task(session_id, done))
+
+    def forget(self, session_id: str) -> None:
+        """Take the session for a new one when it comes again."""
+        self._seen.pop(session_id, None)
+        self.sessions.ended(session_id)
+
+    def begin_again(self, session_id: str) -> None:
+        """Register once more for a session that the authority had lost; from any thread."""
+
+        def notice_again() -> None:
+            if session_id not in self._under_way:
+                self._seen.pop(session_id, None)
+                self.notice(session_id)
+
+        self._loop.call_soon_threadsafe(notice_again)
+
+    async def _register(self, session_id: str) -> None:
+        session = pb.InitializeSessionRequest(session_id=session_id)
+        request = pb.RegisterToolsRequest(session_id=session_id, tools=self._tools, worker_id=self._worker_id)
+        stub, headers = self._link.stub, self._link.headers
+        try:
+            # An authority need not have the session yet; for one that has it, this changes nothing.
+            begun = await stub.InitializeSession(session, timeout=_TIMEOUT, metadata=headers)
+            if begun.success:
+                self.sessions.begun(session_id)
+            response = await stub.RegisterTools(request, timeout=_TIMEOUT, metadata=headers)
+        except aio.AioRpcError as error:
+            _log.warning(
+                "tools could not be registered for session %s: %s",
+                printable(session_id),
+                printable(error.details(), MESSAGE),
+            )
+            # To be tried again with the session's next request.
+            self._seen.pop(session_id, None)
+            return
+        if not response.success and "duplicate_tool" not in response.error_message:
+            _log.warning(
+                "the authority refused the tools for session %s: %s",
+                printable(session_id),
+                printable(response.error_message, MESSAGE),
+            )
+
+    def _forget_task(self, session_id: str, done: asyncio.Task[None]) -> None:
+        if self._under_way.get(session_id) is done:
+            del self._under_way[session_id]

@@ -1,0 +1,1 @@
+"""Rules by which requests wait for workers and get them."""

@@ -1,0 +1,116 @@
+"""What a pool says of itself: its gauges, and its part of `snakepit-otel status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from snakepit_otel import telemetry
+from snakepit_otel.bridge.wire.status import PoolStatus, WorkerStatus
+from snakepit_otel.pool.dispatch.circuit_breaker import State as BreakerState
+from snakepit_otel.pool.workers.process import State, Worker
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._definitions import Metric
+
+if TYPE_CHECKING:
+    from snakepit_otel.pool.pool import WorkerPool
+
+Points = Iterable[tuple[float, dict[str, str]]]
+
+
+def observe(pool: WorkerPool) -> None:
+    """Have the pool's gauges read whenever metrics are collected, for as long as it runs."""
+    gauges: dict[Metric, Callable[[WorkerPool], Points]] = {
+        names.METRIC_POOL_WORKER_COUNT: _worker_count,
+        names.METRIC_POOL_REQUEST_ACTIVE: lambda me: _one(me, _active(me)),
+        names.METRIC_POOL_CAPACITY: lambda me: _one(me, _places(me)),
+        names.METRIC_POOL_QUEUE_LENGTH: lambda me: _one(me, me.waiting),
+        names.METRIC_POOL_QUEUE_LIMIT: lambda me: _one(me, me.settings.max_queue_size),
+        names.METRIC_POOL_MEMORY_USAGE: lambda me: _one(me, sum(worker.memory or 0 for worker in me.workers)),
+        names.METRIC_POOL_BREAKER_STATE: _breaker_state,
+    }
+    for metric, read in gauges.items():
+        telemetry.observe(pool, metric, partial(_while_it_runs, read))
+
+
+def status_of(pool: WorkerPool) -> PoolStatus:
+    """Return the state of a pool at this moment."""
+    now, restarts = time.monotonic(), pool.supervisor.restarts
+    return PoolStatus(
+        name=pool.name,
+        adapter=pool.adapter,
+        profile=pool.settings.profile.value,
+        affinity=pool.settings.affinity.value,
+        size=pool.settings.size,
+        spares=pool.settings.spares,
+        concurrency=pool.settings.concurrency,
+        ready_places=_places(pool),
+        busy_places=sum(worker.active for worker in pool.workers if worker.state is State.READY),
+        queue_length=pool.waiting,
+        queue_limit=pool.settings.max_queue_size,
+        queue_oldest_seconds=pool.longest_wait,
+        breaker=pool.breaker.state.value,
+        breaker_retry_seconds=pool.breaker.retry_after,
+        barred_seconds=restarts.wait() if restarts.barred else 0.0,
+        service_seconds=pool.places.times.overall,
+        answered=pool.answered,
+        failed=pool.failed,
+        refused=dict(pool.refusals.by_reason),
+        retried=pool.retried,
+        restarts=pool.supervisor.started_again,
+        workers=tuple(_status_of_worker(worker, now) for worker in pool.workers),
+    )
+
+
+def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
+    return WorkerStatus(
+        id=worker.id,
+        pid=worker.pid,
+        state=worker.state.value,
+        active=worker.active,
+        requests=worker.answered,
+        age_seconds=now - worker.started,
+        memory_bytes=worker.memory,
+        heartbeat_age_seconds=None if worker.heard_of is None else now - worker.heard_of,
+        missed_heartbeats=worker.missed,
+        suspect=None if worker.suspicion is None else worker.suspicion.value,
+    )
+
+
+def _while_it_runs(read: Callable[[WorkerPool], Points], pool: WorkerPool) -> Points:
+    return read(pool) if pool.running else []
+
+
+def _one(pool: WorkerPool, value: float) -> Points:
+    return [(value, {names.SNAKEPIT_POOL_NAME: pool.name})]
+
+
+def _active(pool: WorkerPool) -> int:
+    return sum(worker.active for worker in pool.workers)
+
+
+def _places(pool: WorkerPool) -> int:
+    return pool.settings.concurrency * sum(worker.state is State.READY for worker in pool.workers)
+
+
+def _worker_count(pool: WorkerPool) -> Points:
+    return [
+        (
+            sum(worker.state is state for worker in pool.workers),
+            {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_WORKER_STATE: state.value},
+        )
+        for state in State
+        if state is not State.GONE
+    ]
+
+
+def _breaker_state(pool: WorkerPool) -> Points:
+    return [
+        (
+            float(pool.breaker.state is state),
+            {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_BREAKER_STATE: state.value},
+        )
+        for state in BreakerState
+    ]

@@ -1,0 +1,1 @@
+"""Workers: starting, watching, replacing and stopping them."""

@@ -1,0 +1,144 @@
+"""Workers whose authority is dead: which there were, and the end of those that are still there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.common.printable import printable, printable_error
+from snakepit_otel.system import process_table
+from snakepit_otel.system.atomic_files import replace_file
+
+_log = logging.getLogger("snakepit_otel.pool")
+_FILE = "workers"
+_MOST_BYTES = 1 << 20
+_HIGHEST_PID = 1 << 22
+"""The kernel's own limit."""
+_LINE = re.compile(r"([1-9][0-9]{0,6}) ([1-9][0-9]{0,19}) ([!-~]{1,200})")
+_PROGRAM = re.compile(
+    rb"[^\0]+(?:\0-[^\0]+)*?\0(?:-m\0snakepit_otel\.pool\.workers\.worker_main|[^\0]*/snakepit_otel/pool/workers/worker_main\.py)\0"
+)
+"""The beginning of a worker's command line: an interpreter, its options, and our program by its name or its file."""
+
+
+class Orphan(NamedTuple):
+    """A worker that had outlived its authority."""
+
+    pid: int
+    worker_id: str
+
+
+class Roster:
+    """The file in an authority's private directory that says which workers it has, for whoever finds it dead.
+
+    There is one line for each: process id, the kernel's start time of that process, worker id. The file is
+    replaced as a whole, so that it is never half written. Failing to write it is logged, and nothing more: workers
+    end with their authority by themselves, and the file is for the case that one does not.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / _FILE
+        self._lines: dict[int, str] = {}
+        self._failing = False
+
+    def move(self, directory: Path) -> None:
+        """Record them in another directory, or once more in one that was made again."""
+        self._file = directory / _FILE
+        self._write()
+
+    def add(self, pid: int, worker_id: str) -> None:
+        """Record a running worker; one that is already gone is not recorded."""
+        found = process_table.entry(pid)
+        if found is not None:
+            self._lines[pid] = f"{pid} {found.started} {worker_id}\n"
+            self._write()
+
+    def remove(self, pid: int) -> None:
+        """Forget a worker that is gone."""
+        if self._lines.pop(pid, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            replace_file(self._file, "".join(self._lines.values()), 0o600)
+        except OSError as error:
+            # Once, as a full disk stays so for a while, and workers come and go.
+            if not self._failing:
+                _log.warning("cannot record the workers in %s: %s", printable(self._file), printable_error(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+
+def kill_orphans(directory: Path) -> list[Orphan]:
+    """Kill the workers recorded in the private directory of an authority that is known to be dead; return them.
+
+    A process is killed only if it has the recorded start time, is ours, and was started as that worker of that
+    authority. It is held by a descriptor from before these are looked at, so that no other process that has come by
+    its number can be meant. So are the processes that tools had started in those workers, which are only logged and
+    counted. Raises nothing.
+    """
+    killed = []
+    for started, orphan in _recorded(directory / _FILE):
+        if _kill(orphan, started, directory.name):
+            killed.append(orphan)
+        # Also of those that have ended as they should: nobody was left to see to these.
+        left = LeftBehind.by_leader(orphan.pid, started, directory.name)
+        left.kill(f"worker {orphan.worker_id} of the dead authority {directory.name}")
+    return killed
+
+
+def _kill(orphan: Orphan, started: int, run_id: str) -> bool:
+    try:
+        descriptor = os.pidfd_open(orphan.pid)
+    except OSError:
+        return False
+    try:
+        # Each of these may be of another process only if ours is gone, and then the signal reaches nobody.
+        found = process_table.entry(orphan.pid)
+        if found is None or found.started != started or not _is_worker(orphan, run_id):
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_worker(orphan: Orphan, run_id: str) -> bool:
+    process = Path(f"/proc/{orphan.pid}")
+    program = _PROGRAM.match(command_line := (process / "cmdline").read_bytes())
+    arguments = command_line[program.end() :] if program is not None else b""
+    expected = os.fsencode(f"{run_id}\0{orphan.worker_id}\0")
+    # Not the owner of the directory in /proc: that is root for a process that has changed its user.
+    users = re.search(rb"^Uid:(.*)$", (process / "status").read_bytes(), re.MULTILINE)
+    return arguments == expected and users is not None and set(map(int, users[1].split())) == {os.getuid()}
+
+
+def _recorded(file: Path) -> list[tuple[int, Orphan]]:
+    """Return what a roster says: start times and workers; nothing if it is no roster."""
+    matches = map(_LINE.fullmatch, _read(file).splitlines())
+    found = [(int(match[2]), Orphan(int(match[1]), match[3])) for match in matches if match is not None]
+    return [(started, orphan) for started, orphan in found if 1 < orphan.pid <= _HIGHEST_PID]
+
+
+def _read(file: Path) -> str:
+    """Return the text of a file of ours; none if it is something else, or too large."""
+    with suppress(OSError), open(file, "rb", opener=_without_following) as opened:
+        status = os.fstat(opened.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_size <= _MOST_BYTES:
+            return opened.read(_MOST_BYTES).decode("ascii", "replace")
+    return ""
+
+
+def _without_following(path: str, flags: int) -> int:
+    # Not through a link, and without waiting where it is a pipe.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

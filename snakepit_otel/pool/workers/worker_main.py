@@ -1,0 +1,125 @@
+"""The program of a worker process that the pool starts: `python -P worker_main.py RUN_ID WORKER_ID`.
+
+It is started by its file, and imports nothing of ours or of others before it knows where the authority has found us.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_ARGUMENTS = 3  # with the program's own name
+
+
+def main() -> int:
+    """Serve until told to stop; the control socket is standard input.
+
+    The arguments say in the process list whose worker this is, and which.
+    """
+    if len(sys.argv) != _ARGUMENTS:
+        print("a pool starts this program, as: worker_main RUN_ID WORKER_ID", file=sys.stderr)  # noqa: T201 - for a person
+        return 2
+    control = _take_control_socket()
+    with control.makefile("rb") as lines:
+        spec = json.loads(lines.readline())
+    # Where it says nothing of a program, the adapter is found where we are.
+    import_path_of_ours, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
+    sys.path[:] = import_path_of_ours
+
+    from snakepit_otel.pool.workers.os_process import die_with_parent
+    from snakepit_otel.system import standard_streams
+
+    die_with_parent(spec["parent"])
+    standard_streams.serve_without_waiting()
+    # Little of what is loaded from here on becomes garbage.
+    gc.disable()
+    # Imported late, so that the parent's death is noticed from the first moment.
+    from snakepit_otel import telemetry
+    from snakepit_otel.adapters._adapter_loading import load_adapter
+    from snakepit_otel.adapters._main_module import MainModule
+    from snakepit_otel.bridge.wire.errors import to_wire
+    from snakepit_otel.bridge.worker.memory import WorkerMemory
+    from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.pool.settings import Profile
+    from snakepit_otel.system import event_loop
+    from snakepit_otel.telemetry import _controls as controls
+    from snakepit_otel.zero_copy._current_scope import loose
+    from snakepit_otel.zero_copy._descriptor import Owner
+    from snakepit_otel.zero_copy._limits import Limits
+
+    # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
+    gc.freeze()
+    gc.enable()
+    # Only now: what the program has put on its import path since is for the adapter.
+    sys.path[:] = import_path
+    # What is made outside of a request here is a worker's, too.
+    loose.owner = Owner.PYTHON
+
+    telemetry.environment.take_as_reported(spec.get("reported", {}))
+    telemetry.log_to_stderr(
+        logging.WARNING,
+        f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
+    )
+
+    def report(message: dict[str, Any]) -> None:
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+    async def serve() -> None:
+        server = WorkerServer(
+            adapter=spec["adapter"],
+            listen=spec["listen"],
+            authority=spec["authority"],
+            worker_id=spec["worker_id"],
+            threads=spec["threads"] if spec["profile"] == Profile.THREAD else 1,
+            thread_safe=spec["profile"] == Profile.THREAD,
+            token=spec["token"],
+            max_message_bytes=spec["max_message_bytes"],
+            grace=spec["shutdown_grace"],
+            started_by=spec["started_by"],
+            whole_process=True,
+            load=partial(load_adapter, main=MainModule(*main) if main is not None else None),
+            memory=WorkerMemory(
+                Limits(**spec["zero_copy"]),
+                Path(spec["broker"]) if spec["broker"] else None,
+                strict=spec["strict"],
+            ),
+        )
+        await server.start()
+        spare_what_is_loaded()
+        report({"tools": server.tools, "level": controls.level})
+        await server.run_until_told_to_stop()
+
+    try:
+        event_loop.run(serve())
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the authority is to know
+        report({"failed": to_wire(error, {"worker_id": spec["worker_id"]})})
+        return 1
+    return 0
+
+
+def _take_control_socket() -> socket.socket:
+    """Move the control socket off descriptor 0, where a tool that reads standard input would find it.
+
+    Nor to 1 or 2, where these are closed and somebody may write.
+    """
+    for descriptor in (1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_WRONLY), True)
+    control = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return control
+
+
+if __name__ == "__main__":
+    sys.exit(main())

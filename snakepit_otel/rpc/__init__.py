@@ -1,0 +1,32 @@
+"""Calls over gRPC, both ends: trace context in metadata, a span and a duration for each, the true status."""
+
+# First, since what the other modules import of OpenTelemetry reads variables, and must not raise for any.
+import snakepit_otel.telemetry  # isort: split  # noqa: F401 - for what it imports
+from snakepit_otel.rpc.call_outcome import Peer
+from snakepit_otel.rpc.client_interceptors import BlockingClientInterceptor, ObservedCallable, client_interceptors
+from snakepit_otel.rpc.local_sockets import without_descriptors
+from snakepit_otel.rpc.observed_stubs import call, call_blocking, pour, push, translated
+from snakepit_otel.rpc.original_grpc import aio_channel, aio_server, blocking_channel, blocking_server
+from snakepit_otel.rpc.server_interceptors import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
+from snakepit_otel.rpc.targets import socket_of
+
+__all__ = [
+    "BlockingClientInterceptor",
+    "BlockingServerInterceptor",
+    "ObservedCallable",
+    "ObservedHandler",
+    "Peer",
+    "ServerInterceptor",
+    "aio_channel",
+    "aio_server",
+    "blocking_channel",
+    "blocking_server",
+    "call",
+    "call_blocking",
+    "client_interceptors",
+    "pour",
+    "push",
+    "socket_of",
+    "translated",
+    "without_descriptors",
+]

@@ -1,0 +1,87 @@
+"""Channels and servers as gRPC makes them, whoever has put something in place of its functions.
+
+OpenTelemetry's contrib instrumentation of gRPC replaces `grpc.aio.server` and its like by functions that add
+its interceptors. On what is ours they would tell every call a second time, and often with another status.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, cast
+
+import grpc
+
+# Private modules, since contrib's functions do not say what they stand for; a test makes one of each kind.
+from grpc import _server as _blocking
+from grpc import aio
+from grpc.aio import _channel, _server
+
+from snakepit_otel.rpc.local_sockets import LocalSocket, looking
+from snakepit_otel.rpc.targets import channel_options, socket_of, target_of
+
+Options = Sequence[tuple[str, Any]]
+_CONTRIB = "opentelemetry.instrumentation.grpc"
+
+
+def aio_server(*, interceptors: Sequence[aio.ServerInterceptor] = (), options: Options = ()) -> aio.Server:
+    """Make an aio server."""
+    server: aio.Server = _server.server(interceptors=interceptors, options=options)
+    return server
+
+
+def aio_channel(
+    target: str,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    interceptors: Sequence[aio.ClientInterceptor] = (),
+    options: Options = (),
+) -> aio.Channel:
+    """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials.
+
+    Raises `UnsafeSocket` for a socket of another user's, and `ConfigurationError` for an address that cannot be.
+    """
+    socket = socket_of(target)
+    # The types of grpc's private modules and of its public ones are told apart, though they are the same.
+    made: Any = {"options": _options(target, options, socket), "interceptors": interceptors}
+    target = socket.target if socket is not None else target_of(target)
+    if credentials is None:
+        channel: Any = _channel.insecure_channel(target, **made)
+    else:
+        channel = _channel.secure_channel(target, credentials, **made)
+    return cast("aio.Channel", channel if socket is None else looking(channel, socket))
+
+
+def blocking_server(
+    threads: ThreadPoolExecutor, *, interceptors: Sequence[grpc.ServerInterceptor] = (), options: Options = ()
+) -> grpc.Server:
+    """Make a blocking server."""
+    server: grpc.Server = _blocking.create_server(threads, (), interceptors, options, None, None, False)
+    return server
+
+
+def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
+    """Make a blocking channel; targets and errors as above."""
+    made, socket = inspect.unwrap(grpc.insecure_channel), socket_of(target)
+    connected = socket.target if socket is not None else target_of(target)
+    channel: Any = made(connected, _options(target, options, socket))
+    return cast("grpc.Channel", channel if socket is None else looking(channel, socket))
+
+
+def _options(target: str, options: Options, socket: LocalSocket | None) -> list[tuple[str, Any]]:
+    return channel_options(target, [*options, *(socket.options if socket is not None else ())])
+
+
+@contextmanager
+def unduplicated() -> Iterator[None]:
+    """Keep contrib's interceptors of a blocking channel from telling the calls made in the block."""
+    if _CONTRIB not in sys.modules:
+        yield
+        return
+    from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+    with suppress_instrumentation():
+        yield

@@ -1,0 +1,441 @@
+"""The authority's sessions: the rules of the guide, over any backend."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Self, TypeVar
+
+from snakepit_otel import telemetry
+from snakepit_otel.common.call_site import call_site
+from snakepit_otel.common.clock import Clock, SystemClock
+from snakepit_otel.common.validation import build
+from snakepit_otel.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    InvalidSession,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    StateRefused,
+)
+from snakepit_otel.sessions import _state as state
+from snakepit_otel.sessions._attribution import Census, Creator, Origin
+from snakepit_otel.sessions._bindings import Bindings
+from snakepit_otel.sessions._leases import Lease
+from snakepit_otel.sessions._metrics import Announcer
+from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
+from snakepit_otel.sessions._settings import SessionSettings
+from snakepit_otel.sessions._sweeper import Sweeper
+from snakepit_otel.sessions._watchdog import Emit, Watchdog
+from snakepit_otel.sessions.backends.base import (
+    Backend,
+    Created,
+    Ended,
+    Entry,
+    NewSession,
+    Overflow,
+    Room,
+    StateView,
+    Stats,
+)
+from snakepit_otel.sessions.backends.memory import MemoryBackend
+from snakepit_otel.telemetry import names
+
+_SWEEP_BATCH = 1_000
+T = TypeVar("T")
+
+
+class Versioned(NamedTuple):
+    """A value of session state and the version of its last write; version 0 if it is not there."""
+
+    value: Any
+    version: int
+
+
+def _session_id(_store: SessionStore, session_id: str, *_: Any, **__: Any) -> dict[str, Any]:
+    # Before it is checked: what is refused may be of any length.
+    return {names.SESSION_ID: session_id} if is_id(session_id) else {}
+
+
+class SessionStore:
+    """Owns sessions: TTL, quota, state, sweeping and the watchdog.
+
+    Settings are those of `SessionSettings`, either as keyword arguments or as one `settings` object; a bad
+    one raises `ConfigurationError`. Use it as an async context manager, or `start` and `stop` it, for the
+    periodic sweep; everything else works without. It belongs to one event loop.
+
+    Every method that takes a session id raises `InvalidSession` for one that cannot be, and, where it
+    needs the session, `SessionNotFound` if it does not exist or has expired.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings | None = None,
+        *,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+        emit: Emit = telemetry.emit,
+        **values: Any,
+    ) -> None:
+        if settings is not None and values:
+            raise ConfigurationError(
+                f"{', '.join(sorted(values))}: settings are one object or keyword arguments, not both"
+            )
+        self.settings = settings = settings or build(SessionSettings, values)
+        self._clock = clock or SystemClock()
+        self._backend = backend or MemoryBackend(settings.limits, self._clock)
+        self._census = Census() if settings.strict_mode else None
+        self._watchdog = Watchdog(settings, self._clock, self._census, emit)
+        self._announcer = Announcer(self._backend, settings.table_name, emit)
+        self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
+        self._bindings = Bindings(self.delete)
+        self._on_ended: list[Callable[[str], object]] = []
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def on_ended(self, listener: Callable[[str], object]) -> None:
+        """Call `listener` with the id of every session that ends, however it ends, before another can have the id."""
+        self._on_ended.append(listener)
+
+    def start(self) -> None:
+        """Start the periodic sweep in the running event loop."""
+        self._sweeper.start()
+
+    async def stop(self) -> None:
+        """Stop the periodic sweep and the watching of owners. Sessions stay."""
+        await self._sweeper.stop()
+        await self._bindings.close()
+
+    # Sessions
+
+    async def create(
+        self,
+        session_id: str | None = None,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        owner: str | None = None,
+        creator: Creator | None = None,
+        room: Room | None = None,
+    ) -> Session:
+        """Create a session and return it; a live one with that id is returned unchanged.
+
+        `ttl` is in seconds, sliding; the default is `default_ttl`. Without an id one is made up. `owner`
+        says in whose name, for people; see `bind_to_task` for sessions that end with their owner.
+        `creator` says who creates it, for the strict mode's report, where that is not the calling code. `room` has
+        the bytes that the session takes, for as long as it lives, where it is kept for somebody else.
+
+        Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota. Raises
+        `SessionStoreFull` likewise at `max_total_bytes`, and `BudgetExceeded` where the `room` does.
+        """
+        return await self._obtain(session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, room=room)
+
+    async def _obtain(
+        self,
+        session_id: str | None,
+        *,
+        ttl: float | None,
+        metadata: Mapping[str, str] | None,
+        owner: str | None,
+        creator: Creator | None,
+        room: Room | None = None,
+        taken: Callable[[Session], object] = bool,
+    ) -> Session:
+        """Create a session, or touch the live one; `taken` has it before anybody else can end it."""
+        new = NewSession(
+            uuid.uuid4().hex if session_id is None else checked_id(session_id),
+            self.settings.default_ttl if ttl is None else self._checked_ttl(ttl),
+            checked_metadata(metadata),
+            checked_owner(owner),
+            room=room,
+        )
+        if self._census is None:
+            creator = None
+        elif creator is None:
+            creator = Creator(call_site(), owner=owner)
+        try:
+            created = await self._create(new.id, new, creator)
+        except SessionQuotaExceeded:
+            self._watchdog.refused(self._backend.glance().live)
+            raise
+        if created.ended:
+            self._settle(created.ended, created.live - created.new)
+        taken(created.session)
+        if created.new:
+            if self._census is not None and created.session.origin is not None:
+                self._census.add(new.id, created.session.last_accessed, created.session.origin)
+            if self._watchdog.minds(created.live):
+                # What has expired does not count, so it goes before the count is judged.
+                _, live = await self._prune()
+                self._watchdog.created(live)
+        return created.session
+
+    @telemetry.observed(
+        names.SESSION_CREATE,
+        details=_session_id,
+        result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new},
+    )
+    async def _create(self, _session_id: str, new: NewSession, creator: Creator | None) -> Created:
+        trace = telemetry.current_trace()
+        if creator is not None or trace is not None:
+            new = new._replace(origin=Origin(creator, trace))
+        return await self._with_room(new.id, lambda: self._backend.create(new))
+
+    def _checked_ttl(self, ttl: float) -> float:
+        seconds = checked_ttl(ttl)
+        if seconds > self.settings.max_ttl:
+            raise InvalidSession(
+                f"ttl is {seconds:g}; session_store.max_ttl allows at most {self.settings.max_ttl:g} seconds"
+            )
+        return seconds
+
+    async def _with_room(self, keep: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do what takes memory; where there is none, what has expired goes first, and then the policy decides."""
+        try:
+            return await attempt()
+        except (SessionStoreFull, BudgetExceeded):
+            await self._prune()
+        try:
+            return await attempt()
+        except SessionStoreFull as full:
+            if self.settings.overflow is not Overflow.EVICT:
+                raise
+            ended = await self._backend.evict(full.missing, keep)
+            self._settle(ended, self._backend.glance().live)
+        return await attempt()
+
+    @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
+    async def get(self, session_id: str, *, touch: bool = True) -> Session:
+        """Return the session, and start its TTL anew unless `touch` is False."""
+        return await self._backend.get(checked_id(session_id), touch=touch)
+
+    async def exists(self, session_id: str) -> bool:
+        """Say whether the session is live, without touching it."""
+        try:
+            await self._backend.get(checked_id(session_id), touch=False)
+        except LookupError:
+            return False
+        return True
+
+    @telemetry.observed(names.SESSION_DELETE, details=_session_id)
+    async def delete(self, session_id: str) -> bool:
+        """Delete the session; False if there was none."""
+        ended = await self._backend.delete(checked_id(session_id))
+        if ended is None:
+            return False
+        self._settle([ended], self._backend.glance().live)
+        return True
+
+    async def list(self, *, after: str | None = None, limit: int = 1_000) -> list[Session]:
+        """Return up to `limit` live sessions in order of id, those above `after`, untouched."""
+        return list(await self._backend.page(after, limit))
+
+    async def assign_worker(self, session_id: str, worker_id: str) -> None:
+        """Remember which worker served the session last, as a hint for the next request."""
+        await self._backend.assign_worker(checked_id(session_id), worker_id)
+
+    # State
+
+    async def get_state(self, session_id: str, key: str, default: Any = None) -> Any:
+        """Return one value of the session's state."""
+        entry = (await self.read(session_id)).entries.get(key)
+        return default if entry is None else state.decode(entry.raw)
+
+    async def get_versioned(self, session_id: str, key: str) -> Versioned:
+        """Return one value with its version, for `compare_and_set`."""
+        entry = (await self.read(session_id)).entries.get(key)
+        return Versioned(None, 0) if entry is None else Versioned(state.decode(entry.raw), entry.version)
+
+    async def set_state(self, session_id: str, key: str, value: Any, *, is_json: bool = False) -> int:
+        """Set one value and return its new version; `is_json` says that it was read from JSON.
+
+        Raises `StateRefused` for what is not JSON, for a reference, and over the byte budget.
+        """
+        return await self.write(session_id, {key: self._encoded(key, value, is_json=is_json)})
+
+    async def compare_and_set(
+        self, session_id: str, key: str, value: Any, version: int, *, is_json: bool = False
+    ) -> int:
+        """Set one value if it is still at `version` (0: not there), and return its new version; see `set_state`.
+
+        Raises `StateConflict` otherwise, with the current version.
+        """
+        return await self.write(
+            session_id, {key: self._encoded(key, value, is_json=is_json)}, if_versions={key: version}
+        )
+
+    async def delete_state(self, session_id: str, key: str) -> bool:
+        """Remove one value; False if it was not there."""
+        return await self._remove(session_id, state.checked_key(key))
+
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
+    async def _remove(self, session_id: str, key: str) -> bool:
+        there = False
+
+        def changes(entries: Mapping[str, Entry]) -> dict[str, bytes | None]:
+            nonlocal there
+            there = key in entries
+            return {key: None} if there else {}
+
+        await self._update(checked_id(session_id), changes)
+        return there
+
+    async def _update(
+        self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]
+    ) -> int:
+        return await self._with_room(session_id, lambda: self._backend.update(session_id, change))
+
+    async def list_state(self, session_id: str) -> dict[str, int]:
+        """Return the keys of the session's state with their versions."""
+        return {key: entry.version for key, entry in (await self.read(session_id)).entries.items()}
+
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
+    async def update(
+        self, session_id: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]
+    ) -> dict[str, Any]:
+        """Change the session's whole state in one atomic step, and return the new state.
+
+        `change` gets the state as a dict of its own, and changes it in place or returns another. It may
+        be called again if somebody else wrote meanwhile, so it must not have other effects.
+        """
+        after: dict[str, Any] = {}
+
+        def changes(entries: Mapping[str, Entry]) -> dict[str, bytes | None]:
+            nonlocal after
+            before = {key: state.decode(entry.raw) for key, entry in entries.items()}
+            returned = change(before)
+            after = before if returned is None else returned
+            if not isinstance(after, dict):
+                raise StateRefused(f"the change must return a dict or nothing, not {type(after).__name__}")
+            written: dict[str, bytes | None] = {key: None for key in entries if key not in after}
+            for key, value in after.items():
+                raw = self._encoded(key, value)
+                entry = entries.get(key)
+                if entry is None or entry.raw != raw:
+                    written[key] = raw
+            return written
+
+        await self._update(checked_id(session_id), changes)
+        return after
+
+    def _encoded(self, key: str, value: Any, *, is_json: bool = False) -> bytes:
+        return state.encode(key, value, self._backend.limits.max_session_bytes, is_json=is_json)
+
+    @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
+    async def read(self, session_id: str, *, touch: bool = True) -> StateView:
+        """Return the state as JSON by key, with versions."""
+        return await self._backend.read(checked_id(session_id), touch=touch)
+
+    @telemetry.observed(names.SESSION_UPDATE, details=_session_id)
+    async def write(
+        self,
+        session_id: str,
+        changes: Mapping[str, bytes | None],
+        *,
+        if_version: int | None = None,
+        if_versions: Mapping[str, int] | None = None,
+    ) -> int:
+        """Write JSON by key (None removes), all or nothing, and return the new version.
+
+        The JSON must have passed `state.encode` or `state.checked_json`.
+        """
+        return await self._with_room(
+            checked_id(session_id),
+            lambda: self._backend.write(session_id, changes, if_version=if_version, if_versions=if_versions),
+        )
+
+    # Owners
+
+    @asynccontextmanager
+    async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
+        """Create a session for the length of an `async with` block.
+
+        It is deleted at the end of the block, and inside it its TTL does not run out.
+        """
+        async with self.lease() as lease:
+            yield await lease.create(session_id, **options)
+
+    def lease(self, ended: Callable[[str], object] = bool) -> Lease:
+        """Return a lease, which keeps sessions alive until it ends, and ends them with it.
+
+        `ended` is called with the id of a session that ends while it is held.
+        """
+        return Lease(self._bindings, obtain=self._obtain, access=self.get, touch=self._backend.get, ended=ended)
+
+    def bind_to_task(self, session_id: str, task: asyncio.Task[Any] | None = None) -> None:
+        """Let the session end with `task`, by default the current one."""
+        task = task or asyncio.current_task()
+        if task is None:
+            raise RuntimeError("there is no current task to bind the session to")
+        self._bindings.bind_to_task(checked_id(session_id), task)
+
+    def bind_to_process(self, session_id: str, pid: int) -> None:
+        """Let the session end with the process `pid` of this machine."""
+        self._bindings.bind_to_process(checked_id(session_id), pid)
+
+    # Upkeep
+
+    async def sweep(self) -> int:
+        """Remove every expired session, let the watchdog look, and return how many went.
+
+        Works in batches and lets other tasks run between them; the cost is that of the expired.
+        """
+        return len(await self._sweep())
+
+    @telemetry.observed(
+        names.SESSION_PRUNE,
+        result=lambda ended: {names.SNAKEPIT_SESSION_PRUNED_COUNT: len(ended)},
+        result_links=lambda ended: telemetry.links_to(one.origin.trace for one in ended if one.origin),
+    )
+    async def _sweep(self) -> Sequence[Ended]:
+        ended, live = await self._prune()
+        self._watchdog.swept(live)
+        return ended
+
+    async def _prune(self) -> tuple[Sequence[Ended], int]:
+        """Remove every expired session; return those that went, and how many live."""
+        ended: list[Ended] = []
+        live = self._backend.glance().live
+        more = True
+        try:
+            while more:
+                gone, live, more = await self._backend.prune(_SWEEP_BATCH)
+                self._forget(gone)
+                ended += gone
+                if more:
+                    await asyncio.sleep(0)
+        finally:
+            # Also for a sweep that is stopped half-way: who went is not reported again.
+            self._announcer.ended(ended, live)
+        return ended, live
+
+    async def stats(self) -> Stats:
+        """Return the ledger: `created - deleted - pruned_ttl - pruned_overflow == live`.
+
+        What has expired is swept first, so that it is counted as pruned and not as live.
+        """
+        await self.sweep()
+        return await self._backend.stats()
+
+    def glance(self) -> Stats:
+        """Return the ledger as it stands, at once; what has expired and is not yet swept counts as live."""
+        return self._backend.glance()
+
+    def _settle(self, ended: Sequence[Ended], live: int) -> None:
+        self._forget(ended)
+        self._announcer.ended(ended, live)
+
+    def _forget(self, ended: Sequence[Ended]) -> None:
+        for one in ended:
+            self._bindings.release(one.session_id)
+            for on_ended in self._on_ended:
+                on_ended(one.session_id)
+            if self._census is not None:
+                self._census.remove(one.session_id, one.origin)

@@ -1,0 +1,1 @@
+"""Backends that keep the sessions: the contract, and one module for each."""

@@ -1,0 +1,358 @@
+"""Sessions in the memory of one process, for one event loop."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+from snakepit_otel.common.clock import Clock, SystemClock
+from snakepit_otel.errors import (
+    InvalidSession,
+    SessionNotFound,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    StateConflict,
+    StateRefused,
+)
+from snakepit_otel.sessions._session import Session
+from snakepit_otel.sessions.backends.base import (
+    Created,
+    Ended,
+    EndReason,
+    Entry,
+    Limits,
+    NewSession,
+    Overflow,
+    Pruned,
+    Room,
+    StateView,
+    Stats,
+)
+
+_SWEEP_AT_QUOTA = 1_000
+_SESSION_BYTES = 1_024
+"""Bytes that it takes to keep a session, besides its content."""
+_ENTRY_BYTES = 512
+"""Bytes that it takes to keep a key of its state, besides its content."""
+_NO_STATE: Mapping[str, Entry] = {}
+
+
+class _Record:
+    """One session as it is kept; every session has one, so it is as small as it can be."""
+
+    __slots__ = (
+        "accessed",
+        "base",
+        "began",
+        "created_at",
+        "id",
+        "memory",
+        "metadata",
+        "origin",
+        "owner",
+        "room",
+        "state",
+        "ttl",
+        "version",
+        "worker",
+    )
+
+    def __init__(self, new: NewSession, now: float, created_at: float, memory: int, base: int) -> None:
+        self.id, self.ttl, self.metadata, self.owner, self.origin, self.room = new
+        self.base = base
+        self.began = self.accessed = now
+        self.created_at = created_at
+        self.memory = memory
+        self.state = _NO_STATE
+        self.version = 0
+        self.worker: str | None = None
+
+    def snapshot(self) -> Session:
+        return Session(
+            self.id,
+            self.ttl,
+            self.created_at,
+            self.accessed,
+            self.metadata,
+            self.owner,
+            self.worker,
+            self.version,
+            self.memory,
+            self.origin,
+        )
+
+
+class MemoryBackend:
+    """The default backend: nothing outlives the process.
+
+    All sessions are kept in order of last access, for eviction. Those of one TTL are kept in that order
+    as well, which for them is the order of expiry; a heap holds, for each TTL in use, a time before
+    which nothing of that TTL expires. So touching is constant, and pruning costs what it removes.
+
+    No method suspends, which makes each atomic on its event loop. It is not safe for threads.
+    """
+
+    def __init__(self, limits: Limits | None = None, clock: Clock | None = None) -> None:
+        self.limits = limits or Limits()
+        clock = clock or SystemClock()
+        self._now, self._wall = clock.monotonic, clock.time
+        self._quota, self._budget = self.limits.max_sessions, self.limits.max_session_bytes
+        self._recent: OrderedDict[str, _Record] = OrderedDict()
+        self._by_ttl: dict[float, OrderedDict[str, _Record]] = {}
+        self._due: list[tuple[float, float]] = []
+        self._version = 0
+        self._created = self._deleted = self._ttl = self._overflow = self._rejected = self._memory = 0
+        self._weight = 0
+
+    async def create(self, new: NewSession) -> Created:
+        """Create a session or return the live one; see the contract."""
+        now = self._now()
+        ended: list[Ended] = []
+        record = self._recent.get(new.id)
+        if record is not None and now < record.accessed + record.ttl:
+            self._touch(new.id, record, now)
+            return Created(record.snapshot(), False, ended, len(self._recent))
+        memory = _text_bytes(new.id)
+        if new.metadata:
+            memory += sum(_text_bytes(key) + _text_bytes(value) for key, value in new.metadata.items())
+        if memory > self._budget:
+            raise InvalidSession(
+                f"session {new.id!r} would hold {memory} bytes of metadata; max_session_bytes is {self._budget}"
+            )
+        base = _base_of(new, memory)
+        # Before anything ends for it, of which nobody would hear.
+        self._reserve(base + memory, new.room, base + memory)
+        if record is not None:
+            ended.append(self._end(new.id, record, EndReason.TTL, now))
+        if len(self._recent) >= self._quota:
+            ended += self._prune(now, _SWEEP_AT_QUOTA)
+            while len(self._recent) >= self._quota:
+                if self.limits.overflow is Overflow.REJECT:
+                    self._rejected += 1
+                    if new.room is not None:
+                        new.room.release()
+                    raise SessionQuotaExceeded(self._quota)
+                oldest, record = next(iter(self._recent.items()))
+                ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
+        record = _Record(new, now, self._wall(), memory, base)
+        self._weight += base + memory
+        self._recent[new.id] = record
+        peers = self._by_ttl.get(new.ttl)
+        if peers is None:
+            peers = self._by_ttl[new.ttl] = OrderedDict()
+            heapq.heappush(self._due, (now + new.ttl, new.ttl))
+        peers[new.id] = record
+        self._created += 1
+        self._memory += memory
+        return Created(record.snapshot(), True, ended, len(self._recent))
+
+    async def get(self, session_id: str, *, touch: bool = True) -> Session:
+        """Return the session; see the contract."""
+        record = self._live(session_id, touch=touch)
+        return record.snapshot()
+
+    async def read(self, session_id: str, *, touch: bool = True) -> StateView:
+        """Return the session's state; see the contract."""
+        record = self._live(session_id, touch=touch)
+        return StateView(record.version, record.state)
+
+    async def write(
+        self,
+        session_id: str,
+        changes: Mapping[str, bytes | None],
+        *,
+        if_version: int | None = None,
+        if_versions: Mapping[str, int] | None = None,
+    ) -> int:
+        """Write state all or nothing; see the contract."""
+        record = self._live(session_id)
+        if if_version is not None and record.version != if_version:
+            raise StateConflict(session_id, "the state", if_version, record.version)
+        if if_versions:
+            for key, expected in if_versions.items():
+                entry = record.state.get(key)
+                current = entry.version if entry else 0
+                if current != expected:
+                    raise StateConflict(session_id, f"state[{key!r}]", expected, current)
+        return self._apply(record, changes)
+
+    async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
+        """Write what `change` makes of the state; see the contract."""
+        record = self._live(session_id)
+        changes = change(record.state)
+        return self._apply(record, changes) if changes else record.version
+
+    def _apply(self, record: _Record, changes: Mapping[str, bytes | None]) -> int:
+        version = self._version + 1
+        # A copy, put in place only when all of it is fine: views handed out before stay as they were.
+        state = dict(record.state)
+        growth = 0
+        for key, raw in changes.items():
+            before = state.get(key)
+            if raw is not None:
+                state[key] = Entry(raw, version)
+                growth += len(raw) - len(before.raw) if before else len(raw) + _text_bytes(key)
+            elif before:
+                del state[key]
+                growth -= len(before.raw) + _text_bytes(key)
+        if growth > 0 and record.memory + growth > self._budget:
+            raise StateRefused(
+                f"writing {', '.join(sorted(changes))[:200]} would take session {record.id!r} to "
+                f"{record.memory + growth} bytes; max_session_bytes is {self._budget}"
+            )
+        more = len(state) - len(record.state)
+        if more > 0 and len(state) > (most := self.limits.max_session_keys):
+            raise StateRefused(f"session {record.id!r} would have {len(state)} keys; at most {most} are allowed")
+        heavier = growth + _ENTRY_BYTES * more
+        self._reserve(heavier, record.room, _weight_of(record) + heavier)
+        record.state = state
+        record.version = self._version = version
+        record.memory += growth
+        self._memory += growth
+        self._weight += heavier
+        return version
+
+    def _reserve(self, more: int, room: Room | None, size: int) -> None:
+        """Raise unless there is room for `more` bytes, of a session that then has `size`."""
+        missing = self._weight + more - self.limits.max_total_bytes
+        if more > 0 and missing > 0:
+            raise SessionStoreFull(missing, self.limits.max_total_bytes)
+        if room is not None:
+            room.resize(size)
+
+    async def assign_worker(self, session_id: str, worker_id: str) -> None:
+        """Remember the session's last worker."""
+        record = self._recent.get(session_id)
+        if record is not None:
+            record.worker = worker_id
+
+    async def delete(self, session_id: str) -> Ended | None:
+        """Delete the session; one that has expired is not there, and left to the sweep."""
+        record = self._recent.get(session_id)
+        now = self._now()
+        if record is None or now >= record.accessed + record.ttl:
+            return None
+        return self._end(session_id, record, EndReason.DELETED, now)
+
+    async def prune(self, limit: int) -> Pruned:
+        """Remove expired sessions; see the contract."""
+        ended = self._prune(self._now(), limit)
+        return Pruned(ended, len(self._recent), len(ended) == limit)
+
+    async def evict(self, size: int, keep: str) -> Sequence[Ended]:
+        """Remove the least recently used sessions; see the contract."""
+        now, goal = self._now(), self._weight - size
+        ended: list[Ended] = []
+        while self._weight > goal:
+            going = next((one for one in self._recent.items() if one[0] != keep), None)
+            if going is None:
+                break
+            session_id, record = going
+            expired = now >= record.accessed + record.ttl
+            ended.append(self._end(session_id, record, EndReason.TTL if expired else EndReason.OVERFLOW, now))
+        return ended
+
+    async def page(self, after: str | None, limit: int) -> Sequence[Session]:
+        """Return live sessions in order of id."""
+        now = self._now()
+        ids = (
+            session_id
+            for session_id, record in self._recent.items()
+            if (after is None or session_id > after) and now < record.accessed + record.ttl
+        )
+        return [self._recent[session_id].snapshot() for session_id in heapq.nsmallest(limit, ids)]
+
+    async def stats(self) -> Stats:
+        """Return the ledger."""
+        return self.glance()
+
+    def glance(self) -> Stats:
+        """Return the ledger as it stands."""
+        return Stats(
+            self._created,
+            self._deleted,
+            self._ttl,
+            self._overflow,
+            self._rejected,
+            len(self._recent),
+            self._memory,
+        )
+
+    def _live(self, session_id: str, *, touch: bool = True) -> _Record:
+        record = self._recent.get(session_id)
+        if record is None:
+            raise SessionNotFound(session_id)
+        now = self._now()
+        if now >= record.accessed + record.ttl:
+            raise SessionNotFound(session_id)
+        if touch:
+            self._touch(session_id, record, now)
+        return record
+
+    def _touch(self, session_id: str, record: _Record, now: float) -> None:
+        record.accessed = now
+        self._recent.move_to_end(session_id)
+        self._by_ttl[record.ttl].move_to_end(session_id)
+
+    def _end(self, session_id: str, record: _Record, reason: EndReason, now: float) -> Ended:
+        del self._recent[session_id]
+        peers = self._by_ttl[record.ttl]
+        del peers[session_id]
+        if not peers:
+            del self._by_ttl[record.ttl]
+            # What the heap still holds for TTLs no longer in use must not grow without bound.
+            if len(self._due) > 2 * len(self._by_ttl) + 64:
+                self._due = [(next(iter(group.values())).accessed + ttl, ttl) for ttl, group in self._by_ttl.items()]
+                heapq.heapify(self._due)
+        self._memory -= record.memory
+        self._weight -= _weight_of(record)
+        if record.room is not None:
+            record.room.release()
+        if reason is EndReason.DELETED:
+            self._deleted += 1
+        elif reason is EndReason.TTL:
+            self._ttl += 1
+        else:
+            self._overflow += 1
+        # One whose TTL has passed ended then, not when somebody noticed.
+        end = record.accessed + record.ttl if reason is EndReason.TTL else now
+        return Ended(session_id, reason, end - record.began, record.origin)
+
+    def _prune(self, now: float, limit: int) -> list[Ended]:
+        ended: list[Ended] = []
+        while self._due and self._due[0][0] <= now and len(ended) < limit:
+            _, ttl = heapq.heappop(self._due)
+            while len(ended) < limit:
+                peers = self._by_ttl.get(ttl)
+                if not peers:
+                    break
+                session_id, record = next(iter(peers.items()))
+                expiry = record.accessed + ttl
+                if now < expiry:
+                    heapq.heappush(self._due, (expiry, ttl))
+                    break
+                ended.append(self._end(session_id, record, EndReason.TTL, now))
+            else:
+                if ttl in self._by_ttl:
+                    heapq.heappush(self._due, (now, ttl))
+        return ended
+
+
+def _weight_of(record: _Record) -> int:
+    """Return about how many bytes of memory a session takes."""
+    return record.base + record.memory + _ENTRY_BYTES * len(record.state)
+
+
+def _base_of(new: NewSession, memory: int) -> int:
+    """Return what a session without state takes besides its `memory`, in which texts count as they are in UTF-8."""
+    creator = new.origin.creator if new.origin is not None else None
+    texts = [new.owner, *(creator or ())]
+    size = _SESSION_BYTES + sum(sys.getsizeof(text) for text in texts if text)
+    size += sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in new.metadata.items())
+    return max(_SESSION_BYTES, size - memory + _text_bytes(new.id))
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

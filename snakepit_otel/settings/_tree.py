@@ -1,0 +1,145 @@
+"""Everything that can be set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from snakepit_otel.bridge.authority.limits import LimitSettings
+from snakepit_otel.bridge.authority.settings import AuthoritySettings
+from snakepit_otel.common.validation import build
+from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.rpc.tls import Tls
+from snakepit_otel.sessions._settings import SessionSettings
+from snakepit_otel.zero_copy._settings import ZeroCopySettings
+
+DEFAULT_POOL = "default"
+"""The name of the pool that `[pool]` describes."""
+
+
+class TlsSettings(BaseModel):
+    """PEM files for a TCP listener; when they change, new connections have the new ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """The authority that signs clients' certificates; with it, clients must have one."""
+
+    def files(self) -> Tls:
+        """The same for the bridge."""
+        return Tls(self.certificate, self.key, self.client_ca)
+
+
+class ServerSettings(BaseModel):
+    """Where the authority listens beside the Unix socket of its workers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: str | None = None
+    """`HOST:PORT` for callers on TCP; none by default."""
+
+    socket: Path | None = None
+    """The path of the Unix socket; by default a new private directory has it."""
+
+    tls: TlsSettings | None = None
+
+    insecure: bool = False
+    """Listen beyond loopback without TLS, or without `client_ca`: anybody who reaches the port may call."""
+
+    trust_trace_context: bool | None = None
+    """Whether callers' traces are continued, and their sampling obeyed; if not, ours begin anew and link to
+    theirs. By default those of callers on the Unix socket, and of those with a certificate on TCP."""
+
+    limits: LimitSettings = LimitSettings()
+    """How much is held for callers."""
+
+
+def _pool_name(name: str) -> str:
+    if name == DEFAULT_POOL:
+        raise ValueError("this is the name of the pool that [pool] describes; choose another")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", name):
+        raise ValueError("a pool's name is 1 to 64 of a-z, 0-9, _ and -, and begins with a letter")
+    return name
+
+
+def _without_adapter(pool: PoolSettings) -> PoolSettings:
+    if pool.adapter is not None:
+        raise ValueError("adapter is for [pools.NAME]; that of [pool] is the top-level adapter")
+    return pool
+
+
+def _with_adapter(pool: PoolSettings) -> PoolSettings:
+    if pool.adapter is None:
+        raise ValueError('needs an adapter of its own: adapter = "package.module:Class"')
+    return pool
+
+
+Pools = dict[Annotated[str, AfterValidator(_pool_name)], Annotated[PoolSettings, AfterValidator(_with_adapter)]]
+Sources = tuple[PydanticBaseSettingsSource, ...]
+_SOURCES: ContextVar[Sources] = ContextVar("_SOURCES", default=())
+
+
+class Settings(BaseSettings):
+    """Everything that can be set.
+
+    Made by itself, it reads neither environment nor file; `load_settings` does.
+    """
+
+    # Else the library would take a file's keys in any case.
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, case_sensitive=True)
+
+    adapter: str | None = None
+    """The adapter class: `package.module:Class` or `path/to/file.py:Class`."""
+
+    authority_tools: tuple[str, ...] = ()
+    """Modules whose `@authority_tool` functions are registered."""
+
+    authority: AuthoritySettings = AuthoritySettings()
+    """The running of these."""
+
+    session_store: SessionSettings = SessionSettings()
+
+    pool: Annotated[PoolSettings, AfterValidator(_without_adapter)] = PoolSettings()
+    """The workers of the top-level adapter."""
+
+    pools: Pools = {}
+    """Further pools by name, each with an adapter of its own."""
+
+    server: ServerSettings = ServerSettings()
+    zero_copy: ZeroCopySettings = ZeroCopySettings()
+
+    @classmethod
+    def from_sources(cls, sources: Sources) -> Self:
+        """Return what sources come to, where the first wins; raise pydantic's `ValidationError`."""
+        # The library asks the class for the sources, but which file is read is known at run time only.
+        before = _SOURCES.set(sources)
+        try:
+            return cls()
+        finally:
+            _SOURCES.reset(before)
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> Sources:  # noqa: ARG003
+        """Return what the library is to read, the first winning."""
+        return (init_settings, *_SOURCES.get())
+
+
+class _FurtherPools(BaseModel):
+    pools: Pools
+
+
+def further_pools(given: Mapping[str, PoolSettings | Mapping[str, Any]]) -> dict[str, PoolSettings]:
+    """Return the settings of `[pools]` as a program gives them.
+
+    Raises `ConfigurationError` for a name that cannot be, a pool without an adapter, or a bad setting.
+    """
+    pools = {name: pool if isinstance(pool, PoolSettings) else dict(pool) for name, pool in given.items()}
+    return build(_FurtherPools, {"pools": pools}).pools

@@ -1,0 +1,1 @@
+"""Files, sockets, streams and processes of the operating system."""

@@ -1,0 +1,196 @@
+"""The decorator that turns a function into a lifecycle point."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from time import perf_counter_ns
+from types import MethodType
+from typing import Any, ParamSpec, TypeVar, cast
+
+import wrapt
+from opentelemetry.trace import SpanContext
+
+from snakepit_otel.telemetry import _context as current
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._attributes import NONE, AttributeSet, interned
+from snakepit_otel.telemetry._context import SPAN_KEY
+from snakepit_otel.telemetry._definitions import Point
+from snakepit_otel.telemetry._links import Trail
+from snakepit_otel.telemetry._operation import Describe, Observation, count, count_failed
+from snakepit_otel.telemetry.spans.fast import Unsampled
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Labels = Callable[..., AttributeSet | Mapping[str, Any]]
+DescribeResult = Callable[[Any], dict[str, Any]]
+LinksOfResult = Callable[[Any], Iterable[SpanContext]]
+
+
+def observed(
+    point: Point,
+    *,
+    labels: Labels | None = None,
+    details: Describe | None = None,
+    result: DescribeResult | None = None,
+    trail: Trail | None = None,
+    result_links: LinksOfResult | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a function or coroutine function the span, duration and counts of `point`.
+
+    `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few
+    values, for the span and the duration; `details` what only the span has, and is not called if there is
+    none. `result` is called with what was returned, and returns more of both; an `error.type` from it marks
+    the passage as failed. `trail` links the span to the one before it of the same session, say, and
+    `result_links` to whatever what was returned has to do with. A generator is refused: its span would be
+    current in its consumer.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{function.__qualname__} is a generator; a lifecycle point must not hold its context "
+                "across a yield: push to a callback instead"
+            )
+        about = _About(point, labels, details, result, trail, result_links)
+        made = _observing_async if inspect.iscoroutinefunction(function) else _observing
+        return cast("Callable[P, R]", LifecyclePoint(function, made(function, about)))
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a decorator was told."""
+
+    point: Point
+    labels: Labels | None
+    details: Describe | None
+    result: DescribeResult | None
+    trail: Trail | None
+    result_links: LinksOfResult | None
+
+
+class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
+    """A wrapt function wrapper that binds the observing function itself.
+
+    wrapt's stock call builds a bound wrapper for each method access; a plain bound method does
+    without, and leaves introspection and unwrapping as they are.
+    """
+
+    def __init__(self, function: Callable[..., Any], observing: Callable[..., Any]) -> None:
+        super().__init__(function, _unused)
+        self._self_function = function
+        self._self_observing = observing
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        # Switched off, the method is the plain one.
+        return MethodType(self._self_observing if switch.on else self._self_function, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, observed or not."""
+        return (self._self_observing if switch.on else self._self_function)(*args, **kwargs)
+
+
+def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
+    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        few = NONE if labels is None else _labels(labels, args, kwargs)
+        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+            started = perf_counter_ns()
+            try:
+                returned = function(*args, **kwargs)
+            except BaseException as error:
+                count_failed(point, few, started, error, details, args, kwargs)
+                raise
+            count(point, few, started)
+            return returned
+        with Observation(point, few, details, args, kwargs) as observation:
+            if tells_more:
+                _tell_at_start(observation, about, args, kwargs)
+            returned = function(*args, **kwargs)
+            if tells_more:
+                _tell_at_end(observation, about, returned)
+            return returned
+
+    return call
+
+
+def _observing_async(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
+    # The same with an await in it.
+    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        few = NONE if labels is None else _labels(labels, args, kwargs)
+        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+            started = perf_counter_ns()
+            try:
+                returned = await function(*args, **kwargs)
+            except BaseException as error:
+                count_failed(point, few, started, error, details, args, kwargs)
+                raise
+            count(point, few, started)
+            return returned
+        with Observation(point, few, details, args, kwargs) as observation:
+            if tells_more:
+                _tell_at_start(observation, about, args, kwargs)
+            returned = await function(*args, **kwargs)
+            if tells_more:
+                _tell_at_end(observation, about, returned)
+            return returned
+
+    return call
+
+
+def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttributeSet:
+    try:
+        found = describe(*args, **kwargs)
+        return found if found.__class__ is AttributeSet else interned(found)  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
+        return NONE
+
+
+def _tells_more(about: _About) -> bool:
+    return about.result is not None or about.trail is not None or about.result_links is not None
+
+
+def _tell_at_start(observation: Observation, about: _About, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if about.trail is None or observation.span is None or not observation.span.is_recording():
+        return
+    try:
+        key = about.trail.key(*args, **kwargs)
+        before = about.trail.step(key, observation.span) if key else None
+        if before is not None:
+            observation.link(before)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"linking {about.point.name}", error)
+
+
+def _tell_at_end(observation: Observation, about: _About, returned: Any) -> None:
+    try:
+        if about.result is not None:
+            attributes = about.result(returned)
+            if names.ERROR_TYPE in attributes:
+                # What is returned may itself be a failure, as answers over the bridge are.
+                observation.fail(attributes.pop(names.ERROR_TYPE))
+            if attributes:
+                observation.set(attributes)
+        if about.result_links is not None and observation.span is not None:
+            for link in about.result_links(returned):
+                observation.link(link)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"describing the result of {about.point.name}", error)
+
+
+def _unused(*_: Any) -> None:
+    raise AssertionError("the wrapper's own call is used")

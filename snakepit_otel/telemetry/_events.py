@@ -1,0 +1,86 @@
+"""Documented events: a log record with an event name, and a metric for every measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber, get_logger
+from opentelemetry.context import Context
+
+from snakepit_otel._version import VERSION
+from snakepit_otel.common.secrets import masked_text
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._attributes import MOST_TEXT, copied
+from snakepit_otel.telemetry._definitions import Event
+from snakepit_otel.telemetry._exception_text import formatted, message_of
+from snakepit_otel.telemetry._instruments import record
+
+_MOST_TEXT = 10_000
+"""Characters of a text in an event: an exception's traceback is the longest that there is."""
+_logger = get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
+
+
+def emit(
+    event: Event,
+    attributes: Mapping[str, Any],
+    measurements: Mapping[str, float] | None = None,
+    *,
+    body: str | None = None,
+    timestamp: int | None = None,
+    context: Context | None = None,
+) -> None:
+    """Emit `event` in the current context, or in `context`: the log record, then its metrics.
+
+    `attributes` are the event's documented metadata; those its metrics allow go there too.
+    `body` is one line for people. `timestamp` is when it happened, in ns since 1970, if not now.
+    """
+    if not switch.on:
+        return
+    measurements = measurements or {}
+    try:
+        _logger.emit(
+            event_name=event.name,
+            timestamp=timestamp,
+            context=context,
+            severity_number=SeverityNumber[event.severity],
+            severity_text=event.severity,
+            body=body if body is None else body[:_MOST_TEXT],
+            attributes={**measurements, **_cut(attributes)},
+        )
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"emitting {event.name}", error)
+    if event.marks:
+        _mark(copied({key: attributes[key] for key in event.marks if attributes.get(key)}))
+    for key, value in measurements.items():
+        metric = event.measurements[key]
+        record(metric, value, {k: v for k, v in attributes.items() if k in metric.attributes})
+
+
+def _cut(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value[:_MOST_TEXT] if isinstance(value, str) else value for key, value in attributes.items()}
+
+
+def _mark(attributes: Mapping[str, Any]) -> None:
+    span = trace.get_current_span()
+    if attributes and span.is_recording():
+        span.set_attributes(attributes)
+
+
+def emit_exception(error: BaseException, session_id: str | None = None) -> None:
+    """Emit an exception as an event, by the conventions for exceptions in logs."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    session = {} if session_id is None else {names.SESSION_ID: session_id}
+    emit(
+        names.EVENT_ADAPTER_EXCEPTION,
+        {
+            **session,
+            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"[:MOST_TEXT],
+            names.EXCEPTION_MESSAGE: masked_text(message_of(error)[:_MOST_TEXT]),
+            names.EXCEPTION_STACKTRACE: masked_text(formatted(error, error.__traceback__)[-_MOST_TEXT:]),
+        },
+    )

@@ -1,0 +1,39 @@
+"""Texts of exceptions, whatever their own methods do.
+
+An exception is a user's object: its `__str__`, `__notes__` or a member of its group may raise anything, also what is no
+`Exception`, where only a text for a person was wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from types import TracebackType
+
+from snakepit_otel.common.printable import MESSAGE, printable, printable_lines
+
+
+def message_of(error: BaseException) -> str:
+    """Return an exception's own text, or the type of what its `__str__` raises."""
+    try:
+        return str(error)
+    except BaseException as fault:  # noqa: BLE001 - see above
+        return f"<str failed: {type(fault).__name__}>"
+
+
+def formatted(error: BaseException, frames: TracebackType | None) -> str:
+    """Return an exception as the interpreter prints it, with these frames; without its causes where they raise."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException as fault:  # noqa: BLE001 - see above
+        shown = f"{type(error).__name__}: {message_of(error)} <formatting failed: {type(fault).__name__}>"
+        return "".join([*traceback.format_tb(frames), shown])
+
+
+def log_error(log: logging.Logger, text: str, error: BaseException) -> None:
+    """Log a line about an exception, with its traceback."""
+    try:
+        log.error("%s", printable(text, MESSAGE), exc_info=error)
+    except BaseException:  # noqa: BLE001 - as above: handlers format the exception, and pass on what is no `Exception`
+        shown = formatted(error, error.__traceback__)
+        log.error("%s\n%s", printable(text, MESSAGE), printable_lines(shown))  # noqa: TRY400

@@ -1,0 +1,207 @@
+"""Metrics: one instrument per registry entry, fed by values or read from their owners."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from time import time_ns
+from typing import Any, TypeVar
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from snakepit_otel._version import VERSION
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._attributes import AttributeSet, interned
+from snakepit_otel.telemetry._definitions import Metric, Point
+from snakepit_otel.telemetry._labels import Labels
+
+Attributes = Mapping[str, Any]
+Reading = tuple[float, Attributes]
+Owner = TypeVar("Owner")
+_Totals = dict[tuple[tuple[str, Any], ...], float]
+
+
+@dataclass
+class _Source:
+    """How an owner is read, and what it said last."""
+
+    read: Callable[[Any], Iterable[Reading]]
+    last: _Totals
+
+
+_IN_CELLS = frozenset({"histogram", "counter"})
+_INFINITY = float("inf")
+_NO_SPAN = (0, 0)
+_error_types = Labels(200)
+_meter = metrics.get_meter("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
+_instruments: dict[Metric, Callable[..., None]] = {}
+_owners: dict[Metric, weakref.WeakKeyDictionary[Any, _Source]] = {}
+_retired: dict[Metric, _Totals] = {}
+"""What owners of counters had counted that are gone; a counter must not fall because its owner did."""
+
+
+def record(metric: Metric, value: float, attributes: Attributes) -> None:
+    """Add to a counter, set a gauge or record into a histogram.
+
+    Attributes outside the metric's allowed set are dropped and counted as
+    `snakepit.telemetry.attribute.dropped`.
+    """
+    if not switch.on:
+        return
+    try:
+        if not attributes.keys() <= metric.attributes:
+            dropped = attributes.keys() - metric.attributes
+            attributes = {key: value for key, value in attributes.items() if key not in dropped}
+            record(names.METRIC_TELEMETRY_ATTRIBUTE_DROPPED, len(dropped), {})
+        # The rest is for the SDK to refuse.
+        if cells.live and metric.instrument in _IN_CELLS and 0 <= value < _INFINITY:
+            labels = interned(attributes)
+            cell = labels.cells.get(metric)
+            if cell.__class__ is not cells.Histogram and cell.__class__ is not cells.Sum:
+                cell = labels.cells[metric] = cells.cell(metric, attributes)
+            trace_id, span_id = _sampled_span() if metric.instrument == "histogram" else _NO_SPAN
+            cell.record(value, time_ns() if span_id else 0, trace_id, span_id)
+        else:
+            _instrument(metric)(value, attributes)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain(f"recording {metric.name}", error)
+
+
+def cell_for(point: Point, labels: AttributeSet, late: Attributes) -> Any:
+    """Return what takes the durations of a point; of the attributes, those that the duration metric allows."""
+    if late:
+        allowed = point.duration.attributes
+        few = {key: value for key, value in late.items() if key in allowed}
+        if names.ERROR_TYPE in few:
+            # Classes may be made at run time, and peers may say what they like.
+            few[names.ERROR_TYPE] = _error_types.of(str(few[names.ERROR_TYPE]), ())
+        if few:
+            labels = interned({**labels.values, **few})
+    cell = labels.cells.get(point)
+    return _cell_of(point, labels) if cell is None else cell
+
+
+class _ByApi:
+    """Stands in for a cell where OpenTelemetry's API takes the values."""
+
+    __slots__ = ("_attributes", "_metric")
+
+    def __init__(self, metric: Metric, attributes: Attributes) -> None:
+        self._metric = metric
+        self._attributes = attributes
+
+    new = ()
+    """Nothing is kept here."""
+
+    def add(self, value: cells.Value) -> None:
+        """Record a value with its time, trace and span."""
+        self.record(*value)
+
+    def fold(self) -> None:
+        """Do nothing, since nothing is kept."""
+
+    def record(self, value: float, time: int = 0, trace_id: int = 0, span_id: int = 0) -> None:
+        """Record the value; the span may no longer be the current one. See `cells.Histogram.record`."""
+        if cells.live:
+            cells.cell(self._metric, self._attributes).record(value, time, trace_id, span_id)
+            return
+        context = None
+        if span_id:
+            span = NonRecordingSpan(SpanContext(trace_id, span_id, False, TraceFlags(TraceFlags.SAMPLED)))
+            context = trace.set_span_in_context(span, Context())
+        _instrument(self._metric)(value, self._attributes, context)
+
+
+def _cell_of(point: Point, labels: AttributeSet) -> Any:
+    metric = point.duration
+    attributes = {key: value for key, value in {**point.fixed, **labels.values}.items() if key in metric.attributes}
+    cell = cells.cell(metric, attributes) if cells.live else _ByApi(metric, attributes)
+    labels.cells[point] = cell
+    return cell
+
+
+def _sampled_span() -> tuple[int, int]:
+    identity = trace.get_current_span().get_span_context()
+    return (identity.trace_id, identity.span_id) if identity.trace_flags.sampled else _NO_SPAN
+
+
+def observe(owner: Owner, metric: Metric, read: Callable[[Owner], Iterable[Reading]]) -> None:
+    """Let the metric be read from `owner` at every collection, for as long as `owner` lives.
+
+    `read` runs in the exporter's thread and must only look. Owners that report the same
+    attributes are added up; what a counter's owner said last stays counted when it is gone.
+    """
+    if metric not in _owners:
+        _owners[metric] = weakref.WeakKeyDictionary()
+        _create(metric)
+    source = _owners[metric][owner] = _Source(read, {})
+    if metric.instrument == "counter":
+        weakref.finalize(owner, _retire, metric, source.last).atexit = False
+
+
+class _Process:
+    """What this process' own tallies are read from."""
+
+
+_process = _Process()
+
+
+def _instrument(metric: Metric) -> Callable[..., None]:
+    add = _instruments.get(metric)
+    if add is None:
+        # Two threads may both create it; the meter then hands out the same instrument.
+        add = _instruments[metric] = _create(metric)
+    return add
+
+
+def _create(metric: Metric) -> Any:
+    # With the first instrument, so that importing this has no effect.
+    if names.METRIC_TELEMETRY_FAULTS not in _owners:
+        observe(_process, names.METRIC_TELEMETRY_FAULTS, lambda _: [(faults.count, {})])
+    about = {"unit": metric.unit, "description": metric.description}
+    if metric.observable:
+        create = {
+            "counter": _meter.create_observable_counter,
+            "updowncounter": _meter.create_observable_up_down_counter,
+            "gauge": _meter.create_observable_gauge,
+        }[metric.instrument]
+        create(metric.name, callbacks=[lambda options: _collect(metric, options)], **about)
+        return None
+    if metric.instrument == "histogram":
+        return _meter.create_histogram(
+            metric.name, explicit_bucket_boundaries_advisory=metric.boundaries, **about
+        ).record
+    if metric.instrument == "gauge":
+        return _meter.create_gauge(metric.name, **about).set
+    if metric.instrument == "updowncounter":
+        return _meter.create_up_down_counter(metric.name, **about).add
+    return _meter.create_counter(metric.name, **about).add
+
+
+def _collect(metric: Metric, _options: CallbackOptions) -> Iterator[Observation]:
+    totals = dict(_retired.get(metric, {}))
+    for owner, source in list(_owners[metric].items()):
+        try:
+            said = {tuple(sorted(attributes.items())): value for value, attributes in source.read(owner)}
+            source.last.update(said)
+            _add(totals, said)
+        except Exception as error:  # noqa: BLE001 - one broken owner must not silence the others
+            faults.contain(f"reading {metric.name}", error)
+    for key, value in totals.items():
+        yield Observation(value, dict(key))
+
+
+def _retire(metric: Metric, last: _Totals) -> None:
+    _add(_retired.setdefault(metric, {}), last)
+
+
+def _add(totals: _Totals, more: _Totals) -> None:
+    for key, value in more.items():
+        totals[key] = totals.get(key, 0) + value

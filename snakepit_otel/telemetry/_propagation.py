@@ -1,0 +1,136 @@
+"""Trace context across gRPC (W3C, by the configured propagators)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context, get_current
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_span_id, format_trace_id
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry._context import SPAN_KEY
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+_PARENT, _STATE, _BAGGAGE = "traceparent", "tracestate", "baggage"
+_MOST_BAGGAGE = 8_192
+"""Bytes, of which W3C has everybody pass on as many, and nobody more."""
+_MOST_STATE = 8_192
+"""Bytes of trace state, of which W3C has everybody pass on 512."""
+# What nearly every caller sends; whatever else there is, is the propagators' affair.
+_PLAIN_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_NO_PARENT = (0, 0, 0)
+_FLAGS = [TraceFlags(flags) for flags in range(256)]
+# The key of baggage in a context, by public means.
+_BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
+_looked_at: Any = None
+_usual = False
+
+
+def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes], ...]:
+    """Return gRPC metadata with the current trace context added."""
+    given = tuple(metadata or ())
+    if not switch.on:
+        return given
+    try:
+        if _usual_propagators():
+            context = get_current()
+            span: Any = context.get(SPAN_KEY)
+            if span is not None and not context.get(_BAGGAGE_KEY):
+                trace_id, span_id, _, flags, state, valid = span.get_span_context()
+                if valid and not state:
+                    return (*given, (_PARENT, f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"))
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        _limit_baggage(carrier)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain("passing trace context on", error)
+        return given
+    # gRPC takes lower-case keys only.
+    return (*given, *((key.lower(), value) for key, value in carrier.items()))
+
+
+def incoming(metadata: Metadata | None) -> Context:
+    """Return the trace context that gRPC metadata carry."""
+    given = tuple(metadata or ())
+    try:
+        found = plain_parent(given)
+        if found is not None:
+            trace_id, span_id, flags = found
+            if not trace_id:
+                return Context()
+            identity = SpanContext(trace_id, span_id, True, _FLAGS[flags])
+            return Context({SPAN_KEY: NonRecordingSpan(identity)})
+        carrier = {key: value for key, value in given if isinstance(value, str)}
+        _limit_baggage(carrier)
+        if len(carrier.get(_STATE, "")) > _MOST_STATE:
+            del carrier[_STATE]
+        return propagate.extract(carrier)
+    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        faults.contain("reading trace context", error)
+        return Context()
+
+
+def _limit_baggage(carrier: dict[str, str]) -> None:
+    """Leave out the last members of baggage that is too long: a request is not to fail of what it carries along."""
+    header = carrier.get(_BAGGAGE, "")
+    if len(header) <= _MOST_BAGGAGE:
+        return
+    kept = header[: _MOST_BAGGAGE + 1].rpartition(",")[0]
+    if kept:
+        carrier[_BAGGAGE] = kept
+    else:
+        del carrier[_BAGGAGE]
+    lost = header.count(",") - kept.count(",") + (not kept)
+    faults.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were left out"))
+
+
+def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
+    """Return the caller's trace, span and flags, zeros if it sent none; None if that takes a propagator to say."""
+    if not _usual_propagators():
+        return None
+    fields: dict[str, Any] = dict(metadata)
+    parent = fields.get(_PARENT)
+    if _STATE in fields or _BAGGAGE in fields:
+        return None
+    if parent is None:
+        return _NO_PARENT
+    found = _PLAIN_PARENT.fullmatch(parent) if parent.__class__ is str else None
+    if found is None:
+        return None
+    trace_id, span_id, flags = found.groups()
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return None
+    return int(trace_id, 16), int(span_id, 16), int(flags, 16)
+
+
+def _usual_propagators() -> bool:
+    """Say whether context is passed on as OpenTelemetry does by default: trace context, then baggage."""
+    global _looked_at, _usual  # noqa: PLW0603 - there is one propagator per process
+    propagator = propagate.get_global_textmap()
+    if propagator is not _looked_at:
+        parts = getattr(propagator, "_propagators", ())
+        _usual = type(propagator) is CompositePropagator and [type(part) for part in parts] == [
+            TraceContextTextMapPropagator,
+            W3CBaggagePropagator,
+        ]
+        _looked_at = propagator
+    return _usual
+
+
+def current_trace() -> str | None:
+    """Return the current span as `<trace id>-<span id>` in hex, or None where none is recorded."""
+    if not switch.on:
+        return None
+    span: Any = trace.get_current_span().get_span_context()
+    if not span.trace_flags.sampled:
+        return None
+    return f"{format_trace_id(span.trace_id)}-{format_span_id(span.span_id)}"

@@ -1,0 +1,228 @@
+"""The authority's end of the socket on which descriptors change hands."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from snakepit_otel.common.printable import printable, printable_error
+from snakepit_otel.errors import ConfigurationError, ReferenceRefused, SnakepitError
+from snakepit_otel.system.file_ownership import own_users, peer_of
+from snakepit_otel.system.socket_files import SocketFile, make_socket
+from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._descriptor import Description
+from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
+from snakepit_otel.zero_copy._memory import Buffer
+
+_log = logging.getLogger("snakepit_otel.zero_copy")
+_BETWEEN_SWEEPS = 1.0
+_WHEN_FULL = 0.05
+_MOST_WAKES = 64
+_MOST_CONNECTIONS = 4_096
+
+
+def broker_path(socket_path: Path) -> Path:
+    """Return where the broker listens of an authority that listens at `socket_path`."""
+    return socket_path.with_name(f"{socket_path.name}.memory")
+
+
+class Broker:
+    """Serves `holdings` at a Unix socket, in a thread of its own, to processes of the same user.
+
+    The socket belongs in a directory that only this user can enter.
+    """
+
+    def __init__(self, holdings: Holdings, path: Path) -> None:
+        self.path = path
+        self._holdings = holdings
+        self._selector = selectors.DefaultSelector()
+        self._file: SocketFile | None = None
+        self._listener: socket.socket | None = None
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="zero-copy broker", daemon=True)
+        self._peers: dict[socket.socket, int] = {}
+        self._stopping = False
+        self._full = False
+
+    def start(self) -> None:
+        """Listen. Raises `ConfigurationError` if that is not possible at this path."""
+        try:
+            self._listen()
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread.start()
+
+    def look(self, path: Path) -> None:
+        """Have the socket made again if it is not at this path any more; those that are connected stay so."""
+        self.path = path
+        with suppress(OSError):  # as below
+            self._wake.send(b"x")
+
+    def close(self) -> None:
+        """Stop listening, and let go of everything that is held."""
+        self._stopping = True
+        with suppress(OSError):  # the thread has seen it by itself, and has closed its sockets
+            self._wake.send(b"x")
+        self._thread.join()
+        if self._file is not None:
+            self._file.remove()
+        self._holdings.close()
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def bind(path: str) -> None:
+            listener.bind(path)
+            listener.listen(128)
+            listener.setblocking(False)
+
+        try:
+            self._file = make_socket(self.path, bind, socket.SOCK_SEQPACKET)
+        except BaseException:
+            listener.close()
+            raise
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._listener = listener
+
+    def _listen_again(self) -> None:
+        if self._file is not None and self._file.path == self.path and self._file.is_there:
+            return
+        before = self._listener
+        try:
+            self._listen()
+        except ConfigurationError as error:
+            _log.debug("the broker's socket is gone, and cannot be made again: %s", printable_error(error))
+            return
+        if before is not None:
+            self._selector.unregister(before)
+            before.close()
+        _log.warning("the broker's socket %s was gone, and was made again", printable(self.path))
+
+    def _run(self) -> None:
+        swept = monotonic()
+        while not self._stopping:
+            for key, _ in self._selector.select(_BETWEEN_SWEEPS):
+                self._serve(key.fileobj)
+            if monotonic() - swept > _BETWEEN_SWEEPS:
+                swept = monotonic()
+                self._holdings.sweep()
+                loose.sweep(swept)
+        for connection in list(self._peers):
+            self._forget(connection)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._selector.close()
+        for mine in (self._listener, self._wake, self._woken):
+            if mine is not None:
+                mine.close()
+
+    def _serve(self, ready: Any) -> None:
+        if ready is self._listener:
+            try:
+                self._accept()
+            except OSError as error:
+                # Out of descriptors: it stays ready, and would be asked about at once, again and again.
+                if not self._full:
+                    _log.warning("a connection to the broker could not be taken: %s", printable_error(error))
+                self._full = True
+                time.sleep(_WHEN_FULL)
+            else:
+                self._full = False
+        elif ready is self._woken:
+            self._woken.recv(_MOST_WAKES)
+            if not self._stopping:
+                self._listen_again()
+        elif ready in self._peers:
+            try:
+                self._answer(ready)
+            except OSError as error:
+                _log.debug("a connection to the broker ended: %s", printable_error(error))
+                self._forget(ready)
+            except Exception:  # noqa: BLE001 - whatever it is
+                # One peer must not end it for all.
+                _log.exception("a connection to the broker is closed, because it could not be served")
+                self._forget(ready)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        connection, _ = self._listener.accept()
+        pid, uid = peer_of(connection)
+        if uid not in own_users() or len(self._peers) >= _MOST_CONNECTIONS:
+            _log.warning("process %d of user %d was turned away from the broker", pid, uid)
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._peers[connection] = pid
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _answer(self, connection: socket.socket) -> None:
+        peer = self._holdings.peer_of(self._peers[connection])
+        try:
+            received = packets.receive(connection)
+            if received is None:
+                self._forget(connection)
+                return
+            answer, buffer = self._handle(peer, *received)
+        except BlockingIOError:
+            return
+        except ExchangeUnavailable as unavailable:
+            answer, buffer = {"unavailable": unavailable.reason}, None
+        except SnakepitError as error:
+            answer, buffer = {"error": packets.describe(error)}, None
+        if buffer is None:
+            packets.send(connection, answer)
+            return
+        try:
+            packets.send(connection, answer, buffer.fileno())
+        finally:
+            buffer.close()
+
+    def _handle(
+        self, peer: str, message: dict[str, Any], descriptor: int | None
+    ) -> tuple[dict[str, Any], Buffer | None]:
+        buffer = None if descriptor is None else Buffer.received(descriptor)
+        try:
+            request, ref = message.get("request"), message.get("ref")
+            if not isinstance(request, str | None):
+                raise ReferenceRefused("request of a packet must be text")
+            asked = message.get("op")
+            if asked == "publish" and buffer is not None and isinstance(message.get("reference"), dict):
+                description = Description.from_json(message["reference"])
+                published, buffer = buffer, None
+                self._holdings.publish(request, description, published, peer)
+                return {"ok": True}, None
+            if asked == "fetch" and isinstance(ref, str):
+                held, shared = self._holdings.fetch(request, ref, peer)
+                return {"reference": held.to_json()}, shared
+            if asked == "release" and isinstance(ref, str):
+                self._holdings.release(request, ref, peer)
+                return {"ok": True}, None
+        finally:
+            if buffer is not None:
+                buffer.close()
+        raise ReferenceRefused(f"the broker does not know what to do with {reprlib.repr(asked):.40}")
+
+    def _forget(self, connection: socket.socket) -> None:
+        pid = self._peers.pop(connection, None)
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(connection)
+        connection.close()
+        if pid is not None and pid not in self._peers.values():
+            peer = self._holdings.peer_of(pid)
+            if not self._holdings.is_worker(peer):
+                # Of a worker it is the pool that knows when it is gone.
+                self._holdings.lose(peer)

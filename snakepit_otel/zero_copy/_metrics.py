@@ -1,0 +1,172 @@
+"""What telemetry says of references."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from snakepit_otel import telemetry
+from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.telemetry import names
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
+
+if TYPE_CHECKING:
+    from snakepit_otel.telemetry._definitions import Event
+
+EXPLICIT = "explicit"
+REQUEST_END = "request_end"
+EXPIRED = "expired"
+PEER_LOST = "peer_lost"
+
+SHM = "shm"
+STREAM = "stream"
+
+_log = logging.getLogger("snakepit_otel.zero_copy")
+
+
+class _Census:
+    """The live references of this process, by owner and kind: how many, and of how many bytes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[tuple[Owner, Kind], list[int]] = {}
+
+    def add(self, description: Description, count: int) -> None:
+        with self._lock:
+            if not self._live:
+                # With the first reference, so that importing this has no effect.
+                telemetry.observe(self, names.METRIC_ZERO_COPY_REFERENCE_COUNT, lambda me: me.read(0))
+                telemetry.observe(self, names.METRIC_ZERO_COPY_REFERENCE_SIZE, lambda me: me.read(1))
+            live = self._live.setdefault((description.owner, description.kind), [0, 0])
+            live[0] += count
+            live[1] += count * description.size
+
+    def read(self, which: int) -> list[tuple[float, dict[str, Any]]]:
+        return [(live[which], _labels(*whose)) for whose, live in list(self._live.items())]
+
+
+_census = _Census()
+
+
+def labels_of(description: Description) -> telemetry.AttributeSet:
+    """Return the attributes that all metrics of references have."""
+    return telemetry.interned(_labels(description.owner, description.kind))
+
+
+def _labels(owner: Owner, kind: Kind) -> dict[str, str]:
+    return {names.SNAKEPIT_ZERO_COPY_OWNER: owner.value, names.SNAKEPIT_ZERO_COPY_KIND: kind.value}
+
+
+def details_of(description: Description) -> dict[str, Any]:
+    """Return what the span of a creation says of the reference."""
+    return {
+        names.SNAKEPIT_ZERO_COPY_REFERENCE_ID: description.ref,
+        names.SNAKEPIT_ZERO_COPY_DTYPE: description.dtype,
+        names.SNAKEPIT_ZERO_COPY_SHAPE: shape_text(description.shape),
+        names.SNAKEPIT_ZERO_COPY_SIZE: description.size,
+    }
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape as telemetry has it: `1024x768`, or `scalar`."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def created(description: Description) -> None:
+    """Count a reference that this process has made."""
+    labels = labels_of(description)
+    _census.add(description, 1)
+    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_CREATED, 1, labels.values)
+
+
+def released(description: Description, reason: str, lifetime: float) -> None:
+    """Count the release of a reference that this process had made; `lifetime` in seconds."""
+    _census.add(description, -1)
+    _record_release(description, reason, lifetime)
+
+
+def lost(description: Description, lifetime: float) -> None:
+    """Count the release of a reference whose process is gone and cannot count it."""
+    _record_release(description, PEER_LOST, lifetime)
+
+
+def outlived(description: Description, tool: str) -> None:
+    """Count a reference whose views are held beyond its request."""
+    telemetry.record(names.METRIC_ZERO_COPY_VIEW_OUTLIVED, 1, labels_of(description).values)
+    where = f" by tool '{tool}'" if tool else ""
+    _log.debug(
+        "a view of a reference is held%s after its request; it keeps %d bytes", printable(where), description.size
+    )
+
+
+def unused(description: Description, site: str, reason: str, session_id: str | None) -> None:
+    """Tell of a reference that was made for nothing, and by which line; strict mode asks for it."""
+    text = (
+        f"strict mode: a {description.kind} reference of {description.size} bytes was created at {site} and "
+        "neither passed to a request, returned nor released; release it, or create it where it is used"
+    )
+    _log.warning("%s", printable(text, MESSAGE))
+    telemetry.emit(
+        names.EVENT_ZERO_COPY_REFERENCE_UNUSED,
+        {
+            **labels_of(description).values,
+            names.SNAKEPIT_ZERO_COPY_RELEASE_REASON: reason,
+            names.SNAKEPIT_ZERO_COPY_CREATOR: site,
+            names.SNAKEPIT_ZERO_COPY_DTYPE: description.dtype,
+            names.SNAKEPIT_ZERO_COPY_SHAPE: shape_text(description.shape),
+            **_session(session_id),
+        },
+        {"count": 1, "size": description.size},
+        body=text,
+    )
+
+
+def exported(description: Description, transport: str, started: float, session_id: str | None) -> None:
+    """Emit that a reference was handed over; `started` is `perf_counter`'s."""
+    _crossed(names.EVENT_ZERO_COPY_EXPORT, description, transport, started, session_id)
+
+
+def imported(description: Description, transport: str, started: float, session_id: str | None) -> None:
+    """Emit that a reference was opened; `started` is `perf_counter`'s."""
+    _crossed(names.EVENT_ZERO_COPY_IMPORT, description, transport, started, session_id)
+
+
+def fell_back(description: Description, reason: str, started: float, session_id: str | None) -> None:
+    """Emit that bytes were copied; `started` is `perf_counter`'s."""
+    telemetry.emit(
+        names.EVENT_ZERO_COPY_FALLBACK,
+        {**_about(description, session_id), names.SNAKEPIT_ZERO_COPY_FALLBACK_REASON: reason},
+        {"count": 1, "duration": perf_counter() - started, "size": description.size},
+        body=f"{description.size} bytes were copied over gRPC, because memory could not be shared: {reason}",
+    )
+
+
+def _crossed(event: Event, description: Description, transport: str, started: float, session_id: str | None) -> None:
+    telemetry.emit(
+        event,
+        {**_about(description, session_id), names.SNAKEPIT_ZERO_COPY_TRANSPORT: transport},
+        {"duration": perf_counter() - started, "size": description.size},
+    )
+
+
+def _about(description: Description, session_id: str | None) -> dict[str, Any]:
+    return {
+        **labels_of(description).values,
+        names.SNAKEPIT_ZERO_COPY_DEVICE: description.device,
+        names.SNAKEPIT_ZERO_COPY_DTYPE: description.dtype,
+        names.SNAKEPIT_ZERO_COPY_SHAPE: shape_text(description.shape),
+        names.SNAKEPIT_ZERO_COPY_REFERENCE_ID: description.ref,
+        **_session(session_id),
+    }
+
+
+def _session(session_id: str | None) -> dict[str, str]:
+    return {names.SESSION_ID: session_id} if session_id else {}
+
+
+def _record_release(description: Description, reason: str, lifetime: float) -> None:
+    attributes = {**labels_of(description).values, names.SNAKEPIT_ZERO_COPY_RELEASE_REASON: reason}
+    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_RELEASED, 1, attributes)
+    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_LIFETIME, lifetime, attributes)

@@ -1,0 +1,1 @@
+"""Formats of data in shared memory: one module for each."""
