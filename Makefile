@@ -14,7 +14,7 @@ TARGETS ?=
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards dashboard-previews audit licences lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards audit licences lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -81,11 +81,6 @@ generate: $(READY) ## Generate names, the telemetry reference, the protobuf stub
 
 dashboards: $(READY) ## Build dashboards, rules and their reference.
 	$(BIN)/python -m dashboards
-
-dashboard-previews: $(READY) ## Run the proof of the dashboards, and draw what their panels then show, into docs/images.
-	results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
-	PROOF_RESULTS=$$results $(BIN)/pytest -m dashboards tests/dashboards && \
-	$(BIN)/python -m dashboards.previews "$$results" docs/images
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store

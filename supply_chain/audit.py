@@ -29,7 +29,6 @@ UNMAINTAINED = timedelta(days=730)
 """The time that a package may be without a release before somebody has to say why it may stay."""
 MAY_BE_QUIET: dict[str, str] = {
     "colorama": "pytest and click have it for Windows, where nothing of ours runs",
-    "cycler": "matplotlib's; draws previews of dashboards and is not installed with us",
     "mdurl": "rich's, for Markdown, of which we print none",
     "shellingham": "typer's, for shell completion alone; it reads the names of processes",
     "sortedcontainers": "hypothesis's; runs in tests alone",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.dashboards.proof.pace import STEP_SECONDS
@@ -80,42 +78,3 @@ def _at_its_best(stack: Stack, query: str, span: Span) -> list[Series]:
         for moment, value in series["values"]:
             moments.setdefault(moment, []).append({"metric": series["metric"], "value": [moment, value]})
     return max(moments.values(), key=len, default=[])
-
-
-def keep(folder: Path, dashboard: Mapping[str, Any], answers: Iterable[Answer], span: Span) -> None:
-    """Write what a page shows to `folder/UID.json`, for previews.
-
-    It has `title`, `uid`, `start` and `end` (seconds since 1970) and `step` (seconds); and, by a panel's id as text:
-
-    `panels`  a list of one object for each query: `refId`, `legend` (Grafana's `legendFormat`), `resultType`
-              (`matrix`, or `vector` for an instant query), `result` (the series as Prometheus' HTTP API has them:
-              `metric`, and `values` or `value`), and `exemplars` (as that API has them) for a query that shows them
-    `lines`   for panels of log lines, a list of `time` (seconds since 1970), `line` and `labels`, the newest first
-    """
-    panels: dict[str, list[dict[str, Any]]] = {}
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for one in answers:
-        if one.question.panel is None:
-            continue
-        panel = str(one.question.panel)
-        if one.question.logs is not None:
-            lines[panel] = [{"time": line.time, "line": line.text, "labels": dict(line.labels)} for line in one.lines]
-            continue
-        shown = {
-            "refId": one.question.letter,
-            "legend": one.question.legend,
-            "resultType": "vector" if one.question.instant else "matrix",
-            "result": one.result,
-        }
-        panels.setdefault(panel, []).append(shown | ({"exemplars": one.exemplars} if one.question.exemplars else {}))
-    written = {
-        "uid": dashboard["uid"],
-        "title": dashboard["title"],
-        "start": span.start,
-        "end": span.end,
-        "step": STEP_SECONDS,
-        "panels": panels,
-        "lines": lines,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{dashboard['uid']}.json").write_text(json.dumps(written, indent=1, sort_keys=True))

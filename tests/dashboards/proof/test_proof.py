@@ -7,16 +7,12 @@ upstream's, which `opentelemetry-instrument` starts, and ours. Time passes quick
 Queries for log records are not read by Loki: the data that they are made from selects among the records that the
 collector has sent to where Loki would be, as Loki's documentation says that it keeps them. Their text is read by
 Grafana's grammar, in `tests/dashboards/test_grammars.py`.
-
-With `PROOF_RESULTS=FOLDER`, what the pages show is kept there; see `answers.keep`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -29,7 +25,7 @@ from dashboards.registry import known
 from dashboards.rules import Recording
 from snakepit_otel.telemetry import names as n
 from tests.collector.conftest import installed
-from tests.dashboards.proof.answers import Answer, answer, keep
+from tests.dashboards.proof.answers import Answer, answer
 from tests.dashboards.proof.deployment import NAMESPACE
 from tests.dashboards.proof.elixirs import OURS, UPSTREAMS
 from tests.dashboards.proof.questions import Question, questions
@@ -76,12 +72,7 @@ def most_told(over: Run, service: str) -> str:
 def seen(over: Run, asked: list[Question]) -> list[Answer]:
     """What all pages show, with everything chosen."""
     session = most_told(over, TROUBLED)
-    answers = [answer(over.stack, question, over.span, {"session_id": session}) for question in asked]
-    if folder := os.environ.get("PROOF_RESULTS"):
-        for page in over.dashboards:
-            of_page = [one for one in answers if one.question.page == page["uid"]]
-            keep(Path(folder), page, of_page, over.span)
-    return answers
+    return [answer(over.stack, question, over.span, {"session_id": session}) for question in asked]
 
 
 def report(say: Say, what: str, answers: Iterable[Answer], bad: Iterable[Answer]) -> None:

@@ -1,1 +1,0 @@
-"""Previews: each dashboard page as a picture, drawn from what its queries really gave."""
