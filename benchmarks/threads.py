@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from snakepit_otel.adapters import ToolThreads
+from snakepit_otel.adapters._tool_threads import ToolThreads
 
 CALLERS = 32
 CALLS_EACH = 250

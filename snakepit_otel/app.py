@@ -14,7 +14,7 @@ from typing import Any, Self
 from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import _child_signals as child_signals
-from snakepit_otel.adapters import spec_of
+from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.authority.dispatcher import Gateway
 from snakepit_otel.bridge.authority.fencing import Fences

@@ -32,7 +32,7 @@ class Completion(NamedTuple):
             completion = cls(function(*args), None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the request
             completion = cls(None, error)
-        forks.leave_if_child(completion.error)
+        forks.exit_if_child(completion.error)
         return completion
 
     @classmethod
@@ -42,7 +42,7 @@ class Completion(NamedTuple):
             completion = cls(await awaitable, None)
         except BaseException as error:  # noqa: BLE001 - as above
             completion = cls(None, error)
-        forks.leave_if_child(completion.error)
+        forks.exit_if_child(completion.error)
         return completion
 
     def result(self) -> Any:

@@ -13,24 +13,23 @@ from contextlib import suppress
 
 from snakepit_otel.adapters import _child_signals as child_signals
 
-_home: int | None = None
-"""The process that requests are run in."""
+_parent_pid: int | None = None
 
 
-def settle() -> None:
-    """Note that requests are run in this process, whose children are to have signals of their own."""
-    global _home  # noqa: PLW0603 - one process has one
-    _home = os.getpid()
+def watch_children() -> None:
+    """Make this process the one that runs requests, and give its children signals of their own."""
+    global _parent_pid  # noqa: PLW0603 - one process has one
+    _parent_pid = os.getpid()
     child_signals.watch()
 
 
-def leave_if_child(error: BaseException | None = None) -> None:
+def exit_if_child(error: BaseException | None = None) -> None:
     """End the process if it is the child of the one that requests are run in.
 
     Its status is that of `sys.exit` if `error` is one, else 1 for an error and 0 without. Functions
     registered with `atexit`, the parent's among them, do not run.
     """
-    if os.getpid() == _home or _home is None:
+    if os.getpid() == _parent_pid or _parent_pid is None:
         return
     status = 0
     if isinstance(error, SystemExit):

@@ -35,7 +35,7 @@ _HELPER = re.compile(r"from [\w.]+\.(resource_tracker|forkserver) import main|\.
 """Helpers of multiprocessing and joblib, which end with who started them, and free what others have left."""
 
 
-class LeftBehind:
+class LeftoverProcesses:
     """Processes held by descriptors, so that no other that comes by one of their numbers can be meant."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:

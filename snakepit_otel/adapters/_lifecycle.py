@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import _forks as forks
 from snakepit_otel.adapters._abandoned import RequestAbandoned
 from snakepit_otel.adapters._adapter_loading import name_of
 from snakepit_otel.adapters._base import BaseAdapter
+from snakepit_otel.adapters._calls import (
+    Call,
+    call_directly,
+    call_on_loop,
+    call_without_loop,
+    close,
+    finish,
+    is_stream,
+    stream_result,
+)
 from snakepit_otel.adapters._cancellation import attributed, by_user_code, request_is_cancelled
 from snakepit_otel.adapters._completion import run_isolated
-from snakepit_otel.adapters._context import SessionContext
+from snakepit_otel.adapters._request import Emit, Outcome, Request
 from snakepit_otel.adapters._tool import Tool, tools_of
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.errors import ToolNotFound, ToolRefused
@@ -26,44 +35,9 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._exception_text import log_error
 
 _log = logging.getLogger("snakepit_otel.adapters")
-_MOST_SESSIONS = 1_000
-_MOST_ID = 256
+_MAX_CACHED_SESSIONS = 1_000
+_MAX_ID_LENGTH = 256
 T = TypeVar("T")
-Emit = Callable[[Any], Awaitable[None]]
-
-
-@dataclass
-class Request(telemetry.Stepped):
-    """One call of a tool."""
-
-    tool: str
-    arguments: Mapping[str, Any]
-    context: SessionContext
-    on_main_thread: bool = False
-    phase: str = field(default="build", init=False)
-    """How far the request has come; where it failed, if it did."""
-    rest: asyncio.Future[Any] | None = field(default=None, init=False)
-    """What of the request goes on in a thread, once nobody waits for it."""
-
-    def leave(self, rest: asyncio.Future[Any]) -> None:
-        """Note that nobody waits for the request any more, while it goes on until `rest` is done."""
-        self.rest = rest
-        self.context.abandon()
-
-
-class Outcome(NamedTuple):
-    """What the tool returned, and what its clean-up raised, if it did."""
-
-    result: Any
-    cleanup_error: BaseException | None
-
-
-class StreamChunk(NamedTuple):
-    """A chunk with more to say than its data; a streaming tool may yield it in place of plain data."""
-
-    data: Any
-    is_final: bool = False
-    metadata: Mapping[str, str] | None = None
 
 
 def _labels(host: AdapterHost, request: Request) -> telemetry.AttributeSet:
@@ -81,7 +55,7 @@ class AdapterHost:
     Plain methods run in `threads`, a whole request in one go where none of it is async; coroutines run
     on the event loop. `on_main_thread` requests run on the loop's own thread, whatever they block; so do
     tools named by `thread_sensitive`, as `module` or `module.function`: the adapter's own, or those that a request's
-    arguments name, as they do where an adapter calls whatever it is told to.
+    arguments name, for adapters that call any function by name.
     """
 
     def __init__(self, adapter: type, threads: ToolThreads, thread_sensitive: Collection[str] = ()) -> None:
@@ -100,7 +74,7 @@ class AdapterHost:
         # What every adapter inherits never waits, and has no telemetry of its own.
         self._initializes = self._overrides("set_session_context", "initialize")
         self._cleans_up = self._overrides("cleanup")
-        forks.settle()
+        forks.watch_children()
         self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
         if not self.takes_any:
             for tool in self.tools.values():
@@ -116,15 +90,17 @@ class AdapterHost:
     async def run(self, request: Request) -> Outcome:
         """Run one request and return its outcome.
 
-        Raises `ToolNotFound`, `InvalidArguments`, or whatever the adapter raised; `request.phase` tells
+        Raises `ToolNotFound`, `InvalidArguments`, or whatever the adapter raised; `request.phase` is
         where. The clean-up has run by then.
         """
         tool = self.find(request.tool)
         if request.on_main_thread:
-            return await self._live(request, tool, _on_loop)
+            return await self._run_lifecycle(request, tool, call_on_loop)
         if tool.is_async or self._async_hooks:
-            return await self._live(request, tool, partial(self._in_thread, request))
-        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly)), request.leave)
+            return await self._run_lifecycle(request, tool, partial(self._in_thread, request))
+        return await self._threads.run(
+            lambda: finish(self._run_lifecycle(request, tool, call_without_loop)), request.abandon
+        )
 
     @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def stream(self, request: Request, emit: Emit) -> Outcome:
@@ -134,37 +110,39 @@ class AdapterHost:
         """
         tool = self.find(request.tool)
         if request.on_main_thread:
-            return await self._live(request, tool, _on_loop, emit)
+            return await self._run_lifecycle(request, tool, call_on_loop, emit)
         if tool.is_async or self._async_hooks:
-            return await self._live(request, tool, partial(self._in_thread, request), emit)
+            return await self._run_lifecycle(request, tool, partial(self._in_thread, request), emit)
         loop = asyncio.get_running_loop()
         emission: Future[None] | None = None
 
-        def left() -> bool:
-            return request.rest is not None
+        def is_abandoned() -> bool:
+            return request.orphaned_work is not None
 
         async def emit_from_thread(chunk: Any) -> None:
             nonlocal emission
-            if left():
+            if is_abandoned():
                 raise RequestAbandoned
             emission = asyncio.run_coroutine_threadsafe(emit(chunk), loop)  # type: ignore[arg-type]
-            if left():
+            if is_abandoned():
                 emission.cancel()
             try:
                 emission.result()
             except CancelledError:
                 raise RequestAbandoned from None
 
-        def leave(rest: asyncio.Future[Any]) -> None:
+        def abandon(orphaned_work: asyncio.Future[Any]) -> None:
             # The thread cannot be stopped; it notices at its next chunk, and cleans up.
-            request.leave(rest)
+            request.abandon(orphaned_work)
             if emission is not None:
                 emission.cancel()
 
-        return await self._threads.run(lambda: _finish(self._live(request, tool, _plainly, emit_from_thread)), leave)
+        return await self._threads.run(
+            lambda: finish(self._run_lifecycle(request, tool, call_without_loop, emit_from_thread)), abandon
+        )
 
     def labels_of(self, tool: str) -> telemetry.AttributeSet:
-        """Return what the tool is called in telemetry; callers cannot make it up."""
+        """Return the attributes of a tool; their number is bounded, whatever names callers send."""
         found = self._labels_of.get(tool)
         if found is None:
             label = self._labels.of(tool, () if self.takes_any else self.tools)
@@ -174,18 +152,18 @@ class AdapterHost:
         return found
 
     def details_of(self, session_id: str) -> telemetry.Details:
-        """Return what telemetry says of a session's requests, kept for the sessions that are busy."""
+        """Return the details of a session's requests, cached for busy sessions."""
         found = self._details_of.get(session_id)
         if found is None:
-            if len(self._details_of) >= _MOST_SESSIONS:
+            if len(self._details_of) >= _MAX_CACHED_SESSIONS:
                 self._details_of.clear()
             found = telemetry.Details.of_text(names.SESSION_ID, session_id)
-            if len(session_id) <= _MOST_ID:
+            if len(session_id) <= _MAX_ID_LENGTH:
                 self._details_of[session_id] = found
         return found
 
     def is_thread_sensitive(self, name: str, arguments: Mapping[str, Any]) -> bool:
-        """Say whether a request is one of those that must run on the main thread."""
+        """Return whether a request must run on the main thread."""
         if not self._thread_sensitive:
             return False
         called = {self.adapter.__module__, f"{self.adapter.__module__}.{name}"}
@@ -195,7 +173,7 @@ class AdapterHost:
         return bool(self._thread_sensitive & called)
 
     def find(self, name: str) -> Tool:
-        """Return what serves a tool's calls; raise `ToolNotFound`."""
+        """Return the tool of a name; raise `ToolNotFound`."""
         if self._entry is not None:
             return self._entry
         tool = self.tools.get(name)
@@ -203,9 +181,7 @@ class AdapterHost:
             raise ToolNotFound(f"adapter {self.name} has no tool {name!r:.100}; it has {', '.join(self.tools)}")
         return tool
 
-    async def _live(
-        self, request: Request, tool: Tool, run: Callable[..., Awaitable[Any]], emit: Emit | None = None
-    ) -> Outcome:
+    async def _run_lifecycle(self, request: Request, tool: Tool, call: Call, emit: Emit | None = None) -> Outcome:
         arguments = request.arguments
         if not self.takes_any:
             request.phase = "execute"
@@ -219,22 +195,22 @@ class AdapterHost:
 
         try:
             if self._has_constructor:
-                await run(build)
+                await call(build)
             else:
                 adapter = self._allocate(request)
             request.phase = "initialize"
             if self._initializes:
-                await self._initialize(request, adapter, run)
+                await self._initialize(request, adapter, call)
             else:
-                self._introduce(request, adapter)
+                self._initialize_inline(request, adapter)
             request.phase = "execute"
-            result = await self._execute(request, adapter, tool, arguments, run, emit)
+            result = await self._execute(request, adapter, tool, arguments, call, emit)
         except BaseException:
             if adapter is not None:
-                await self._clean_up_after_failure(request, adapter, run)
+                await self._clean_up_after_failure(request, adapter, call)
             raise
         try:
-            await self._clean_up(request, adapter, run)
+            await self._clean_up(request, adapter, call)
         except (asyncio.CancelledError, RequestAbandoned):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
@@ -242,9 +218,9 @@ class AdapterHost:
             return Outcome(result, error)
         return Outcome(result, None)
 
-    async def _clean_up_after_failure(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+    async def _clean_up_after_failure(self, request: Request, adapter: Any, call: Call) -> None:
         try:
-            await self._clean_up(request, adapter, run)
+            await self._clean_up(request, adapter, call)
         except (asyncio.CancelledError, RequestAbandoned):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises
@@ -263,28 +239,28 @@ class AdapterHost:
         return self.adapter()
 
     @telemetry.step(names.ADAPTER_INITIALIZE)
-    async def _initialize(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
-        await self._hook(adapter, "set_session_context", run, request.context)
-        await self._hook(adapter, "initialize", run)
+    async def _initialize(self, request: Request, adapter: Any, call: Call) -> None:
+        await self._hook(adapter, "set_session_context", call, request.context)
+        await self._hook(adapter, "initialize", call)
 
     @telemetry.step(names.ADAPTER_INITIALIZE, quiet=True)
-    def _introduce(self, request: Request, adapter: Any) -> None:
+    def _initialize_inline(self, request: Request, adapter: Any) -> None:
         self._call_inherited(adapter, "set_session_context", request.context)
         self._call_inherited(adapter, "initialize")
 
-    async def _clean_up(self, request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
+    async def _clean_up(self, request: Request, adapter: Any, call: Call) -> None:
         if self._cleans_up:
-            await self._cleanup(request, adapter, run)
+            await self._cleanup(request, adapter, call)
         else:
-            self._dismiss(request, adapter)
+            self._cleanup_inline(request, adapter)
 
     @telemetry.step(names.ADAPTER_CLEANUP, quiet=True)
-    def _dismiss(self, _request: Request, adapter: Any) -> None:
+    def _cleanup_inline(self, _request: Request, adapter: Any) -> None:
         self._call_inherited(adapter, "cleanup")
 
     @telemetry.step(names.ADAPTER_CLEANUP)
-    async def _cleanup(self, _request: Request, adapter: Any, run: Callable[..., Awaitable[Any]]) -> None:
-        await self._hook(adapter, "cleanup", run)
+    async def _cleanup(self, _request: Request, adapter: Any, call: Call) -> None:
+        await self._hook(adapter, "cleanup", call)
 
     def _overrides(self, *hooks: str) -> bool:
         return any(self._hooks[name] not in (None, getattr(BaseAdapter, name)) for name in hooks)
@@ -294,7 +270,7 @@ class AdapterHost:
         if hook is not None:
             hook(adapter, *args)
 
-    async def _hook(self, adapter: Any, name: str, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    async def _hook(self, adapter: Any, name: str, call: Call, *args: Any) -> None:
         if not self._overrides(name):
             # Not worth a thread.
             self._call_inherited(adapter, name, *args)
@@ -302,7 +278,7 @@ class AdapterHost:
         hook = self._hooks[name]
         bound = getattr(adapter, name)
         try:
-            result = bound(*args) if inspect.iscoroutinefunction(hook) else await run(bound, *args)
+            result = bound(*args) if inspect.iscoroutinefunction(hook) else await call(bound, *args)
             if inspect.isawaitable(result):
                 await run_isolated(result)
         except asyncio.CancelledError as error:
@@ -315,10 +291,10 @@ class AdapterHost:
         adapter: Any,
         tool: Tool,
         arguments: Mapping[str, Any],
-        run: Callable[..., Awaitable[Any]],
+        call: Call,
         emit: Emit | None,
     ) -> Any:
-        def call() -> Any:
+        def run_tool() -> Any:
             if self.takes_any:
                 # By position: both spellings of the second parameter are in use.
                 return adapter.execute_tool(request.tool, arguments, request.context)
@@ -326,49 +302,32 @@ class AdapterHost:
 
         # A coroutine function is called here and awaited; a plain one may block, and runs where it may.
         try:
-            result = call() if tool.is_async else await run(call)
+            result = run_tool() if tool.is_async else await call(run_tool)
             if hasattr(result, "__await__"):
                 result = await run_isolated(result)
-            forks.leave_if_child()
+            forks.exit_if_child()
             if emit is not None:
-                await self._pour(request, result, run, emit)
+                await stream_result(request, result, call, emit)
                 return None
         except asyncio.CancelledError as error:
-            forks.leave_if_child(error)
+            forks.exit_if_child(error)
             if request_is_cancelled():
                 # The tool has seen it; what it has started elsewhere, and its clean-up, must see it too.
                 request.context.abandon()
                 raise
             raise by_user_code(error) from None
         except BaseException as error:
-            forks.leave_if_child(error)
+            forks.exit_if_child(error)
             raise
-        if _streams(result):
-            await _close(result)
+        if is_stream(result):
+            await close(result)
             raise ToolRefused(f"tool {request.tool!r} streams its result; call it with stream")
         return result
-
-    async def _pour(self, request: Request, result: Any, run: Callable[..., Awaitable[Any]], emit: Emit) -> None:
-        if isinstance(result, AsyncIterator):
-            await run_isolated(_pour_async(request, result, emit))
-        elif isinstance(result, Iterator):
-            try:
-                while (chunk := await run(next, result, _END)) is not _END:
-                    forks.leave_if_child()
-                    await emit(chunk)
-            finally:
-                if hasattr(result, "close"):
-                    await run(result.close)
-        else:
-            await emit(result)
 
     async def _in_thread(self, request: Request, function: Callable[..., T], *args: Any) -> T:
         """Run one step of a request in a thread. It cannot be stopped, so what comes next waits for its end."""
         # As a coroutine, so that StopIteration, which no future can hold, becomes RuntimeError.
-        return await self._threads.run_to_its_end(lambda: _finish(_directly(function, *args)), request.leave)
-
-
-_END = object()
+        return await self._threads.run_to_its_end(lambda: finish(call_directly(function, *args)), request.abandon)
 
 
 def _named(arguments: Mapping[str, Any], *keys: str) -> str | None:
@@ -379,58 +338,3 @@ def _named(arguments: Mapping[str, Any], *keys: str) -> str | None:
 def _entry(adapter: Any) -> Tool:
     function = adapter.execute_tool
     return Tool("execute_tool", function)
-
-
-def _streams(result: Any) -> bool:
-    # By its methods, because the abstract classes' own check takes longer than everything around it.
-    kind = type(result)
-    return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
-
-
-async def _pour_async(request: Request, chunks: AsyncIterator[Any], emit: Emit) -> None:
-    try:
-        async for chunk in chunks:
-            forks.leave_if_child()
-            await emit(chunk)
-    except asyncio.CancelledError:
-        # Before the iterator is closed, which runs what the tool does at its end.
-        if request_is_cancelled():
-            request.context.abandon()
-        raise
-    finally:
-        await _close(chunks)
-
-
-async def _on_loop(function: Callable[..., T], *args: Any) -> T:
-    return await run_isolated(_directly(function, *args))
-
-
-async def _directly(function: Callable[..., T], *args: Any) -> T:
-    return function(*args)
-
-
-async def _plainly(function: Callable[..., T], *args: Any) -> T:
-    """Call a plain method where there is no event loop to await on."""
-    result = function(*args)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise ToolRefused("a plain method returned something to await, which a thread cannot; make it async")
-    return result
-
-
-def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never has to wait, to its end, without an event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as finished:
-        return cast("T", finished.value)
-    coroutine.close()
-    raise ToolRefused("a plain method gave something to await, which a thread cannot; make it async")
-
-
-async def _close(iterator: Any) -> None:
-    if hasattr(iterator, "aclose"):
-        await iterator.aclose()
-    elif hasattr(iterator, "close"):
-        iterator.close()

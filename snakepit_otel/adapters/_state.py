@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from snakepit_otel.errors import NoSession, StateConflict
 from snakepit_otel.sessions._state import encode
-
-if TYPE_CHECKING:
-    from snakepit_otel.adapters._context import SessionContext
 
 _ATTEMPTS = 100
 
@@ -21,6 +18,21 @@ class Versioned(NamedTuple):
     version: int
 
 
+class StateCaller(Protocol):
+    """A request whose session's state the authority keeps; implemented by `SessionContext`."""
+
+    session_id: str | None
+    state_id: str | None
+
+    def call_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
+        """Call a tool of the authority and wait for its result."""
+        ...
+
+    async def acall_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
+        """Call a tool of the authority."""
+        ...
+
+
 class SessionState(MutableMapping[str, Any]):
     """The state of the request's session; every use is one call to the authority.
 
@@ -30,8 +42,8 @@ class SessionState(MutableMapping[str, Any]):
     Raises `NoSession` if the request belongs to none, `StateRefused` for what is not JSON.
     """
 
-    def __init__(self, context: SessionContext) -> None:
-        self._context = context
+    def __init__(self, caller: StateCaller) -> None:
+        self._caller = caller
 
     def __getitem__(self, key: str) -> Any:
         value, version = self.versioned(key)
@@ -125,19 +137,19 @@ class SessionState(MutableMapping[str, Any]):
 
     def _call(self, tool: str, **parameters: Any) -> Any:
         self._require_session()
-        return self._context.call_elixir_tool(tool, **parameters, **self._of())
+        return self._caller.call_elixir_tool(tool, **parameters, **self._state_id())
 
     async def _acall(self, tool: str, **parameters: Any) -> Any:
         self._require_session()
-        return await self._context.acall_elixir_tool(tool, **parameters, **self._of())
+        return await self._caller.acall_elixir_tool(tool, **parameters, **self._state_id())
 
-    def _of(self) -> dict[str, str]:
+    def _state_id(self) -> dict[str, str]:
         """Return the parameter that names the caller's session, where the request's own is the worker's."""
-        state_id = self._context.state_id
+        state_id = self._caller.state_id
         return {} if state_id is None else {"session_id": state_id}
 
     def _require_session(self) -> None:
-        if self._context.session_id is None:
+        if self._caller.session_id is None:
             raise NoSession("this request belongs to no session and has no state; call it with a session_id")
 
     def _checked(self, key: str, value: Any) -> Any:

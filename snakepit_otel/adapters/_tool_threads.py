@@ -52,8 +52,8 @@ class ToolThreads:
         except asyncio.CancelledError:
             # A future that was not cancelled has its result: the function had ended by then.
             if not job.take() and job.future.cancelled() and on_cancel is not None:
-                job.rest = job.loop.create_future()
-                on_cancel(job.rest)
+                job.orphaned = job.loop.create_future()
+                on_cancel(job.orphaned)
             raise
         finally:
             job.take()
@@ -111,28 +111,27 @@ class ToolThreads:
         while self._done:
             job, completion = self._done.popleft()
             if job.future.done():
-                if job.rest is not None:
-                    job.rest.set_result(None)
+                if job.orphaned is not None:
+                    job.orphaned.set_result(None)
                 continue
             job.future.set_result(completion)
 
 
 class _Job:
-    """A function to run, once, by whoever takes it."""
+    """A function that runs once at most."""
 
-    __slots__ = ("_takers", "context", "function", "future", "loop", "rest")
+    __slots__ = ("_takers", "context", "function", "future", "loop", "orphaned")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.context = contextvars.copy_context()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
-        self.rest: asyncio.Future[None] | None = None
-        """What tells of its end, once nobody waits for its result."""
+        self.orphaned: asyncio.Future[None] | None = None  # done at its end, after the caller was cancelled
         self._takers = [None]
 
     def take(self) -> bool:
-        """Return True to the first who asks: the thread that runs it, or the one who calls it off."""
+        """Return True for the first call only: the thread's that runs it, or the canceller's."""
         try:
             # One step for the interpreter, so that of two threads only one succeeds.
             self._takers.pop()

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from snakepit_otel import telemetry
-from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
@@ -183,7 +183,7 @@ async def _serve_until_told_to_stop(given: dict[str, Any], config: Path | None, 
         left = _TIME_FOR_THE_REST if answers else _LAST_CHANCE
         if signals.grace_ends is not None:
             left = max(min(left, signals.grace_ends + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
-        processes = LeftBehind.by_this_process()
+        processes = LeftoverProcesses.by_this_process()
         processes.terminate("the authority")
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from snakepit_otel import compatibility
-from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, require_thread_safe
+from snakepit_otel.adapters import SessionContext
+from snakepit_otel.adapters._adapter_loading import require_thread_safe
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.worker_flags import WorkerFlags
 from snakepit_otel.common.printable import printable

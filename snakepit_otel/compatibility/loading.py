@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 
-from snakepit_otel.adapters import load_adapter
+from snakepit_otel.adapters._adapter_loading import load_adapter
 from snakepit_otel.compatibility.adapting import adapted
 from snakepit_otel.compatibility.environment import is_set
 from snakepit_otel.compatibility.finding import PACKAGE, STUBS

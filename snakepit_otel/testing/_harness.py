@@ -7,7 +7,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from snakepit_otel.adapters import AdapterHost, Request, SessionContext, ToolThreads
+from snakepit_otel.adapters import SessionContext
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._request import Request
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry
 from snakepit_otel.bridge.wire.references import can_be_shared

@@ -7,7 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from snakepit_otel.adapters import AdapterHost, Authority, Request, SessionContext, ToolThreads
+from snakepit_otel.adapters import SessionContext
+from snakepit_otel.adapters._context import Authority
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._request import Request
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.errors import AuthorityUnavailable

@@ -25,7 +25,9 @@ import pytest
 import wrapt
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.adapters import AdapterHost, ToolThreads, tools_of
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool import tools_of
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.errors import InvalidArguments
 from snakepit_otel.testing import run_tool
 

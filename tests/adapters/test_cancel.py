@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from snakepit_otel.adapters import AdapterHost, BaseAdapter, Request, RequestAbandoned, SessionContext, tool
+from snakepit_otel.adapters import BaseAdapter, RequestAbandoned, SessionContext, tool
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._request import Request
 from tests.adapters.hosting import Unreachable, hosted, request
 from tests.waiting import until
 
@@ -165,7 +167,7 @@ async def test_what_goes_on_is_known() -> None:
         context = SessionContext(None, Unreachable(), deadline=monotonic())
         done = Request("watch", {}, context)
         await host.run(done)
-        assert done.rest is None
+        assert done.orphaned_work is None
 
         release = threading.Event()
         Watching.started.clear()
@@ -181,9 +183,9 @@ async def test_what_goes_on_is_known() -> None:
             task.cancel()
         await asyncio.wait([running, waiting])
         assert release.is_set()
-        assert queued.rest is None
-        assert blocked.rest is not None
-        assert not blocked.rest.done()
+        assert queued.orphaned_work is None
+        assert blocked.orphaned_work is not None
+        assert not blocked.orphaned_work.done()
         SessionContext.abandon(blocked.context)
-        await asyncio.wait_for(blocked.rest, 10)
+        await asyncio.wait_for(blocked.orphaned_work, 10)
     assert Watching.seen == ["noticed", "cleanup"] * 2

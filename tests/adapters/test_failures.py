@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from snakepit_otel.adapters import AdapterHost, BaseAdapter, SessionContext, tool
+from snakepit_otel.adapters import BaseAdapter, SessionContext, tool
+from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.errors import ToolRefused
 from snakepit_otel.telemetry import Observation, names
 from snakepit_otel.telemetry import _controls as controls

@@ -10,8 +10,8 @@ from textwrap import dedent
 
 import pytest
 
-from snakepit_otel.adapters import BaseAdapter, load_adapter, spec_of
-from snakepit_otel.adapters._adapter_loading import located, name_of
+from snakepit_otel.adapters import BaseAdapter
+from snakepit_otel.adapters._adapter_loading import load_adapter, located, name_of, spec_of
 from snakepit_otel.adapters._main_module import UNNAMED
 from snakepit_otel.errors import AdapterNotLoaded
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.adapters import AdapterHost, BaseAdapter, Parameter, ToolThreads, make_tool, tool, tools_of
+from snakepit_otel.adapters import BaseAdapter, tool
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool import Parameter, make_tool, tools_of
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.errors import ToolRefused
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snakepit_otel.adapters import ToolThreads
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from tests.waiting import until
 
 who = contextvars.ContextVar("who", default="nobody")

@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.adapters import spec_of
+from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.authority.dispatcher import Gateway, Job, TakeChunk
 from snakepit_otel.bridge.authority.fencing import Fences
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from snakepit_otel.adapters import make_tool
+from snakepit_otel.adapters._tool import make_tool
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from tests.processes import ROOT
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.adapters import BaseAdapter, tool, tools_of
+from snakepit_otel.adapters import BaseAdapter, tool
+from snakepit_otel.adapters._tool import tools_of
 from snakepit_otel.bridge.authority import tool_registry as registry_module
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS

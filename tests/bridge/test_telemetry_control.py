@@ -12,7 +12,7 @@ from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.adapters import spec_of
+from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire import methods

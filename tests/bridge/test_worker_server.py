@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.adapters import spec_of
+from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink

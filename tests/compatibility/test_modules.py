@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from snakepit_otel import compatibility
-from snakepit_otel.adapters import AdapterHost, ToolThreads
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.compatibility.adapting import adapted
 

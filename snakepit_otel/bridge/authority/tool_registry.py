@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
-from snakepit_otel.adapters import Tool, make_tool, tool
+from snakepit_otel.adapters import tool
 from snakepit_otel.adapters._completion import run_isolated
-from snakepit_otel.adapters._tool import MAX_NAME, checked_metadata, checked_name
+from snakepit_otel.adapters._tool import MAX_NAME, Tool, checked_metadata, checked_name, make_tool
 from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.codec import encode_parameters

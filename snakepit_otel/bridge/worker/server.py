@@ -11,8 +11,11 @@ from functools import partial
 from typing import Any
 
 from snakepit_otel import rpc, telemetry
-from snakepit_otel.adapters import AdapterHost, SessionContext, ToolThreads, load_adapter, require_thread_safe
-from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.adapters import SessionContext
+from snakepit_otel.adapters._adapter_loading import load_adapter, require_thread_safe
+from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
@@ -178,7 +181,7 @@ class WorkerServer:
         await self._finish_calls()
         await self.link.close()
         self._memory.close()
-        left = LeftBehind.by_this_process() if self._whole_process else LeftBehind(())
+        left = LeftoverProcesses.by_this_process() if self._whole_process else LeftoverProcesses(())
         left.terminate(f"worker {self.worker_id}")
         shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
         await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))

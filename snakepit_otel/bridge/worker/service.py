@@ -18,7 +18,9 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from snakepit_otel.adapters import AdapterHost, Request, RequestAbandoned, SessionContext, StreamChunk
+from snakepit_otel.adapters import RequestAbandoned, SessionContext, StreamChunk
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._request import Request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import codec, methods
@@ -133,8 +135,8 @@ class WorkerService(BridgeServiceServicer):
             _let_go(error, scope)
             return response
         finally:
-            if job is not None and job.rest is not None:
-                self._running.go_on(scope.request, job.rest)
+            if job is not None and job.orphaned_work is not None:
+                self._running.go_on(scope.request, job.orphaned_work)
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
@@ -202,8 +204,8 @@ class WorkerService(BridgeServiceServicer):
             _let_go(error, scope)
             return status
         finally:
-            if job is not None and job.rest is not None:
-                self._running.go_on(scope.request, job.rest)
+            if job is not None and job.orphaned_work is not None:
+                self._running.go_on(scope.request, job.orphaned_work)
         if not finished:
             await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
         return None

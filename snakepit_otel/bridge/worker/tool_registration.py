@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from grpc import aio
 
-from snakepit_otel.adapters import Tool
+from snakepit_otel.adapters._tool import Tool
 from snakepit_otel.bridge.authority.tool_registry import registrations
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink

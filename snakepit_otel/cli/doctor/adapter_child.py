@@ -13,8 +13,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from snakepit_otel.adapters import AdapterHost, ToolThreads
 from snakepit_otel.adapters._adapter_loading import import_from, load_adapter, parts_of
+from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.errors import AdapterNotLoaded, SnakepitError
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from snakepit_otel.adapters._leftover_processes import LeftBehind
+from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.system import process_table
 from snakepit_otel.system.atomic_files import replace_file
@@ -90,7 +90,7 @@ def kill_orphans(directory: Path) -> list[Orphan]:
         if _kill(orphan, started, directory.name):
             killed.append(orphan)
         # Also of those that have ended as they should: nobody was left to see to these.
-        left = LeftBehind.by_leader(orphan.pid, started, directory.name)
+        left = LeftoverProcesses.by_leader(orphan.pid, started, directory.name)
         left.kill(f"worker {orphan.worker_id} of the dead authority {directory.name}")
     return killed
 

@@ -17,7 +17,7 @@ from typing import Any
 from grpc import aio
 
 from snakepit_otel import rpc, telemetry
-from snakepit_otel.adapters._leftover_processes import RUN_ID, LeftBehind
+from snakepit_otel.adapters._leftover_processes import RUN_ID, LeftoverProcesses
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
@@ -356,7 +356,7 @@ class Worker:
         """End the processes that its tools have started, and that it, which is gone, has not ended."""
         if not self.pid:
             return  # it was never started; and 0 is the group of processes from outside of a container
-        left = LeftBehind.by_leader(self.pid)
+        left = LeftoverProcesses.by_leader(self.pid)
         left.terminate(f"worker {self.id}")
         await left.end()
 

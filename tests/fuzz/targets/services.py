@@ -21,7 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, rpc, tool
-from snakepit_otel.adapters import AdapterHost
+from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.authority.dispatcher import Gateway

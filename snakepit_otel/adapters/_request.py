@@ -1,0 +1,49 @@
+"""One call of a tool, its outcome and its chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from snakepit_otel import telemetry
+from snakepit_otel.adapters._context import SessionContext
+
+Emit = Callable[[Any], Awaitable[None]]
+
+
+@dataclass
+class Request(telemetry.Stepped):
+    """One call of a tool.
+
+    `phase` is how far the request has come: where it failed, if it did. `orphaned_work` is done when the thread that
+    still runs after the caller cancelled has ended.
+    """
+
+    tool: str
+    arguments: Mapping[str, Any]
+    context: SessionContext
+    on_main_thread: bool = False
+    phase: str = field(default="build", init=False)
+    orphaned_work: asyncio.Future[Any] | None = field(default=None, init=False)
+
+    def abandon(self, orphaned_work: asyncio.Future[Any]) -> None:
+        """Record that the caller no longer waits, while the request goes on until `orphaned_work` is done."""
+        self.orphaned_work = orphaned_work
+        self.context.abandon()
+
+
+class Outcome(NamedTuple):
+    """The tool's result, and the error that its clean-up raised, if it did."""
+
+    result: Any
+    cleanup_error: BaseException | None
+
+
+class StreamChunk(NamedTuple):
+    """A chunk with metadata; a streaming tool may yield it in place of plain data."""
+
+    data: Any
+    is_final: bool = False
+    metadata: Mapping[str, str] | None = None
