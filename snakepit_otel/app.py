@@ -16,13 +16,13 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import _child_signals as child_signals
 from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.bridge.authority.dispatcher import Gateway
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.lease_service import LeaseService
 from snakepit_otel.bridge.authority.listeners import Listener
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.settings import AuthoritySettings
-from snakepit_otel.bridge.authority.socket_keeper import KeptSocket, SocketKeeper
+from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher, WatchedSocket
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.client.client import chunks, execute_request, result_of
@@ -32,7 +32,7 @@ from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServi
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
 from snakepit_otel.bridge.wire.codec import decode_chunk
-from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.raw_messages import Chunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
@@ -112,7 +112,7 @@ class Snakepit:
         running = _settings(AuthoritySettings, authority, "authority.")
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), running)
         self._pools: WorkerPools | None = None
-        self._gateway: Gateway | None = None
+        self._dispatcher: Dispatcher | None = None
         self._run_id = ""
         self._since = 0.0
         self._running = AsyncExitStack()
@@ -158,35 +158,35 @@ class Snakepit:
             socket = self._server_settings.socket or authority_socket(directory.path)
             holdings, broker = self._share_memory(running, Path(socket))
             roster = Roster(directory.path)
-            home = Home(directory, holdings, broker, Fences(), roster)
+            home = Home(directory, holdings, broker, FencingTokens(), roster)
             pools = WorkerPools(
                 {
                     name: WorkerPool(name, adapter, settings, home)
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
-            gateway = Gateway(
+            dispatcher = Dispatcher(
                 self.sessions,
                 self.tools,
                 pools,
                 holdings,
-                home.fences,
+                home.fencing_tokens,
                 budget=self._server_settings.limits.budget(),
                 authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
             )
-            kept = await self._listen_locally(running, gateway, directory, broker)
+            kept = await self._listen_locally(running, dispatcher, directory, broker)
             self.tools.threads.open()
             running.callback(self.tools.threads.close)
             self.address = None
             if self._server_settings.listen is not None:
-                self.address = await self._serve(running, gateway, self._server_settings.listen, admin=False)
+                self.address = await self._serve(running, dispatcher, self._server_settings.listen, admin=False)
             running.push_async_callback(pools.stop)
             await pools.start()
             self.sessions.start()
             running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
-            self._pools, self._gateway = pools, gateway
-            keeper = SocketKeeper(kept, home.ensure)
+            self._pools, self._dispatcher = pools, dispatcher
+            keeper = SocketWatcher(kept, home.ensure)
             running.push_async_callback(keeper.stop)
             keeper.start()
             self._running = running.pop_all()
@@ -207,8 +207,8 @@ class Snakepit:
 
     async def drain(self) -> None:
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
-        if self._gateway is not None and self._pools is not None:
-            self._gateway = None
+        if self._dispatcher is not None and self._pools is not None:
+            self._dispatcher = None
             await asyncio.gather(self._pools.drain(), self.tools.threads.drain(self.longest_grace))
 
     @property
@@ -251,13 +251,13 @@ class Snakepit:
         `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`, and for references the kinds
         of `ZeroCopyError`. Arrays and tables in the result are read-only, and valid for as long as they are held.
         """
-        gateway, creator = self._started(), self._creator(tool, session_id)
+        dispatcher, creator = self._started(), self._creator(tool, session_id)
         timeout = checked_timeout(timeout)
-        scope = gateway.holdings.open(session_id, tool)
+        scope = dispatcher.holdings.open(session_id, tool)
         reason = REQUEST_END
         try:
             request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
-            response = await gateway.execute(request, creator, timeout, scope)
+            response = await dispatcher.execute(request, creator, timeout, scope)
             return result_of(response, request, scope.take)
         except WorkerExited:
             reason = PEER_LOST
@@ -280,9 +280,9 @@ class Snakepit:
         Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once. An `idempotent`
         one is run again only if it loses its worker before its first chunk.
         """
-        gateway, creator = self._started(), self._creator(tool, session_id)
+        dispatcher, creator = self._started(), self._creator(tool, session_id)
         timeout = checked_timeout(timeout)
-        scope = gateway.holdings.open(session_id, tool)
+        scope = dispatcher.holdings.open(session_id, tool)
         reason = REQUEST_END
 
         async def decode(chunk: Chunk) -> Any:
@@ -292,7 +292,7 @@ class Snakepit:
             request = execute_request(
                 tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
             )
-            pushed = chunks(lambda take: gateway.stream(request, take, creator, timeout, scope), decode)
+            pushed = chunks(lambda take: dispatcher.stream(request, take, creator, timeout, scope), decode)
             async with aclosing(pushed) as stream:
                 async for chunk in stream:
                     yield chunk
@@ -351,7 +351,7 @@ class Snakepit:
             run_id=self._run_id,
             pid=os.getpid(),
             uptime_seconds=time.monotonic() - self._since,
-            stopping=self._gateway is None,
+            stopping=self._dispatcher is None,
             telemetry_level=self._controls.level,
             sessions=SessionsStatus(**stats._asdict(), max_sessions=self.sessions.settings.max_sessions),
             pools=tuple(status_of(pool) for pool in pools.values()),
@@ -361,10 +361,10 @@ class Snakepit:
         if self._controls != self._configured:
             self._configured.apply()
 
-    def _started(self) -> Gateway:
-        if self._gateway is None:
+    def _started(self) -> Dispatcher:
+        if self._dispatcher is None:
             raise PoolNotStarted("not running; use 'async with Snakepit(...)', or call start first")
-        return self._gateway
+        return self._dispatcher
 
     def _creator(self, tool: str, session_id: str | None) -> Creator | None:
         if session_id is None or not self.sessions.settings.strict_mode:
@@ -393,13 +393,13 @@ class Snakepit:
         return holdings, broker
 
     async def _listen_locally(
-        self, running: AsyncExitStack, gateway: Gateway, directory: PrivateDirectory, broker: Broker | None
-    ) -> list[KeptSocket]:
-        """Listen for workers and, where callers have a socket of their own, for them; see `KeptSocket`."""
+        self, running: AsyncExitStack, dispatcher: Dispatcher, directory: PrivateDirectory, broker: Broker | None
+    ) -> list[WatchedSocket]:
+        """Listen for workers and, where callers have a socket of their own, for them; see `WatchedSocket`."""
         local = await running.enter_async_context(AsyncExitStack())
 
         async def listen(path: Path) -> SocketFile:
-            await self._serve(local, gateway, f"unix:{path}", admin=True)
+            await self._serve(local, dispatcher, f"unix:{path}", admin=True)
             made = SocketFile.of(path)
             local.callback(made.remove)
             return made
@@ -418,12 +418,12 @@ class Snakepit:
             _make_again(broker, made.path)
             return made
 
-        kept = [KeptSocket(await for_workers(), for_workers)]
+        kept = [WatchedSocket(await for_workers(), for_workers)]
         if self._server_settings.socket is not None:
-            kept.append(KeptSocket(await for_callers(), for_callers, patience=_TIME_FOR_A_SUCCESSOR))
+            kept.append(WatchedSocket(await for_callers(), for_callers, patience=_TIME_FOR_A_SUCCESSOR))
         return kept
 
-    async def _serve(self, running: AsyncExitStack, gateway: Gateway, address: str, *, admin: bool) -> str:
+    async def _serve(self, running: AsyncExitStack, dispatcher: Dispatcher, address: str, *, admin: bool) -> str:
         tls = self._server_settings.tls.files() if self._server_settings.tls else None
         trusted = self._server_settings.trust_trace_context
         if trusted is None or admin:
@@ -431,12 +431,14 @@ class Snakepit:
             trusted = only_known_callers(address, tls)
         largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
         listener = Listener(
-            address, self._server_settings.limits, gateway.budget, largest=largest, tls=tls, trusted=trusted
+            address, self._server_settings.limits, dispatcher.budget, largest=largest, tls=tls, trusted=trusted
         )
-        guarded = Guarded(listener.server, authority_limits(largest, self.sessions.settings.max_session_bytes))
-        add_BridgeServiceServicer_to_server(AuthorityService(gateway, gateway.fences), guarded)
-        add_BufferServiceServicer_to_server(BufferService(gateway.holdings, largest, budget=gateway.budget), guarded)
-        leases = LeaseService(self.sessions, trusted=trusted, budget=gateway.budget, lasting=gateway.lasting)
+        guarded = GuardedServer(listener.server, authority_limits(largest, self.sessions.settings.max_session_bytes))
+        add_BridgeServiceServicer_to_server(AuthorityService(dispatcher, dispatcher.fencing_tokens), guarded)
+        add_BufferServiceServicer_to_server(
+            BufferService(dispatcher.holdings, largest, budget=dispatcher.budget), guarded
+        )
+        leases = LeaseService(self.sessions, trusted=trusted, budget=dispatcher.budget, lasting=dispatcher.lasting)
         add_LeaseServiceServicer_to_server(leases, guarded)
         if admin:
             admin_service = AdminService(

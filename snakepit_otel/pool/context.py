@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.common.printable import printable
 from snakepit_otel.pool.workers.orphans import Roster
 from snakepit_otel.system.private_directory import PrivateDirectory
@@ -30,7 +30,7 @@ class Home(NamedTuple):
     """What the authority holds for its workers' requests."""
     broker: Broker | None
     """Who gives it to them; None where memory is not shared."""
-    fences: Fences
+    fencing_tokens: FencingTokens
     """Who may call back, and for which request."""
     roster: Roster
     """Which processes are ours, for whoever comes after us."""

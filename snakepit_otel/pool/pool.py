@@ -423,7 +423,7 @@ class WorkerPool:
 
     def dismissed(self, worker: Worker) -> None:
         """Take nothing from it any more: it is about to be killed, or gone."""
-        self._home.fences.retire(worker.id)
+        self._home.fencing_tokens.revoke(worker.id)
         self._home.holdings.dismiss(worker.pid)
         self._home.roster.remove(worker.pid)
 

@@ -14,8 +14,8 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.adapters._adapter_loading import spec_of
-from snakepit_otel.bridge.authority.dispatcher import Gateway, Job, TakeChunk
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher, Job, TakeChunk
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
@@ -27,7 +27,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.raw_messages import worker_stub
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
@@ -104,8 +104,8 @@ def _left(job: Job) -> float | None:
 def _guarded(service: BridgeServiceServicer, server: aio.Server) -> Any:
     """Return what the service is added to: guarded as the real one is, unless it stands for Elixir."""
     if isinstance(service, AuthorityService):
-        return Guarded(server, authority_limits(MAX_MESSAGE_BYTES, 1 << 20))
-    return Guarded(server, worker_limits(MAX_MESSAGE_BYTES)) if isinstance(service, WorkerService) else server
+        return GuardedServer(server, authority_limits(MAX_MESSAGE_BYTES, 1 << 20))
+    return GuardedServer(server, worker_limits(MAX_MESSAGE_BYTES)) if isinstance(service, WorkerService) else server
 
 
 @asynccontextmanager
@@ -161,14 +161,14 @@ async def authority(
     *,
     sessions: SessionStore | None = None,
     tools: Iterable[Any] = (),
-    fences: Fences | None = None,
+    fencing_tokens: FencingTokens | None = None,
 ) -> AsyncIterator[Authority]:
     """Serve an authority, with one worker for the adapter if there is one."""
     sessions = sessions or SessionStore()
     registry = ToolRegistry((*STATE_TOOLS, *tools))
     address = f"unix:{directory}/authority"
     pool = OneWorker(f"unix:{directory}/worker") if adapter else None
-    service = AuthorityService(Gateway(sessions, registry, pool or NoWorkers()), fences)
+    service = AuthorityService(Dispatcher(sessions, registry, pool or NoWorkers()), fencing_tokens)
     async with serving(service, address, observed=True) as stub:
         served = Authority(address, sessions, registry, stub)
         if adapter is None or pool is None:

@@ -10,7 +10,7 @@ import pytest
 from snakepit_otel import errors
 from snakepit_otel.bridge.wire.errors import _matched_name
 from snakepit_otel.bridge.worker.elixir_sessions import _PAGE
-from tests.bridge.test_failures import own_errors
+from tests.bridge.wire.test_errors import own_errors
 from tests.processes import ROOT
 
 

@@ -18,7 +18,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel import Client, SessionStore, rpc
 from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget
-from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.lease_service import LeaseService
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
@@ -26,7 +26,7 @@ from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub, add_LeaseServiceServicer_to_server
-from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     InvalidSession,
@@ -55,9 +55,11 @@ class Served:
         self.server = rpc.aio_server(
             interceptors=[rpc.ServerInterceptor(trusted=True)], options=[*options(), *keepalive]
         )
-        add_LeaseServiceServicer_to_server(self.leases, Guarded(self.server, authority_limits(100 << 20, 1 << 20)))
-        gateway = Gateway(sessions, ToolRegistry(STATE_TOOLS), NoWorkers())
-        add_BridgeServiceServicer_to_server(AuthorityService(gateway), self.server)
+        add_LeaseServiceServicer_to_server(
+            self.leases, GuardedServer(self.server, authority_limits(100 << 20, 1 << 20))
+        )
+        dispatcher = Dispatcher(sessions, ToolRegistry(STATE_TOOLS), NoWorkers())
+        add_BridgeServiceServicer_to_server(AuthorityService(dispatcher), self.server)
         self.address = listen(self.server, address)
 
     def balanced(self) -> bool:

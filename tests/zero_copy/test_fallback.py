@@ -70,8 +70,8 @@ async def both_ways(caller: Snakepit | Client, *, copied: bool) -> None:
 
 def held(pit: Snakepit) -> int:
     """Return how many references are held."""
-    assert pit._gateway is not None
-    return len(pit._gateway.holdings._held)
+    assert pit._dispatcher is not None
+    return len(pit._dispatcher.holdings._held)
 
 
 def of_caller(reason: str) -> dict[tuple[str, str, str], int]:

@@ -199,7 +199,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
     async with Snakepit(Hostile, workers=1) as pit:
         worker = await pit.execute("pid")
         caller = BrokerLink(broker_path(Path(pit.socket.removeprefix("unix:"))))
-        holdings = pit._gateway.holdings  # type: ignore[union-attr]
+        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
         other = holdings.open(None, "other")
         holdings.publish(other.request, description("a" * 32), content(1))
 
@@ -742,7 +742,7 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
         assert refused > 50
         assert await client.execute("rows", {"t": sample()}) == 3
         assert await client.execute("pid") == worker
-        holdings = pit._gateway.holdings  # type: ignore[union-attr]
+        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
         await until(lambda: (holdings._held, holdings._bytes) == ({}, 0))
 
 

@@ -92,7 +92,7 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -
                 statuses.append(status)
             enough.set()
             await running
-        holdings = pit._gateway.holdings  # type: ignore[union-attr]
+        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
         await until(lambda: (holdings._held, holdings._bytes, holdings._requests) == ({}, 0, {}))
         await until(lambda: [worker for worker in pit.pool.workers if worker.state.value == "ready"])
         assert await pit.execute("total", {"t": load.array}) == load.array.sum()

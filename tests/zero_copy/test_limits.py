@@ -84,8 +84,8 @@ async def pit() -> AsyncIterator[Snakepit]:
 
 def held(pit: Snakepit) -> tuple[int, int]:
     """Return how many references and bytes are held."""
-    assert pit._gateway is not None
-    return len(pit._gateway.holdings._held), pit._gateway.holdings._bytes
+    assert pit._dispatcher is not None
+    return len(pit._dispatcher.holdings._held), pit._dispatcher.holdings._bytes
 
 
 def exceeded(setting: str) -> Any:
@@ -111,8 +111,8 @@ async def test_callers_are_held_to_limits(pit: Snakepit) -> None:
 
 async def test_authorities_hold_to_their_own_limits(pit: Snakepit) -> None:
     """A caller that knows no limits is refused by the authority, by the same error, by socket and over TCP."""
-    assert pit._gateway is not None
-    holdings = pit._gateway.holdings
+    assert pit._dispatcher is not None
+    holdings = pit._dispatcher.holdings
     clock = holdings._clock
     async with Client(pit.socket) as near, Client(str(pit.address)) as far:
         for setting, value in OVER.values():
@@ -171,8 +171,8 @@ async def test_references_made_outside_of_requests_are_limited(pit: Snakepit) ->
 
 async def test_requests_together_are_limited_by_the_host(pit: Snakepit) -> None:
     """Requests at the same time have to share what the authority may hold, and leave it to those that follow."""
-    assert pit._gateway is not None
-    holdings = pit._gateway.holdings
+    assert pit._dispatcher is not None
+    holdings = pit._dispatcher.holdings
     scopes = [holdings.open(None, "tool") for _ in range(3)]
     for scope in scopes[:2]:
         scope.send(np.zeros(60 * KIB, "u1"))
@@ -198,8 +198,8 @@ async def test_requests_together_are_limited_by_the_host(pit: Snakepit) -> None:
 
 async def test_released_references_make_room(pit: Snakepit) -> None:
     """What is released within a request does not count any more."""
-    assert pit._gateway is not None
-    scope = pit._gateway.holdings.open(None, "tool")
+    assert pit._dispatcher is not None
+    scope = pit._dispatcher.holdings.open(None, "tool")
     for _ in range(10):
         reference = scope.from_numpy(np.zeros(60 * KIB, "u1"), "here")
         scope.send(reference)
@@ -289,9 +289,9 @@ async def test_copies_are_held_to_limits_by_their_status(pit: Snakepit) -> None:
         # Fewer or more than it says is no question of limits, and leaves nothing either.
         assert await written(stub, 10, 10, sent=9) is not grpc.StatusCode.OK
         assert await written(stub, 10, 10, sent=11) is not grpc.StatusCode.OK
-        assert pit._gateway is not None
-        for ref in list(pit._gateway.holdings._held):
-            pit._gateway.holdings.release(None, ref)
+        assert pit._dispatcher is not None
+        for ref in list(pit._dispatcher.holdings._held):
+            pit._dispatcher.holdings.release(None, ref)
 
 
 async def test_copies_that_stop_in_the_middle_leave_nothing(pit: Snakepit) -> None:
@@ -307,7 +307,7 @@ async def test_copies_that_stop_in_the_middle_leave_nothing(pit: Snakepit) -> No
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_refusals_of_the_gateway_have_a_status(streaming: bool) -> None:
+async def test_refusals_of_the_dispatcher_have_a_status(streaming: bool) -> None:
     """Where a waiting reference is too much for its request, a stream has RESOURCE_EXHAUSTED, a call has words."""
     limits = {**LIMITS, "max_request_bytes": 32 * KIB}
     async with Snakepit(Hostile, workers=1, zero_copy=limits) as pit:
@@ -332,8 +332,8 @@ async def test_refusals_of_the_gateway_have_a_status(streaming: bool) -> None:
 
 async def test_small_values_travel_inside_the_message(pit: Snakepit) -> None:
     """Up to `inline_bytes` nothing is held and nothing counts; a byte more is a reference. Zero shares all."""
-    assert pit._gateway is not None
-    scope = pit._gateway.holdings.open(None, "tool")
+    assert pit._dispatcher is not None
+    scope = pit._dispatcher.holdings.open(None, "tool")
     for _ in range(20):
         assert "data" in scope.send(np.zeros(1 * KIB, "u1"))["metadata"]
     assert held(pit) == (0, 0)

@@ -106,8 +106,8 @@ async def pit(running: Snakepit) -> AsyncIterator[Snakepit]:
 
 def held(pit: Snakepit) -> int:
     """Return how many buffers the authority holds."""
-    assert pit._gateway is not None
-    return sum(int(count) for count, _ in pit._gateway.holdings._read_count())
+    assert pit._dispatcher is not None
+    return sum(int(count) for count, _ in pit._dispatcher.holdings._read_count())
 
 
 def reference(size: int = 5_000) -> Reference:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from snakepit_otel.bridge.authority.byte_budget import Budget, peer_of
-from snakepit_otel.bridge.authority.partial_messages import Arriving, HalfSent
+from snakepit_otel.bridge.authority.partial_messages import IncomingCall, PartialMessages
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
 from snakepit_otel.system.heap import Freed
 from snakepit_otel.system.tcp_connections import Connections
@@ -26,7 +26,7 @@ _PROGRESS = 64 << 10
 """Bytes that a peer takes within `unread_timeout`, if it reads at all."""
 
 
-class Arrivals(aio.ServerInterceptor):
+class AdmissionInterceptor(aio.ServerInterceptor):
     """Admits the calls of one listener, as far as there is room for them; the innermost interceptor.
 
     A call is charged from when its headers are there until its answer is sent; a message once its size is known,
@@ -48,7 +48,7 @@ class Arrivals(aio.ServerInterceptor):
         self.unread_timeout = unread_timeout
         self.connections = connections
         self.freed = Freed()
-        self.half_sent = HalfSent(budget, connections, self.freed) if connections is not None else None
+        self.partial_messages = PartialMessages(budget, connections, self.freed) if connections is not None else None
         self._methods: dict[str, _Method] = {}
 
     async def intercept_service(
@@ -68,8 +68,8 @@ class Arrivals(aio.ServerInterceptor):
 
     def close(self) -> None:
         """Watch over connections no more."""
-        if self.half_sent is not None:
-            self.half_sent.close()
+        if self.partial_messages is not None:
+            self.partial_messages.close()
         self.freed.close()
 
 
@@ -79,10 +79,10 @@ class _Method:
     That is a handler of streamed requests in any case: gRPC runs it before there is a message, and keeps none.
     """
 
-    def __init__(self, handler: Any, arrivals: Arrivals) -> None:
+    def __init__(self, handler: Any, admission: AdmissionInterceptor) -> None:
         self.handler = handler
         self.admitting = handler
-        self._arrivals = arrivals
+        self._admission = admission
         self._reads: bool = handler.request_streaming
         self._streams: bool = handler.response_streaming
         kind = f"{'stream' if self._reads else 'unary'}_{'stream' if self._streams else 'unary'}"
@@ -92,7 +92,7 @@ class _Method:
             self.admitting = build(self._admit)
 
     async def _admit(self, _requests: Any, context: Any) -> bytes | None:
-        call = _Call(self._arrivals, self.handler, context)
+        call = _Call(self._admission, self.handler, context)
         try:
             return await self._serve(call)
         except BudgetExceeded as error:
@@ -110,9 +110,9 @@ class _Method:
         call.begin()
         if self._reads:
             # One that answers once takes an upload; a dialogue may be silent for as long as it likes.
-            request = call.messages(None if self._streams else self._arrivals.arrival_timeout)
+            request = call.messages(None if self._streams else self._admission.arrival_timeout)
         else:
-            request = await call.request(self._arrivals.arrival_timeout)
+            request = await call.request(self._admission.arrival_timeout)
         response = await self._behaviour(request, call)
         if self._streams or response is None:
             return None
@@ -123,16 +123,16 @@ class _Method:
 class _Call:
     """One call, and what is held for it; stands for its context, which has all that is not here."""
 
-    def __init__(self, arrivals: Arrivals, handler: Any, context: Any) -> None:
-        self._arrivals = arrivals
+    def __init__(self, admission: AdmissionInterceptor, handler: Any, context: Any) -> None:
+        self._admission = admission
         self._context = context
         self._deserialize: Callable[[bytes], Any] = handler.request_deserializer
         self._serialize: Callable[[Any], bytes] = handler.response_serializer
         self._peer = peer_of(context)
         self._name: str = context.peer()
-        self._charge = arrivals.budget.charge(self._peer, 0, "a call")
+        self._charge = admission.budget.charge(self._peer, 0, "a call")
         self._own = _PER_CALL
-        self._arriving: Arriving | None = None
+        self._incoming: IncomingCall | None = None
         self._refusal = ""
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -192,7 +192,7 @@ class _Call:
         except TimeoutError:
             if not limit.expired():
                 raise
-            seconds = self._arrivals.unread_timeout
+            seconds = self._admission.unread_timeout
             raise DeadlineExceeded(f"the caller has taken nothing of the stream for {seconds:g} s") from None
         finally:
             self._cease()
@@ -212,8 +212,8 @@ class _Call:
         await self._context.abort(code, details, tuple(trailing_metadata))
 
     async def _receive(self, timeout: float | None) -> Any:
-        half_sent = self._arrivals.half_sent
-        if half_sent is None:
+        partial_messages = self._admission.partial_messages
+        if partial_messages is None:
             return self._weighed(await self._next())
         try:
             async with asyncio.timeout(timeout) as limit:
@@ -222,11 +222,11 @@ class _Call:
                     self._refusal = why
                     limit.reschedule(0)
 
-                if self._arriving is None:
-                    self._arriving = half_sent.begin(self._name, self._peer, self._own - _PER_CALL)
-                self._arriving.refuse = refuse
+                if self._incoming is None:
+                    self._incoming = partial_messages.begin(self._name, self._peer, self._own - _PER_CALL)
+                self._incoming.refuse = refuse
                 raw = await self._next()
-                self._arriving.refuse = None
+                self._incoming.refuse = None
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -234,7 +234,7 @@ class _Call:
                 raise BudgetExceeded(self._refusal) from None
             raise DeadlineExceeded(f"the message did not arrive within {timeout:g} s") from None
         if raw is not aio.EOF:
-            self._arriving.came(len(raw))
+            self._incoming.came(len(raw))
         return self._weighed(raw)
 
     async def _next(self) -> Any:
@@ -249,19 +249,19 @@ class _Call:
         return raw
 
     def _arrived(self) -> None:
-        arriving, self._arriving = self._arriving, None
-        if arriving is not None:
-            arriving.end()
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.end()
 
     def _end_if_not_taken(self) -> None:
-        connections = self._arrivals.connections
+        connections = self._admission.connections
         if connections is not None:
             self._cease()
             self._be_patient(lambda: connections.close(self._name))
 
     def _be_patient(self, act: Callable[[], object], taken: int | None = None) -> None:
         """Call `act` when the peer has taken nothing for `unread_timeout`, which is looked at twice in that time."""
-        connections = self._arrivals.connections
+        connections = self._admission.connections
 
         def look() -> None:
             now = 0
@@ -274,7 +274,7 @@ class _Call:
             else:
                 self._be_patient(act, now)
 
-        self._timer = asyncio.get_running_loop().call_later(self._arrivals.unread_timeout / 2, look)
+        self._timer = asyncio.get_running_loop().call_later(self._admission.unread_timeout / 2, look)
 
     def _cease(self) -> None:
         timer, self._timer = self._timer, None
@@ -286,12 +286,12 @@ class _Call:
         before = self._charge.size
         self._charge.resize(self._own + size)
         if self._charge.size < before:
-            self._arrivals.freed.add(before - self._charge.size)
+            self._admission.freed.add(before - self._charge.size)
 
     def _end(self, _task: object) -> None:
         self._cease()
         self._arrived()
-        self._arrivals.freed.add(self._charge.size)
+        self._admission.freed.add(self._charge.size)
         self._charge.release()
 
 

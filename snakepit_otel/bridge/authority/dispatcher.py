@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Charge, Peer
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
@@ -112,15 +112,15 @@ class Workers(Protocol):
         ...
 
 
-def _labels(gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
-    return {names.SNAKEPIT_TOOL_NAME: gateway.label(request.tool_name)}
+def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
+    return {names.SNAKEPIT_TOOL_NAME: dispatcher.label(request.tool_name)}
 
 
-def _details(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
+def _details(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
     return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
 
 
-def _trail(_gateway: Gateway, request: ToolRequest, *_: Any, **__: Any) -> str:
+def _trail(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> str:
     return request.session_id if is_id(request.session_id) else ""
 
 
@@ -132,7 +132,7 @@ def describe_response(response: ToolResponse) -> dict[str, Any]:
     return {} if response.success else {names.ERROR_TYPE: failed_type(response.error_message)}
 
 
-class Gateway:
+class Dispatcher:
     """Takes requests from callers in this process and over gRPC alike.
 
     A request that names a session which is not live creates it, as upstream's workers do, with the
@@ -145,7 +145,7 @@ class Gateway:
         tools: ToolRegistry,
         workers: Workers,
         holdings: Holdings | None = None,
-        fences: Fences | None = None,
+        fencing_tokens: FencingTokens | None = None,
         *,
         budget: Budget | None = None,
         authority_tool_bytes: int = AUTHORITY_TOOL_BYTES,
@@ -155,7 +155,7 @@ class Gateway:
         self.lasting = self.budget.half()
         """The part of the budget that sessions, and what is registered for them, may take."""
         self.holdings = holdings or Holdings()
-        self.fences = fences or Fences()
+        self.fencing_tokens = fencing_tokens or FencingTokens()
         self.tools = tools
         self._workers = workers
         self._authority_tool_bytes = authority_tool_bytes
@@ -257,7 +257,7 @@ class Gateway:
             reason = reports.PEER_LOST
             raise
         finally:
-            self.fences.forget(scope.request or "")
+            self.fencing_tokens.release(scope.request or "")
             if given is None:
                 scope.close(reason)
 
@@ -313,7 +313,7 @@ class Gateway:
 
         async def chosen(worker_id: str) -> None:
             self.holdings.serve(request_id, worker_id)
-            self.fences.assign(request_id, worker_id)
+            self.fencing_tokens.assign(request_id, worker_id)
             if session_id:
                 await self.sessions.assign_worker(session_id, worker_id)
 

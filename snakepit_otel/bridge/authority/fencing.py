@@ -8,7 +8,7 @@ import secrets
 from snakepit_otel.errors import WorkerFenced
 
 
-class Fences:
+class FencingTokens:
     """Keeps workers that were replaced, or have lost a request to another one, from changing anything.
 
     A worker is known by the token that it is given at its start. Not for use by several threads.
@@ -18,12 +18,12 @@ class Fences:
         self._tokens: dict[str, str] = {}
         self._assigned: dict[str, str] = {}
 
-    def admit(self, worker_id: str) -> str:
+    def issue(self, worker_id: str) -> str:
         """Let a worker call back, and return the token that it is to show; an earlier one counts no more."""
         token = self._tokens[worker_id] = secrets.token_urlsafe(32)
         return token
 
-    def retire(self, worker_id: str) -> None:
+    def revoke(self, worker_id: str) -> None:
         """Refuse all that the worker may still ask."""
         self._tokens.pop(worker_id, None)
 
@@ -31,7 +31,7 @@ class Fences:
         """Note that the request is this worker's, and no other's any more."""
         self._assigned[request_id] = worker_id
 
-    def forget(self, request_id: str) -> None:
+    def release(self, request_id: str) -> None:
         """Note that the request has ended; its clean-up may still call back."""
         self._assigned.pop(request_id, None)
 

@@ -7,7 +7,7 @@ import logging
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.bridge.authority.admission import Arrivals
+from snakepit_otel.bridge.authority.admission import AdmissionInterceptor
 from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.rpc.addresses import listen, only_known_callers, options, split
@@ -36,14 +36,14 @@ class Listener:
         is_tcp, anonymous = not address.startswith("unix:"), not only_known_callers(address, tls)
         self._connections = Connections() if is_tcp else None
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_of_a_peer_that_left)
-        self.arrivals = Arrivals(
+        self.admission = AdmissionInterceptor(
             budget,
             arrival_timeout=limits.arrival_timeout / 1000,
             unread_timeout=limits.unread_timeout / 1000,
             connections=self._connections,
         )
         self.server: aio.Server = rpc.aio_server(
-            interceptors=[rpc.ServerInterceptor(trusted=trusted), self.arrivals],
+            interceptors=[rpc.ServerInterceptor(trusted=trusted), self.admission],
             options=[
                 *options(limits.largest_message(largest, anonymous=anonymous)),
                 *LISTENER,
@@ -62,7 +62,7 @@ class Listener:
     async def stop(self, grace: float | None) -> None:
         """Let calls have `grace` seconds to end, and listen no more."""
         await self.server.stop(grace)
-        self.arrivals.close()
+        self.admission.close()
 
 
 def _is_not_of_a_peer_that_left(record: logging.LogRecord) -> bool:

@@ -37,42 +37,43 @@ _MOST_KNOWN = 4_096
 class _Connection:
     """One connection, and how far what it sent is accounted for."""
 
-    __slots__ = ("charge", "complete", "half", "name", "refused_at", "settled", "taken", "waiting")
+    __slots__ = ("charge", "complete", "name", "partial_bytes", "refused_at", "settled", "taken", "waiting")
 
     def __init__(self, name: str, charge: Charge) -> None:
         self.name = name
         self.charge = charge
-        self.waiting: dict[Arriving, None] = {}
+        self.waiting: dict[IncomingCall, None] = {}
         self.settled = 0
         """Bytes received that are known to be of no message on its way."""
         self.complete = 0
         """Bytes of messages that came since, with what goes with them on the wire, generously."""
         self.taken = 0
         """Bytes that the peer had taken by then."""
-        self.half = 0
+        self.partial_bytes = 0
         self.refused_at = float("-inf")
 
-    def settle(self, traffic: Traffic, half: int = 0) -> None:
-        """Take all but `half` of what was received as accounted for."""
-        self.settled, self.taken, self.complete, self.half = traffic.received - half, traffic.taken, 0, half
+    def settle(self, traffic: Traffic, partial_bytes: int = 0) -> None:
+        """Account for all bytes received but `partial_bytes`."""
+        self.settled, self.taken = traffic.received - partial_bytes, traffic.taken
+        self.complete, self.partial_bytes = 0, partial_bytes
 
     def measure(self, traffic: Traffic) -> bool:
-        """See what is half-sent; return whether it is more than at the last look, by much."""
-        before = self.half
+        """Measure the incomplete messages; return whether they have grown by much since the last time."""
+        before = self.partial_bytes
         # Whoever takes much acknowledges it, which is received too.
         acknowledgements = (traffic.taken - self.taken) // 256
-        half = traffic.received - self.settled - self.complete - acknowledgements
-        self.settle(traffic, max(half, 0))
-        return self.half > before + _MUCH
+        partial_bytes = traffic.received - self.settled - self.complete - acknowledgements
+        self.settle(traffic, max(partial_bytes, 0))
+        return self.partial_bytes > before + _MUCH
 
 
-class Arriving:
+class IncomingCall:
     """A call whose messages are on their way, until `end`."""
 
-    __slots__ = ("_connection", "_half_sent", "refuse")
+    __slots__ = ("_connection", "_partial_messages", "refuse")
 
-    def __init__(self, half_sent: HalfSent, connection: _Connection, refuse: Callable[[str], None] | None) -> None:
-        self._half_sent = half_sent
+    def __init__(self, owner: PartialMessages, connection: _Connection, refuse: Callable[[str], None] | None) -> None:
+        self._partial_messages = owner
         self._connection = connection
         self.refuse = refuse
 
@@ -81,15 +82,15 @@ class Arriving:
         # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
         connection = self._connection
         connection.complete += size + size // 128 + _PER_MESSAGE
-        connection.half = max(connection.half - size, 0)
-        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.half))
+        connection.partial_bytes = max(connection.partial_bytes - size, 0)
+        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.partial_bytes))
 
     def end(self) -> None:
         """Expect no more messages of the call; again does nothing."""
-        self._half_sent.ended(self._connection, self)
+        self._partial_messages.ended(self._connection, self)
 
 
-class HalfSent:
+class PartialMessages:
     """Watches over what connections have sent of messages, as long as some are on their way.
 
     Where there is no room for it, the calls of the connection that has sent most of all are refused, and the
@@ -107,7 +108,7 @@ class HalfSent:
         self._timer: asyncio.TimerHandle | None = None
         self._logged, self._unlogged = float("-inf"), 0
 
-    def begin(self, name: str, peer: Peer, headers: int, refuse: Callable[[str], None] | None = None) -> Arriving:
+    def begin(self, name: str, peer: Peer, headers: int, refuse: Callable[[str], None] | None = None) -> IncomingCall:
         """Expect messages of a call on the connection that gRPC calls `name`.
 
         `headers` are the bytes of its metadata. `refuse` ends the call, with a reason; one without can only be ended
@@ -122,16 +123,16 @@ class HalfSent:
             if not connection.waiting and (traffic := self._connections.traffic(name)) is not None:
                 connection.settle(traffic)
         connection.complete += headers + _PER_CALL
-        arriving = Arriving(self, connection, refuse)
-        connection.waiting[arriving] = None
+        incoming = IncomingCall(self, connection, refuse)
+        connection.waiting[incoming] = None
         self._active[name] = connection
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SOON, self._look)
-        return arriving
+        return incoming
 
-    def ended(self, connection: _Connection, arriving: Arriving) -> None:
-        """See `Arriving.end`."""
-        connection.waiting.pop(arriving, None)
+    def ended(self, connection: _Connection, incoming: IncomingCall) -> None:
+        """See `IncomingCall.end`."""
+        connection.waiting.pop(incoming, None)
         if not connection.waiting:
             self._freed.add(connection.charge.size)
             connection.charge.release()
@@ -156,7 +157,7 @@ class HalfSent:
                 continue
             grown = connection.measure(traffic) or grown
             try:
-                connection.charge.resize(_HELD_PER_BYTE * connection.half)
+                connection.charge.resize(_HELD_PER_BYTE * connection.partial_bytes)
             except BudgetExceeded:
                 over = True
         if over:
@@ -167,27 +168,29 @@ class HalfSent:
         by_machine: dict[Peer, int] = {}
         for connection in self._active.values():
             peer = connection.charge.peer
-            by_machine[peer] = by_machine.get(peer, 0) + connection.half
+            by_machine[peer] = by_machine.get(peer, 0) + connection.partial_bytes
         machine = max(by_machine, key=lambda peer: by_machine[peer])
-        most = max((c for c in self._active.values() if c.charge.peer == machine), key=lambda c: c.half)
+        most = max((c for c in self._active.values() if c.charge.peer == machine), key=lambda c: c.partial_bytes)
         self._refuse(most)
 
     def _refuse(self, connection: _Connection) -> None:
         self.refused += 1
-        half, now = connection.half, monotonic()
-        refusable = [arriving.refuse for arriving in connection.waiting if arriving.refuse is not None]
+        partial_bytes, now = connection.partial_bytes, monotonic()
+        refusable = [incoming.refuse for incoming in connection.waiting if incoming.refuse is not None]
         ends = not refusable or now - connection.refused_at < _AGAIN
         self._log(connection, "was ended" if ends else "had its calls refused", now)
         if ends:
             self._connections.close(connection.name)
         connection.refused_at = now
         for refuse in refusable:
-            refuse(f"there is no room for more: this connection has sent {half} bytes of messages not complete")
+            refuse(
+                f"there is no room for more: this connection has sent {partial_bytes} bytes of messages not complete"
+            )
         # gRPC drops what it had of them.
-        connection.settled += half
-        connection.half = 0
+        connection.settled += partial_bytes
+        connection.partial_bytes = 0
         connection.charge.release()
-        self._freed.add(half)
+        self._freed.add(partial_bytes)
 
     def _log(self, connection: _Connection, how: str, now: float) -> None:
         self._unlogged += 1
@@ -198,7 +201,7 @@ class HalfSent:
             "%d such since the last line of this kind",
             printable(connection.name),
             printable(how),
-            connection.half,
+            connection.partial_bytes,
             self._unlogged,
         )
         self._logged, self._unlogged = now, 0

@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge.authority.byte_budget import Charge, peer_of
-from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Gateway
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Dispatcher
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -100,14 +100,14 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
 class AuthorityService(BridgeServiceServicer):
     """Serves workers, ours and upstream's, and any other gRPC client.
 
-    With `fences`, a call that says of which worker of ours it is must be one that this worker may make.
+    With `fencing_tokens`, a call that says of which worker of ours it is must be one that this worker may make.
     """
 
-    def __init__(self, gateway: Gateway, fences: Fences | None = None) -> None:
-        self._gateway = gateway
-        self._fences = fences
-        self._sessions = gateway.sessions
-        self._tools = gateway.tools
+    def __init__(self, dispatcher: Dispatcher, fencing_tokens: FencingTokens | None = None) -> None:
+        self._dispatcher = dispatcher
+        self._fencing_tokens = fencing_tokens
+        self._sessions = dispatcher.sessions
+        self._tools = dispatcher.tools
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         """Answer, with the time."""
@@ -126,7 +126,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
-                room=Charge(self._gateway.lasting, peer_of(context), 0, SESSIONS),
+                room=Charge(self._dispatcher.lasting, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -173,7 +173,7 @@ class AuthorityService(BridgeServiceServicer):
         """Run a tool, of the authority or of a worker's adapter."""
         creator = _creator(context, _headers(context), request.tool_name)
         try:
-            response = await self._gateway.execute(request, creator, context.time_remaining(), peer=peer_of(context))
+            response = await self._dispatcher.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
             about = where(request.tool_name, request.session_id, phase="dispatch")
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
@@ -200,7 +200,7 @@ class AuthorityService(BridgeServiceServicer):
             await context.write(chunk)
 
         try:
-            await self._gateway.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
+            await self._dispatcher.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
             about = where(request.tool_name, request.session_id, phase="dispatch")
             await context.abort(_code(error), to_status(error, about))
@@ -210,7 +210,7 @@ class AuthorityService(BridgeServiceServicer):
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            room = Charge(self._gateway.lasting, peer_of(context), 0, "registered tools")
+            room = Charge(self._dispatcher.lasting, peer_of(context), 0, "registered tools")
             ids = self._tools.register_foreign(request.session_id, request.tools, room)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
@@ -237,7 +237,7 @@ class AuthorityService(BridgeServiceServicer):
             self._check(context, request.metadata.get(methods.REQUEST_ID))
             check_call_back(request)
             tool = self._tools.exposed(request.tool_name)
-            self._gateway.check_size(tool, request)
+            self._dispatcher.check_size(tool, request)
             with self._references(request) as scope:
                 arguments = codec.decode_parameters(
                     request.parameters, opened=scope.receive if tool.takes_references else None
@@ -261,12 +261,12 @@ class AuthorityService(BridgeServiceServicer):
 
     def _check(self, context: Context, request_id: str | None = None) -> None:
         """Raise `WorkerFenced` for a call of a worker of ours that it may not make."""
-        if self._fences is None:
+        if self._fencing_tokens is None:
             return
         headers = _headers(context)
         worker_id = headers.get(methods.WORKER_HEADER)
         if worker_id is not None:
-            self._fences.check(worker_id, headers.get(methods.WORKER_TOKEN_HEADER, ""), request_id)
+            self._fencing_tokens.check(worker_id, headers.get(methods.WORKER_TOKEN_HEADER, ""), request_id)
 
     @contextmanager
     def _references(self, request: pb.ExecuteElixirToolRequest) -> Iterator[Scope]:
@@ -276,10 +276,12 @@ class AuthorityService(BridgeServiceServicer):
         if request_id:
             # One that has ended has no references any more, but its clean-up may run on, and call back.
             with suppress(ReferenceReleased):
-                scope = self._gateway.holdings.join(request_id, request.session_id or None)
+                scope = self._dispatcher.holdings.join(request_id, request.session_id or None)
         if scope is None:
             # Or from a worker that knows nothing of requests.
-            yield Scope(Owner.ELIXIR, None, self._gateway.holdings.settings, no_exchange="foreign_peer", foreign=True)
+            yield Scope(
+                Owner.ELIXIR, None, self._dispatcher.holdings.settings, no_exchange="foreign_peer", foreign=True
+            )
             return
         try:
             with within(scope):

@@ -44,7 +44,7 @@ class _Unread(DecodeError):
         self.code = code
 
 
-class Guarded:
+class GuardedServer:
     """Stands for an aio server while a service is added to it.
 
     `limits` are by the method's name; all others have `Limit()`. A request over its limit ends its call with

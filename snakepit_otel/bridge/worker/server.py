@@ -20,7 +20,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServic
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
-from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink
@@ -145,7 +145,7 @@ class WorkerServer:
         # Only the authority knows where to find us, so what it says of the trace is taken.
         interceptors = [rpc.ServerInterceptor(trusted=True)]
         self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
-        guarded = Guarded(self._server, worker_limits(self._max_message_bytes))
+        guarded = GuardedServer(self._server, worker_limits(self._max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, guarded)
         add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
         add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)

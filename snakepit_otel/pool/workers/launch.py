@@ -33,7 +33,7 @@ def prepare(
         max_message_bytes=settings.max_message_bytes,
         shutdown_grace=settings.shutdown_grace / 1000,
         parent=os.getpid(),
-        token=home.fences.admit(worker_id),
+        token=home.fencing_tokens.issue(worker_id),
         program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
         broker=str(home.broker.path) if home.broker is not None else None,
         zero_copy=asdict(home.holdings.settings),

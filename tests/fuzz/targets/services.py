@@ -24,7 +24,7 @@ from snakepit_otel import BaseAdapter, rpc, tool
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.lease_service import LeaseService
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
@@ -43,7 +43,7 @@ from snakepit_otel.bridge.proto import (
 )
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
-from snakepit_otel.bridge.wire.method_guards import Guarded, Limit
+from snakepit_otel.bridge.wire.method_guards import GuardedServer, Limit
 from snakepit_otel.bridge.wire.restart_report import RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
@@ -165,8 +165,8 @@ class _Servers:
         self.sessions, self.tools, self.holdings = SessionStore(), ToolRegistry(STATE_TOOLS), Holdings()
         self._running.callback(self.holdings.close)
         pool = OneWorker(theirs)
-        gateway = Gateway(self.sessions, self.tools, pool, self.holdings)
-        self.authority = AuthorityService(gateway)
+        dispatcher = Dispatcher(self.sessions, self.tools, pool, self.holdings)
+        self.authority = AuthorityService(dispatcher)
         admin = AdminService(self.sessions, set_telemetry=_set_telemetry, status=_status, restart=_restart)
         await self._serve(
             ours,
@@ -199,7 +199,7 @@ class _Servers:
 
     async def _serve(self, address: str, limits: Mapping[str, Limit], *services: Callable[[Any], None]) -> None:
         server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()], options=options(_LARGEST))
-        guarded = Guarded(server, limits)
+        guarded = GuardedServer(server, limits)
         for add in services:
             add(guarded)
         listen(server, address)

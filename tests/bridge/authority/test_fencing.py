@@ -15,7 +15,7 @@ from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.authority.fencing import Fences
+from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.errors import WorkerFenced
@@ -25,9 +25,11 @@ from tests.bridge.parts import Authority, authority, error_name, raw, serving, w
 
 
 @asynccontextmanager
-async def fenced(directory: Path, fences: Fences, token: str | None) -> AsyncIterator[tuple[Authority, Any]]:
+async def fenced(
+    directory: Path, fencing_tokens: FencingTokens, token: str | None
+) -> AsyncIterator[tuple[Authority, Any]]:
     """Serve an authority with a session, and a worker of its that has this token; yield it and the worker's stub."""
-    async with authority(directory, fences=fences) as served:
+    async with authority(directory, fencing_tokens=fencing_tokens) as served:
         await served.sessions.create("alice")
         async with worker(Painting, served.address, directory, token=token) as stub:
             yield served, stub
@@ -56,11 +58,11 @@ def refused(response: pb.ExecuteToolResponse, words: str) -> None:
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_a_worker_with_its_token_calls_back(short_path: Path, blocking: bool) -> None:
     """An admitted worker's tools write, from threads and coroutines; its request may have ended by then."""
-    fences = Fences()
-    async with fenced(short_path, fences, fences.admit("worker-1")) as (served, stub):
-        fences.assign("r1", "worker-1")
+    fencing_tokens = FencingTokens()
+    async with fenced(short_path, fencing_tokens, fencing_tokens.issue("worker-1")) as (served, stub):
+        fencing_tokens.assign("r1", "worker-1")
         assert (await stub.ExecuteTool(write("one", blocking=blocking, request_id="r1"))).success
-        fences.forget("r1")
+        fencing_tokens.release("r1")
         assert (await stub.ExecuteTool(write("two", blocking=blocking, request_id="r1"))).success
         assert (await stub.ExecuteTool(write("three", blocking=blocking))).success
         assert await served.sessions.get_state("alice", "three") == 1
@@ -70,20 +72,20 @@ async def test_a_worker_with_its_token_calls_back(short_path: Path, blocking: bo
 @pytest.mark.parametrize("how", ["retired", "wrong token", "no token", "never admitted", "lost the request"])
 async def test_a_fenced_worker_changes_nothing(short_path: Path, how: str, blocking: bool) -> None:
     """What such a worker writes is refused before anything runs, and its tool gets `WorkerFenced`."""
-    fences = Fences()
-    token: str | None = fences.admit("worker-1") if how != "never admitted" else "made up"
+    fencing_tokens = FencingTokens()
+    token: str | None = fencing_tokens.issue("worker-1") if how != "never admitted" else "made up"
     words = "was replaced, or never was one of ours"
     if how == "retired":
-        fences.retire("worker-1")
+        fencing_tokens.revoke("worker-1")
     elif how == "wrong token":
-        token, words = fences.admit("worker-2"), "the token is not the one"
+        token, words = fencing_tokens.issue("worker-2"), "the token is not the one"
     elif how == "no token":
         token, words = "", "the token is not the one"
     elif how == "lost the request":
-        fences.assign("r1", "worker-1")
-        fences.assign("r1", "worker-2")
+        fencing_tokens.assign("r1", "worker-1")
+        fencing_tokens.assign("r1", "worker-2")
         words = "was given to worker 'worker-2'"
-    async with fenced(short_path, fences, token) as (served, stub):
+    async with fenced(short_path, fencing_tokens, token) as (served, stub):
         before = await served.sessions.get("alice")
         refused(await stub.ExecuteTool(write("key", blocking=blocking, request_id="r1")), words)
         after = await served.sessions.get("alice")
@@ -93,8 +95,8 @@ async def test_a_fenced_worker_changes_nothing(short_path: Path, how: str, block
 
 async def test_what_a_fenced_worker_passes_on_is_refused(short_path: Path) -> None:
     """Session calls that clients make through such a worker are PERMISSION_DENIED, in the wire's word."""
-    fences = Fences()
-    async with fenced(short_path, fences, fences.admit("worker-1")) as (served, stub):
+    fencing_tokens = FencingTokens()
+    async with fenced(short_path, fencing_tokens, fencing_tokens.issue("worker-1")) as (served, stub):
         calls = (
             (stub.InitializeSession, pb.InitializeSessionRequest(session_id="bob")),
             (stub.GetSession, pb.GetSessionRequest(session_id="alice")),
@@ -103,7 +105,7 @@ async def test_what_a_fenced_worker_passes_on_is_refused(short_path: Path) -> No
         )
         for method, request in calls[1:3]:
             await method(request)
-        fences.retire("worker-1")
+        fencing_tokens.revoke("worker-1")
         for method, request in calls:
             with pytest.raises(aio.AioRpcError) as raised:
                 await method(request)
@@ -121,7 +123,7 @@ async def test_what_a_fenced_worker_passes_on_is_refused(short_path: Path) -> No
 
 async def test_peers_that_say_of_no_worker_are_served(short_path: Path) -> None:
     """Workers that we did not start, and clients, have no token and need none."""
-    async with fenced(short_path, Fences(), None) as (served, stub):
+    async with fenced(short_path, FencingTokens(), None) as (served, stub):
         assert (await stub.ExecuteTool(write("key"))).success
         assert (await stub.Heartbeat(pb.HeartbeatRequest(session_id="alice"))).session_valid
         assert await served.sessions.get_state("alice", "key") == 1
@@ -147,8 +149,8 @@ async def test_a_client_cannot_pass_for_a_worker_through_one(short_path: Path) -
 
 async def test_clean_up_of_a_request_that_has_ended_calls_back(short_path: Path) -> None:
     """A request that the authority knows no more may still write: nothing of its memory is needed for that."""
-    fences = Fences()
-    async with fenced(short_path, fences, fences.admit("worker-1")) as (served, stub):
+    fencing_tokens = FencingTokens()
+    async with fenced(short_path, fencing_tokens, fencing_tokens.issue("worker-1")) as (served, stub):
         responses = await asyncio.gather(
             *(stub.ExecuteTool(write(str(number), request_id=f"ended-{number}")) for number in range(3))
         )
@@ -170,30 +172,30 @@ _STEPS = st.lists(
 @given(steps=_STEPS, text=st.text(max_size=50))
 def test_only_the_admitted_with_their_token_and_their_request_pass(steps: list[tuple[str, str]], text: str) -> None:
     """After whatever has happened: a worker passes with its last token alone, and not for another one's request."""
-    fences = Fences()
+    fencing_tokens = FencingTokens()
     tokens: dict[str, str] = {}
     old: list[str] = [text, ""]
     holder: str | None = None
     for what, worker_id in steps:
         if what == "admit":
             old.append(tokens.get(worker_id, ""))
-            tokens[worker_id] = fences.admit(worker_id)
+            tokens[worker_id] = fencing_tokens.issue(worker_id)
         elif what == "retire":
-            fences.retire(worker_id)
+            fencing_tokens.revoke(worker_id)
             old.append(tokens.pop(worker_id, ""))
         elif what == "assign":
-            fences.assign("r", worker_id)
+            fencing_tokens.assign("r", worker_id)
             holder = worker_id
         else:
-            fences.forget("r")
+            fencing_tokens.release("r")
             holder = None
     for worker_id in ("w1", "w2", "w3"):
         for token in {*old, *tokens.values()}:
             for request_id in ("r", "other", "", None):
                 may = tokens.get(worker_id) == token and (request_id != "r" or holder in (None, worker_id))
                 if may:
-                    fences.check(worker_id, token, request_id)
+                    fencing_tokens.check(worker_id, token, request_id)
                     continue
                 with pytest.raises(WorkerFenced) as raised:
-                    fences.check(worker_id, token, request_id)
+                    fencing_tokens.check(worker_id, token, request_id)
                 assert not any(known in str(raised.value) for known in tokens.values())

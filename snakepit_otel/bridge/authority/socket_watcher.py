@@ -17,7 +17,7 @@ _INTERVAL = 0.25
 """Seconds between looks, each of which costs a few system calls, ten microseconds in all."""
 
 
-class KeptSocket:
+class WatchedSocket:
     """A socket that `listen` has made, and makes again when it has been gone for `patience` seconds.
 
     Whoever is connected notices nothing of that.
@@ -51,10 +51,10 @@ class KeptSocket:
         _log.warning("%s was gone, and was made again as %s", printable(before), printable(self._made.path))
 
 
-class SocketKeeper:
+class SocketWatcher:
     """Looks for sockets four times a second, after `ensure` has looked for the directory of theirs."""
 
-    def __init__(self, sockets: Sequence[KeptSocket], ensure: Callable[[], None]) -> None:
+    def __init__(self, sockets: Sequence[WatchedSocket], ensure: Callable[[], None]) -> None:
         self._sockets = sockets
         self._ensure = ensure
         self._task: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.bridge.authority.admission import Arrivals
+from snakepit_otel.bridge.authority.admission import AdmissionInterceptor
 from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
@@ -62,7 +62,7 @@ def no_collector() -> Iterator[None]:
 async def test_a_refused_call_lets_go_of_its_message(short_path: Path, who: str) -> None:
     """The frames of a call that was aborted are gone once it is answered, and the caller gets the status."""
     service = Refusing()
-    admission = [Arrivals(Budget())] if who == "authority" else []
+    admission = [AdmissionInterceptor(Budget())] if who == "authority" else []
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor(), *admission])
     add_BridgeServiceServicer_to_server(service, server)
     address = listen(server, f"unix:{short_path}/s")

@@ -18,7 +18,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.bridge.wire.errors import from_wire
-from snakepit_otel.bridge.wire.method_guards import MOST_BYTES, Guarded, Limit
+from snakepit_otel.bridge.wire.method_guards import MOST_BYTES, GuardedServer, Limit
 from snakepit_otel.bridge.wire.values import from_json
 from snakepit_otel.errors import ToolError
 from snakepit_otel.rpc.addresses import listen
@@ -61,7 +61,7 @@ async def channel(short_path: Path) -> AsyncIterator[aio.Channel]:
 
     server = rpc.aio_server(interceptors=[], options=[])
     limits = {"GetSession": Limit(100), "CleanupSession": Limit(100, no_memory)}
-    add_BridgeServiceServicer_to_server(Failing(), Guarded(server, limits))
+    add_BridgeServiceServicer_to_server(Failing(), GuardedServer(server, limits))
     listen(server, f"unix:{short_path}/guarded")
     await server.start()
     async with rpc.aio_channel(f"unix:{short_path}/guarded", options=[]) as made:

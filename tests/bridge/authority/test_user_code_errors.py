@@ -12,7 +12,7 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.bridge.authority.dispatcher import Gateway
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry, authority_tool
 from snakepit_otel.bridge.client.client import execute_request, result_of, stream_error
 from snakepit_otel.errors import ToolError
@@ -225,17 +225,17 @@ async def test_what_an_inner_task_raises_is_answered(short_path: Path, name: str
 
 async def test_what_an_authoritys_tool_raises_is_answered() -> None:
     """A tool of the authority, plain or async, called by the program around it, ends nothing but its request."""
-    gateway = Gateway(SessionStore(), ToolRegistry((raises_async, raises_plain, cancels_own_task)), NoWorkers())
+    dispatcher = Dispatcher(SessionStore(), ToolRegistry((raises_async, raises_plain, cancels_own_task)), NoWorkers())
     for name in ("raises_async", "raises_plain"):
         for kind in KINDS:
             request = execute_request(name, {"kind": kind}, None)
-            response = await gateway.execute(request)
+            response = await dispatcher.execute(request)
             with pytest.raises(ToolError) as caught:
                 result_of(response, request)
             assert caught.value.type == kind.rpartition(" ")[2], (name, kind)
     request = execute_request("cancels_own_task", {}, None)
     with pytest.raises(ToolError, match="CancelledError"):
-        result_of(await gateway.execute(request), request)
+        result_of(await dispatcher.execute(request), request)
     current = asyncio.current_task()
     assert current is not None
     assert not current.cancelling()
@@ -253,8 +253,8 @@ async def test_a_program_that_is_cancelled_cancels_its_authoritys_tools() -> Non
             reached.append("tool")
             raise
 
-    gateway = Gateway(SessionStore(), ToolRegistry((waits,)), NoWorkers())
+    dispatcher = Dispatcher(SessionStore(), ToolRegistry((waits,)), NoWorkers())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
-            await gateway.execute(execute_request("waits", {}, None))
+            await dispatcher.execute(execute_request("waits", {}, None))
     assert reached == ["tool"]

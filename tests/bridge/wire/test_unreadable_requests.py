@@ -17,7 +17,7 @@ from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
-from snakepit_otel.bridge.wire.method_guards import Guarded
+from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.rpc.addresses import listen
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
@@ -59,7 +59,7 @@ async def served(short_path: Path) -> AsyncIterator[tuple[Admin, aio.Channel]]:
     """A server, observed, and a channel to it."""
     admin, address = Admin(), f"unix:{short_path}/s"
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()])
-    guarded = Guarded(server)
+    guarded = GuardedServer(server)
     add_AdminServiceServicer_to_server(admin, guarded)
     add_BufferServiceServicer_to_server(BufferService(Holdings()), guarded)
     listen(server, address)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge.authority import dispatcher as gateway_module
+from snakepit_otel.bridge.authority import dispatcher as dispatcher_module
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
@@ -62,7 +62,7 @@ async def test_what_is_refused_is_not_recorded(ours: Authority, capture: Capture
     for span in capture.spans():
         assert names.SESSION_ID not in span.attributes
         assert all(len(str(value)) <= LONGEST_ATTRIBUTE for value in span.attributes.values())
-    assert all(len(key) <= 256 for key in gateway_module._requests_of_session._last)
+    assert all(len(key) <= 256 for key in dispatcher_module._requests_of_session._last)
     assert ours.sessions.glance().live == 0
 
 

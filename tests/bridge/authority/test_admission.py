@@ -173,9 +173,9 @@ async def test_half_sent_messages_of_one_connection(stack: ExitStack, method: st
             await asyncio.sleep(0.005)
         raw = await attacking
         assert most <= 12 * MB
-        half_sent = server.listener.arrivals.half_sent
-        assert half_sent is not None
-        assert half_sent.refused
+        partial_messages = server.listener.admission.partial_messages
+        assert partial_messages is not None
+        assert partial_messages.refused
         await until(lambda: raw.look() or raw.reset or raw.closed)
         stack.close()
         await until(lambda: server.budget.held() == 0)
