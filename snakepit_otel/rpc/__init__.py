@@ -2,11 +2,11 @@
 
 # First, since what the other modules import of OpenTelemetry reads variables, and must not raise for any.
 import snakepit_otel.telemetry  # isort: split  # noqa: F401 - for what it imports
-from snakepit_otel.rpc.call_outcome import Peer
+from snakepit_otel.rpc.client_call import Peer
 from snakepit_otel.rpc.client_interceptors import BlockingClientInterceptor, ObservedCallable, client_interceptors
+from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel, blocking_server
 from snakepit_otel.rpc.local_sockets import without_descriptors
 from snakepit_otel.rpc.observed_stubs import call, call_blocking, pour, push, translated
-from snakepit_otel.rpc.original_grpc import aio_channel, aio_server, blocking_channel, blocking_server
 from snakepit_otel.rpc.server_interceptors import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
 from snakepit_otel.rpc.targets import socket_of
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import grpc
 from grpc import aio
 
-from snakepit_otel.rpc.call_outcome import ClientCall, Peer, method_of
-from snakepit_otel.rpc.original_grpc import unduplicated
+from snakepit_otel.rpc.client_call import ClientCall, Peer
+from snakepit_otel.rpc.grpc_factories import unduplicated
+from snakepit_otel.rpc.method import method_of
 from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.telemetry import outgoing
 

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 
 from snakepit_otel.errors import AuthorityUnavailable, BudgetExceeded, DeadlineExceeded, MessageTooLarge, SnakepitError
-from snakepit_otel.rpc.call_outcome import ClientCall, Peer, method_of
+from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.local_sockets import without_descriptors
+from snakepit_otel.rpc.method import method_of
 from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.telemetry import outgoing
 

@@ -14,15 +14,13 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
-from snakepit_otel.rpc.call_outcome import (
-    MOST_NAME,
-    OTHER_METHOD,
+from snakepit_otel.rpc.method import MAX_NAME_CHARACTERS, OTHER_METHOD, method_of
+from snakepit_otel.rpc.server_call import (
     AioServerCall,
     BlockingServerCall,
-    Noting,
     ServerCall,
+    StatusRecorder,
     ThreadServerCall,
-    method_of,
 )
 from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.telemetry import _switch as switch
@@ -128,13 +126,13 @@ class _Handler:
 
     def _function(self, parent: Context, links: _Links, request: Any, context: Any) -> Any:
         if self._call is ThreadServerCall:
-            context = Noting(context)
+            context = StatusRecorder(context)
         with self._call(self.method, parent, links, context):
             return self._behaviour(request, context)
 
     def _iterator(self, parent: Context, links: _Links, request: Any, context: Any) -> Iterator[Any]:
         if self._call is ThreadServerCall:
-            context = Noting(context)
+            context = StatusRecorder(context)
         call = self._call(self.method, parent, links, context)
         try:
             with call.current():
@@ -209,7 +207,7 @@ class _Observing:
             if len(self._handlers) >= _MOST_HANDLERS:
                 self._handlers.clear()
             known = _Handler(path, handler, in_aio=in_aio)
-            if len(path) <= MOST_NAME:
+            if len(path) <= MAX_NAME_CHARACTERS:
                 self._handlers[path] = known
         return known.for_call(parent, links)
 

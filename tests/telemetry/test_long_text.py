@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from snakepit_otel import telemetry
-from snakepit_otel.rpc.call_outcome import OTHER_METHOD, method_of
+from snakepit_otel.rpc.method import OTHER_METHOD, method_of
 from snakepit_otel.telemetry import _attributes as attributes
 from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.telemetry import names

@@ -11,11 +11,11 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from snakepit_otel import rpc, telemetry
-from snakepit_otel.rpc import call_outcome as outcome
+from snakepit_otel.rpc import method as rpc_method
 from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from tests.bridge.rpc.ends import (
+from tests.rpc.ends import (
     CHILD,
     KINDS,
     SERVICE,
@@ -181,12 +181,12 @@ async def test_methods_that_nobody_serves(capture: Capture, gate: Gate, blocking
 
 def test_methods_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A method has one set of attributes, however its name is written; beyond a thousand, all are `_OTHER`."""
-    monkeypatch.setattr(outcome, "_methods", {})
-    assert outcome.method_of("/a/B") is outcome.method_of("a/B") is outcome.method_of(b"/a/B")
-    made = [outcome.method_of(f"/a/{number}") for number in range(2_000)]
+    monkeypatch.setattr(rpc_method, "_methods", {})
+    assert rpc_method.method_of("/a/B") is rpc_method.method_of("a/B") is rpc_method.method_of(b"/a/B")
+    made = [rpc_method.method_of(f"/a/{number}") for number in range(2_000)]
     assert made[0].name == "a/0"
     assert made[-1].name == "_OTHER"
-    assert len(outcome._methods) <= 1_002
+    assert len(rpc_method._methods) <= 1_002
 
 
 def headers(flags: int = 1) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 
 from snakepit_otel.testing import Capture
-from tests.bridge.rpc.ends import (
+from tests.rpc.ends import (
     KINDS,
     AioEnding,
     BlockingEnding,

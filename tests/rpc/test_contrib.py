@@ -17,7 +17,7 @@ from snakepit_otel.adapters import BaseAdapter, tool
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import authority
-from tests.bridge.rpc.ends import (
+from tests.rpc.ends import (
     KINDS,
     OPTIONS,
     AioEnding,

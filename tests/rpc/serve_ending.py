@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from snakepit_otel import rpc
-from tests.bridge.rpc.ends import AioEnding, Gate, handlers
+from tests.rpc.ends import AioEnding, Gate, handlers
 
 
 class TellingGate(Gate):

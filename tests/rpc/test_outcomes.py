@@ -14,10 +14,10 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.rpc import call_outcome as outcome
+from snakepit_otel.rpc.server_call import AioServerCall
 from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.testing import Capture
-from tests.bridge.rpc.ends import (
+from tests.rpc.ends import (
     CHILD,
     KINDS,
     SERVICE,
@@ -181,7 +181,7 @@ def test_a_blocking_server_stops(capture: Capture, gate: Gate, kind: str) -> Non
 @pytest.fixture
 def process() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in a process of its own, and its address."""
-    command = [sys.executable, "-m", "tests.bridge.rpc.serve_ending"]
+    command = [sys.executable, "-m", "tests.rpc.serve_ending"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
         assert started.stdout is not None
         yield started, f"127.0.0.1:{started.stdout.readline().strip()}"
@@ -350,7 +350,7 @@ async def test_a_fault_of_ours_is_not_the_callers(
     capture: Capture, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A call goes its way though we fail at telling of it, and the fault is counted."""
-    monkeypatch.setattr(outcome.AioServerCall, "status", None)
+    monkeypatch.setattr(AioServerCall, "status", None)
     before = faults.count
     with caplog.at_level("CRITICAL", "snakepit_otel"):
         async with aio_ends(AioEnding(gate)) as channel:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bridge.rpc.ends import Gate, current_is_nothing
+from tests.rpc.ends import Gate, current_is_nothing
 
 
 @pytest.fixture

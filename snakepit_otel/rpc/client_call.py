@@ -1,0 +1,150 @@
+"""Calls as telemetry sees them at the caller's side: attributes, and the true status."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from snakepit_otel.rpc.method import CANCELLED, MAX_STATUS_CHARACTERS, OK, UNKNOWN, Method, error_text
+from snakepit_otel.telemetry import AttributeSet, Observation, names
+
+
+class Peer:
+    """The server at an address, as client spans tell it; the address is one that gRPC takes as a target."""
+
+    __slots__ = ("_attributes",)
+
+    def __init__(self, target: str) -> None:
+        self._attributes = AttributeSet(_server_attributes(target))
+
+    def attributes(self) -> AttributeSet:
+        """Return the server's address, and its port if it has one."""
+        return self._attributes
+
+
+def _server_attributes(target: str) -> dict[str, Any]:
+    scheme, colon, rest = target.partition(":")
+    if scheme in ("unix", "unix-abstract"):
+        return {names.SERVER_ADDRESS: rest.removeprefix("//")}
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        # A resolver may be named in between: dns://resolver/host:port.
+        target = rest.rpartition("/")[2]
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdecimal() or (":" in host and not host.startswith("[")):
+        return {names.SERVER_ADDRESS: target.strip("[]")}
+    return {names.SERVER_ADDRESS: host.strip("[]"), names.SERVER_PORT: int(port)}
+
+
+class ClientCall(Observation):
+    """A call as its caller sees it: every status but OK is an error."""
+
+    def __init__(self, method: Method, peer: Peer | None = None) -> None:
+        super().__init__(
+            names.RPC_CLIENT,
+            method.labels,
+            None if peer is None else peer.attributes,
+            span_name=method.name,
+        )
+        self._method = method
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        if self.labels is self._method.labels:
+            self._tell(error)
+        super().__exit__(None, None, None)
+
+    def note(self, code: grpc.StatusCode, details: str | None = "") -> None:
+        """Take this for the status."""
+        self.labels = self._method.by_status[code]
+        if code is not OK:
+            self.fail(code.name, (details or "")[:MAX_STATUS_CHARACTERS])
+
+    def note_cancelled(self, error: BaseException) -> None:
+        """Note that the caller gave up, since this happened to it."""
+        self.note(CANCELLED, error_text(error))
+
+    def settle(self, code: grpc.StatusCode, details: str | None = "") -> None:
+        """End the passage of a call that ended so."""
+        self.note(code, details)
+        self.end()
+
+    def settle_raised(self, error: BaseException) -> None:
+        """End the passage of a call that raised this."""
+        self._tell(error)
+        self.end()
+
+    def _tell(self, error: BaseException | None) -> None:
+        if error is None:
+            self.labels = self._method.ok
+        elif isinstance(error, asyncio.CancelledError):
+            self.note(CANCELLED)
+        else:
+            code, details = _status_of(error)
+            if code is None:
+                # It failed before there was a call, so there is no status.
+                self.fail(type(error).__qualname__, error_text(error))
+            else:
+                self.note(code, details)
+
+    def follow(self, call: Any) -> None:
+        """Settle when a call on a blocking channel has ended, as gRPC tells it."""
+        try:
+            done = _Done(self, call)
+            if call.done() or not call.add_callback(done):
+                done()
+        except (AttributeError, TypeError):
+            # An interceptor further in gave something else in place of a call, a mere iterator for one.
+            self.end()
+
+    def follow_aio(self, call: Any) -> None:
+        """Settle when a call on an aio channel has ended, as gRPC tells it."""
+        try:
+            call.add_done_callback(self._aio_done)
+        except NotImplementedError:
+            # An interceptor further in gave a mere response in place of a call, and that is how it ended.
+            self._aio_done(call)
+
+    def _aio_done(self, call: Any) -> None:
+        code = _result_of(call.code())
+        self.settle(UNKNOWN if code is None else code, _result_of(call.details()))
+
+
+class _Done:
+    """Called when a call has ended. It does not keep the call alive: dropping a call is to cancel it."""
+
+    __slots__ = ("_call", "_observed")
+
+    def __init__(self, observed: ClientCall, call: Any) -> None:
+        self._observed = observed
+        self._call = weakref.ref(call)
+
+    def __call__(self) -> None:
+        call = self._call()
+        if call is None:
+            self._observed.settle(CANCELLED, "the caller let go of it")
+        else:
+            self._observed.settle(call.code() or UNKNOWN, call.details())
+
+
+def _status_of(error: BaseException) -> tuple[grpc.StatusCode | None, str]:
+    code: Callable[[], Any] | None = getattr(error, "code", None)
+    if not isinstance(error, grpc.RpcError) or code is None:
+        return None, ""
+    found = code()
+    return found if isinstance(found, grpc.StatusCode) else None, error.details() or ""
+
+
+def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that need not wait; None if it would."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    return None

@@ -1,0 +1,69 @@
+"""Methods as telemetry names them, with the attributes of their calls, by the RPC conventions."""
+
+from __future__ import annotations
+
+import grpc
+
+from snakepit_otel.telemetry import interned, names
+from snakepit_otel.telemetry._exception_text import message_of
+from snakepit_otel.telemetry._labels import OTHER
+
+OK, CANCELLED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
+_SERVER_FAULTS = frozenset(
+    {
+        UNKNOWN,
+        DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""Codes that are errors at the server; the others are errors at the caller only."""
+_OPEN_ENDED = frozenset({"snakepit.bridge.BridgeService/StreamTelemetry"})
+"""Streams that go on until their reader leaves: Elixir reads the events of its workers under a deadline of a few
+seconds, whose end is no error."""
+_MAX_METHODS = 1_000
+MAX_NAME_CHARACTERS = 256
+MAX_STATUS_CHARACTERS = 500
+
+
+class Method:
+    """A method by its full name, with its attribute sets: before the status is known, and by status."""
+
+    __slots__ = ("by_status", "labels", "name", "ok", "server_faults")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        known = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: name}
+        self.labels = interned(known)
+        self.by_status = {
+            code: interned({**known, names.RPC_RESPONSE_STATUS_CODE: code.name}) for code in grpc.StatusCode
+        }
+        self.ok = self.by_status[OK]
+        self.server_faults = _SERVER_FAULTS - {DEADLINE_EXCEEDED} if name in _OPEN_ENDED else _SERVER_FAULTS
+
+
+_methods: dict[str | bytes, Method] = {}
+OTHER_METHOD = Method(OTHER)
+
+
+def method_of(name: str | bytes) -> Method:
+    """Return the method of a path, with or without its first slash.
+
+    Beyond 1 000 methods all are `_OTHER`, and so is one whose name has more than 256 characters.
+    """
+    found = _methods.get(name)
+    if found is None:
+        if len(_methods) >= _MAX_METHODS or len(name) > MAX_NAME_CHARACTERS:
+            return OTHER_METHOD
+        text = (name.decode(errors="replace") if isinstance(name, bytes) else name).lstrip("/")
+        # Under the name as it was given, too, so that it is found in one look.
+        found = _methods[name] = _methods[text] = _methods.get(text) or Method(text)
+    return found
+
+
+def error_text(error: BaseException | None) -> str:
+    """Return the type and the message of an error, as the description of a status."""
+    return "" if error is None else f"{type(error).__name__}: {message_of(error)}"

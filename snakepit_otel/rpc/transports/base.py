@@ -1,0 +1,162 @@
+"""Contract of a transport: connections to a peer, and listeners that serve the same services to peers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from snakepit_otel.rpc.tls import Tls
+
+MAX_MESSAGE_BYTES = 100 << 20
+"""Default limit of a message either way, as upstream's workers have it."""
+
+Metadata = Sequence[tuple[str, str]]
+Service = Callable[[Any], object]
+"""Client class of a service, as protobuf's compiler generates it: takes anything with gRPC's `Channel.unary_unary`,
+`unary_stream`, `stream_unary` and `stream_stream`, and gives each method's path, serializer and parser there."""
+
+
+class Connection(Protocol):
+    """Calls to one peer from an event loop. Methods are named `package.Service/Method`.
+
+    Every call carries the trace context and has a client span, except where `observed` is false. Times are in seconds.
+    A call that fails raises `RpcError`; cancelling the caller cancels the call at the peer.
+    """
+
+    async def call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        *,
+        observed: bool = True,
+    ) -> Any:
+        """Send one message and return the answer."""
+
+    async def stream(
+        self,
+        method: str,
+        request: Any,
+        take: Callable[[Any], Awaitable[None]],
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """Send one message and await `take` for each message of the answer; what `take` raises cancels the call."""
+
+    async def upload(self, method: str, messages: Iterable[Any]) -> Any:
+        """Send a stream of messages and return the answer."""
+
+    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Any:
+        """Begin a call that streams both ways, with the methods and errors of `grpc.aio.StreamStreamCall`; no span."""
+
+    def connect(self) -> None:
+        """Begin to connect now, and not with the first call."""
+
+    async def ready(self) -> None:
+        """Return once connected."""
+
+    async def close(self) -> None:
+        """Close the connection and cancel its calls; later calls raise `ConnectionClosed`."""
+
+
+class BlockingConnection(Protocol):
+    """Calls to one peer from any thread; see `Connection`."""
+
+    def call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        *,
+        observed: bool = True,
+    ) -> Any:
+        """Send one message and return the answer."""
+
+    def connect(self) -> None:
+        """Begin to connect now, and not with the first call."""
+
+    def close(self) -> None:
+        """Close the connection and cancel its calls."""
+
+
+class CallContext(Protocol):
+    """Call at the side that serves it: the part of `grpc.aio.ServicerContext` that services may use."""
+
+    def invocation_metadata(self) -> Any:
+        """Return the caller's metadata as pairs."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline."""
+
+    def peer(self) -> str:
+        """Return the caller's address in gRPC's form, such as `unix:` or `ipv4:127.0.0.1:4711`."""
+
+    async def read(self) -> Any:
+        """Return the next message of a stream, or `grpc.aio.EOF`."""
+
+    async def write(self, message: Any) -> None:
+        """Send a message of a stream."""
+
+    async def abort(self, code: Any, details: str = "") -> None:
+        """End the call with a status; always raises."""
+
+
+class Listener(Protocol):
+    """Server at one address; services are added before it starts, by the functions of protobuf's compiler."""
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Add services; see `grpc.Server`."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Add the methods of one service by name; see `grpc.Server`. Their contexts are `CallContext`s."""
+
+    async def start(self) -> str:
+        """Listen, and return the address to call by. Raises `ConfigurationError` for one that cannot be used."""
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuse new calls, and let those in flight have `grace` seconds; called again, a shorter grace counts."""
+
+
+class Transport(Protocol):
+    """Maker of connections and listeners for the addresses that it `serves`."""
+
+    def serves(self, address: str) -> bool:
+        """Return whether the address is of this transport's kind."""
+
+    def connect(
+        self,
+        address: str,
+        services: Iterable[Service],
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        credentials: Any = None,
+        keepalive: bool = False,
+    ) -> Connection:
+        """Make a connection; `credentials` are those of `rpc.tls`, `keepalive` notices a peer whose machine is gone.
+
+        Raises `UnsafeSocket` for another user's socket, and `ConfigurationError` for an address that cannot be used.
+        """
+
+    def connect_blocking(
+        self, address: str, services: Iterable[Service], *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> BlockingConnection:
+        """Make a connection for threads; errors as of `connect`."""
+
+    def listen(
+        self,
+        address: str,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        trusted: bool = False,
+        interceptors: Sequence[Any] = (),
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> Listener:
+        """Make a listener.
+
+        Callers that are `trusted` have their traces continued. `insecure` allows an address that other machines reach
+        without TLS and client certificates. `interceptors` and `options` are the transport's own.
+        """

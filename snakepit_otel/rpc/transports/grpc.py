@@ -1,0 +1,313 @@
+"""Transport over gRPC: to Unix sockets, TCP and TLS, and to peers that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.client_call import ClientCall, Peer
+from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel
+from snakepit_otel.rpc.keepalive import CALLER
+from snakepit_otel.rpc.local_sockets import without_descriptors
+from snakepit_otel.rpc.method import Method, method_of
+from snakepit_otel.rpc.server_interceptors import ServerInterceptor
+from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
+from snakepit_otel.rpc.tls import Tls
+from snakepit_otel.rpc.transports.base import MAX_MESSAGE_BYTES, Metadata, Service
+from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import outgoing
+
+
+class GrpcTransport:
+    """Makes connections and listeners for `unix:PATH`, `HOST:PORT` and gRPC's other targets."""
+
+    def serves(self, address: str) -> bool:  # noqa: ARG002 - any address that is not another transport's is a target
+        """See `Transport`."""
+        return True
+
+    def connect(
+        self,
+        address: str,
+        services: Iterable[Service],
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        credentials: grpc.ChannelCredentials | None = None,
+        keepalive: bool = False,
+    ) -> GrpcConnection:
+        """See `Transport`."""
+        channel_options = [*options(max_message_bytes), *(CALLER if keepalive else ())]
+        channel = aio_channel(address, credentials=credentials, options=channel_options)
+        return GrpcConnection(channel, services, Peer(address))
+
+    def connect_blocking(
+        self, address: str, services: Iterable[Service], *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> GrpcBlockingConnection:
+        """See `Transport`."""
+        channel = blocking_channel(address, options=options(max_message_bytes))
+        return GrpcBlockingConnection(channel, services, Peer(address))
+
+    def listen(
+        self,
+        address: str,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        trusted: bool = False,
+        interceptors: Sequence[Any] = (),
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> GrpcListener:
+        """See `Transport`."""
+        return GrpcListener(address, max_message_bytes, tls, insecure, trusted, interceptors, options)
+
+
+class _MethodTable(dict[str, tuple[Any, Method]]):
+    """Multicallables of a channel by method, found by standing for the channel while client classes are made."""
+
+    def __init__(self, channel: Any, services: Iterable[Service]) -> None:
+        super().__init__()
+        self._channel = channel
+        for service in services:
+            service(self)
+
+    def _add(self, kind: str, path: str, *arguments: Any, **options: Any) -> Any:
+        name = path.removeprefix("/")
+        multicallable = getattr(self._channel, kind)(path, *arguments, **options)
+        self[name] = multicallable, method_of(name)
+        return multicallable
+
+    def unary_unary(self, path: str, *arguments: Any, **options: Any) -> Any:
+        return self._add("unary_unary", path, *arguments, **options)
+
+    def unary_stream(self, path: str, *arguments: Any, **options: Any) -> Any:
+        return self._add("unary_stream", path, *arguments, **options)
+
+    def stream_unary(self, path: str, *arguments: Any, **options: Any) -> Any:
+        return self._add("stream_unary", path, *arguments, **options)
+
+    def stream_stream(self, path: str, *arguments: Any, **options: Any) -> Any:
+        return self._add("stream_stream", path, *arguments, **options)
+
+
+class GrpcConnection:
+    """Connection over an aio channel; see `Connection`.
+
+    Spans are made around calls and not by interceptors, which cost an aio channel much.
+    """
+
+    def __init__(self, channel: aio.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
+        self.channel = channel
+        self._methods = _MethodTable(channel, services)
+        self._peer = peer
+
+    async def call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        *,
+        observed: bool = True,
+    ) -> Any:
+        """See `Connection`."""
+        multicallable, observed_method = self._methods[method]
+        try:
+            if not (observed and switch.on):
+                return await multicallable(request, timeout=timeout, metadata=metadata)
+            with ClientCall(observed_method, self._peer):
+                return await multicallable(request, timeout=timeout, metadata=outgoing(metadata))
+        except aio.AioRpcError as error:
+            raise rpc_error(error) from None
+        except aio.UsageError:
+            raise ConnectionClosed from None
+
+    async def stream(
+        self,
+        method: str,
+        request: Any,
+        take: Callable[[Any], Awaitable[None]],
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """See `Connection`."""
+        multicallable, observed_method = self._methods[method]
+        try:
+            if not switch.on:
+                await _read_all(multicallable(request, timeout=timeout, metadata=metadata), take)
+                return
+            call = ClientCall(observed_method, self._peer)
+            with call:
+
+                async def take_observed(message: Any) -> None:
+                    try:
+                        await take(message)
+                    except BaseException as error:
+                        # Not the call's failure: it is cancelled here, as by a reader who leaves.
+                        call.note_cancelled(error)
+                        raise
+
+                await _read_all(multicallable(request, timeout=timeout, metadata=outgoing(metadata)), take_observed)
+        except aio.AioRpcError as error:
+            raise rpc_error(error) from None
+        except aio.UsageError:
+            raise ConnectionClosed from None
+
+    async def upload(self, method: str, messages: Iterable[Any]) -> Any:
+        """See `Connection`."""
+        multicallable, observed_method = self._methods[method]
+
+        async def each() -> AsyncIterator[Any]:
+            for message in messages:
+                yield message
+
+        try:
+            if not switch.on:
+                return await multicallable(each())
+            with ClientCall(observed_method, self._peer):
+                return await multicallable(each(), metadata=outgoing())
+        except aio.AioRpcError as error:
+            raise rpc_error(error) from None
+        except aio.UsageError:
+            raise ConnectionClosed from None
+
+    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Any:
+        """See `Connection`."""
+        return self._methods[method][0](metadata=metadata)
+
+    def connect(self) -> None:
+        """See `Connection`."""
+        self.channel.get_state(try_to_connect=True)
+
+    async def ready(self) -> None:
+        """See `Connection`."""
+        await self.channel.channel_ready()
+
+    async def close(self) -> None:
+        """See `Connection`."""
+        await self.channel.close()
+
+
+class GrpcBlockingConnection:
+    """Connection over a blocking channel; see `BlockingConnection`."""
+
+    def __init__(self, channel: grpc.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
+        self.channel = channel
+        self._methods = _MethodTable(channel, services)
+        self._peer = peer
+
+    def call(
+        self,
+        method: str,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        *,
+        observed: bool = True,
+    ) -> Any:
+        """See `BlockingConnection`."""
+        multicallable, observed_method = self._methods[method]
+        try:
+            if not (observed and switch.on):
+                return multicallable(request, timeout=timeout, metadata=metadata)
+            with ClientCall(observed_method, self._peer):
+                return multicallable(request, timeout=timeout, metadata=outgoing(metadata))
+        except grpc.RpcError as error:
+            raise rpc_error(error) from None
+
+    def connect(self) -> None:
+        """See `BlockingConnection`."""
+        self.channel.subscribe(_ignore, try_to_connect=True)
+        self.channel.unsubscribe(_ignore)
+
+    def close(self) -> None:
+        """See `BlockingConnection`."""
+        self.channel.close()
+
+
+class GrpcListener:
+    """Server of gRPC's asyncio at one address; see `Listener`."""
+
+    def __init__(
+        self,
+        address: str,
+        max_message_bytes: int,
+        tls: Tls | None,
+        insecure: bool,
+        trusted: bool,
+        interceptors: Sequence[aio.ServerInterceptor],
+        more_options: Sequence[tuple[str, Any]],
+    ) -> None:
+        self._address, self._tls, self._insecure = address, tls, insecure
+        self._server = aio_server(
+            interceptors=[ServerInterceptor(trusted=trusted), *interceptors],
+            options=[*options(max_message_bytes), *more_options],
+        )
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """See `Listener`."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """See `Listener`."""
+        self._server.add_registered_method_handlers(service, handlers)
+
+    async def start(self) -> str:
+        """See `Listener`."""
+        address = listen(self._server, self._address, tls=self._tls, insecure=self._insecure)
+        await self._server.start()
+        return address
+
+    async def stop(self, grace: float | None) -> None:
+        """See `Listener`."""
+        await self._server.stop(grace)
+
+
+def rpc_error(error: grpc.RpcError) -> RpcError:
+    """Return the neutral form of an error of gRPC's."""
+    code: grpc.StatusCode = error.code()
+    return RpcError(StatusCode(code.value[0]), without_descriptors(error.details() or ""))
+
+
+async def _read_all(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:
+    """Pass each message of a stream to `take`; when cancelled, cancel the stream and wait until that has happened.
+
+    A read that is cancelled, rather than its stream, never gives back what gRPC has allocated for it: some
+    kilobytes for each consumer who leaves early.
+    """
+    reading, left = True, False
+
+    async def pump() -> None:
+        nonlocal reading
+        async for message in stream:
+            if left:
+                return
+            reading = False
+            await take(message)
+            reading = True
+
+    pumping = asyncio.ensure_future(pump())
+    try:
+        await asyncio.shield(pumping)
+    except asyncio.CancelledError:
+        left = True
+        stream.cancel()
+        if not reading:
+            pumping.cancel()
+        await asyncio.wait([pumping])
+        if not pumping.cancelled():
+            # Retrieved, or asyncio would log it.
+            pumping.exception()
+        raise
+    finally:
+        stream.cancel()
+
+
+def _ignore(_: grpc.ChannelConnectivity) -> None:
+    """Do nothing: a blocking channel connects when somebody subscribes to its state."""
