@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.common import lazy_exports as lazy
+from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk
@@ -36,7 +36,7 @@ __all__ = [
 
 # Loaded when asked for. Who takes one room alone, as the instrumentation of others' workers takes `telemetry`, must
 # not get the bridge with it: protobuf knows each message once per process, and those workers bring them themselves.
-__getattr__, __dir__ = lazy.exports(
+__getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "AuthorityContext": "bridge.authority.tool_registry",

@@ -39,7 +39,7 @@ from snakepit_otel.bridge.wire.status import SessionsStatus, Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted, WorkerExited
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
@@ -511,7 +511,7 @@ def _bury(directory: Path) -> None:
         text = (
             f"worker {orphan.worker_id} (pid {orphan.pid}) had outlived its authority {directory.name}; it was killed"
         )
-        _log.warning("%s", printable(text, MESSAGE))
+        _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         telemetry.emit(
             names.EVENT_WORKER_ORPHAN_KILLED,
             {

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Self
 
 from snakepit_otel import telemetry
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.system import process_table
 from snakepit_otel.system.process_table import Entry
 from snakepit_otel.telemetry import names
@@ -118,7 +118,7 @@ class LeftoverProcesses:
     def _report(self, whose: str) -> None:
         if self.count:
             text = f"{whose} has left processes of its tools behind, which are ended: {self._described}"
-            _log.warning("%s", printable(text, MESSAGE))
+            _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
             telemetry.emit(names.EVENT_TOOL_PROCESSES_ENDED, {}, {"count": self.count}, body=text)
 
     async def _have_ended(self, held: dict[int, int]) -> bool:

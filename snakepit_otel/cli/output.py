@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from snakepit_otel.common.printable import MESSAGE, printable, printable_json, printable_lines
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_json, printable_lines
 from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.errors import (
     AdapterNotLoaded,
@@ -89,7 +89,11 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def fail(error: SnakepitError) -> NoReturn:
     """Say what went wrong, and leave."""
-    said = lines(shown(error), indent="  ") if isinstance(error, _OF_LINES) else printable(shown(error), MESSAGE)
+    said = (
+        lines(shown(error), indent="  ")
+        if isinstance(error, _OF_LINES)
+        else printable(shown(error), MAX_MESSAGE_CHARACTERS)
+    )
     complaints.print(Text.assemble(("error:", "bold red"), " ", said), soft_wrap=True)
     if isinstance(error, AuthorityUnavailable):
         complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER")

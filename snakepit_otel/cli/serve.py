@@ -24,8 +24,8 @@ from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
-from snakepit_otel.system.heap import keep_small
-from snakepit_otel.system.process_exit import Ending
+from snakepit_otel.system.heap import limit_heap
+from snakepit_otel.system.process_exit import ProcessExit
 from snakepit_otel.telemetry import _controls as controls
 
 _TIME_TO_FLUSH = 1.7
@@ -109,7 +109,7 @@ def serve(
             "tls": {"certificate": tls_certificate, "key": tls_key, "client_ca": tls_client_ca},
         },
     }
-    keep_small()
+    limit_heap()
     run(lambda: _serve(_stated(given), config))
 
 
@@ -117,7 +117,7 @@ serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
-    ending = Ending()
+    ending = ProcessExit()
     signals = Signals(ending)
     status = 1
     try:

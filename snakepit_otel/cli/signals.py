@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 
 from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.wire.restart_report import Replacement
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.system.process_exit import Ending, wake_for_signals
+from snakepit_otel.system.process_exit import ProcessExit, wake_for_signals
 
 _log = logging.getLogger("snakepit_otel.authority")
 
@@ -30,7 +30,7 @@ class Signals:
     to be finished, and the process has `TIME_BEYOND_GRACE` to be gone.
     """
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: ProcessExit) -> None:
         self._ending = ending
         self._pit: Snakepit | None = None
         self._pid = os.getpid()
@@ -114,7 +114,7 @@ class Signals:
             _log.info(
                 "worker %s: %s; %d to go",
                 printable(replacement.worker),
-                printable(replacement.failure or f"replaced by {replacement.replacement}", MESSAGE),
+                printable(replacement.failure or f"replaced by {replacement.replacement}", MAX_MESSAGE_CHARACTERS),
                 replacement.remaining,
             )
 
@@ -122,6 +122,6 @@ class Signals:
         try:
             report = await self._pit.restart_workers(None, note)
         except SnakepitError as error:
-            _log.error("the workers were not replaced: %s", printable(error, MESSAGE))
+            _log.error("the workers were not replaced: %s", printable(error, MAX_MESSAGE_CHARACTERS))
             return
         _log.info("%d workers were replaced, %d were not", len(report.replacements), len(report.failures))

@@ -1,4 +1,4 @@
-"""The line of a program that called us, so that a leak can be laid at somebody's door."""
+"""The line of a user's program that called this package, by which leaks are attributed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MACHINERY = (_OUR_CODE, f"{Path(asyncio.__file__).parent}/", contextlib.__file_
 
 
 def call_site() -> str:
-    """Return the nearest frame outside our machinery and the event loop, as `file:line in function`.
+    """Return the nearest frame outside this package and the event loop, as `file:line in function`.
 
-    The command line is a caller like any other.
+    The command line counts as a caller.
     """
     frame = sys._getframe(1)
     while frame is not None:

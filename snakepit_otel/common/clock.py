@@ -1,4 +1,4 @@
-"""Time, as something that can be injected."""
+"""Time that can be injected."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """A source of time."""
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards; the origin means nothing."""
+        """Seconds that never run backwards; the origin is arbitrary."""
         ...
 
     def time(self) -> float:

@@ -1,4 +1,4 @@
-"""When the request that code runs for has to be done."""
+"""The deadline of the request that the current code runs for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from snakepit_otel.errors import ConfigurationError, DeadlineExceeded
 
-_ENDLESS = 10 * 365 * 86_400.0
-"""Seconds from which on a timeout is none: gRPC takes what it cannot count for a deadline that has passed."""
+# A longer timeout is none: gRPC treats a deadline that it cannot represent as one that has passed.
+_LONGEST_TIMEOUT_SECONDS = 10 * 365 * 86_400.0
 _deadline: ContextVar[float | None] = ContextVar("snakepit_deadline", default=None)
 
 
 def checked_timeout(timeout: Any, name: str = "timeout") -> float | None:
     """Return a caller's timeout as seconds; None if it sets no limit: None, infinity, or more than ten years.
 
-    Any real number will do, a `Decimal` or one of NumPy's as well; 0 or less is a time that is over. Raises
-    `ConfigurationError`, with the parameter's name, for NaN, text, booleans and other things that are no time.
+    Any real number is accepted, `Decimal` and NumPy scalars included; 0 or less is a timeout that is over. Raises
+    `ConfigurationError`, with the parameter's name, for NaN, text, booleans and other values.
     """
     if timeout is None:
         return None
@@ -32,12 +32,12 @@ def checked_timeout(timeout: Any, name: str = "timeout") -> float | None:
         except ValueError:  # a signalling NaN
             seconds = math.nan
         if not math.isnan(seconds):
-            return None if seconds > _ENDLESS else max(seconds, 0.0)
+            return None if seconds > _LONGEST_TIMEOUT_SECONDS else max(seconds, 0.0)
     raise ConfigurationError(f"{name} is {timeout!r:.100}; it must be a number of seconds, or None for no limit")
 
 
 def enter(deadline: float) -> None:
-    """Set the deadline, on the clock of `time.monotonic`, for this task and for what it starts."""
+    """Set the deadline, on the clock of `time.monotonic`, for this task and the tasks that it starts."""
     _deadline.set(deadline)
 
 
@@ -56,5 +56,5 @@ def at_most(longest: float) -> float:
     if left is None or left > longest:
         return longest
     if left <= 0:
-        raise DeadlineExceeded("the request's deadline has passed, so nothing more is asked on its behalf")
+        raise DeadlineExceeded("the request's deadline has passed, so no further call is made on its behalf")
     return left

@@ -1,8 +1,8 @@
-"""The keys by which the wire's special JSON objects are known."""
+"""Keys that mark the special JSON objects of the wire."""
 
 from __future__ import annotations
 
+# A reference: in JSON, and as an attribute of its class in Python.
 ZERO_COPY = "__snakepit_zero_copy__"
-"""Of a reference: in JSON, and as an attribute of its class in Python."""
+# The placeholder of a value that JSON cannot carry.
 UNSERIALIZABLE = "__ffi_unserializable__"
-"""Of what stands in for a value that JSON cannot carry."""

@@ -1,4 +1,4 @@
-"""Names of a package that are imported once they are used."""
+"""Imports of a package's public names on first use."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import Any
 
 
-def exports(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` for a package, by the modules inside it that its names are in."""
+def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` for a package, given the modules that define its public names."""
     here = vars(sys.modules[package])
 
     def find(name: str) -> Any:
-        home = homes.get(name)
-        if home is None:
+        module = modules.get(name)
+        if module is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = here[name] = getattr(import_module(f"{package}.{home}"), name)
+        found = here[name] = getattr(import_module(f"{package}.{module}"), name)
         return found
 
-    return find, lambda: sorted({*here, *homes})
+    return find, lambda: sorted({*here, *modules})

@@ -1,4 +1,4 @@
-"""Addresses that lead back to the machine they are used on."""
+"""Addresses that lead to the machine they are used on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOCAL_SOCKETS = frozenset({"unix", "unix-abstract"})
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether nobody but this machine can call at a host, without asking anybody for its name."""
+    """Return whether a host is this machine alone, without a name lookup on the network."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -22,9 +22,9 @@ def is_loopback(host: str) -> bool:
 
 
 def leads_here(target: str) -> bool:
-    """Say whether all of a target, as gRPC has them, is this machine: sockets, loopback, and names of it.
+    """Return whether a gRPC target is this machine alone: sockets, loopback addresses, and names of them.
 
-    Names are looked up in /etc/hosts only: to ask the network for one takes time.
+    Names are looked up in /etc/hosts only: a lookup on the network takes time.
     """
     scheme, colon, rest = target.partition(":")
     scheme = scheme.lower()
@@ -41,7 +41,7 @@ def _is_here(host: str) -> bool:
     if is_loopback(host):
         return True
     address = _address(host)
-    # Whoever connects to the address that stands for all of a machine's connects to itself.
+    # A connection to the unspecified address goes to the machine itself.
     return address.is_unspecified if address is not None else _is_named_here(host)
 
 

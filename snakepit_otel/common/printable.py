@@ -1,7 +1,7 @@
-"""Text of peers, as a log line or a terminal may have it.
+"""Text from peers, made safe for log lines and terminals.
 
-Session ids, owners, metadata, state, tool names, results and errors are what others have written. Shown as they are,
-they could colour a terminal, set its title, turn the order of letters round, or add a line that we never wrote.
+Session ids, owners, metadata, state, tool names, results and errors are written by peers. Printed as they are, they
+could colour a terminal, set its title, reverse the order of letters, or forge a line of the log.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-LINE: Final = 200
-"""Characters that a name has in a log line, at most."""
-MESSAGE: Final = 1_000
-"""Characters that somebody's message has in a log line, at most."""
+MAX_NAME_CHARACTERS: Final = 200
+MAX_MESSAGE_CHARACTERS: Final = 1_000
 
 # Control characters, separators of lines, lone surrogates and annotations; and what Unicode has invisible by default,
 # the controls of direction among it.
@@ -28,8 +26,8 @@ _NOT_IN_TEXT = re.compile(f"[{_UNSEEN}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def printable(value: object, limit: int | None = LINE) -> str:
-    r"""Return `str(value)` for one line: what cannot be seen as an escape (`\x1b`, `\u202e`), cut after `limit`."""
+def printable(value: object, limit: int | None = MAX_NAME_CHARACTERS) -> str:
+    r"""Return `str(value)` for one line: invisible characters as escapes (`\x1b`, `\u202e`), cut after `limit`."""
     text = _text(value)
     if limit is None:
         return _NOT_IN_A_NAME.sub(_escaped, text)
@@ -39,7 +37,7 @@ def printable(value: object, limit: int | None = LINE) -> str:
 
 def printable_error(error: BaseException) -> str:
     """Return an error's type and message, for one line."""
-    return printable(f"{type(error).__name__}: {_text(error)}", MESSAGE)
+    return printable(f"{type(error).__name__}: {_text(error)}", MAX_MESSAGE_CHARACTERS)
 
 
 def printable_lines(value: object, indent: str = "") -> str:
@@ -51,7 +49,7 @@ def printable_lines(value: object, indent: str = "") -> str:
 
 
 def printable_json(document: str) -> str:
-    r"""Return a JSON document with what cannot be seen as JSON's own escapes, so that its values stay what they are."""
+    r"""Return a JSON document with invisible characters as JSON escapes, which leaves its values unchanged."""
     # In JSON all of these are inside of texts, but for the line breaks between values.
     return "\n".join(_NOT_IN_TEXT.sub(_escaped_in_json, line) for line in document.split("\n"))
 
@@ -59,7 +57,7 @@ def printable_json(document: str) -> str:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except BaseException:  # noqa: BLE001 - an error of somebody's, whose own message cannot be had
+    except BaseException:  # noqa: BLE001 - an error of user code, whose `__str__` may raise anything
         return f"<{type(value).__name__}>"
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from snakepit_otel.common import lazy_exports as lazy
+from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from snakepit_otel.compatibility.context import BridgeContext
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Loaded when used: what runs requests needs the bridge, and what only checks an adapter does without.
-__getattr__, __dir__ = lazy.exports(
+__getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "FLAG": "loading",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from snakepit_otel.common import lazy_exports as lazy
+from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from snakepit_otel.sessions._attribution import Creator, Origin
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # Loaded when used: workers keep no sessions, and take no more of this than how state is written down.
-__getattr__, __dir__ = lazy.exports(
+__getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Backend": "backends.base",

@@ -1,6 +1,6 @@
-"""A function in a thread that nothing waits for but its caller.
+"""Runs a function in a daemon thread, which only its caller waits for.
 
-The event loop's executor has few threads, which code of users may hold for good, and it is waited for at the end.
+The event loop's executor has few threads, which user code may hold for good, and the interpreter waits for it at exit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def run_in_daemon_thread(function: Callable[[], T]) -> T:
-    """Run a function in a thread of its own; cancelled, leave it to itself."""
+    """Run a function in a thread of its own, and return its result; a cancelled call leaves the thread running."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -26,7 +26,7 @@ async def run_in_daemon_thread(function: Callable[[], T]) -> T:
     def work() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
+        except BaseException as error:  # noqa: BLE001 - raised to the caller
             failure = error
             settler: Callable[[], None] = lambda: future.set_exception(failure)  # noqa: E731
         else:

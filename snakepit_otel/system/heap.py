@@ -1,4 +1,4 @@
-"""The C library's heaps, which keep what is freed: after a peak of large messages, most of it, for good."""
+"""Settings of the C library's heaps, which else keep most of the memory that a peak of large messages has freed."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ import asyncio
 import ctypes
 from contextlib import suppress
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-"""From the C library's `malloc.h`."""
-_HEAPS = 2
-_BY_ITSELF = 256 << 10
-"""Bytes from which on an allocation is one of its own, which is given back when it is freed.
-
-Left to itself, the C library learns from the first large message that is freed to keep as much, so that each of the
-next ones costs several times its size.
-"""
-_SPARE = 128 << 10
-"""Bytes at the end of a heap that are kept."""
-_MUCH = 16 << 20
-_SOON, _LATER = 0.25, 5.0
-"""Seconds until much is given back, and until what others still had of it then."""
+# From the C library's `malloc.h`.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_MAX_ARENAS = 2
+# Larger allocations are mapped, and unmapped when they are freed. Without this the C library raises its threshold at
+# the first large message that is freed, and each of the next ones costs several times its size.
+_MMAP_THRESHOLD_BYTES = 256 << 10
+_TRIM_THRESHOLD_BYTES = 128 << 10
+_TRIM_AFTER_BYTES = 16 << 20
+_TRIM_DELAY_SECONDS = 0.25
+# Once more, for memory that was still referenced at the first trim.
+_SECOND_TRIM_DELAY_SECONDS = 5.0
 
 
-def keep_small() -> None:
-    """Have this process keep few heaps, with no large messages in them; does nothing where there is no such setting.
+def limit_heap() -> None:
+    """Limit the arenas of this process and their thresholds; does nothing where the C library has no such setting.
 
-    To be called before there are other threads.
+    Call it before other threads start.
     """
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_ARENA_MAX, _HEAPS)
-        mallopt(_MMAP_THRESHOLD, _BY_ITSELF)
-        mallopt(_TRIM_THRESHOLD, _SPARE)
+        mallopt(_M_ARENA_MAX, _MAX_ARENAS)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
 
 
-class Freed:
-    """Counts what is freed, and gives it back to the machine soon after there is much; belongs to an event loop."""
+class HeapTrimmer:
+    """Counts freed bytes, and returns them to the machine soon after 16 MiB; belongs to an event loop."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -45,25 +42,25 @@ class Freed:
     def add(self, size: int) -> None:
         """Count `size` bytes that were freed."""
         self._bytes += size
-        if self._bytes >= _MUCH and self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(_SOON, self._give_back)
+        if self._bytes >= _TRIM_AFTER_BYTES and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_TRIM_DELAY_SECONDS, self._on_timer)
 
     def close(self) -> None:
-        """Give nothing back any more."""
+        """Cancel the timers."""
         for timer in (self._soon, self._later):
             if timer is not None:
                 timer.cancel()
 
-    def _give_back(self) -> None:
+    def _on_timer(self) -> None:
         self._bytes, self._soon = 0, None
         _trim()
         if self._later is not None:
             self._later.cancel()
-        self._later = asyncio.get_running_loop().call_later(_LATER, _trim)
+        self._later = asyncio.get_running_loop().call_later(_SECOND_TRIM_DELAY_SECONDS, _trim)
 
 
 def _trim() -> None:
     with suppress(AttributeError):
         trim = ctypes.CDLL(None).malloc_trim
-        # In a thread: it takes some milliseconds for a hundred megabytes.
+        # In a thread: trimming a hundred megabytes takes some milliseconds.
         asyncio.get_running_loop().run_in_executor(None, trim, 0)

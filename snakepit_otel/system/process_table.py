@@ -1,4 +1,4 @@
-"""The kernel's table of processes: who descends from whom, and who belongs to which group."""
+"""The kernel's table of processes: parents, groups, command lines and variables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TRIES = 50
-_WAIT = 0.002
-"""Seconds between one try and the next."""
+_RETRY_SECONDS = 0.002
 
 
 class Entry(NamedTuple):
-    """A process as the table has it."""
+    """A process of the table."""
 
     pid: int
     name: str
@@ -22,8 +21,7 @@ class Entry(NamedTuple):
     parent: int
     group: int
     session: int
-    started: int
-    """In the kernel's ticks since it started; with the process id, it names a process for good."""
+    started: int  # in ticks since the kernel started; with the pid it identifies a process for good
 
     @property
     def has_ended(self) -> bool:
@@ -71,5 +69,5 @@ def variable(pid: int, name: str) -> str | None:
             lines = environ.split(b"\0")
             return next((os.fsdecode(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)), None)
         # The kernel has none for a moment while a program is put in place of another.
-        time.sleep(_WAIT)
+        time.sleep(_RETRY_SECONDS)
     return None

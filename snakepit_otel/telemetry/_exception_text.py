@@ -10,7 +10,7 @@ import logging
 import traceback
 from types import TracebackType
 
-from snakepit_otel.common.printable import MESSAGE, printable, printable_lines
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_lines
 
 
 def message_of(error: BaseException) -> str:
@@ -33,7 +33,7 @@ def formatted(error: BaseException, frames: TracebackType | None) -> str:
 def log_error(log: logging.Logger, text: str, error: BaseException) -> None:
     """Log a line about an exception, with its traceback."""
     try:
-        log.error("%s", printable(text, MESSAGE), exc_info=error)
+        log.error("%s", printable(text, MAX_MESSAGE_CHARACTERS), exc_info=error)
     except BaseException:  # noqa: BLE001 - as above: handlers format the exception, and pass on what is no `Exception`
         shown = formatted(error, error.__traceback__)
-        log.error("%s\n%s", printable(text, MESSAGE), printable_lines(shown))  # noqa: TRY400
+        log.error("%s\n%s", printable(text, MAX_MESSAGE_CHARACTERS), printable_lines(shown))  # noqa: TRY400

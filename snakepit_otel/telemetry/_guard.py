@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from snakepit_otel.common.printable import LINE, printable, printable_error
+from snakepit_otel.common.printable import MAX_NAME_CHARACTERS, printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 _MOST_REPORTED = 1_000
@@ -17,7 +17,7 @@ def contain(where: str, error: Exception) -> None:
     """Count a fault and say it once per kind and place; never raises."""
     global count  # noqa: PLW0603 - one tally per process is the point
     count += 1
-    key = (type(error), where[:LINE])
+    key = (type(error), where[:MAX_NAME_CHARACTERS])
     # What a fault is called may have a name of a peer's in it.
     if key in _reported or len(_reported) >= _MOST_REPORTED:
         return

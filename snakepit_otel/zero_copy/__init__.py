@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snakepit_otel.common import lazy_exports as lazy
 from snakepit_otel.common.call_site import call_site
+from snakepit_otel.common.lazy_exports import lazy_exports
 from snakepit_otel.zero_copy._current_scope import current
 from snakepit_otel.zero_copy._reference import ArrowReference, Reference, TensorReference
 from snakepit_otel.zero_copy.formats import dlpack as tensors
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Loaded when used: whoever enforces the limits has them checked already.
-__getattr__, __dir__ = lazy.exports(__name__, {"ZeroCopySettings": "_settings"})
+__getattr__, __dir__ = lazy_exports(__name__, {"ZeroCopySettings": "_settings"})
 
 
 def from_numpy(array: NDArray[Any]) -> Reference:

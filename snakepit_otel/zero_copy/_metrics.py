@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from snakepit_otel import telemetry
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 
@@ -107,7 +107,7 @@ def unused(description: Description, site: str, reason: str, session_id: str | N
         f"strict mode: a {description.kind} reference of {description.size} bytes was created at {site} and "
         "neither passed to a request, returned nor released; release it, or create it where it is used"
     )
-    _log.warning("%s", printable(text, MESSAGE))
+    _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
     telemetry.emit(
         names.EVENT_ZERO_COPY_REFERENCE_UNUSED,
         {

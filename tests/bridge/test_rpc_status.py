@@ -32,7 +32,7 @@ OUTCOMES = [
 ]
 
 
-class Ending(BridgeServiceServicer):
+class ProcessExit(BridgeServiceServicer):
     """Ends its calls as they ask."""
 
     def __init__(self) -> None:
@@ -66,13 +66,13 @@ class Ending(BridgeServiceServicer):
 
 
 @pytest.fixture
-async def service() -> Ending:
+async def service() -> ProcessExit:
     """The service."""
-    return Ending()
+    return ProcessExit()
 
 
 @pytest.fixture
-async def stub(service: Ending, short_path: Path) -> AsyncIterator[Any]:
+async def stub(service: ProcessExit, short_path: Path) -> AsyncIterator[Any]:
     """A stub for it."""
     async with serving(service, f"unix:{short_path}/s", observed=True) as called:
         yield called
@@ -99,7 +99,7 @@ async def told(capture: Capture, metric: Any, method: str) -> tuple[str | None, 
     return point.attributes.get(names.RPC_RESPONSE_STATUS_CODE), point.attributes.get(names.ERROR_TYPE)
 
 
-async def ended(call: Any, how: str, service: Ending) -> grpc.StatusCode | None:
+async def ended(call: Any, how: str, service: ProcessExit) -> grpc.StatusCode | None:
     """Wait for a call to end, cancelled if it would wait for ever; return its status."""
     task = asyncio.ensure_future(call)
     if how == "wait":
@@ -131,7 +131,7 @@ def streaming(stub: Any, how: str) -> Any:
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
 async def test_both_ends_tell_the_status(
     stub: Any,
-    service: Ending,
+    service: ProcessExit,
     capture: Capture,
     make: Any,
     method: str,
@@ -162,7 +162,9 @@ async def test_both_ends_tell_the_status(
 
 
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
-async def test_the_client_measures_too(stub: Any, service: Ending, capture: Capture, make: Any, method: str) -> None:
+async def test_the_client_measures_too(
+    stub: Any, service: ProcessExit, capture: Capture, make: Any, method: str
+) -> None:
     """A client's duration has the method, the status and, where it failed, the error."""
     await ended(make(stub, "INTERNAL"), "INTERNAL", service)
     assert await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, method) == ("INTERNAL", "INTERNAL")
@@ -188,7 +190,7 @@ async def test_a_blocking_client_tells_the_status(stub: Any, capture: Capture, s
 
 
 @pytest.mark.parametrize("make", [unary, streaming])
-async def test_a_deadline(stub: Any, service: Ending, capture: Capture, make: Any) -> None:
+async def test_a_deadline(stub: Any, service: ProcessExit, capture: Capture, make: Any) -> None:
     """A deadline that passes is an error on both ends."""
 
     async def take(message: Any) -> None: ...
@@ -206,7 +208,7 @@ async def test_a_deadline(stub: Any, service: Ending, capture: Capture, make: An
     assert {span.attributes[names.ERROR_TYPE] for span in capture.spans(method)} == {"DEADLINE_EXCEEDED"}
 
 
-async def test_a_taker_that_fails(stub: Any, service: Ending, capture: Capture) -> None:
+async def test_a_taker_that_fails(stub: Any, service: ProcessExit, capture: Capture) -> None:
     """Who takes a stream's messages and fails at it has cancelled the call, and keeps its own error."""
 
     async def take(message: Any) -> None:
@@ -238,7 +240,7 @@ async def test_the_peer_is_told(stub: Any, capture: Capture) -> None:
     ("how", "status", "server_error"), [(how, status, error) for how, status, _, error in OUTCOMES]
 )
 async def test_streams_both_ways(
-    stub: Any, service: Ending, capture: Capture, how: str, status: str, server_error: str | None
+    stub: Any, service: ProcessExit, capture: Capture, how: str, status: str, server_error: str | None
 ) -> None:
     """A call that streams both ways is observed as the others are."""
 
@@ -259,7 +261,7 @@ async def test_streams_both_ways(
 
 
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
-async def test_switched_off(stub: Any, service: Ending, capture: Capture, make: Any, method: str) -> None:
+async def test_switched_off(stub: Any, service: ProcessExit, capture: Capture, make: Any, method: str) -> None:
     """With telemetry off, calls work and nothing is emitted."""
     switch.turn(False)
     try:

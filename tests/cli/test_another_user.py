@@ -94,7 +94,7 @@ async def test_serve_in_a_directory_by_another_users_link(short_path: Path) -> N
 
 
 async def test_a_ready_file_that_is_a_link(short_path: Path) -> None:
-    """See tests/test_replacing.py for the rest: a worker fails rather than write through a link."""
+    """See tests/system/test_atomic_files.py for the rest: a worker fails rather than write through a link."""
     victim = short_path / "victim"
     victim.write_text("precious")
     (short_path / "ready").symlink_to(victim)

@@ -21,7 +21,7 @@ from snakepit_otel import rpc, telemetry
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 
-SERVICE = "test.Ending"
+SERVICE = "test.ProcessExit"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 OPTIONS = [("grpc.so_reuseport", 0)]
 CHILD = names.SESSION_UPDATE.span

@@ -97,7 +97,7 @@ async def test_functions_on_an_aio_server(capture: Capture, gate: Gate, kind: st
 def test_blocking_calls_that_wait(capture: Capture, gate: Gate, kind: str, make: Any) -> None:
     """Calls that wait for their answer are told as those that are futures are."""
     with blocking_ends(BlockingEnding(gate)) as channel:
-        call = make(getattr(channel, kind)(f"/test.Ending/{kind}"))
+        call = make(getattr(channel, kind)(f"/test.ProcessExit/{kind}"))
         for code in ("OK", "NOT_FOUND"):
             request: Any = f"set:{code}".encode()
             with nullcontext() if code == "OK" else pytest.raises(grpc.RpcError):

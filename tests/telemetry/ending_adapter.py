@@ -18,7 +18,7 @@ from snakepit_otel import BaseAdapter, tool
 PATIENCE = 10.0
 
 
-class Ending(BaseAdapter):
+class ProcessExit(BaseAdapter):
     """Tools of that kind, and two harmless ones."""
 
     __thread_safe__ = True

@@ -128,7 +128,7 @@ class LoneWorker:
 
 @asynccontextmanager
 async def lone_worker(
-    directory: Path, environ: Mapping[str, str], adapter: str = "tests.telemetry.ending_adapter:Ending"
+    directory: Path, environ: Mapping[str, str], adapter: str = "tests.telemetry.ending_adapter:ProcessExit"
 ) -> AsyncIterator[LoneWorker]:
     """Start a worker; killed at the end of the block if it still runs."""
     spec = WorkerSpec(

@@ -165,7 +165,7 @@ class Starting(SpanProcessor):
         self.seen.append((span.name, dict(span.attributes or {})))
 
 
-class Ending(SpanProcessor):
+class ProcessExit(SpanProcessor):
     """Wants to change spans as they end."""
 
     def _on_ending(self, span: Span) -> None:
@@ -180,7 +180,7 @@ class Stamping(BatchSpanProcessor):
 
 
 @pytest.mark.parametrize(
-    "processor", [Starting(), Ending(), Stamping(InMemorySpanExporter()), SynchronousMultiSpanProcessor()]
+    "processor", [Starting(), ProcessExit(), Stamping(InMemorySpanExporter()), SynchronousMultiSpanProcessor()]
 )
 def test_processors_of_started_spans_get_the_real_ones(
     use: Use, processor: SpanProcessor, caplog: pytest.LogCaptureFixture

@@ -21,7 +21,7 @@ from snakepit_otel.telemetry import Ledger, names
 from snakepit_otel.testing import Capture, OtlpSink
 from tests.processes import program
 from tests.telemetry.difficult_sink import DifficultSink, Mood, flapping
-from tests.telemetry.ending_adapter import Ending
+from tests.telemetry.ending_adapter import ProcessExit
 from tests.telemetry.lone_worker import QUICK, SPANS_OF_A_REQUEST
 from tests.waiting import BUSY, until
 
@@ -121,7 +121,7 @@ async def test_authority_counts_what_dead_workers_took_with_them(mood: str, tmp_
     with ExitStack() as meanwhile, ExitStack() as files, difficult(mood, meanwhile) as sink:
         books, counted = Books(files), Counted()
         pit = Snakepit(
-            Ending,
+            ProcessExit,
             pool={
                 "size": WORKERS,
                 "shutdown_grace": int(GRACE * 1000),
@@ -191,7 +191,14 @@ async def serve_until_stopped(directory: Path, environ: Mapping[str, str]) -> tu
     """Serve some requests; return the exit status, the seconds from SIGTERM to exit, and how many were answered."""
     environ = {**QUICK, **environ, "SNAKEPIT_OTEL_POOL__SHUTDOWN_GRACE": str(int(GRACE * 1000))}
     socket = directory / "a.sock"
-    arguments = ["serve", "tests.telemetry.ending_adapter:Ending", "--workers", str(WORKERS), "--socket", str(socket)]
+    arguments = [
+        "serve",
+        "tests.telemetry.ending_adapter:ProcessExit",
+        "--workers",
+        str(WORKERS),
+        "--socket",
+        str(socket),
+    ]
     async with program("-m", "snakepit_otel", *arguments, environ=environ) as server:
         await server.says("serving")
         async with Client(f"unix:{socket}") as client:

@@ -17,7 +17,7 @@ from snakepit_otel.bridge.wire.restart_report import Replacement, Restart, Resta
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.common.clock import Clock, SystemClock
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import (
     ConfigurationError,
     InvalidSession,
@@ -144,7 +144,7 @@ class AdminService(AdminServiceServicer):
         self._rolls.discard(roll)
         # Looked at here, too, as whoever asked for it may have left.
         if not roll.cancelled() and (error := roll.exception()) is not None:
-            _log.warning("the rolling restart ended early: %s", printable(error, MESSAGE))
+            _log.warning("the rolling restart ended early: %s", printable(error, MAX_MESSAGE_CHARACTERS))
 
     def _info(self, session: Session) -> pb.SessionInfo:
         idle = self._clock.monotonic() - session.last_accessed

@@ -14,7 +14,7 @@ from grpc import aio
 from snakepit_otel.bridge.authority.byte_budget import Budget, peer_of
 from snakepit_otel.bridge.authority.partial_messages import IncomingCall, PartialMessages
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
-from snakepit_otel.system.heap import Freed
+from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections
 
 HELD_PER_BYTE = 3
@@ -47,7 +47,7 @@ class AdmissionInterceptor(aio.ServerInterceptor):
         self.arrival_timeout = arrival_timeout
         self.unread_timeout = unread_timeout
         self.connections = connections
-        self.freed = Freed()
+        self.freed = HeapTrimmer()
         self.partial_messages = PartialMessages(budget, connections, self.freed) if connections is not None else None
         self._methods: dict[str, _Method] = {}
 

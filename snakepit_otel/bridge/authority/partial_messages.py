@@ -15,7 +15,7 @@ from time import monotonic
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import BudgetExceeded
-from snakepit_otel.system.heap import Freed
+from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections, Traffic
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -97,7 +97,7 @@ class PartialMessages:
     connection is ended if that does not help.
     """
 
-    def __init__(self, budget: Budget, connections: Connections, freed: Freed) -> None:
+    def __init__(self, budget: Budget, connections: Connections, freed: HeapTrimmer) -> None:
         self.refused = 0
         """Connections whose calls were refused, and that were ended."""
         self._budget = budget

@@ -20,7 +20,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStu
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.worker.telemetry_stream import RECEIPT
 from snakepit_otel.common.backoff import Backoff
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.telemetry._foreign_events import EventFold, refuse
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -132,14 +132,14 @@ class TelemetryListener:
                 _log.debug(
                     "the telemetry stream of worker %s broke: %s",
                     printable(self._worker_id),
-                    printable(error.details(), MESSAGE),
+                    printable(error.details(), MAX_MESSAGE_CHARACTERS),
                 )
             except DecodeError as error:
                 refuse("too_large")
                 _log.debug(
                     "an event of worker %s cannot be read: %s",
                     printable(self._worker_id),
-                    printable(error, MESSAGE),
+                    printable(error, MAX_MESSAGE_CHARACTERS),
                 )
             except Exception:  # noqa: BLE001 - nothing that goes wrong with one stream ends the listening
                 _log.exception("listening to worker %s failed; it is tried again", printable(self._worker_id))

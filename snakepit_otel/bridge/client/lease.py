@@ -17,7 +17,7 @@ from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import AuthorityUnavailable, SessionNotFound, SnakepitError
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.telemetry import outgoing
@@ -232,8 +232,8 @@ class _Stream:
         _log.warning(
             "the connection that held %d sessions (%s) broke: %s",
             len(self.held),
-            printable(named + more, MESSAGE),
-            printable(why, MESSAGE),
+            printable(named + more, MAX_MESSAGE_CHARACTERS),
+            printable(why, MAX_MESSAGE_CHARACTERS),
         )
         for session_id in self.held:
             self._lose(session_id, f"its connection broke ({why})")

@@ -14,7 +14,7 @@ from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import ConfigurationError
 
 _log = logging.getLogger("snakepit_otel.worker")
@@ -114,7 +114,7 @@ class Heartbeats:
                     "heartbeat %d of %d missed: %s",
                     missed,
                     settings.max_missed_heartbeats,
-                    printable(error.details(), MESSAGE),
+                    printable(error.details(), MAX_MESSAGE_CHARACTERS),
                 )
                 if missed >= settings.max_missed_heartbeats and settings.dependent:
                     _log.error("the authority has been silent for %d heartbeats; stopping", missed)

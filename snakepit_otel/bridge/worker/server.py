@@ -31,7 +31,7 @@ from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
-from snakepit_otel.system.process_exit import Ending, on_stop_signals
+from snakepit_otel.system.process_exit import ProcessExit, on_stop_signals
 from snakepit_otel.telemetry import names
 
 _TIME_FOR_TELEMETRY = 1.7
@@ -106,7 +106,7 @@ class WorkerServer:
         self._authority = authority
         self._told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
-        self._ending: Ending | None = None
+        self._ending: ProcessExit | None = None
         self.link: AuthorityLink
         self.events: TelemetryStream
         self.address = ""
@@ -152,7 +152,7 @@ class WorkerServer:
         self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
         await self._server.start()
         if self._whole_process:
-            self._ending = Ending()
+            self._ending = ProcessExit()
             on_stop_signals(self.tell_to_stop, self._ending, self._grace + _TIME_BEYOND_GRACE)
             return
         loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.process_controls import Recording, checked
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.telemetry import error_type, names
 from snakepit_otel.telemetry._controls import matches
@@ -209,7 +209,7 @@ class TelemetryStream:
                 self.control(control)
             except (DecodeError, ValueRefused) as error:
                 # One bad message is not to cost the others.
-                _log.warning("a telemetry control was not obeyed: %s", printable(error, MESSAGE))
+                _log.warning("a telemetry control was not obeyed: %s", printable(error, MAX_MESSAGE_CHARACTERS))
             listener.obeyed += 1
             self._waiting.set()
 

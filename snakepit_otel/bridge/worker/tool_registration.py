@@ -14,7 +14,7 @@ from snakepit_otel.bridge.authority.tool_registry import registrations
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink
 from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 
 _log = logging.getLogger("snakepit_otel.worker")
 _REMEMBERED_SESSIONS = 10_000
@@ -83,7 +83,7 @@ class ToolRegistration:
             _log.warning(
                 "tools could not be registered for session %s: %s",
                 printable(session_id),
-                printable(error.details(), MESSAGE),
+                printable(error.details(), MAX_MESSAGE_CHARACTERS),
             )
             # To be tried again with the session's next request.
             self._seen.pop(session_id, None)
@@ -92,7 +92,7 @@ class ToolRegistration:
             _log.warning(
                 "the authority refused the tools for session %s: %s",
                 printable(session_id),
-                printable(response.error_message, MESSAGE),
+                printable(response.error_message, MAX_MESSAGE_CHARACTERS),
             )
 
     def _forget_task(self, session_id: str, done: asyncio.Task[None]) -> None:

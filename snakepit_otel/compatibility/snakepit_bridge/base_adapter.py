@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb2
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import ParameterSpec, ToolRegistration
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 
 from .logging_config import get_logger
 
@@ -128,7 +128,7 @@ class BaseAdapter:
             return list(answer.tool_ids)
         if "duplicate_tool" in answer.error_message:
             return [made.name for made in request.tools]
-        logger.error("the tools were refused: %s", printable(answer.error_message, MESSAGE))
+        logger.error("the tools were refused: %s", printable(answer.error_message, MAX_MESSAGE_CHARACTERS))
         return []
 
     def _registration(self, name: str, method: Callable[..., Any]) -> ToolRegistration:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.wire.restart_report import Replacement
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.workers.process import State, Suspicion, Worker
 from snakepit_otel.pool.workers.recycling import ExitReason, due, memory_of
@@ -125,7 +125,7 @@ class Replacements:
                 "worker %s is due (%s) and goes on, for want of a successor: %s",
                 printable(worker.id),
                 printable(reason),
-                printable(error, MESSAGE),
+                printable(error, MAX_MESSAGE_CHARACTERS),
             )
         finally:
             self._due.discard(worker)
@@ -169,7 +169,7 @@ class Replacements:
 
     def _note(self, worker: Worker, reason: ExitReason) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) is replaced: {reason}"
-        _log.info("%s", printable(text, MESSAGE))
+        _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         about: dict[str, Any] = {
             names.SNAKEPIT_POOL_NAME: self.pool,
             names.SNAKEPIT_WORKER_ID: worker.id,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from snakepit_otel import telemetry
-from snakepit_otel.common.printable import MESSAGE, printable, printable_error, printable_lines
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error, printable_lines
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.heartbeats import Heartbeats
@@ -203,7 +203,7 @@ class Supervisor:
 
     def _note_crash(self, worker: Worker, status: int) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) {describe_exit(status)} with {worker.active} requests"
-        _log.error("%s; it is being replaced", printable(text, MESSAGE))
+        _log.error("%s; it is being replaced", printable(text, MAX_MESSAGE_CHARACTERS))
         about = {**self._about(worker), names.SNAKEPIT_WORKER_EXIT_REASON: ExitReason.CRASH.value}
         telemetry.emit(names.EVENT_WORKER_CRASH, about, body=text)
         self.watcher.crashed(worker)
@@ -214,7 +214,7 @@ class Supervisor:
             f"{self.settings.restart_window / 1000:g} s without having answered a request; "
             f"none is started for {self.restarts.wait():.0f} s"
         )
-        _log.error("%s", printable(text, MESSAGE))
+        _log.error("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         telemetry.emit(names.EVENT_POOL_BARRED, {names.SNAKEPIT_POOL_NAME: self.pool}, body=text)
 
     async def _keep_number(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 
 _log = logging.getLogger("snakepit_otel.environment")
 # Under an Elixir only errors are logged by default; whoever set a variable is to see that it is not honoured.
@@ -46,7 +46,7 @@ def warn(faults: Iterable[Fault], *, once: bool = False) -> None:
         logged = (_reported_before, _reported) if once else (_reported_before,)
         if not any(before.get(fault.variable) == fault.value for before in logged):
             _reported[fault.variable] = fault.value
-            _log.warning("%s", printable(fault, MESSAGE))
+            _log.warning("%s", printable(fault, MAX_MESSAGE_CHARACTERS))
 
 
 def reported() -> dict[str, str]:

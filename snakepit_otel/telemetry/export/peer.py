@@ -15,7 +15,7 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.answers import MOST_BYTES, NoAnswer, asks_to_wait, rejected
@@ -98,7 +98,7 @@ class Peer:
             except _TooLarge:
                 return Answer(False, too_large=True)
             except NoAnswer as error:
-                quiet.warn("telemetry is lost, since its receiver gave %s", printable(error, MESSAGE))
+                quiet.warn("telemetry is lost, since its receiver gave %s", printable(error, MAX_MESSAGE_CHARACTERS))
                 return Answer(False)
         self._rejected = 0
         with _untold():
@@ -191,7 +191,7 @@ class _Refusal(_RpcError):  # type: ignore[misc]
 
     def __init__(self, error: Any) -> None:
         self._code = error.code()
-        self._details = printable(masked_text((error.details() or "")[:_LONGEST_DETAILS]), MESSAGE)
+        self._details = printable(masked_text((error.details() or "")[:_LONGEST_DETAILS]), MAX_MESSAGE_CHARACTERS)
         super().__init__(f"{self._code.name}: {self._details}")
         self._trailing = tuple(
             (key, value) for key, value in error.trailing_metadata() or () if key == _RETRY_INFO and asks_to_wait(value)

@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from snakepit_otel.common.printable import MESSAGE, printable, printable_error
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
 from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.telemetry import _metric_cells as cells
 from snakepit_otel.telemetry.environment import Environment, applied
@@ -104,7 +104,7 @@ def _exporters(signal: str, read: Environment) -> list[Any]:
                     "%s are not exported by %s, which cannot be set up: %s",
                     printable(signal),
                     printable(name),
-                    printable(" ".join(said.split()), MESSAGE),
+                    printable(" ".join(said.split()), MAX_MESSAGE_CHARACTERS),
                 )
     return made
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.secrets import masked_text
 
 _log = logging.getLogger("snakepit_otel.telemetry")
@@ -49,7 +49,9 @@ class _OnceInAWhile(logging.Filter):
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's own mistake
             text = str(record.msg)
-        record.msg = printable(masked_text(text), MESSAGE) + (f" ({before} more like this before)" if before else "")
+        record.msg = printable(masked_text(text), MAX_MESSAGE_CHARACTERS) + (
+            f" ({before} more like this before)" if before else ""
+        )
         record.args = None
         # Their tracebacks end in our call, and repeat the message as it came.
         record.exc_info = record.exc_text = None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from snakepit_otel.common.printable import MESSAGE, printable
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.telemetry.spans.sdk import PlainLane
 
@@ -77,4 +77,4 @@ def _best(provider: Any) -> Lane | None:
 def _say_once(text: str) -> None:
     if text not in _said:
         _said.add(text)
-        _log.info("%s", printable(text, MESSAGE))
+        _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
-from snakepit_otel.common.printable import LINE, printable, printable_error, printable_json, printable_lines
+from snakepit_otel.common.printable import (
+    MAX_NAME_CHARACTERS,
+    printable,
+    printable_error,
+    printable_json,
+    printable_lines,
+)
 from tests.fuzz.kit import insist, target
 from tests.hostile_text import unsafe
 
@@ -20,7 +26,7 @@ def printable_text(data: bytes) -> None:
     ):
         shown = printable(text)
         insist(not unsafe(shown, lines=False), repr(shown))
-        insist(len(shown) <= LINE)
+        insist(len(shown) <= MAX_NAME_CHARACTERS)
         insist(printable(shown) == shown)
         insist(shown.splitlines() in ([], [shown]))
         shown.encode()

@@ -12,8 +12,8 @@ from tests.waiting import BUSY
 
 HEAD = """
 import asyncio, sys, threading, time
-from snakepit_otel.system.process_exit import Ending, on_stop_signals
-ending = Ending()
+from snakepit_otel.system.process_exit import ProcessExit, on_stop_signals
+ending = ProcessExit()
 """
 PROGRAMS = {
     "forced, as it goes on": ("ending.within(0.1); time.sleep(600)", 1),

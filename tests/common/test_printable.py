@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.common.printable import LINE, printable, printable_error, printable_json, printable_lines
+from snakepit_otel.common.printable import (
+    MAX_NAME_CHARACTERS,
+    printable,
+    printable_error,
+    printable_json,
+    printable_lines,
+)
 from tests.hostile_text import HOSTILE, is_control, unsafe
 
 ANYTHING = st.text(st.characters(codec=None))
@@ -40,7 +46,7 @@ def test_a_name_is_one_line_of_what_can_be_seen(text: str) -> None:
     shown = printable(text)
     assert not unsafe(shown, lines=False)
     assert shown.splitlines() in ([shown], [])
-    assert len(shown) <= LINE
+    assert len(shown) <= MAX_NAME_CHARACTERS
     shown.encode()
     assert printable(shown) == shown
 

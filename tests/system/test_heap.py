@@ -14,9 +14,9 @@ async def test_much_that_was_freed_is_given_back(monkeypatch: pytest.MonkeyPatch
     """Soon after 16 MiB were freed, and once more later; less than that is left as it is."""
     given_back: list[float] = []
     monkeypatch.setattr(heap, "_trim", lambda: given_back.append(asyncio.get_running_loop().time()))
-    monkeypatch.setattr(heap, "_SOON", 0.01)
-    monkeypatch.setattr(heap, "_LATER", 0.05)
-    freed = heap.Freed()
+    monkeypatch.setattr(heap, "_TRIM_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(heap, "_SECOND_TRIM_DELAY_SECONDS", 0.05)
+    freed = heap.HeapTrimmer()
     freed.add(16 * 1024 * 1024 - 1)
     await asyncio.sleep(0.05)
     assert not given_back
