@@ -41,7 +41,7 @@ from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.validation import build
-from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted, WorkerExited
+from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted
 from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
 from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers
@@ -51,11 +51,10 @@ from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import SocketFile, checked_socket_directory
 from snakepit_otel.telemetry import Level, names
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import loose
-from snakepit_otel.zero_copy._fd_server import Broker, broker_path
+from snakepit_otel.zero_copy._fd_server import FdServer, fd_server_path
 from snakepit_otel.zero_copy._limits import Limits
-from snakepit_otel.zero_copy._metrics import PEER_LOST, REQUEST_END
 
 _log = logging.getLogger("snakepit_otel.authority")
 _LAST_WORDS = 0.5
@@ -156,9 +155,9 @@ class Snakepit:
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or authority_socket(directory.path)
-            holdings, broker = self._share_memory(running, Path(socket))
+            buffer_store, fd_server = self._share_memory(running, Path(socket))
             roster = Roster(directory.path)
-            home = Home(directory, holdings, broker, FencingTokens(), roster)
+            home = Home(directory, buffer_store, fd_server, FencingTokens(), roster)
             pools = WorkerPools(
                 {
                     name: WorkerPool(name, adapter, settings, home)
@@ -169,12 +168,12 @@ class Snakepit:
                 self.sessions,
                 self.tools,
                 pools,
-                holdings,
+                buffer_store,
                 home.fencing_tokens,
                 budget=self._server_settings.limits.budget(),
                 authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
             )
-            kept = await self._listen_locally(running, dispatcher, directory, broker)
+            kept = await self._listen_locally(running, dispatcher, directory, fd_server)
             self.tools.threads.open()
             running.callback(self.tools.threads.close)
             self.address = None
@@ -253,17 +252,10 @@ class Snakepit:
         """
         dispatcher, creator = self._started(), self._creator(tool, session_id)
         timeout = checked_timeout(timeout)
-        scope = dispatcher.holdings.open(session_id, tool)
-        reason = REQUEST_END
-        try:
+        with dispatcher.buffer_store.request(session_id, tool) as scope:
             request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
             response = await dispatcher.execute(request, creator, timeout, scope)
             return result_of(response, request, scope.take)
-        except WorkerExited:
-            reason = PEER_LOST
-            raise
-        finally:
-            scope.close(reason)
 
     async def stream(
         self,
@@ -282,13 +274,11 @@ class Snakepit:
         """
         dispatcher, creator = self._started(), self._creator(tool, session_id)
         timeout = checked_timeout(timeout)
-        scope = dispatcher.holdings.open(session_id, tool)
-        reason = REQUEST_END
+        with dispatcher.buffer_store.request(session_id, tool) as scope:
 
-        async def decode(chunk: Chunk) -> Any:
-            return decode_chunk(chunk.data, chunk.metadata, scope.take)
+            async def decode(chunk: Chunk) -> Any:
+                return decode_chunk(chunk.data, chunk.metadata, scope.take)
 
-        try:
             request = execute_request(
                 tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
             )
@@ -296,11 +286,6 @@ class Snakepit:
             async with aclosing(pushed) as stream:
                 async for chunk in stream:
                     yield chunk
-        except WorkerExited:
-            reason = PEER_LOST
-            raise
-        finally:
-            scope.close(reason)
 
     async def set_telemetry(
         self,
@@ -371,29 +356,29 @@ class Snakepit:
             return None
         return Creator(call_site(), tool)
 
-    def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[Holdings, Broker | None]:
+    def _share_memory(self, running: AsyncExitStack, socket: Path) -> tuple[BufferStore, FdServer | None]:
         settings, strict = self._zero_copy_settings.limits, self.sessions.settings.strict_mode
-        holdings = Holdings(settings, strict=strict)
-        holdings.be_observed()
+        buffer_store = BufferStore(settings, strict=strict)
+        buffer_store.be_observed()
         # What is created before it is passed to anybody obeys whoever was started last.
         running.callback(_restore_loose, loose.settings, loose.strict)
         loose.settings, loose.strict = settings, strict
-        if not holdings.shares:
-            running.callback(holdings.close)
-            running.callback(asyncio.get_running_loop().create_task(_sweep(holdings)).cancel)
-            return holdings, None
+        if not buffer_store.shares:
+            running.callback(buffer_store.close)
+            running.callback(asyncio.get_running_loop().create_task(_sweep(buffer_store)).cancel)
+            return buffer_store, None
         # Made here where it is not there yet, for both sockets.
         checked_socket_directory(socket)
-        broker = Broker(holdings, broker_path(socket))
+        fd_server = FdServer(buffer_store, fd_server_path(socket))
         try:
-            broker.start()
+            fd_server.start()
         except ConfigurationError as error:
-            raise ConfigurationError(f"no socket for shared memory at {broker.path}: {error}") from None
-        running.callback(broker.close)
-        return holdings, broker
+            raise ConfigurationError(f"no socket for shared memory at {fd_server.path}: {error}") from None
+        running.callback(fd_server.close)
+        return buffer_store, fd_server
 
     async def _listen_locally(
-        self, running: AsyncExitStack, dispatcher: Dispatcher, directory: PrivateDirectory, broker: Broker | None
+        self, running: AsyncExitStack, dispatcher: Dispatcher, directory: PrivateDirectory, fd_server: FdServer | None
     ) -> list[WatchedSocket]:
         """Listen for workers and, where callers have a socket of their own, for them; see `WatchedSocket`."""
         local = await running.enter_async_context(AsyncExitStack())
@@ -409,13 +394,13 @@ class Snakepit:
             made = await listen(authority_socket(directory.path))
             if self._server_settings.socket is None:
                 self.socket = f"unix:{made.path}"
-                _make_again(broker, made.path)
+                _make_again(fd_server, made.path)
             return made
 
         async def for_callers() -> SocketFile:
             made = await listen(Path(self._server_settings.socket or ""))
             self.socket = f"unix:{made.path}"
-            _make_again(broker, made.path)
+            _make_again(fd_server, made.path)
             return made
 
         kept = [WatchedSocket(await for_workers(), for_workers)]
@@ -436,7 +421,7 @@ class Snakepit:
         guarded = GuardedServer(listener.server, authority_limits(largest, self.sessions.settings.max_session_bytes))
         add_BridgeServiceServicer_to_server(AuthorityService(dispatcher, dispatcher.fencing_tokens), guarded)
         add_BufferServiceServicer_to_server(
-            BufferService(dispatcher.holdings, largest, budget=dispatcher.budget), guarded
+            BufferService(dispatcher.buffer_store, largest, budget=dispatcher.budget), guarded
         )
         leases = LeaseService(self.sessions, trusted=trusted, budget=dispatcher.budget, lasting=dispatcher.lasting)
         add_LeaseServiceServicer_to_server(leases, guarded)
@@ -457,9 +442,9 @@ class Snakepit:
         return bound
 
 
-def _make_again(broker: Broker | None, socket: Path) -> None:
-    if broker is not None:
-        broker.look(broker_path(socket))
+def _make_again(fd_server: FdServer | None, socket: Path) -> None:
+    if fd_server is not None:
+        fd_server.look(fd_server_path(socket))
 
 
 def _note_who_may_call(address: str, *, encrypted: bool) -> None:
@@ -477,11 +462,11 @@ def _note_who_may_call(address: str, *, encrypted: bool) -> None:
         )
 
 
-async def _sweep(holdings: Holdings) -> None:
-    """Do what a broker's thread does besides, where there is none."""
+async def _sweep(buffer_store: BufferStore) -> None:
+    """Do what a file-descriptor server's thread does besides, where there is none."""
     while True:
         await asyncio.sleep(1)
-        holdings.sweep()
+        buffer_store.sweep()
         loose.sweep(time.monotonic())
 
 

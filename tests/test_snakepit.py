@@ -171,7 +171,7 @@ async def test_socket_in_a_directory_that_is_not_there_yet(short_path: Path) -> 
 
 
 async def test_no_room_for_the_socket_of_shared_memory(short_path: Path) -> None:
-    """Where the broker cannot listen, that is said with its path, and nothing is left running."""
+    """Where the file-descriptor server cannot listen, that is said with its path, and nothing is left running."""
     (short_path / "a.sock.memory").mkdir()
     with pytest.raises(ConfigurationError, match=r"no socket for shared memory at .*a\.sock\.memory"):
         async with Snakepit(Useful, workers=1, server={"socket": str(short_path / "a.sock")}):

@@ -10,8 +10,8 @@ from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.common.printable import printable
 from snakepit_otel.pool.workers.orphans import Roster
 from snakepit_otel.system.private_directory import PrivateDirectory
-from snakepit_otel.zero_copy._buffer_store import Holdings
-from snakepit_otel.zero_copy._fd_server import Broker
+from snakepit_otel.zero_copy._buffer_store import BufferStore
+from snakepit_otel.zero_copy._fd_server import FdServer
 
 _log = logging.getLogger("snakepit_otel.pool")
 
@@ -26,9 +26,9 @@ class Home(NamedTuple):
 
     private: PrivateDirectory
     """For the workers' sockets."""
-    holdings: Holdings
+    buffer_store: BufferStore
     """What the authority holds for its workers' requests."""
-    broker: Broker | None
+    fd_server: FdServer | None
     """Who gives it to them; None where memory is not shared."""
     fencing_tokens: FencingTokens
     """Who may call back, and for which request."""

@@ -419,12 +419,12 @@ class WorkerPool:
 
     def ready(self, worker: Worker) -> None:
         """Know its process for one of ours."""
-        self._home.holdings.admit(worker.pid, worker.id)
+        self._home.buffer_store.admit(worker.pid, worker.id)
 
     def dismissed(self, worker: Worker) -> None:
         """Take nothing from it any more: it is about to be killed, or gone."""
         self._home.fencing_tokens.revoke(worker.id)
-        self._home.holdings.dismiss(worker.pid)
+        self._home.buffer_store.dismiss(worker.pid)
         self._home.roster.remove(worker.pid)
 
     def crashed(self, worker: Worker) -> None:

@@ -16,7 +16,7 @@ from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolR
 from snakepit_otel.bridge.wire.references import can_be_shared
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.zero_copy import Reference
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
@@ -98,10 +98,10 @@ class _Memory:
     """Both sides of a request's references."""
 
     def __init__(self, session_id: str | None, tool: str) -> None:
-        self._holdings = Holdings()
-        self._caller = self._holdings.open(session_id, tool)
+        self._buffer_store = BufferStore()
+        self._caller = self._buffer_store.request(session_id, tool)
         self.worker = Scope(
-            Owner.PYTHON, self._holdings, request=self._caller.request, session_id=session_id, tool=tool
+            Owner.PYTHON, self._buffer_store, request=self._caller.request, session_id=session_id, tool=tool
         )
 
     def passed(self, value: Any) -> Any:
@@ -115,7 +115,7 @@ class _Memory:
     def close(self) -> None:
         self.worker.close()
         self._caller.close()
-        self._holdings.close()
+        self._buffer_store.close()
 
 
 def _shared(value: Any, cross: Callable[[Any], Any]) -> Any:

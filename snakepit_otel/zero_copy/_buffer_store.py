@@ -67,7 +67,7 @@ class _Request:
     bytes: int = 0
 
 
-class Holdings:
+class BufferStore:
     """The buffers of an authority's requests. Safe to use from several threads.
 
     A peer is `HERE`, a worker's id, or whatever names another process of this user; a worker gets at those requests
@@ -98,12 +98,15 @@ class Holdings:
 
     def be_observed(self) -> None:
         """Have telemetry say what is held here."""
-        telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_COUNT, Holdings._read_count)
-        telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_SIZE, Holdings._read_size)
+        telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_COUNT, BufferStore._read_count)
+        telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_SIZE, BufferStore._read_size)
         telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_LIMIT, lambda me: [(me.settings.max_host_bytes, {})])
 
-    def open(self, session_id: str | None, tool: str) -> Scope:
-        """Begin a request, and return the scope of its references on the authority's side."""
+    def request(self, session_id: str | None, tool: str) -> Scope:
+        """Begin a request, and return the scope of its references on the authority's side.
+
+        The scope ends with its `with` block, or by `close`.
+        """
         request = _Request(next(self._ids), session_id)
         self._requests[request.id] = request
         return Scope(
@@ -402,8 +405,8 @@ class Holdings:
 class Reservation:
     """What is kept free for a reference whose bytes have not all come; a context manager that gives it back."""
 
-    def __init__(self, holdings: Holdings, size: int) -> None:
-        self._holdings = holdings
+    def __init__(self, buffer_store: BufferStore, size: int) -> None:
+        self._buffer_store = buffer_store
         self._size = size
         self._stands = True
 
@@ -415,10 +418,10 @@ class Reservation:
 
     def release(self) -> None:
         """Give it back; again does nothing."""
-        with self._holdings._lock:
+        with self._buffer_store._lock:
             if self._stands:
                 self._stands = False
-                self._holdings._take(self._size, -1)
+                self._buffer_store._take(self._size, -1)
 
 
 def _check(what: str, wanted: int, alone: int, setting: str, limit: int) -> None:

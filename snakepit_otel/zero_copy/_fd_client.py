@@ -1,4 +1,4 @@
-"""The other end of a broker's socket: how a worker, or a caller in another process, exchanges memory."""
+"""Client of the file-descriptor server: a worker, or a caller in another process, exchanges memory with it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy._memory import Buffer
 
 _TIMEOUT = 5.0
-"""Seconds for an answer, which takes the broker some ten microseconds."""
+"""Seconds for an answer, which takes the file-descriptor server some ten microseconds."""
 
 
-class BrokerLink:
-    """A connection to the broker at `path`, made when it is first needed; see `scope.Exchange`.
+class FdClient:
+    """A connection to the file-descriptor server at `path`, made when it is first needed; see `scope.Exchange`.
 
     Safe to use from several threads. An answer is waited for, for at most five seconds.
     """
@@ -51,11 +51,11 @@ class BrokerLink:
             raise
 
     def release(self, request: str | None, ref: str) -> None:
-        """Take back what was published, as far as the broker can be reached."""
+        """Take back what was published, as far as the file-descriptor server can be reached."""
         with suppress(ExchangeUnavailable):
             self._tell({"op": "release", "request": request, "ref": ref})
 
-    def has(self, ref: str) -> bool:  # noqa: ARG002 - the broker knows
+    def has(self, ref: str) -> bool:  # noqa: ARG002 - the file-descriptor server knows
         """Say that it is not known here."""
         return False
 
@@ -96,7 +96,7 @@ class BrokerLink:
             connection.connect(str(self.path))
             _, uid = peer_of(connection)
             if uid not in callable_users():
-                raise PermissionError(f"the broker at {self.path} belongs to user {uid}")
+                raise PermissionError(f"the file-descriptor server at {self.path} belongs to user {uid}")
         except BaseException:
             connection.close()
             raise

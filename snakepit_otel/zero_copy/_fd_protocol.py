@@ -1,4 +1,4 @@
-"""Packets between a broker and its peers: JSON, and at most one descriptor beside it."""
+"""Packets between a file-descriptor server and its peers: JSON, and at most one descriptor beside it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rebuild(described: Any) -> SnakepitError:
             if isinstance(error, ZeroCopyLimitExceeded):
                 error.passes = described.get("passes") is True
             return error
-    return ReferenceRefused(f"the broker answered {reprlib.repr(described):.200}")
+    return ReferenceRefused(f"the file-descriptor server answered {reprlib.repr(described):.200}")
 
 
 def _numbers(level: int, kind: int, raw: bytes) -> list[int]:

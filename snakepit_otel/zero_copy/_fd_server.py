@@ -18,7 +18,7 @@ from snakepit_otel.errors import ConfigurationError, ReferenceRefused, SnakepitE
 from snakepit_otel.system.file_ownership import own_users, peer_of
 from snakepit_otel.system.socket_files import SocketFile, make_socket
 from snakepit_otel.zero_copy import _fd_protocol as packets
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import loose
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
@@ -31,25 +31,25 @@ _MOST_WAKES = 64
 _MOST_CONNECTIONS = 4_096
 
 
-def broker_path(socket_path: Path) -> Path:
-    """Return where the broker listens of an authority that listens at `socket_path`."""
+def fd_server_path(socket_path: Path) -> Path:
+    """Return where the file-descriptor server listens of an authority that listens at `socket_path`."""
     return socket_path.with_name(f"{socket_path.name}.memory")
 
 
-class Broker:
-    """Serves `holdings` at a Unix socket, in a thread of its own, to processes of the same user.
+class FdServer:
+    """Serves `buffer_store` at a Unix socket, in a thread of its own, to processes of the same user.
 
     The socket belongs in a directory that only this user can enter.
     """
 
-    def __init__(self, holdings: Holdings, path: Path) -> None:
+    def __init__(self, buffer_store: BufferStore, path: Path) -> None:
         self.path = path
-        self._holdings = holdings
+        self._buffer_store = buffer_store
         self._selector = selectors.DefaultSelector()
         self._file: SocketFile | None = None
         self._listener: socket.socket | None = None
         self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="zero-copy broker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="zero-copy fd server", daemon=True)
         self._peers: dict[socket.socket, int] = {}
         self._stopping = False
         self._full = False
@@ -79,7 +79,7 @@ class Broker:
         self._thread.join()
         if self._file is not None:
             self._file.remove()
-        self._holdings.close()
+        self._buffer_store.close()
 
     def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -104,12 +104,14 @@ class Broker:
         try:
             self._listen()
         except ConfigurationError as error:
-            _log.debug("the broker's socket is gone, and cannot be made again: %s", printable_error(error))
+            _log.debug(
+                "the file-descriptor server's socket is gone, and cannot be made again: %s", printable_error(error)
+            )
             return
         if before is not None:
             self._selector.unregister(before)
             before.close()
-        _log.warning("the broker's socket %s was gone, and was made again", printable(self.path))
+        _log.warning("the file-descriptor server's socket %s was gone, and was made again", printable(self.path))
 
     def _run(self) -> None:
         swept = monotonic()
@@ -118,7 +120,7 @@ class Broker:
                 self._serve(key.fileobj)
             if monotonic() - swept > _BETWEEN_SWEEPS:
                 swept = monotonic()
-                self._holdings.sweep()
+                self._buffer_store.sweep()
                 loose.sweep(swept)
         for connection in list(self._peers):
             self._forget(connection)
@@ -137,7 +139,9 @@ class Broker:
             except OSError as error:
                 # Out of descriptors: it stays ready, and would be asked about at once, again and again.
                 if not self._full:
-                    _log.warning("a connection to the broker could not be taken: %s", printable_error(error))
+                    _log.warning(
+                        "a connection to the file-descriptor server could not be taken: %s", printable_error(error)
+                    )
                 self._full = True
                 time.sleep(_WHEN_FULL)
             else:
@@ -150,11 +154,11 @@ class Broker:
             try:
                 self._answer(ready)
             except OSError as error:
-                _log.debug("a connection to the broker ended: %s", printable_error(error))
+                _log.debug("a connection to the file-descriptor server ended: %s", printable_error(error))
                 self._forget(ready)
             except Exception:  # noqa: BLE001 - whatever it is
                 # One peer must not end it for all.
-                _log.exception("a connection to the broker is closed, because it could not be served")
+                _log.exception("a connection to the file-descriptor server is closed, because it could not be served")
                 self._forget(ready)
 
     def _accept(self) -> None:
@@ -162,7 +166,7 @@ class Broker:
         connection, _ = self._listener.accept()
         pid, uid = peer_of(connection)
         if uid not in own_users() or len(self._peers) >= _MOST_CONNECTIONS:
-            _log.warning("process %d of user %d was turned away from the broker", pid, uid)
+            _log.warning("process %d of user %d was turned away from the file-descriptor server", pid, uid)
             connection.close()
             return
         connection.setblocking(False)
@@ -170,7 +174,7 @@ class Broker:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _answer(self, connection: socket.socket) -> None:
-        peer = self._holdings.peer_of(self._peers[connection])
+        peer = self._buffer_store.peer_of(self._peers[connection])
         try:
             received = packets.receive(connection)
             if received is None:
@@ -203,18 +207,18 @@ class Broker:
             if asked == "publish" and buffer is not None and isinstance(message.get("reference"), dict):
                 description = Description.from_json(message["reference"])
                 published, buffer = buffer, None
-                self._holdings.publish(request, description, published, peer)
+                self._buffer_store.publish(request, description, published, peer)
                 return {"ok": True}, None
             if asked == "fetch" and isinstance(ref, str):
-                held, shared = self._holdings.fetch(request, ref, peer)
+                held, shared = self._buffer_store.fetch(request, ref, peer)
                 return {"reference": held.to_json()}, shared
             if asked == "release" and isinstance(ref, str):
-                self._holdings.release(request, ref, peer)
+                self._buffer_store.release(request, ref, peer)
                 return {"ok": True}, None
         finally:
             if buffer is not None:
                 buffer.close()
-        raise ReferenceRefused(f"the broker does not know what to do with {reprlib.repr(asked):.40}")
+        raise ReferenceRefused(f"the file-descriptor server does not know what to do with {reprlib.repr(asked):.40}")
 
     def _forget(self, connection: socket.socket) -> None:
         pid = self._peers.pop(connection, None)
@@ -222,7 +226,7 @@ class Broker:
             self._selector.unregister(connection)
         connection.close()
         if pid is not None and pid not in self._peers.values():
-            peer = self._holdings.peer_of(pid)
-            if not self._holdings.is_worker(peer):
+            peer = self._buffer_store.peer_of(pid)
+            if not self._buffer_store.is_worker(peer):
                 # Of a worker it is the pool that knows when it is gone.
-                self._holdings.lose(peer)
+                self._buffer_store.lose(peer)

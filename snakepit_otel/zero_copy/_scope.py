@@ -9,13 +9,14 @@ import weakref
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from snakepit_otel import telemetry
 from snakepit_otel.errors import (
     ReferenceMisused,
     ReferenceRefused,
     ReferenceReleased,
+    WorkerExited,
     ZeroCopyLimitExceeded,
     ZeroCopyUnavailable,
 )
@@ -113,6 +114,13 @@ class Scope:
         """References whose bytes the bridge has to copy to the other side before it is told of them."""
         self.to_fetch: list[Copying] = []
         """References whose bytes the bridge has to copy from the other side before they are used."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End the request, of which a worker may have taken along what it had published."""
+        self.close(reports.PEER_LOST if isinstance(error, WorkerExited) else reports.REQUEST_END)
 
     @property
     def in_use(self) -> bool:

@@ -93,7 +93,7 @@ async def started(directory: Path, adapter: type = Unsaid, **more: Any) -> Async
         "shutdown_grace": _GRACE,
         "started_by": {},
         "zero_copy": {},
-        "broker": None,
+        "fd_server": None,
         "strict": False,
         "parent": os.getpid(),
     }

@@ -19,10 +19,10 @@ import orjson
 
 from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
-from snakepit_otel.zero_copy._fd_client import BrokerLink
-from snakepit_otel.zero_copy._fd_server import Broker
+from snakepit_otel.zero_copy._fd_client import FdClient
+from snakepit_otel.zero_copy._fd_server import FdServer
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._reaper import reaper
 from snakepit_otel.zero_copy._scope import Scope
@@ -117,29 +117,29 @@ def form(ref: str = "0" * 32, *, size: int = 96, **changes: Any) -> dict[str, An
 
 
 class Rig:
-    """A broker, what it holds, and one request that the worker `WORKER`, this process, serves."""
+    """A file-descriptor server, what it holds, and one request that the worker `WORKER`, this process, serves."""
 
-    def __init__(self, holdings: Holdings, broker: Broker) -> None:
-        self.holdings = holdings
-        self.broker = broker
-        holdings.admit(os.getpid(), WORKER)
+    def __init__(self, buffer_store: BufferStore, fd_server: FdServer) -> None:
+        self.buffer_store = buffer_store
+        self.fd_server = fd_server
+        buffer_store.admit(os.getpid(), WORKER)
 
     def request(self, worker: str = WORKER) -> Scope:
         """Begin a request that a worker serves."""
-        scope = self.holdings.open(None, "tool")
+        scope = self.buffer_store.request(None, "tool")
         assert scope.request is not None
-        self.holdings.serve(scope.request, worker)
+        self.buffer_store.serve(scope.request, worker)
         return scope
 
-    def link(self) -> BrokerLink:
+    def link(self) -> FdClient:
         """Connect."""
-        return BrokerLink(self.broker.path)
+        return FdClient(self.fd_server.path)
 
     def raw(self) -> socket.socket:
         """Connect without manners."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(5)
-        connection.connect(str(self.broker.path))
+        connection.connect(str(self.fd_server.path))
         return connection
 
     def assert_serves(self) -> None:
@@ -156,7 +156,7 @@ class Rig:
 
     def assert_holds_nothing(self) -> None:
         """No buffer, no byte and no request is left."""
-        assert (self.holdings._held, self.holdings._bytes, self.holdings._requests) == ({}, 0, {})
+        assert (self.buffer_store._held, self.buffer_store._bytes, self.buffer_store._requests) == ({}, 0, {})
 
 
 def description(ref: str, owner: Owner = Owner.ELIXIR) -> Description:
@@ -166,17 +166,17 @@ def description(ref: str, owner: Owner = Owner.ELIXIR) -> Description:
 
 @contextmanager
 def brokering(directory: Path, **settings: Any) -> Iterator[Rig]:
-    """Run a broker."""
-    holdings = Holdings(ZeroCopySettings(**settings))
-    broker = Broker(holdings, directory / "b.memory")
-    broker.start()
+    """Run a file-descriptor server."""
+    buffer_store = BufferStore(ZeroCopySettings(**settings))
+    fd_server = FdServer(buffer_store, directory / "b.memory")
+    fd_server.start()
     try:
-        yield Rig(holdings, broker)
+        yield Rig(buffer_store, fd_server)
     finally:
-        broker.close()
+        fd_server.close()
 
 
-class HostileBroker:
+class HostileFdServer:
     """Answers every packet with what `answer` makes of it: packets, each with descriptors that are closed then."""
 
     def __init__(self, path: Path, answer: Callable[[Any], list[tuple[bytes, list[int]]]]) -> None:

@@ -1,4 +1,4 @@
-"""Two ends of a real broker in one process: the caller's scope and the worker's."""
+"""Two ends of a real file-descriptor server in one process: the caller's scope and the worker's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._descriptor import Owner
-from snakepit_otel.zero_copy._fd_client import BrokerLink
-from snakepit_otel.zero_copy._fd_server import Broker
+from snakepit_otel.zero_copy._fd_client import FdClient
+from snakepit_otel.zero_copy._fd_server import FdServer
 from snakepit_otel.zero_copy._scope import Scope
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
@@ -36,27 +36,27 @@ class Sides(NamedTuple):
 
 
 class Bridge:
-    """An authority's holdings and its broker, and a worker's link to it."""
+    """An authority's buffer store and its file-descriptor server, and a worker's link to it."""
 
     def __init__(self, directory: Path, settings: ZeroCopySettings | None = None, *, strict: bool = False) -> None:
         self.settings = settings or ZeroCopySettings()
         self.strict = strict
-        self.holdings = Holdings(self.settings, strict=strict)
-        self.broker = Broker(self.holdings, directory / "broker")
-        self.link = BrokerLink(self.broker.path)
-        self.holdings.admit(os.getpid(), WORKER)
-        self.broker.start()
+        self.buffer_store = BufferStore(self.settings, strict=strict)
+        self.fd_server = FdServer(self.buffer_store, directory / "fd_server")
+        self.link = FdClient(self.fd_server.path)
+        self.buffer_store.admit(os.getpid(), WORKER)
+        self.fd_server.start()
 
     def close(self) -> None:
-        """Close the link and the broker."""
+        """Close the link and the server."""
         self.link.close()
-        self.broker.close()
+        self.fd_server.close()
 
     def open(self, session_id: str | None = None, tool: str = "tool") -> Sides:
         """Begin a request."""
-        caller = self.holdings.open(session_id, tool)
+        caller = self.buffer_store.request(session_id, tool)
         assert caller.request is not None
-        self.holdings.serve(caller.request, WORKER)
+        self.buffer_store.serve(caller.request, WORKER)
         worker = Scope(
             Owner.PYTHON,
             self.link,

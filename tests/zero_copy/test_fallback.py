@@ -31,7 +31,7 @@ from snakepit_otel.errors import ReferenceReleased, ZeroCopyUnavailable
 from snakepit_otel.testing import Capture, OtlpSink
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy._current_scope import loose
-from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._fd_server import fd_server_path
 from tests.bridge import parts
 from tests.bridge.elixir import Elixir
 from tests.processes import program
@@ -71,7 +71,7 @@ async def both_ways(caller: Snakepit | Client, *, copied: bool) -> None:
 def held(pit: Snakepit) -> int:
     """Return how many references are held."""
     assert pit._dispatcher is not None
-    return len(pit._dispatcher.holdings._held)
+    return len(pit._dispatcher.buffer_store._held)
 
 
 def of_caller(reason: str) -> dict[tuple[str, str, str], int]:
@@ -119,7 +119,7 @@ async def test_authorities_may_choose_to_copy(capture: Capture) -> None:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
         settings = {"enabled": False}
         async with Snakepit(Hostile, workers=1, zero_copy=settings, pool={"environment": environ}) as pit:
-            assert not broker_path(Path(pit.socket.removeprefix("unix:"))).exists()
+            assert not fd_server_path(Path(pit.socket.removeprefix("unix:"))).exists()
             await both_ways(pit, copied=True)
             assert fallbacks(capture) == {}
             async with Client(pit.socket) as client:
@@ -170,7 +170,7 @@ async def test_a_broker_whose_socket_is_gone_is_done_without(capture: Capture) -
     """Who has no connection yet copies from then on; requests go on."""
     async with Snakepit(Hostile, workers=1, pool=PATIENT) as pit:
         await both_ways(pit, copied=False)
-        broker_path(Path(pit.socket.removeprefix("unix:"))).unlink()
+        fd_server_path(Path(pit.socket.removeprefix("unix:"))).unlink()
         # Who is connected stays so.
         await both_ways(pit, copied=False)
         first = await pit.execute("pid")

@@ -35,8 +35,8 @@ from snakepit_otel.zero_copy import _fd_client as link
 from snakepit_otel.zero_copy import _fd_protocol as packets
 from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
-from snakepit_otel.zero_copy._fd_client import BrokerLink
-from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._fd_client import FdClient
+from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._scope import Scope
 from tests.waiting import until
@@ -44,7 +44,7 @@ from tests.zero_copy.hostile import (
     DEEP,
     SEALS,
     WORKER,
-    HostileBroker,
+    HostileFdServer,
     brokering,
     description,
     descriptors,
@@ -92,15 +92,15 @@ async def test_forged_references_are_refused(short_path: Path) -> None:
         exchange = rig.link()
         other, foreign = rig.request(), rig.request(worker="pool-2.1")
         others = ["a" * 32, "b" * 32, "c" * 32]
-        rig.holdings.publish(other.request, description("a" * 32), content(1))
-        rig.holdings.publish(foreign.request, description("b" * 32), content(2))
+        rig.buffer_store.publish(other.request, description("a" * 32), content(1))
+        rig.buffer_store.publish(foreign.request, description("b" * 32), content(2))
         released = rig.request()
-        rig.holdings.publish(released.request, description("c" * 32), content(3))
+        rig.buffer_store.publish(released.request, description("c" * 32), content(3))
         released.close()
         while sum(met.values()) < OF_RECEIVED:
             mine = rig.request()
             right = f"{chance.getrandbits(128):032x}"
-            rig.holdings.publish(mine.request, description(right), content(4))
+            rig.buffer_store.publish(mine.request, description(right), content(4))
             theirs = Scope(Owner.PYTHON, exchange, request=mine.request)
             for _ in range(100):
                 what, wrong = forged(chance, form(right), others)
@@ -198,10 +198,10 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
     chance = random.Random(SEED)
     async with Snakepit(Hostile, workers=1) as pit:
         worker = await pit.execute("pid")
-        caller = BrokerLink(broker_path(Path(pit.socket.removeprefix("unix:"))))
-        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
-        other = holdings.open(None, "other")
-        holdings.publish(other.request, description("a" * 32), content(1))
+        caller = FdClient(fd_server_path(Path(pit.socket.removeprefix("unix:"))))
+        buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
+        other = buffer_store.request(None, "other")
+        buffer_store.publish(other.request, description("a" * 32), content(1))
 
         async def call(number: int) -> None:
             right = f"{number:032x}"
@@ -226,7 +226,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
         caller.close()
         assert await pit.execute("total", {"t": np.ones(10_000)}) == 10_000
         assert await pit.execute("pid") == worker
-        await until(lambda: (holdings._held, holdings._bytes) == ({}, 0))
+        await until(lambda: (buffer_store._held, buffer_store._bytes) == ({}, 0))
 
 
 async def test_references_of_other_requests_are_refused(short_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_references_of_other_requests_are_refused(short_path: Path) -> Non
     with brokering(short_path) as rig:
         mine, other, foreign = rig.request(), rig.request(), rig.request(worker="pool-2.1")
         for scope, ref in ((mine, "a" * 32), (other, "b" * 32), (foreign, "c" * 32)):
-            rig.holdings.publish(scope.request, description(ref), content(1))
+            rig.buffer_store.publish(scope.request, description(ref), content(1))
         exchange = rig.link()
 
         def received(request: str | None, ref: str) -> Any:
@@ -252,7 +252,7 @@ async def test_references_of_other_requests_are_refused(short_path: Path) -> Non
         for request in (None, "d" * 32, other.request, foreign.request, mine.request):
             # None of these has the right to it, and the last has not this one.
             exchange.release(request, "c" * 32)
-        assert list(rig.holdings._held) == ["a" * 32, "c" * 32]
+        assert list(rig.buffer_store._held) == ["a" * 32, "c" * 32]
         for scope in (mine, foreign):
             scope.close()
         exchange.close()
@@ -262,15 +262,15 @@ async def test_references_of_other_requests_are_refused(short_path: Path) -> Non
 async def test_a_worker_gets_nothing_that_waits_by_releasing_it(short_path: Path) -> None:
     """What waits for a request, and a result that waits for its caller, are not a worker's to release."""
     with brokering(short_path) as rig:
-        rig.holdings.publish(None, description("a" * 32), content(1))
-        request = rig.holdings.open(None, "tool")
-        rig.holdings.publish(request.request, description("b" * 32, Owner.PYTHON), content(1))
-        rig.holdings.offer(request.request, "b" * 32)
+        rig.buffer_store.publish(None, description("a" * 32), content(1))
+        request = rig.buffer_store.request(None, "tool")
+        rig.buffer_store.publish(request.request, description("b" * 32, Owner.PYTHON), content(1))
+        rig.buffer_store.offer(request.request, "b" * 32)
         exchange = rig.link()
         for asked in (None, "d" * 32):
             for ref in ("a" * 32, "b" * 32):
                 exchange.release(asked, ref)
-        assert len(rig.holdings._held) == 2
+        assert len(rig.buffer_store._held) == 2
         request.close()
         exchange.close()
 
@@ -411,13 +411,13 @@ async def test_publishers_get_no_further_than_they_may(short_path: Path) -> None
         assert isinstance(rejected(lambda: publish(None, "a" * 32)), ReferenceMisused)
         publish(mine.request, "a" * 32)
         assert "published already" in str(rejected(lambda: publish(mine.request, "a" * 32)))
-        rig.holdings.dismiss(os.getpid())
+        rig.buffer_store.dismiss(os.getpid())
         # From now on this process is none of the workers.
         assert "not this process'" in str(rejected(lambda: publish(mine.request, "b" * 32)))
         for scope in (mine, foreign):
             scope.close()
         exchange.close()
-        rig.holdings.admit(os.getpid(), WORKER)
+        rig.buffer_store.admit(os.getpid(), WORKER)
         rig.assert_holds_nothing()
         rig.assert_serves()
 
@@ -427,7 +427,7 @@ async def test_who_hangs_up_or_does_not_listen_harms_nobody(short_path: Path) ->
     before = descriptors()
     with brokering(short_path) as rig:
         mine = rig.request()
-        rig.holdings.publish(mine.request, description("a" * 32), content(1))
+        rig.buffer_store.publish(mine.request, description("a" * 32), content(1))
         peers = [rig.raw() for _ in range(20)]
         for peer in peers[:10]:
             peer.setblocking(False)
@@ -448,7 +448,7 @@ async def test_who_hangs_up_or_does_not_listen_harms_nobody(short_path: Path) ->
 
 
 def answered(case: str) -> Callable[[Any], list[tuple[bytes, list[int]]]]:
-    """Return how a hostile broker answers."""
+    """Return how a hostile file-descriptor server answers."""
     told = {"reference": form("a" * 32)}
 
     def one(message: Any, numbers: list[int]) -> list[tuple[bytes, list[int]]]:
@@ -495,17 +495,17 @@ HOSTILE_ANSWERS = [
 
 @pytest.mark.parametrize("case", HOSTILE_ANSWERS)
 async def test_a_hostile_broker_is_refused(short_path: Path, case: str) -> None:
-    """A worker takes nothing from its broker but one sealed memfd, and keeps nothing of the rest."""
+    """A worker takes nothing from its file-descriptor server but one sealed memfd, and keeps nothing of the rest."""
     before = descriptors()
-    broker = HostileBroker(short_path / "b", answered(case))
-    exchange = BrokerLink(short_path / "b")
+    fd_server = HostileFdServer(short_path / "b", answered(case))
+    exchange = FdClient(short_path / "b")
     scope = Scope(Owner.PYTHON, exchange, ZeroCopySettings(allow_fallback=False), request="r")
     for _ in range(3):
         rejected(lambda: scope.receive(form("a" * 32)))
     assert not scope.in_use
     scope.close()
     exchange.close()
-    broker.close()
+    fd_server.close()
     await until(lambda: descriptors() <= before)
 
 
@@ -513,8 +513,8 @@ async def test_a_hostile_broker_is_refused(short_path: Path, case: str) -> None:
 async def test_a_hostile_broker_gets_nothing_of_a_publisher(short_path: Path, case: str) -> None:
     """Whatever is answered to what is published and released, no descriptor of the answer is kept."""
     before = descriptors()
-    broker = HostileBroker(short_path / "b", answered(case))
-    exchange = BrokerLink(short_path / "b")
+    fd_server = HostileFdServer(short_path / "b", answered(case))
+    exchange = FdClient(short_path / "b")
     for _ in range(3):
         for act in (
             lambda: exchange.publish("r", description("a" * 32), content(1)),
@@ -525,7 +525,7 @@ async def test_a_hostile_broker_gets_nothing_of_a_publisher(short_path: Path, ca
             else:
                 rejected(act)
     exchange.close()
-    broker.close()
+    fd_server.close()
     await until(lambda: descriptors() <= before)
 
 
@@ -533,14 +533,14 @@ async def test_a_hostile_broker_gets_nothing_of_a_publisher(short_path: Path, ca
 async def test_answers_are_not_taken_for_others(
     short_path: Path, answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker that does not answer is unreachable, and one that answers twice is not believed the second time."""
+    """A server that does not answer is unreachable, and the second of two answers is ignored."""
     monkeypatch.setattr(link, "_TIMEOUT", 0.2)
     before = descriptors()
-    broker = HostileBroker(
+    fd_server = HostileFdServer(
         short_path / "b",
         lambda message: [(encoded({"reference": form(message["ref"])}), [memfd(96)]) for _ in range(answers)],
     )
-    exchange = BrokerLink(short_path / "b")
+    exchange = FdClient(short_path / "b")
     scope = Scope(Owner.PYTHON, exchange, ZeroCopySettings(allow_fallback=False), request="r")
     if answers:
         assert scope.receive(form("a" * 32)).to_numpy().shape == (4, 3)
@@ -548,13 +548,13 @@ async def test_answers_are_not_taken_for_others(
         rejected(lambda ref=ref: scope.receive(form(ref * 32)))
     scope.close()
     exchange.close()
-    broker.close()
+    fd_server.close()
     await until(lambda: descriptors() <= before)
 
 
 async def test_a_broker_that_is_gone_is_unreachable(short_path: Path) -> None:
     """Where nobody listens, the exchange says so, and a release says nothing."""
-    exchange = BrokerLink(short_path / "none")
+    exchange = FdClient(short_path / "none")
     rejected_by = (ExchangeUnavailable,)
     with pytest.raises(rejected_by, match="unreachable"):
         exchange.fetch("r", "a" * 32)
@@ -584,14 +584,14 @@ except (BrokenPipeError, ConnectionResetError):
 async def test_other_users_are_turned_away(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A process of another user gets no answer, even where the socket's permissions would let it in."""
     with brokering(short_path) as rig:
-        assert rig.broker.path.stat().st_mode & 0o777 == 0o600
-        rig.holdings.publish(None, description("a" * 32), content(1))
+        assert rig.fd_server.path.stat().st_mode & 0o777 == 0o600
+        rig.buffer_store.publish(None, description("a" * 32), content(1))
         short_path.chmod(0o755)
-        command = [sys.executable, "-I", "-S", "-c", STRANGER, str(rig.broker.path)]
+        command = [sys.executable, "-I", "-S", "-c", STRANGER, str(rig.fd_server.path)]
         stranger = [*command, "as another user"]
         shut = await asyncio.to_thread(subprocess.run, stranger, capture_output=True, text=True)
         assert "PermissionError" in shut.stderr
-        rig.broker.path.chmod(0o666)
+        rig.fd_server.path.chmod(0o666)
         met = await asyncio.to_thread(subprocess.run, stranger, capture_output=True, text=True)
         assert met.stdout == "answered b''\n", met.stderr
         own = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
@@ -727,7 +727,7 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
     chance, good = random.Random(SEED), ipc(sample())
     async with Snakepit(Hostile, workers=1) as pit, Client(pit.socket) as client:
         worker = await client.execute("pid")
-        caller = BrokerLink(broker_path(Path(pit.socket.removeprefix("unix:"))))
+        caller = FdClient(fd_server_path(Path(pit.socket.removeprefix("unix:"))))
         refused = 0
         for number in range(300):
             bad = bytearray(good)
@@ -742,15 +742,15 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
         assert refused > 50
         assert await client.execute("rows", {"t": sample()}) == 3
         assert await client.execute("pid") == worker
-        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
-        await until(lambda: (holdings._held, holdings._bytes) == ({}, 0))
+        buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
+        await until(lambda: (buffer_store._held, buffer_store._bytes) == ({}, 0))
 
 
 async def test_nothing_is_written_through_a_reference(short_path: Path) -> None:
     """What was received is read-only for NumPy, for DLPack and for Arrow, and its pages for everybody."""
     with brokering(short_path) as rig:
         mine, exchange = rig.request(), rig.link()
-        rig.holdings.publish(mine.request, description("a" * 32), content(1))
+        rig.buffer_store.publish(mine.request, description("a" * 32), content(1))
         theirs = Scope(Owner.PYTHON, exchange, request=mine.request)
         reference = theirs.receive(form("a" * 32))
         array = reference.to_numpy()
@@ -759,7 +759,7 @@ async def test_nothing_is_written_through_a_reference(short_path: Path) -> None:
                 made[0, 0] = 1
             with pytest.raises(ValueError, match=r"WRITEABLE|writeable"):
                 made.flags.writeable = True
-        _, buffer = rig.holdings.fetch(mine.request, "a" * 32)
+        _, buffer = rig.buffer_store.fetch(mine.request, "a" * 32)
         with pytest.raises(PermissionError):
             os.pwrite(buffer.fileno(), b"x", 0)
         with pytest.raises(PermissionError):

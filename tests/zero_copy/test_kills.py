@@ -92,8 +92,8 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -
                 statuses.append(status)
             enough.set()
             await running
-        holdings = pit._dispatcher.holdings  # type: ignore[union-attr]
-        await until(lambda: (holdings._held, holdings._bytes, holdings._requests) == ({}, 0, {}))
+        buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
+        await until(lambda: (buffer_store._held, buffer_store._bytes, buffer_store._requests) == ({}, 0, {}))
         await until(lambda: [worker for worker in pit.pool.workers if worker.state.value == "ready"])
         assert await pit.execute("total", {"t": load.array}) == load.array.sum()
         pids.update(worker.pid for worker in pit.pool.workers if worker.state.value == "ready")
@@ -161,7 +161,7 @@ async def test_an_answer_that_arrived_can_be_read_when_its_worker_is_gone(short_
     with brokering(short_path) as rig:
         mine, link = rig.request(), rig.link()
         link.publish(mine.request, description("a" * 32, Owner.PYTHON), Buffer.of([memoryview(bytes(96))], 96))
-        rig.holdings.dismiss(os.getpid())
+        rig.buffer_store.dismiss(os.getpid())
         assert mine.take(form("a" * 32, owner="python")).tobytes() == bytes(96)
         link.close()
         mine.close(reports.PEER_LOST)

@@ -35,11 +35,11 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.testing import FakeClock
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import LooseScope, loose
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
-from snakepit_otel.zero_copy._fd_client import BrokerLink
-from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._fd_client import FdClient
+from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._limits import Limits
 from snakepit_otel.zero_copy._memory import Allocation, Buffer
 from tests.bridge.parts import error_name
@@ -85,7 +85,7 @@ async def pit() -> AsyncIterator[Snakepit]:
 def held(pit: Snakepit) -> tuple[int, int]:
     """Return how many references and bytes are held."""
     assert pit._dispatcher is not None
-    return len(pit._dispatcher.holdings._held), pit._dispatcher.holdings._bytes
+    return len(pit._dispatcher.buffer_store._held), pit._dispatcher.buffer_store._bytes
 
 
 def exceeded(setting: str) -> Any:
@@ -112,17 +112,17 @@ async def test_callers_are_held_to_limits(pit: Snakepit) -> None:
 async def test_authorities_hold_to_their_own_limits(pit: Snakepit) -> None:
     """A caller that knows no limits is refused by the authority, by the same error, by socket and over TCP."""
     assert pit._dispatcher is not None
-    holdings = pit._dispatcher.holdings
-    clock = holdings._clock
+    buffer_store = pit._dispatcher.buffer_store
+    clock = buffer_store._clock
     async with Client(pit.socket) as near, Client(str(pit.address)) as far:
         for setting, value in OVER.values():
             for caller in (near, far):
                 with exceeded(setting):
                     await caller.execute("what", {"t": value})
                 # What was copied for a request that was refused before it had all of it waits in vain, for its time.
-                holdings._clock = lambda: float("inf")
-                holdings.sweep()
-                holdings._clock = clock
+                buffer_store._clock = lambda: float("inf")
+                buffer_store.sweep()
+                buffer_store._clock = clock
                 assert held(pit) == (0, 0)
 
 
@@ -172,8 +172,8 @@ async def test_references_made_outside_of_requests_are_limited(pit: Snakepit) ->
 async def test_requests_together_are_limited_by_the_host(pit: Snakepit) -> None:
     """Requests at the same time have to share what the authority may hold, and leave it to those that follow."""
     assert pit._dispatcher is not None
-    holdings = pit._dispatcher.holdings
-    scopes = [holdings.open(None, "tool") for _ in range(3)]
+    buffer_store = pit._dispatcher.buffer_store
+    scopes = [buffer_store.request(None, "tool") for _ in range(3)]
     for scope in scopes[:2]:
         scope.send(np.zeros(60 * KIB, "u1"))
     with exceeded("max_host_bytes"):
@@ -182,10 +182,10 @@ async def test_requests_together_are_limited_by_the_host(pit: Snakepit) -> None:
         await pit.execute("make", {"length": 60 * KIB // 8})
     for scope in (scopes[0], scopes[2]):
         scope.close()
-    again = holdings.open(None, "tool")
+    again = buffer_store.request(None, "tool")
     again.send(np.zeros(60 * KIB, "u1"))
     again.close()
-    scopes = [scopes[1], *(holdings.open(None, "tool") for _ in range(2))]
+    scopes = [scopes[1], *(buffer_store.request(None, "tool") for _ in range(2))]
     for scope, count in zip(scopes, (2, 3), strict=False):
         for _ in range(count):
             scope.send(np.zeros(2 * KIB, "u1"))
@@ -199,7 +199,7 @@ async def test_requests_together_are_limited_by_the_host(pit: Snakepit) -> None:
 async def test_released_references_make_room(pit: Snakepit) -> None:
     """What is released within a request does not count any more."""
     assert pit._dispatcher is not None
-    scope = pit._dispatcher.holdings.open(None, "tool")
+    scope = pit._dispatcher.buffer_store.request(None, "tool")
     for _ in range(10):
         reference = scope.from_numpy(np.zeros(60 * KIB, "u1"), "here")
         scope.send(reference)
@@ -209,7 +209,7 @@ async def test_released_references_make_room(pit: Snakepit) -> None:
 
 
 async def test_the_broker_keeps_limits(short_path: Path) -> None:
-    """A publisher that does not look at limits is told by the broker, and its descriptor is closed."""
+    """A publisher that does not look at limits is told by the file-descriptor server, and its descriptor is closed."""
     before = descriptors()
     with brokering(short_path, **LIMITS) as rig:
         mine, link = rig.request(), rig.link()
@@ -290,8 +290,8 @@ async def test_copies_are_held_to_limits_by_their_status(pit: Snakepit) -> None:
         assert await written(stub, 10, 10, sent=9) is not grpc.StatusCode.OK
         assert await written(stub, 10, 10, sent=11) is not grpc.StatusCode.OK
         assert pit._dispatcher is not None
-        for ref in list(pit._dispatcher.holdings._held):
-            pit._dispatcher.holdings.release(None, ref)
+        for ref in list(pit._dispatcher.buffer_store._held):
+            pit._dispatcher.buffer_store.release(None, ref)
 
 
 async def test_copies_that_stop_in_the_middle_leave_nothing(pit: Snakepit) -> None:
@@ -311,7 +311,7 @@ async def test_refusals_of_the_dispatcher_have_a_status(streaming: bool) -> None
     """Where a waiting reference is too much for its request, a stream has RESOURCE_EXHAUSTED, a call has words."""
     limits = {**LIMITS, "max_request_bytes": 32 * KIB}
     async with Snakepit(Hostile, workers=1, zero_copy=limits) as pit:
-        link = BrokerLink(broker_path(Path(pit.socket.removeprefix("unix:"))))
+        link = FdClient(fd_server_path(Path(pit.socket.removeprefix("unix:"))))
         about = _bytes(1, 60 * KIB, Owner.ELIXIR)
         link.publish(None, about, Buffer.of([memoryview(bytes(60 * KIB))], 60 * KIB))
         request = execute_request("several", {"t": about.to_json()}, None, stream=streaming)
@@ -333,14 +333,14 @@ async def test_refusals_of_the_dispatcher_have_a_status(streaming: bool) -> None
 async def test_small_values_travel_inside_the_message(pit: Snakepit) -> None:
     """Up to `inline_bytes` nothing is held and nothing counts; a byte more is a reference. Zero shares all."""
     assert pit._dispatcher is not None
-    scope = pit._dispatcher.holdings.open(None, "tool")
+    scope = pit._dispatcher.buffer_store.request(None, "tool")
     for _ in range(20):
         assert "data" in scope.send(np.zeros(1 * KIB, "u1"))["metadata"]
     assert held(pit) == (0, 0)
     assert "data" not in scope.send(np.zeros(1 * KIB + 1, "u1"))["metadata"]
     assert held(pit)[0] == 1
     scope.close()
-    everything = Holdings(ZeroCopySettings(inline_bytes=0)).open(None, "tool")
+    everything = BufferStore(ZeroCopySettings(inline_bytes=0)).request(None, "tool")
     assert "data" not in everything.send(np.zeros(1, "u1"))["metadata"]
     everything.close()
     assert await pit.execute("total", {"t": np.ones(1 * KIB, "u1")}) == 1 * KIB
@@ -348,31 +348,31 @@ async def test_small_values_travel_inside_the_message(pit: Snakepit) -> None:
 
 async def test_what_nobody_comes_for_is_released_in_time(clock: FakeClock) -> None:
     """A reference that waits for a request, and a result that waits for its caller, go after `unused_ttl`."""
-    holdings = Holdings(ZeroCopySettings(unused_ttl=5_000), clock=clock.monotonic)
+    buffer_store = BufferStore(ZeroCopySettings(unused_ttl=5_000), clock=clock.monotonic)
     buffer = Buffer.of([memoryview(bytes(96))], 96)
-    holdings.publish(None, description("a" * 32), buffer, "process 1")
-    request = holdings.open(None, "tool")
+    buffer_store.publish(None, description("a" * 32), buffer, "process 1")
+    request = buffer_store.request(None, "tool")
     assert request.request is not None
-    holdings.serve(request.request, "w")
-    holdings.publish(request.request, description("b" * 32, Owner.PYTHON), buffer.twin(), "w")
-    holdings.offer(request.request, "b" * 32)
-    holdings.publish(None, description("c" * 32), buffer.twin(), "process 1")
-    holdings.claim(request.request, "c" * 32)
+    buffer_store.serve(request.request, "w")
+    buffer_store.publish(request.request, description("b" * 32, Owner.PYTHON), buffer.twin(), "w")
+    buffer_store.offer(request.request, "b" * 32)
+    buffer_store.publish(None, description("c" * 32), buffer.twin(), "process 1")
+    buffer_store.claim(request.request, "c" * 32)
     clock.advance(3)
     request.close()
     # What was passed to the request is gone with it; the result waits from now on.
-    assert set(holdings._held) == {"a" * 32, "b" * 32}
+    assert set(buffer_store._held) == {"a" * 32, "b" * 32}
     clock.advance(2.5)
     with pytest.raises(ReferenceReleased):
-        holdings.fetch(None, "a" * 32, "process 1")
-    holdings.sweep()
-    assert set(holdings._held) == {"b" * 32}
-    holdings.fetch(None, "b" * 32, "process 1")[1].close()
+        buffer_store.fetch(None, "a" * 32, "process 1")
+    buffer_store.sweep()
+    assert set(buffer_store._held) == {"b" * 32}
+    buffer_store.fetch(None, "b" * 32, "process 1")[1].close()
     clock.advance(2.6)
     with pytest.raises(ReferenceReleased):
-        holdings.fetch(None, "b" * 32, "process 1")
-    holdings.sweep()
-    assert (holdings._held, holdings._bytes) == ({}, 0)
+        buffer_store.fetch(None, "b" * 32, "process 1")
+    buffer_store.sweep()
+    assert (buffer_store._held, buffer_store._bytes) == ({}, 0)
 
 
 async def test_loose_references_expire() -> None:
@@ -400,7 +400,7 @@ VIRTUAL: dict[str, Callable[[], Any]] = {
 async def test_virtual_sizes_are_refused_before_memory_is_taken(case: str) -> None:
     """An array that says it is far larger than it lies in memory is refused by what it says."""
     value, most = VIRTUAL[case](), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scope = Holdings().open(None, "tool")
+    scope = BufferStore().request(None, "tool")
     for act in (
         lambda: zero_copy.from_numpy(value),
         lambda: zero_copy.from_dlpack(value),
@@ -458,17 +458,17 @@ async def test_a_process_keeps_half_of_its_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
     try:
-        holdings = Holdings()
+        buffer_store = BufferStore()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    scopes = [holdings.open(None, "tool") for _ in range(2)]
+    scopes = [buffer_store.request(None, "tool") for _ in range(2)]
     for number in range(128):
         scopes[number % 2].send(np.zeros(5_000, "u1"))
     with pytest.raises(ZeroCopyLimitExceeded, match=r"zero_copy\.max_host_references is 128"):
         scopes[0].send(np.zeros(5_000, "u1"))
     for scope in scopes:
         scope.close()
-    assert (holdings._held, holdings._bytes) == ({}, 0)
+    assert (buffer_store._held, buffer_store._bytes) == ({}, 0)
 
 
 async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> None:
@@ -511,7 +511,7 @@ async def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, number: in
     monkeypatch.setattr(os, "pwrite", refuse)
     with pytest.raises(ZeroCopyUnavailable, match=re.escape(os.strerror(number))):
         zero_copy.empty((1 << 20,), "u1")
-    scope = Holdings().open(None, "tool")
+    scope = BufferStore().request(None, "tool")
     with pytest.raises(ZeroCopyError):
         scope.send(np.ones(1 << 20, "u1"))
     scope.close()

@@ -107,7 +107,7 @@ async def pit(running: Snakepit) -> AsyncIterator[Snakepit]:
 def held(pit: Snakepit) -> int:
     """Return how many buffers the authority holds."""
     assert pit._dispatcher is not None
-    return sum(int(count) for count, _ in pit._dispatcher.holdings._read_count())
+    return sum(int(count) for count, _ in pit._dispatcher.buffer_store._read_count())
 
 
 def reference(size: int = 5_000) -> Reference:

@@ -451,8 +451,8 @@ class Books(RuleBasedStateMachine):
         assert set(self.live().values()) <= {0}
         sizes = tally(self.capture.points(f"{REFERENCE}.size"))
         assert set(sizes.values()) <= {0}
-        assert not self.bridge.holdings._held
-        assert not self.bridge.holdings._bytes
+        assert not self.bridge.buffer_store._held
+        assert not self.bridge.buffer_store._bytes
 
 
 async def test_created_minus_released_is_live(capture: Capture) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,13 +39,11 @@ from snakepit_otel.errors import (
     SnakepitError,
     StateRefused,
     ValueRefused,
-    WorkerExited,
 )
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.sessions._session import is_id
 from snakepit_otel.telemetry import names
-from snakepit_otel.zero_copy import _metrics as reports
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._scope import Scope
 
@@ -144,7 +142,7 @@ class Dispatcher:
         sessions: SessionStore,
         tools: ToolRegistry,
         workers: Workers,
-        holdings: Holdings | None = None,
+        buffer_store: BufferStore | None = None,
         fencing_tokens: FencingTokens | None = None,
         *,
         budget: Budget | None = None,
@@ -154,7 +152,7 @@ class Dispatcher:
         self.budget = budget or Budget()
         self.lasting = self.budget.half()
         """The part of the budget that sessions, and what is registered for them, may take."""
-        self.holdings = holdings or Holdings()
+        self.buffer_store = buffer_store or BufferStore()
         self.fencing_tokens = fencing_tokens or FencingTokens()
         self.tools = tools
         self._workers = workers
@@ -247,19 +245,15 @@ class Dispatcher:
     @contextmanager
     def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
         """Give a request a scope for its references, for as long as it runs."""
-        scope = given or self.holdings.open(request.session_id or None, request.tool_name)
+        scope = given or self.buffer_store.request(request.session_id or None, request.tool_name)
         # In any case: callers cannot choose whose request theirs is.
         request.metadata[REQUEST_ID] = scope.request or ""
-        reason = reports.REQUEST_END
-        try:
-            yield scope
-        except WorkerExited:
-            reason = reports.PEER_LOST
-            raise
-        finally:
-            self.fencing_tokens.release(scope.request or "")
-            if given is None:
-                scope.close(reason)
+        # A given scope is closed by its giver.
+        with scope if given is None else nullcontext():
+            try:
+                yield scope
+            finally:
+                self.fencing_tokens.release(scope.request or "")
 
     async def _claim(self, request: ToolRequest, scope: Scope) -> None:
         """Give the request the references that its caller has placed for it.
@@ -269,7 +263,7 @@ class Dispatcher:
         for raw in _values_of(request):
             if len(raw) > LARGE or has_references(raw):
                 for ref in await ids_in(raw):
-                    self.holdings.claim(scope.request or "", ref)
+                    self.buffer_store.claim(scope.request or "", ref)
 
     async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> bool:
         """Let a caller in another process come for the results that it is told of here, which may be after the end.
@@ -281,7 +275,7 @@ class Dispatcher:
         for ref in await ids_in(raw):
             # Callers that are known have the limits of shared memory instead.
             room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
-            self.holdings.offer(scope.request or "", ref, room)
+            self.buffer_store.offer(scope.request or "", ref, room)
         return True
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
@@ -312,7 +306,7 @@ class Dispatcher:
         request_id = metadata[REQUEST_ID]
 
         async def chosen(worker_id: str) -> None:
-            self.holdings.serve(request_id, worker_id)
+            self.buffer_store.serve(request_id, worker_id)
             self.fencing_tokens.assign(request_id, worker_id)
             if session_id:
                 await self.sessions.assign_worker(session_id, worker_id)

@@ -276,11 +276,11 @@ class AuthorityService(BridgeServiceServicer):
         if request_id:
             # One that has ended has no references any more, but its clean-up may run on, and call back.
             with suppress(ReferenceReleased):
-                scope = self._dispatcher.holdings.join(request_id, request.session_id or None)
+                scope = self._dispatcher.buffer_store.join(request_id, request.session_id or None)
         if scope is None:
             # Or from a worker that knows nothing of requests.
             yield Scope(
-                Owner.ELIXIR, None, self._dispatcher.holdings.settings, no_exchange="foreign_peer", foreign=True
+                Owner.ELIXIR, None, self._dispatcher.buffer_store.settings, no_exchange="foreign_peer", foreign=True
             )
             return
         try:

@@ -46,8 +46,8 @@ from snakepit_otel.rpc.keepalive import CALLER
 from snakepit_otel.rpc.tls import advice, client_credentials
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.zero_copy._descriptor import Owner
-from snakepit_otel.zero_copy._fd_client import BrokerLink
-from snakepit_otel.zero_copy._fd_server import broker_path
+from snakepit_otel.zero_copy._fd_client import FdClient
+from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._scope import Scope
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
@@ -138,7 +138,7 @@ class Client:
         self.address = address
         self._memory = (zero_copy or ZeroCopySettings()).limits
         shared = rpc.socket_of(address) if self._memory.enabled else None
-        self._broker = None if shared is None else BrokerLink(broker_path(shared.path))
+        self._fd_client = None if shared is None else FdClient(fd_server_path(shared.path))
         self._peer = rpc.Peer(address)
         credentials = client_credentials(root_certificates, certificate, key)
         if credentials is not None and address.startswith("unix:"):
@@ -162,8 +162,8 @@ class Client:
         """Close the connection, and with it end the sessions bound to it."""
         await self._leases.close()
         await self._channel.close()
-        if self._broker is not None:
-            self._broker.close()
+        if self._fd_client is not None:
+            self._fd_client.close()
 
     async def execute(
         self,
@@ -234,7 +234,7 @@ class Client:
     def _scope(self, tool: str, session_id: str | None) -> Scope:
         return Scope(
             Owner.ELIXIR,
-            self._broker,
+            self._fd_client,
             self._memory,
             session_id=session_id,
             tool=tool,

@@ -27,7 +27,7 @@ from snakepit_otel.errors import (
     ZeroCopyUnavailable,
 )
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
-from snakepit_otel.zero_copy._buffer_store import BEARER, Holdings
+from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._fd_protocol import rebuild
 from snakepit_otel.zero_copy._memory import Buffer, Filling
@@ -49,12 +49,12 @@ T = TypeVar("T")
 
 
 class BufferService(BufferServiceServicer):
-    """Serves what `holdings` hold to whoever knows a request's id, or that of a result, which are random."""
+    """Serve the buffers of `buffer_store` to whoever knows a request's id, or that of a result, which are random."""
 
     def __init__(
-        self, holdings: Holdings, max_message_bytes: int = MAX_MESSAGE_BYTES, *, budget: Budget | None = None
+        self, buffer_store: BufferStore, max_message_bytes: int = MAX_MESSAGE_BYTES, *, budget: Budget | None = None
     ) -> None:
-        self._holdings = holdings
+        self._buffer_store = buffer_store
         self._chunk = chunk_size(max_message_bytes)
         self._budget = budget
         self._copying: Counter[Peer] = Counter()
@@ -63,15 +63,15 @@ class BufferService(BufferServiceServicer):
         """Send a reference's bytes; a result is spent once they have been taken."""
         of_request = request.request_id or None
         try:
-            with self._one_more(peer_of(context)), self._holdings.lent(of_request, request.ref, BEARER) as lent:
+            with self._one_more(peer_of(context)), self._buffer_store.lent(of_request, request.ref, BEARER) as lent:
                 await self._send(*lent, context)
         except SnakepitError as error:
             await _abort(context, error)
         if of_request is None:
-            self._holdings.release(None, request.ref, BEARER)
+            self._buffer_store.release(None, request.ref, BEARER)
 
     async def _send(self, description: Description, buffer: Buffer, context: Context) -> None:
-        pace = _Pace(self._holdings.settings.copy_timeout / 1000)
+        pace = _Pace(self._buffer_store.settings.copy_timeout / 1000)
         view = memoryview(buffer.view())[: description.size]
         try:
             for start in range(0, description.size, self._chunk):
@@ -94,21 +94,21 @@ class BufferService(BufferServiceServicer):
 
     async def _refuse(self, messages: AsyncIterator[pb.WriteRequest], context: Context, error: SnakepitError) -> None:
         """Let what is under way come, and then refuse it: a client that still writes would not see why."""
-        pace, left = _Pace(self._holdings.settings.copy_timeout / 1000), _MOST_UNREAD
+        pace, left = _Pace(self._buffer_store.settings.copy_timeout / 1000), _MOST_UNREAD
         with suppress(ZeroCopyLimitExceeded):
             while left > 0 and (message := await pace.keep(anext(messages, None), 0)) is not None:
                 left -= len(message.data)
         await _abort(context, error)
 
     async def _take(self, messages: AsyncIterator[pb.WriteRequest], peer: Peer) -> None:
-        pace = _Pace(self._holdings.settings.copy_timeout / 1000)
+        pace = _Pace(self._buffer_store.settings.copy_timeout / 1000)
         first = await pace.keep(anext(messages, None), 0)
         description = _description(first)
         assert first is not None
         of_request = first.request_id or None
         room = self._room(peer)
         # Before there is any memory: what has been promised to one is not there for the next.
-        with self._holdings.reserve(of_request, description.size, BEARER) as reserved:
+        with self._buffer_store.reserve(of_request, description.size, BEARER) as reserved:
             try:
                 if room is not None:
                     room.resize(description.size)
@@ -117,10 +117,10 @@ class BufferService(BufferServiceServicer):
                 if room is not None:
                     room.release()
                 raise
-            self._holdings.publish(of_request, description, buffer, BEARER, reserved=reserved, room=room)
+            self._buffer_store.publish(of_request, description, buffer, BEARER, reserved=reserved, room=room)
 
     async def _filled(self, size: int, messages: AsyncIterator[pb.WriteRequest], pace: _Pace) -> Buffer:
-        filling = Filling(size, shared=self._holdings.shares)
+        filling = Filling(size, shared=self._buffer_store.shares)
         try:
             while (message := await pace.keep(anext(messages, None), 0)) is not None:
                 filling.write(message.data)
@@ -136,7 +136,7 @@ class BufferService(BufferServiceServicer):
     @contextmanager
     def _one_more(self, peer: Peer) -> Iterator[None]:
         """Count a copy for as long as it goes on. Raises `ZeroCopyLimitExceeded` for one too many of a machine."""
-        most = max(1, self._holdings.settings.max_host_references // _SHARE)
+        most = max(1, self._buffer_store.settings.max_host_references // _SHARE)
         if not peer.is_known and self._copying[peer] >= most:
             raise ZeroCopyLimitExceeded(
                 f"{most} references are being copied for this machine, a quarter of zero_copy.max_host_references; "

@@ -1,4 +1,4 @@
-"""How a worker comes by the memory of its requests: from its authority's broker, by copying, or from nobody."""
+"""A worker's way to the memory of its requests: file descriptors, copies, or none."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._descriptor import Description, Owner
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
-from snakepit_otel.zero_copy._fd_client import BrokerLink
+from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._limits import Limits
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._scope import Scope
@@ -19,7 +19,7 @@ from snakepit_otel.zero_copy._scope import Scope
 class _Placed:
     """What foreign peers have placed with a worker, for their next call to it; see `scope.Exchange`."""
 
-    def __init__(self, kept: Holdings) -> None:
+    def __init__(self, kept: BufferStore) -> None:
         self._kept = kept
 
     def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:  # noqa: ARG002 - the contract's
@@ -43,16 +43,16 @@ class _Placed:
 class WorkerMemory:
     """Opens a scope for each request of a worker.
 
-    `broker` is the path of the authority's socket for memory. A request without an id is from a peer that has none,
-    such as an Elixir one; what it is to get of our memory waits in `kept` for it to read.
+    `fd_server` is the path of the authority's file-descriptor server. A request without an id is from a peer that has
+    none, such as an Elixir one; what it is to get of our memory waits in `kept` for it to read.
     """
 
-    def __init__(self, settings: Limits | None = None, broker: Path | None = None, *, strict: bool = False) -> None:
+    def __init__(self, settings: Limits | None = None, fd_server: Path | None = None, *, strict: bool = False) -> None:
         self._settings = settings or Limits()
         self._strict = strict
-        self._link = BrokerLink(broker) if broker is not None else None
+        self._link = FdClient(fd_server) if fd_server is not None else None
         self._reason = "unreachable" if self._settings.enabled else "disabled"
-        self.kept = Holdings(self._settings, strict=strict)
+        self.kept = BufferStore(self._settings, strict=strict)
 
     def open(self, request: pb.ExecuteToolRequest, request_id: str | None) -> Scope:
         """Return the scope of a request's references on the worker's side."""

@@ -35,9 +35,9 @@ def prepare(
         parent=os.getpid(),
         token=home.fencing_tokens.issue(worker_id),
         program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
-        broker=str(home.broker.path) if home.broker is not None else None,
-        zero_copy=asdict(home.holdings.settings),
-        strict=home.holdings.strict,
+        fd_server=str(home.fd_server.path) if home.fd_server is not None else None,
+        zero_copy=asdict(home.buffer_store.settings),
+        strict=home.buffer_store.strict,
     )
     ours = {**os.environ, **settings.environment}
     environ = {**limits(settings.library_threads, ours), **settings.environment}

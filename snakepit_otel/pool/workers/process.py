@@ -64,7 +64,7 @@ class WorkerSpec:
     shutdown_grace: float
     parent: int
     token: str
-    broker: str | None = None
+    fd_server: str | None = None
     """The path of the authority's socket for memory."""
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False

@@ -87,7 +87,7 @@ def main() -> int:
             load=partial(load_adapter, main=MainModule(*main) if main is not None else None),
             memory=WorkerMemory(
                 Limits(**spec["zero_copy"]),
-                Path(spec["broker"]) if spec["broker"] else None,
+                Path(spec["fd_server"]) if spec["fd_server"] else None,
                 strict=spec["strict"],
             ),
         )

@@ -21,7 +21,7 @@ from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceSt
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
 from snakepit_otel.errors import BudgetExceeded, ReferenceRefused
 from snakepit_otel.rpc.addresses import listen, options
-from snakepit_otel.zero_copy._buffer_store import BEARER, Holdings
+from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 from snakepit_otel.zero_copy._limits import Limits
 from snakepit_otel.zero_copy._memory import Buffer
@@ -33,33 +33,33 @@ MIB = 1 << 20
 class Rig:
     """A buffer service for anonymous callers, and what it has."""
 
-    def __init__(self, stub: Any, holdings: Holdings, budget: Budget, service: BufferService) -> None:
+    def __init__(self, stub: Any, buffer_store: BufferStore, budget: Budget, service: BufferService) -> None:
         self.stub = stub
-        self.holdings = holdings
+        self.buffer_store = buffer_store
         self.budget = budget
         self.service = service
 
     @property
     def empty(self) -> bool:
         """Whether nothing is held or reserved for anybody."""
-        return not (self.holdings._bytes or self.holdings._count or self.budget.held() or self.service._copying)
+        return not (self.buffer_store._bytes or self.buffer_store._count or self.budget.held() or self.service._copying)
 
 
 @asynccontextmanager
 async def serving(limits: Limits | None = None, room: int = 64 * MIB) -> AsyncIterator[Rig]:
     """Serve buffers on TCP."""
-    holdings, budget = Holdings(limits), Budget(anonymous=room, anonymous_peer=room)
-    service = BufferService(holdings, budget=budget)
+    buffer_store, budget = BufferStore(limits), Budget(anonymous=room, anonymous_peer=room)
+    service = BufferService(buffer_store, budget=budget)
     server = rpc.aio_server(options=options())
     add_BufferServiceServicer_to_server(service, server)
     address = listen(server, "127.0.0.1:0")
     await server.start()
     try:
         async with rpc.aio_channel(address, options=options()) as channel:
-            yield Rig(BufferServiceStub(channel), holdings, budget, service)
+            yield Rig(BufferServiceStub(channel), buffer_store, budget, service)
     finally:
         await server.stop(None)
-        holdings.close()
+        buffer_store.close()
 
 
 def described(size: int, **more: Any) -> bytes:
@@ -93,7 +93,7 @@ async def test_unfinished_writes_count() -> None:
     """What a write has announced is there for no other, until it is cancelled; the refused one learns why."""
     async with serving(Limits(max_host_bytes=10 * MIB)) as rig:
         first = await begun(rig, 6 * MIB, MIB)
-        await until(lambda: rig.holdings._bytes == 6 * MIB)
+        await until(lambda: rig.buffer_store._bytes == 6 * MIB)
         second = await begun(rig, 6 * MIB, MIB)
         code, words = await refusal(second)
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -103,8 +103,8 @@ async def test_unfinished_writes_count() -> None:
         third = await begun(rig, 6 * MIB, 6 * MIB)
         await third.done_writing()
         await third
-        assert (rig.holdings._bytes, rig.holdings._count, rig.budget.held()) == (6 * MIB, 1, 6 * MIB)
-        rig.holdings.close()
+        assert (rig.buffer_store._bytes, rig.buffer_store._count, rig.budget.held()) == (6 * MIB, 1, 6 * MIB)
+        rig.buffer_store.close()
         assert rig.empty
 
 
@@ -150,7 +150,7 @@ async def test_the_copies_of_a_machine_are_limited() -> None:
     """An anonymous machine has at most a quarter of the references under way at a time."""
     async with serving(Limits(max_host_references=8)) as rig:
         calls = [await begun(rig, 10) for _ in range(2)]
-        await until(lambda: rig.holdings._count == 2)
+        await until(lambda: rig.buffer_store._count == 2)
         code, words = await refusal(await begun(rig, 10))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "2 references are being copied for this machine" in words
@@ -178,44 +178,44 @@ async def test_a_description_that_cannot_be(reference: bytes) -> None:
 async def test_what_is_read_is_held_until_it_has_been_read() -> None:
     """A result that is let go of while a slow caller reads it counts until the reading ends, and not longer."""
     async with serving() as rig:
-        holdings = rig.holdings
-        scope = holdings.open(None, "tool")
+        buffer_store = rig.buffer_store
+        scope = buffer_store.request(None, "tool")
         about = description(8 * MIB, Owner.PYTHON)
-        holdings.publish(scope.request, about, Buffer.of([memoryview(bytes(8 * MIB))], 8 * MIB))
+        buffer_store.publish(scope.request, about, Buffer.of([memoryview(bytes(8 * MIB))], 8 * MIB))
         call = rig.stub.Read(pb.ReadRequest(request_id=scope.request, ref=about.ref))
         assert len((await call.read()).data) == MIB
         scope.close()
-        assert not holdings.has(about.ref)
-        assert (holdings._bytes, holdings._count) == (8 * MIB, 1)
+        assert not buffer_store.has(about.ref)
+        assert (buffer_store._bytes, buffer_store._count) == (8 * MIB, 1)
         call.cancel()
         await until(lambda: rig.empty)
 
 
 def test_a_result_is_its_callers_until_it_is_taken() -> None:
     """What is offered to a caller is in its room, also after the request's end; without room it is not offered."""
-    holdings, budget = Holdings(), Budget(anonymous=1_000, anonymous_peer=1_000)
-    scope = holdings.open(None, "tool")
+    buffer_store, budget = BufferStore(), Budget(anonymous=1_000, anonymous_peer=1_000)
+    scope = buffer_store.request(None, "tool")
     about, large = description(600, Owner.PYTHON), description(600, Owner.PYTHON)
     for one in (about, large):
-        holdings.publish(scope.request, one, Buffer.of([memoryview(bytes(600))], 600))
+        buffer_store.publish(scope.request, one, Buffer.of([memoryview(bytes(600))], 600))
     somebody = Peer("10.0.0.1", is_known=False)
     assert scope.request is not None
-    holdings.offer(scope.request, about.ref, Charge(budget, somebody, 0, "references"))
+    buffer_store.offer(scope.request, about.ref, Charge(budget, somebody, 0, "references"))
     with pytest.raises(BudgetExceeded):
-        holdings.offer(scope.request, large.ref, Charge(budget, somebody, 0, "references"))
+        buffer_store.offer(scope.request, large.ref, Charge(budget, somebody, 0, "references"))
     scope.close()
-    assert (budget.held(somebody), holdings._count) == (600, 1)
-    with holdings.lent(None, about.ref, BEARER):
-        holdings.release(None, about.ref, BEARER)
+    assert (budget.held(somebody), buffer_store._count) == (600, 1)
+    with buffer_store.lent(None, about.ref, BEARER):
+        buffer_store.release(None, about.ref, BEARER)
         assert budget.held(somebody) == 600
-    assert (budget.held(somebody), holdings._count, holdings._bytes) == (0, 0, 0)
+    assert (budget.held(somebody), buffer_store._count, buffer_store._bytes) == (0, 0, 0)
 
 
 def test_a_refused_publication_gives_its_room_back() -> None:
     """What cannot be held is charged to nobody."""
-    holdings, budget = Holdings(), Budget()
+    buffer_store, budget = BufferStore(), Budget()
     room = budget.charge(Peer("10.0.0.1", is_known=False), 600, "references")
     about = description(600)
     with pytest.raises(ReferenceRefused):
-        holdings.publish(None, about, Buffer.of([memoryview(bytes(10))], 10), BEARER, room=room)
-    assert (budget.held(), holdings._count) == (0, 0)
+        buffer_store.publish(None, about, Buffer.of([memoryview(bytes(10))], 10), BEARER, room=room)
+    assert (budget.held(), buffer_store._count) == (0, 0)

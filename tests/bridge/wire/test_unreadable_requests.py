@@ -21,7 +21,7 @@ from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.rpc.addresses import listen
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from tests.waiting import until
 
 ADMIN = "/snakepit_otel.admin.AdminService"
@@ -61,7 +61,7 @@ async def served(short_path: Path) -> AsyncIterator[tuple[Admin, aio.Channel]]:
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()])
     guarded = GuardedServer(server)
     add_AdminServiceServicer_to_server(admin, guarded)
-    add_BufferServiceServicer_to_server(BufferService(Holdings()), guarded)
+    add_BufferServiceServicer_to_server(BufferService(BufferStore()), guarded)
     listen(server, address)
     await server.start()
     try:

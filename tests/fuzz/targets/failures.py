@@ -59,7 +59,7 @@ def _described(choices: Choices) -> Any:
 
 @target()
 def broker_errors(data: bytes) -> None:
-    """An error that a broker describes is one of those of references, whatever it says."""
+    """An error that a file-descriptor server describes is one of those of references, whatever it says."""
     choices = Choices(data)
     described: Any = choices.json()
     if choices.chance():

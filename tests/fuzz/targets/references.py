@@ -161,7 +161,7 @@ def packets_of_brokers(data: bytes) -> None:
 
 
 def _read_reference(message: dict[str, Any]) -> None:
-    """Read a packet's reference, as a broker does."""
+    """Read a packet's reference, as a file-descriptor server does."""
     if isinstance(message.get("reference"), dict):
         Description.from_json(message["reference"])
 

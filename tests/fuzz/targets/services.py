@@ -53,7 +53,7 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests, Supervision
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.rpc.addresses import listen, options
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.zero_copy._buffer_store import Holdings
+from snakepit_otel.zero_copy._buffer_store import BufferStore
 from tests.bridge.parts import OneWorker
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target
@@ -162,10 +162,10 @@ class _Servers:
         enter = self._running.enter_async_context
         directory = Path(self._running.enter_context(tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp")))
         ours, theirs = f"unix:{directory}/authority", f"unix:{directory}/worker"
-        self.sessions, self.tools, self.holdings = SessionStore(), ToolRegistry(STATE_TOOLS), Holdings()
-        self._running.callback(self.holdings.close)
+        self.sessions, self.tools, self.buffer_store = SessionStore(), ToolRegistry(STATE_TOOLS), BufferStore()
+        self._running.callback(self.buffer_store.close)
         pool = OneWorker(theirs)
-        dispatcher = Dispatcher(self.sessions, self.tools, pool, self.holdings)
+        dispatcher = Dispatcher(self.sessions, self.tools, pool, self.buffer_store)
         self.authority = AuthorityService(dispatcher)
         admin = AdminService(self.sessions, set_telemetry=_set_telemetry, status=_status, restart=_restart)
         await self._serve(
@@ -173,7 +173,8 @@ class _Servers:
             authority_limits(_LARGEST, self.sessions.settings.max_session_bytes),
             partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, self.authority),
             partial(
-                snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(self.holdings, _LARGEST)
+                snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server,
+                BufferService(self.buffer_store, _LARGEST),
             ),
             partial(snakepit_leases_pb2_grpc.add_LeaseServiceServicer_to_server, LeaseService(self.sessions)),
             partial(snakepit_admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
@@ -189,7 +190,9 @@ class _Servers:
             theirs,
             worker_limits(_LARGEST),
             partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, service),
-            partial(snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(Holdings(), _LARGEST)),
+            partial(
+                snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(BufferStore(), _LARGEST)
+            ),
             partial(
                 snakepit_supervision_pb2_grpc.add_SupervisionServiceServicer_to_server, SupervisionService(running)
             ),
@@ -214,10 +217,10 @@ class _Servers:
         stats = await self.sessions.stats()
         gone = stats.deleted + stats.pruned_ttl + stats.pruned_overflow
         insist(stats.live == 0 and stats.created == gone, "the ledger is wrong:", stats)
-        for scope in list(self.holdings._requests.values()):
-            self.holdings._close(scope, "request_end")
-        for held in list(self.holdings._held.values()):
-            self.holdings._drop(held)
+        for scope in list(self.buffer_store._requests.values()):
+            self.buffer_store._close(scope, "request_end")
+        for held in list(self.buffer_store._held.values()):
+            self.buffer_store._drop(held)
 
     def close(self) -> None:
         """Stop both."""
