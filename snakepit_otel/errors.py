@@ -29,6 +29,9 @@
     │   ├── ReferenceMisused (TypeError)     copied, serialised, kept, or passed to another request
     │   ├── ZeroCopyLimitExceeded            over a limit of size or number
     │   └── ZeroCopyUnavailable              memory cannot be shared here, and copying is not allowed
+    ├── MiddlewareError
+    │   ├── RequestRefused                   a middleware refused the request
+    │   └── MiddlewareFailed                 a middleware raised something else
     └── PoolError
         ├── WorkerStartFailed                a worker did not become ready
         ├── WorkerExited                     the worker died with the request
@@ -193,6 +196,40 @@ class ToolError(SnakepitError):
     def error_type(self) -> str:
         """The original type, for `error.type`."""
         return self.type
+
+
+class MiddlewareError(SnakepitError):
+    """Something that middleware raised."""
+
+
+class RequestRefused(MiddlewareError):
+    """A middleware refuses the request; raised by its hooks.
+
+    `status` is the gRPC status that remote callers get: `permission_denied`, `unauthenticated` or
+    `resource_exhausted`. Raises `ValueError` for another one.
+    """
+
+    reason = "request_refused"
+    STATUSES: ClassVar = ("permission_denied", "unauthenticated", "resource_exhausted")
+    status = "permission_denied"
+
+    def __init__(self, message: str, *, status: str = "permission_denied") -> None:
+        if status not in self.STATUSES:
+            raise ValueError(f"status is {status!r:.40}; it must be one of {', '.join(self.STATUSES)}")
+        super().__init__(message)
+        self.status = status
+
+
+class MiddlewareFailed(MiddlewareError):
+    """A hook of a middleware raised something else than `RequestRefused`, which failed the request.
+
+    The cause is what it raised, in the process that it was raised in.
+    """
+
+    reason = "middleware_failed"
+
+    def __init__(self, middleware: str, hook: str, error: BaseException) -> None:
+        super().__init__(f"middleware {middleware} failed in {hook}: {type(error).__name__}: {error}")
 
 
 class BridgeError(SnakepitError):

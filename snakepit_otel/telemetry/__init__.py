@@ -7,7 +7,7 @@ from snakepit_otel.telemetry._attributes import AttributeSet, Details, interned
 from snakepit_otel.telemetry._context import within
 from snakepit_otel.telemetry._controls import Level
 from snakepit_otel.telemetry._decorators import observed
-from snakepit_otel.telemetry._events import emit
+from snakepit_otel.telemetry._events import emit, event_attributes
 from snakepit_otel.telemetry._instruments import observe, record
 from snakepit_otel.telemetry._labels import Labels
 from snakepit_otel.telemetry._links import Trail, links_to
@@ -35,6 +35,7 @@ __all__ = [
     "emit",
     "environment",
     "error_type",
+    "event_attributes",
     "incoming",
     "interned",
     "links_to",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import trace
@@ -22,6 +24,19 @@ from snakepit_otel.telemetry._instruments import record
 _MOST_TEXT = 10_000
 """Characters of a text in an event: an exception's traceback is the longest that there is."""
 _logger = get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
+
+_NO_ATTRIBUTES: Mapping[str, Any] = {}
+_request_attributes: ContextVar[Mapping[str, Any]] = ContextVar("request_attributes", default=_NO_ATTRIBUTES)
+
+
+@contextmanager
+def event_attributes(attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Add attributes to the events that are emitted in a block, as the mapping is at their time."""
+    token = _request_attributes.set(attributes)
+    try:
+        yield
+    finally:
+        _request_attributes.reset(token)
 
 
 def emit(
@@ -49,7 +64,7 @@ def emit(
             severity_number=SeverityNumber[event.severity],
             severity_text=event.severity,
             body=body if body is None else body[:_MOST_TEXT],
-            attributes={**measurements, **_cut(attributes)},
+            attributes={**_cut(_request_attributes.get()), **measurements, **_cut(attributes)},
         )
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
         faults.contain(f"emitting {event.name}", error)

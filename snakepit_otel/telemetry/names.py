@@ -33,6 +33,8 @@ SNAKEPIT_WORKER_EXIT_REASON = "snakepit.worker.exit_reason"
 SNAKEPIT_AFFINITY_OUTCOME = "snakepit.affinity.outcome"
 SNAKEPIT_AFFINITY_REASON = "snakepit.affinity.reason"
 SNAKEPIT_POOL_REJECTION = "snakepit.pool.rejection"
+SNAKEPIT_MIDDLEWARE_NAME = "snakepit.middleware.name"
+SNAKEPIT_MIDDLEWARE_HOOK = "snakepit.middleware.hook"
 SNAKEPIT_WORKER_SUSPICION = "snakepit.worker.suspicion"
 SNAKEPIT_BREAKER_STATE = "snakepit.breaker.state"
 SNAKEPIT_TELEMETRY_SIGNAL = "snakepit.telemetry.signal"
@@ -123,6 +125,14 @@ METRIC_SERVER_TLS_RELOADS = Metric(
     unit="{reload}",
     description="Times that changed TLS files were found; with an error, they could not be used and those before stayed.",
     attributes=frozenset({"error.type"}),
+)
+METRIC_MIDDLEWARE_DURATION = Metric(
+    name="snakepit.middleware.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long a hook of a middleware took; refused requests have the refusal as their error type.",
+    attributes=frozenset({"snakepit.middleware.name", "snakepit.middleware.hook", "error.type"}),
+    boundaries=(5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 METRIC_POOL_DISPATCH_DURATION = Metric(
     name="snakepit.pool.dispatch.duration",
@@ -868,6 +878,12 @@ RPC_SERVER = Point(
     kind="server",
     duration=METRIC_RPC_SERVER_CALL_DURATION,
     essential=True,
+)
+MIDDLEWARE = Point(
+    name="snakepit.middleware",
+    span="run middleware",
+    kind="internal",
+    duration=METRIC_MIDDLEWARE_DURATION,
 )
 POOL_DISPATCH = Point(
     name="snakepit.pool.dispatch",

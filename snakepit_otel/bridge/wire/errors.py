@@ -14,6 +14,7 @@ from typing import Any
 from snakepit_otel import errors
 from snakepit_otel.bridge.wire.values import from_json, to_json
 from snakepit_otel.errors import (
+    RequestRefused,
     SessionNotFound,
     SessionQuotaExceeded,
     SessionStoreFull,
@@ -36,6 +37,7 @@ _MAX_DESCRIPTION = 1 << 20
 _MAX_STATUS = 7 << 10
 _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
 _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
+    RequestRefused: {"status": str},
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
     SessionStoreFull: {"missing": int},
