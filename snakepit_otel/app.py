@@ -42,7 +42,15 @@ from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted
-from snakepit_otel.pool import Home, PoolSettings, Roster, WorkerPool, WorkerPools, kill_orphans, status_of
+from snakepit_otel.pool import (
+    PoolContext,
+    PoolSettings,
+    WorkerPidFile,
+    WorkerPool,
+    WorkerPools,
+    kill_orphans,
+    status_of,
+)
 from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers
 from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
@@ -156,11 +164,11 @@ class Snakepit:
             running.callback(self._restore_telemetry)
             socket = self._server_settings.socket or authority_socket(directory.path)
             buffer_store, fd_server = self._share_memory(running, Path(socket))
-            roster = Roster(directory.path)
-            home = Home(directory, buffer_store, fd_server, FencingTokens(), roster)
+            pid_file = WorkerPidFile(directory.path)
+            context = PoolContext(directory, buffer_store, fd_server, FencingTokens(), pid_file)
             pools = WorkerPools(
                 {
-                    name: WorkerPool(name, adapter, settings, home)
+                    name: WorkerPool(name, adapter, settings, context)
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
@@ -169,7 +177,7 @@ class Snakepit:
                 self.tools,
                 pools,
                 buffer_store,
-                home.fencing_tokens,
+                context.fencing_tokens,
                 budget=self._server_settings.limits.budget(),
                 authority_tool_bytes=self._server_settings.limits.authority_tool_bytes,
             )
@@ -185,7 +193,7 @@ class Snakepit:
             running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
             self._pools, self._dispatcher = pools, dispatcher
-            keeper = SocketWatcher(kept, home.ensure)
+            keeper = SocketWatcher(kept, context.ensure)
             running.push_async_callback(keeper.stop)
             keeper.start()
             self._running = running.pop_all()

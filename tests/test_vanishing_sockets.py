@@ -12,7 +12,7 @@ import pytest
 from snakepit_otel import Client, Snakepit
 from snakepit_otel import app as composition
 from snakepit_otel.errors import WorkerExited
-from snakepit_otel.pool import Roster
+from snakepit_otel.pool import WorkerPidFile
 from snakepit_otel.pool.workers.process import State
 from tests.adapters_for_tests import Useful
 from tests.pool.adapters import Patient
@@ -151,7 +151,7 @@ async def test_another_user_takes_the_name_of_the_private_directory(short_path: 
 def test_a_roster_moves(short_path: Path) -> None:
     """The record of workers is written again where the directory is by then."""
     (short_path / "new").mkdir()
-    roster = Roster(short_path)
+    roster = WorkerPidFile(short_path)
     roster.add(os.getpid(), "default-1.1")
     roster.move(short_path / "new")
     assert (short_path / "new" / "workers").read_text() == (short_path / "workers").read_text()

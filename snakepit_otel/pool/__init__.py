@@ -1,10 +1,10 @@
 """Worker processes: launching, choosing, queueing and supervising them."""
 
-from snakepit_otel.pool.context import Home
+from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.pool import WorkerPool
 from snakepit_otel.pool.router import WorkerPools
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
-from snakepit_otel.pool.workers.orphans import Roster, kill_orphans
+from snakepit_otel.pool.workers.orphans import WorkerPidFile, kill_orphans
 
-__all__ = ["Home", "PoolSettings", "Roster", "WorkerPool", "WorkerPools", "kill_orphans", "status_of"]
+__all__ = ["PoolContext", "PoolSettings", "WorkerPidFile", "WorkerPool", "WorkerPools", "kill_orphans", "status_of"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.common.printable import printable
-from snakepit_otel.pool.workers.orphans import Roster
+from snakepit_otel.pool.workers.orphans import WorkerPidFile
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._fd_server import FdServer
@@ -21,7 +21,7 @@ def authority_socket(directory: Path) -> Path:
     return directory / "authority.sock"
 
 
-class Home(NamedTuple):
+class PoolContext(NamedTuple):
     """The place where an authority lives, as far as its workers have to do with it."""
 
     private: PrivateDirectory
@@ -32,7 +32,7 @@ class Home(NamedTuple):
     """Who gives it to them; None where memory is not shared."""
     fencing_tokens: FencingTokens
     """Who may call back, and for which request."""
-    roster: Roster
+    pid_file: WorkerPidFile
     """Which processes are ours, for whoever comes after us."""
 
     @property
@@ -49,7 +49,7 @@ class Home(NamedTuple):
         """Make the private directory again if it is gone. Raises `ConfigurationError` if it cannot be made."""
         before = self.private.path
         if self.private.make_again():
-            self.roster.move(self.private.path)
+            self.pid_file.move(self.private.path)
             _log.warning(
                 "the private directory %s was gone; it was made again, as %s",
                 printable(before),

@@ -30,14 +30,13 @@ from snakepit_otel.errors import (
     WorkerExited,
 )
 from snakepit_otel.pool import status as reporting
-from snakepit_otel.pool.context import Home
-from snakepit_otel.pool.dispatch.anonymous_share import Part
-from snakepit_otel.pool.dispatch.circuit_breaker import Breaker
-from snakepit_otel.pool.dispatch.circuit_breaker import State as BreakerState
-from snakepit_otel.pool.dispatch.queue import Line
-from snakepit_otel.pool.dispatch.rejections import Refusals
-from snakepit_otel.pool.dispatch.selection import Choice, Wait
-from snakepit_otel.pool.dispatch.slots import Places
+from snakepit_otel.pool.context import PoolContext
+from snakepit_otel.pool.dispatch.affinity import Choice, Wait
+from snakepit_otel.pool.dispatch.anonymous_share import Permit
+from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState, CircuitBreaker
+from snakepit_otel.pool.dispatch.queue import RequestQueue
+from snakepit_otel.pool.dispatch.rejections import Rejections
+from snakepit_otel.pool.dispatch.slots import WorkerSlots
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.in_flight import WorkerGone
 from snakepit_otel.pool.workers.launch import prepare
@@ -65,7 +64,7 @@ def _labels(pool: WorkerPool, choice: _Chosen, job: Job, *_: Any) -> dict[str, s
         names.SNAKEPIT_POOL_NAME: pool.name,
         names.SNAKEPIT_TOOL_NAME: pool.label(job.request.tool_name),
         names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
-        names.SNAKEPIT_AFFINITY_REASON: choice.why.value,
+        names.SNAKEPIT_AFFINITY_REASON: choice.reason.value,
     }
 
 
@@ -84,22 +83,22 @@ class WorkerPool:
     it is run again. What cannot be done before its deadline is refused rather than begun.
     """
 
-    def __init__(self, name: str, adapter: str, settings: PoolSettings, home: Home) -> None:
+    def __init__(self, name: str, adapter: str, settings: PoolSettings, context: PoolContext) -> None:
         self.name = name
         self.adapter = adapter
         # Workers that start later are to find it, wherever the program is by then.
         self._located = located(adapter)
         self.settings = settings
         self.answered = self.failed = self.retried = 0
-        self.places = Places(name, settings)
-        self.anonymous = self.places.anonymous_share()
-        self.breaker = Breaker(
+        self.slots = WorkerSlots(name, settings)
+        self.anonymous = self.slots.anonymous_share()
+        self.breaker = CircuitBreaker(
             settings.breaker_failures, settings.breaker_reset / 1000, time.monotonic, self._breaker_changed
         )
-        self.refusals = Refusals(name)
+        self.rejections = Rejections(name)
         self.tools: frozenset[str] = frozenset()
         self._labels = telemetry.Labels()
-        self._home = home
+        self._context = context
         self.supervisor = Supervisor(name, settings, self._make, self)
         self._jobs = 0
         self._waits: set[asyncio.Task[None]] = set()
@@ -112,19 +111,19 @@ class WorkerPool:
         reporting.observe(self)
 
     @property
-    def line(self) -> Line[Worker]:
+    def queue(self) -> RequestQueue[Worker]:
         """The requests that wait for a worker, but for those of anonymous callers that may not yet."""
-        return self.places.line
+        return self.slots.queue
 
     @property
     def waiting(self) -> int:
         """The number of requests that wait."""
-        return len(self.line) + len(self.anonymous.line)
+        return len(self.queue) + len(self.anonymous.queue)
 
     @property
     def longest_wait(self) -> float:
         """Seconds that the first of them has waited; 0 where there is none."""
-        return max(self.line.longest_wait, self.anonymous.line.longest_wait)
+        return max(self.queue.longest_wait, self.anonymous.queue.longest_wait)
 
     @property
     def workers(self) -> list[Worker]:
@@ -156,7 +155,7 @@ class WorkerPool:
         await self.supervisor.stop()
         if self._waits:
             await asyncio.wait(self._waits)
-        self.refusals.report()
+        self.rejections.report()
         self.running = False
 
     async def replace_all(self, told: Callable[[Replacement], None]) -> None:
@@ -203,30 +202,30 @@ class WorkerPool:
     async def _run(self, job: Job, dispatch: _Dispatch) -> Any:
         if not self._taking:
             error = self._not_running()
-            self.refusals.note(error)
+            self.rejections.count(error)
             raise error
         self._jobs += 1
         self._quiet.clear()
         try:
-            job.part = await self._admit(job)
+            job.permit = await self._admit(job)
             return await self._run_again_if_lost(job, dispatch)
         finally:
-            _give_back_part(job)
+            _release_permit(job)
             self._jobs -= 1
             self._note_if_quiet()
 
-    async def _admit(self, job: Job) -> Part | None:
+    async def _admit(self, job: Job) -> Permit | None:
         """Take an anonymous request's part of the pool, waiting for it if need be; others need none."""
         if job.peer.is_known:
-            self.anonymous.note_known()
+            self.anonymous.on_known_caller()
             return None
-        part = self.anonymous.take()
+        part = self.anonymous.acquire()
         if part is not None:
             return part
         try:
-            return await self._queue_for_part(job)
+            return await self._queue_for_permit(job)
         except PoolError as error:
-            self.refusals.note(error)
+            self.rejections.count(error)
             raise
 
     async def _run_again_if_lost(self, job: Job, dispatch: _Dispatch) -> Any:
@@ -262,10 +261,10 @@ class WorkerPool:
             result = await dispatch(choice, job)
         except BaseException:
             self.failed += 1
-            self.breaker.abandoned()
+            self.breaker.on_abandoned()
             raise
         self.answered += 1
-        self.breaker.succeeded()
+        self.breaker.on_success()
         self.supervisor.answered(choice.worker)
         return result
 
@@ -278,14 +277,14 @@ class WorkerPool:
             if not self.breaker.allow():
                 raise self._circuit_open()
             try:
-                choice = self.places.take(job.prefer)
+                choice = self.slots.acquire(job.prefer)
                 if isinstance(choice, Wait):
                     choice = await self._queue(job, choice)
             except BaseException:
-                self.breaker.abandoned()
+                self.breaker.on_abandoned()
                 raise
         except PoolError as error:
-            self.refusals.note(error)
+            self.rejections.count(error)
             raise
         telemetry.record(
             names.METRIC_POOL_AFFINITY_DECISIONS,
@@ -293,7 +292,7 @@ class WorkerPool:
             {
                 names.SNAKEPIT_POOL_NAME: self.name,
                 names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
-                names.SNAKEPIT_AFFINITY_REASON: choice.why.value,
+                names.SNAKEPIT_AFFINITY_REASON: choice.reason.value,
             },
         )
         return choice
@@ -306,17 +305,17 @@ class WorkerPool:
     async def _queue(self, job: Job, wait: Wait) -> _Chosen:
         """Wait in line for a place."""
         tool = job.request.tool_name
-        return await self.places.wait(wait, tool, self.label(tool), job.deadline)
+        return await self.slots.wait(wait, tool, self.label(tool), job.deadline)
 
     @telemetry.observed(
         names.POOL_QUEUE,
         labels=lambda me, *_: {names.SNAKEPIT_POOL_NAME: me.name},
         details=lambda _me, job, *_: _session(job),
     )
-    async def _queue_for_part(self, job: Job) -> Part:
+    async def _queue_for_permit(self, job: Job) -> Permit:
         """Wait in line for a part of what anonymous callers may have."""
         tool = job.request.tool_name
-        return await self.places.wait_for_part(self.anonymous, tool, self.label(tool), job.deadline)
+        return await self.slots.wait_for_permit(self.anonymous, tool, self.label(tool), job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(self, choice: _Chosen, job: Job) -> ToolResponse:
@@ -352,11 +351,11 @@ class WorkerPool:
             raise await self._failure(worker, tool, error) from None
         else:
             goes_on = None
-            self.places.times.add(self.label(tool), time.monotonic() - started)
+            self.slots.times.add(self.label(tool), time.monotonic() - started)
             return result
         finally:
             if goes_on is None:
-                self.places.give_back(worker)
+                self.slots.release(worker)
             else:
                 self._await_end(worker, job, goes_on)
 
@@ -365,7 +364,7 @@ class WorkerPool:
             if worker.state is State.STOPPING:
                 # It is sending its telemetry, which its caller need not wait for.
                 return WorkerExited(
-                    f"worker {worker.id} was stopped while it ran {tool!r} ({worker.leaving}); "
+                    f"worker {worker.id} was stopped while it ran {tool!r} ({worker.exit_reason}); "
                     "the request may have run in part"
                 )
             if await worker.exited(_TIME_TO_DIE) is not None:
@@ -375,9 +374,9 @@ class WorkerPool:
 
     def _await_end(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         """Keep the place of a request that nobody waits for any more, until the worker says that it has ended."""
-        worker.linger()
-        if job.part is not None:
-            job.part.keep()
+        worker.abandon()
+        if job.permit is not None:
+            job.permit.retain()
         task = asyncio.get_running_loop().create_task(self._see_it_end(worker, job, reason))
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
@@ -388,9 +387,9 @@ class WorkerPool:
                 self.supervisor.replacements.replace_soon(worker, reason)
                 await worker.wait()
         finally:
-            worker.linger_no_more()
-            self.places.give_back(worker)
-            _give_back_part(job)
+            worker.end_abandoned()
+            self.slots.release(worker)
+            _release_permit(job)
             # This task is still among those that are waited for.
             asyncio.get_running_loop().call_soon(self._note_if_quiet)
 
@@ -403,42 +402,42 @@ class WorkerPool:
     def serves(self, worker: Worker) -> None:
         """Give the worker requests from here on."""
         self.tools |= set(worker.tools)
-        self.places.add(worker)
+        self.slots.add(worker)
 
     def serves_no_more(self, worker: Worker) -> None:
         """Give it none any more."""
-        self.places.remove(worker)
+        self.slots.remove(worker)
 
     def suspects(self, worker: Worker) -> None:  # noqa: ARG002 - it says so itself
         """Set it aside, as long as there are others."""
-        self.places.offer_all()
+        self.slots.assign_all()
 
     def trusts(self, worker: Worker) -> None:
         """Let it have its share again."""
-        self.places.offer(worker)
+        self.slots.assign(worker)
 
     def ready(self, worker: Worker) -> None:
         """Know its process for one of ours."""
-        self._home.buffer_store.admit(worker.pid, worker.id)
+        self._context.buffer_store.admit(worker.pid, worker.id)
 
     def dismissed(self, worker: Worker) -> None:
         """Take nothing from it any more: it is about to be killed, or gone."""
-        self._home.fencing_tokens.revoke(worker.id)
-        self._home.buffer_store.dismiss(worker.pid)
-        self._home.roster.remove(worker.pid)
+        self._context.fencing_tokens.revoke(worker.id)
+        self._context.buffer_store.dismiss(worker.pid)
+        self._context.pid_file.remove(worker.pid)
 
     def crashed(self, worker: Worker) -> None:
         """Count that it ended unasked: once, however many requests it had."""
         if worker.active:
-            self.breaker.failed()
+            self.breaker.on_failure()
 
     def barred(self) -> None:
         """Have nobody wait for workers that are not started."""
-        if not self.places.serving:
+        if not self.slots.serving:
             self.breaker.trip()
 
     def _make(self, slot: int, generation: int) -> Worker:
-        return prepare(self.name, self._located, self.settings, self._home, f"{slot}.{generation}", self._controls)
+        return prepare(self.name, self._located, self.settings, self._context, f"{slot}.{generation}", self._controls)
 
     # Telling
 
@@ -448,8 +447,8 @@ class WorkerPool:
             self._fail_all(self._circuit_open)
 
     def _fail_all(self, error: Callable[[], Exception]) -> None:
-        self.line.fail_all(error)
-        self.anonymous.line.fail_all(error)
+        self.queue.fail_all(error)
+        self.anonymous.queue.fail_all(error)
 
     def _circuit_open(self) -> CircuitOpen:
         return CircuitOpen(
@@ -461,9 +460,9 @@ class WorkerPool:
         return PoolNotStarted(f"pool {self.name!r} is not running, or about to stop; the request did not run")
 
 
-def _give_back_part(job: Job) -> None:
-    if job.part is not None:
-        job.part.give_back()
+def _release_permit(job: Job) -> None:
+    if job.permit is not None:
+        job.permit.release()
 
 
 def _left(job: Job) -> float | None:
@@ -478,8 +477,8 @@ def _left(job: Job) -> float | None:
 async def _exited(worker: Worker, tool: str) -> WorkerExited:
     status = await worker.wait()
     # Or who hears of it would send the next request to the same worker, and its end would count as an idle one's.
-    await worker.struck_off.wait()
-    why = f"; it was being replaced ({worker.leaving})" if worker.leaving is not None else ""
+    await worker.removed.wait()
+    why = f"; it was being replaced ({worker.exit_reason})" if worker.exit_reason is not None else ""
     return WorkerExited(
         f"worker {worker.id} {describe_exit(status)} while it ran {tool!r}{why}; the request may have run in part"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.wire.status import PoolStatus, WorkerStatus
-from snakepit_otel.pool.dispatch.circuit_breaker import State as BreakerState
+from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState
 from snakepit_otel.pool.workers.process import State, Worker
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Metric
@@ -53,11 +53,11 @@ def status_of(pool: WorkerPool) -> PoolStatus:
         queue_oldest_seconds=pool.longest_wait,
         breaker=pool.breaker.state.value,
         breaker_retry_seconds=pool.breaker.retry_after,
-        barred_seconds=restarts.wait() if restarts.barred else 0.0,
-        service_seconds=pool.places.times.overall,
+        barred_seconds=restarts.delay() if restarts.is_blocked else 0.0,
+        service_seconds=pool.slots.times.overall,
         answered=pool.answered,
         failed=pool.failed,
-        refused=dict(pool.refusals.by_reason),
+        refused=dict(pool.rejections.by_reason),
         retried=pool.retried,
         restarts=pool.supervisor.started_again,
         workers=tuple(_status_of_worker(worker, now) for worker in pool.workers),
@@ -73,8 +73,8 @@ def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
         requests=worker.answered,
         age_seconds=now - worker.started,
         memory_bytes=worker.memory,
-        heartbeat_age_seconds=None if worker.heard_of is None else now - worker.heard_of,
-        missed_heartbeats=worker.missed,
+        heartbeat_age_seconds=None if worker.last_heartbeat is None else now - worker.last_heartbeat,
+        missed_heartbeats=worker.missed_heartbeats,
         suspect=None if worker.suspicion is None else worker.suspicion.value,
     )
 

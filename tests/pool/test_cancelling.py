@@ -28,7 +28,7 @@ async def test_a_worker_is_busy_until_its_late_request_ends(tmp_path: Path) -> N
             await pit.execute("wait_for", arguments(tmp_path), timeout=1)
         pid = int(lines(tmp_path / "started")[0])
         waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         (tmp_path / "go").touch()
         assert await waiting == pid
 

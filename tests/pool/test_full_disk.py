@@ -13,7 +13,7 @@ import pytest
 
 from snakepit_otel import BaseAdapter, Snakepit, tool
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.pool.workers.orphans import Roster
+from snakepit_otel.pool.workers.orphans import WorkerPidFile
 from tests.disks import fill, mounted, needs_mounts
 from tests.waiting import PATIENT, until
 
@@ -58,7 +58,7 @@ async def test_workers_live_and_are_replaced_on_a_full_disk(
 def test_a_roster_says_once_that_it_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And again when it could be in between."""
     with mounted(tmp_path, 64 << 10) as disk:
-        roster = Roster(disk)
+        roster = WorkerPidFile(disk)
         for _ in range(2):
             ballast = fill(disk)
             for _ in range(3):

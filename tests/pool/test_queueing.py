@@ -43,7 +43,7 @@ async def test_waiting_requests_are_served_in_their_order(tmp_path: Path) -> Non
         calls = []
         for number in range(5):
             calls.append(asyncio.ensure_future(call(number)))
-            await until(lambda number=number: len(pit.pool.line) == number + 1)
+            await until(lambda number=number: len(pit.pool.queue) == number + 1)
         go.touch()
         await asyncio.gather(*calls)
     assert order == [0, 1, 2, 3, 4]
@@ -53,7 +53,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     """Beyond `max_queue_size` a request is refused, saying so, and what was there is served."""
     async with occupied(tmp_path, max_queue_size=1) as (pit, go):
         waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         with pytest.raises(PoolSaturated, match=r"1 requests wait already, .*max_queue_size.* did not run"):
             await pit.execute("pid")
         go.touch()
@@ -79,7 +79,7 @@ async def test_waiting_ends_with_the_request_own_deadline(tmp_path: Path) -> Non
     async with occupied(tmp_path) as (pit, _):
         with pytest.raises(DeadlineExceeded, match="did not run"):
             await pit.execute("pid", timeout=0.05)
-        assert len(pit.pool.line) == 0
+        assert len(pit.pool.queue) == 0
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_the_tool_gets_what_the_queue_has_left(tmp_path: Path) -> None:
     """One budget: what was spent waiting is gone for the tool."""
     async with occupied(tmp_path) as (pit, go):
         call = asyncio.ensure_future(pit.execute("time_left", timeout=30))
-        await until(lambda: pit.pool.line.longest_wait > 0.2)
+        await until(lambda: pit.pool.queue.longest_wait > 0.2)
         go.touch()
         assert 0 < await call < 29.8
 
@@ -108,9 +108,9 @@ async def test_cancelling_one_that_waits_leaves_nothing_behind(tmp_path: Path) -
     """Who gives up in the queue makes room there."""
     async with occupied(tmp_path, max_queue_size=1) as (pit, go):
         waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         waiting.cancel()
-        await until(lambda: len(pit.pool.line) == 0)
+        await until(lambda: len(pit.pool.queue) == 0)
         after = asyncio.ensure_future(pit.execute("pid"))
         go.touch()
         assert await after
@@ -123,7 +123,7 @@ async def test_a_thread_pool_runs_several_at_a_time(tmp_path: Path) -> None:
         arguments = {"path": str(tmp_path / "go"), "started": str(tmp_path / "started")}
         calls = [asyncio.ensure_future(pit.execute("wait_for", arguments)) for _ in range(4)]
         await until(lambda: len(lines(tmp_path / "started")) == 3)
-        assert len(pit.pool.line) == 1
+        assert len(pit.pool.queue) == 1
         (tmp_path / "go").touch()
         assert len(set(await asyncio.gather(*calls))) == 1
 
@@ -148,7 +148,7 @@ async def test_those_in_line_are_told_when_the_pool_stops(tmp_path: Path) -> Non
     running = asyncio.ensure_future(pit.execute("wait_for", arguments))
     await until(lambda: lines(tmp_path / "started"))
     waiting = asyncio.ensure_future(pit.execute("pid"))
-    await until(lambda: len(pit.pool.line) == 1)
+    await until(lambda: len(pit.pool.queue) == 1)
     await pit.stop()
     with pytest.raises(PoolNotStarted, match="did not run"):
         await waiting
@@ -159,7 +159,7 @@ async def test_what_a_pool_has_room_for_is_told(capture: Capture, tmp_path: Path
     """How many wait, how many may, and how many places there are and are taken, are there to be collected."""
     async with occupied(tmp_path, workers=2, max_queue_size=7) as (pit, go):
         waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         metrics = capture.metrics()
         go.touch()
         await waiting
@@ -183,7 +183,7 @@ async def test_waiting_and_refusing_are_told(capture: Capture, tmp_path: Path) -
         with pytest.raises(QueueTimeout):
             await pit.execute("pid", session_id="s")
         waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         with pytest.raises(PoolSaturated):
             await pit.execute("pid")
         with pytest.raises(QueueTimeout):

@@ -111,7 +111,7 @@ async def test_workers_are_replaced_when_they_are_due(settings: dict[str, Any], 
         while first in pit.pool.workers:
             await pit.execute("pid")
         assert await pit.execute("pid") != first.pid
-        assert first.leaving == reason
+        assert first.exit_reason == reason
     event = capture.events(names.EVENT_WORKER_RECYCLED.name)[0]
     assert event.attributes[names.SNAKEPIT_WORKER_EXIT_REASON] == reason
     assert event.attributes[names.SNAKEPIT_WORKER_ID] == "default-1.1"
@@ -172,14 +172,14 @@ async def test_workers_that_do_not_start_are_not_started_all_the_time(tmp_path: 
     """After `max_restarts` ends without an answer none is started for a while, and requests are refused at once."""
     settings = {"size": 1, "max_restarts": 3, "queue_timeout": 60_000}
     async with Snakepit(switched(tmp_path), pool=settings) as pit:
-        pit.pool.supervisor.restarts.thrived()
+        pit.pool.supervisor.restarts.on_first_result()
         (tmp_path / "works").unlink()
         pit.pool.workers[0].kill()
-        pit.pool.workers[0].told_to_end = False
+        pit.pool.workers[0].stop_requested = False
         waiting = asyncio.ensure_future(pit.execute("pid"))
         with pytest.raises((CircuitOpen, WorkerExited)):
             await waiting
-        await until(lambda: pit.pool.supervisor.restarts.barred)
+        await until(lambda: pit.pool.supervisor.restarts.is_blocked)
         # At once, where the bar lasts a minute.
         async with asyncio.timeout(30):
             with pytest.raises(CircuitOpen, match="did not run"):
@@ -231,7 +231,7 @@ async def test_a_busy_worker_is_not_dead(tmp_path: Path, capture: Capture) -> No
         call = asyncio.ensure_future(pit.execute("hold_the_interpreter", arguments))
         await until(lambda: lines(started))
         held = next(worker for worker in pit.pool.workers if worker.active)
-        await until(lambda: held.missed >= 3)
+        await until(lambda: held.missed_heartbeats >= 3)
         assert held.suspect
         assert (await pit.status()).pools[0].workers[pit.pool.workers.index(held)].suspect == "heartbeat"
         assert await call == held.pid
@@ -251,14 +251,14 @@ async def test_an_idle_worker_that_does_not_answer_is_replaced(capture: Capture)
         os.kill(first.pid, signal.SIGSTOP)
         await until(lambda: first not in pit.pool.workers)
         assert await pit.execute("pid") != first.pid
-        assert first.leaving == "unresponsive"
+        assert first.exit_reason == "unresponsive"
     assert not capture.events(names.EVENT_WORKER_CRASH.name)
 
 
 async def test_heartbeats_are_timed(capture: Capture) -> None:
     """How long workers take to answer is there to be collected."""
     async with Snakepit(Patient, pool={**PATIENT, "size": 1, "heartbeat_interval": 100}) as pit:
-        await until(lambda: pit.pool.workers[0].heard_of is not None)
+        await until(lambda: pit.pool.workers[0].last_heartbeat is not None)
     (point,) = capture.points(names.METRIC_WORKER_HEARTBEAT_DURATION.name)
     assert point.attributes == {names.SNAKEPIT_POOL_NAME: "default"}
     assert point.count >= 1

@@ -55,14 +55,14 @@ _BESIDES_STATE = 4 << 10
 """Bytes of JSON that a tool takes besides the value of a session's state that it is to keep."""
 
 
-class Part(Protocol):
+class Permit(Protocol):
     """Something that a request has taken, and that is to be given back when it has ended."""
 
-    def keep(self) -> None:
-        """Keep it until one more `give_back`."""
+    def retain(self) -> None:
+        """Keep it until one more `release`."""
         ...
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let go of it."""
         ...
 
@@ -84,7 +84,7 @@ class Job:
     """Whether it may be run again if it loses its worker."""
     peer: Peer = UNIX
     """Whose it is."""
-    part: Part | None = None
+    permit: Permit | None = None
     """Its part of what anonymous callers may have of its pool."""
 
     @property

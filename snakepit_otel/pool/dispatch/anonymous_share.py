@@ -1,84 +1,91 @@
-"""The share of a pool's places that anonymous callers may take."""
+"""The share of a pool's slots that anonymous callers may take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from snakepit_otel.pool.dispatch.queue import Line
+from snakepit_otel.pool.dispatch.queue import RequestQueue
 
-_REMEMBERED = 60.0
-"""Seconds after the last request of a known caller for which a place is left to them."""
+_KNOWN_CALLER_WINDOW_S = 60.0
 
 
 class AnonymousShare:
-    """Leaves one place of a pool to callers that have shown who they are, as long as there are any.
+    """Reserves one slot of a pool for identified callers, for a minute after each of their requests.
 
-    Whoever reaches a port could keep every worker busy otherwise. Where all callers are anonymous, or there is one
-    place only, they have all of it. A request has its part of the share until it has ended on its worker, whether or
-    not its caller still waits. `places` gives the number of the pool's, and `clock` seconds; at most `limit` requests
-    wait.
+    Without it, anybody who reaches a port could keep every worker busy. Where all callers are anonymous, or there is
+    one slot only, anonymous callers have the whole pool. A request holds its permit until it has ended on its worker,
+    whether or not its caller still waits. `slots` gives the number of the pool's slots, and `clock` seconds; at most
+    `max_waiting` requests wait.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float], places: Callable[[], int], caution: float = 1.0) -> None:
-        self.line: Line[Part] = Line(limit, clock, Part.give_back, caution)
-        """The anonymous requests that wait for their part."""
+    def __init__(
+        self, max_waiting: int, clock: Callable[[], float], slots: Callable[[], int], deadline_margin: float = 1.0
+    ) -> None:
+        self.queue: RequestQueue[Permit] = RequestQueue(max_waiting, clock, Permit.release, deadline_margin)
         self._clock = clock
-        self._places = places
+        self._slots = slots
         self._taken = 0
-        self._known_at = -_REMEMBERED
+        self._last_known_caller = -_KNOWN_CALLER_WINDOW_S
 
     @property
-    def most(self) -> int:
-        """How many places anonymous callers may have now; at least one."""
-        places = self._places()
-        is_shared = self._clock() - self._known_at < _REMEMBERED
-        return max(places - 1 if is_shared else places, 1)
+    def limit(self) -> int:
+        """The slots that anonymous callers may have now; at least one."""
+        slots = self._slots()
+        is_shared = self._clock() - self._last_known_caller < _KNOWN_CALLER_WINDOW_S
+        return max(slots - 1 if is_shared else slots, 1)
 
-    def note_known(self) -> None:
-        """Leave a place to known callers from here on, of whom one has called."""
-        self._known_at = self._clock()
+    def on_known_caller(self) -> None:
+        """Reserve a slot from here on, as an identified caller has sent a request."""
+        self._last_known_caller = self._clock()
 
-    def take(self) -> Part | None:
-        """Take a part at once; None if the request has to wait in line."""
-        if self._taken >= self.most or len(self.line):
+    def acquire(self) -> Permit | None:
+        """Return a permit at once; None if the request has to wait."""
+        if self._taken >= self.limit or len(self.queue):
             return None
-        return self._part()
+        return self._permit()
 
-    async def wait(self, *, tool: str, needs: float, timeout: float, busy_for: float, deadline: float | None) -> Part:
-        """Wait in line for a part; see `Line.enter`."""
-        return await self.line.enter(
-            tool=tool, needs=needs, timeout=timeout, capacity=self.most, busy_for=busy_for, deadline=deadline
+    async def wait(
+        self, *, tool: str, service_time: float, timeout: float, busy_for: float, deadline: float | None
+    ) -> Permit:
+        """Wait for a permit; see `RequestQueue.enter`."""
+        return await self.queue.enter(
+            tool=tool,
+            service_time=service_time,
+            timeout=timeout,
+            capacity=self.limit,
+            busy_for=busy_for,
+            deadline=deadline,
         )
 
-    def offer(self) -> None:
-        """Give those in line what there is."""
-        while len(self.line) and self._taken < self.most and self.line.offer("", self._part):
+    def assign(self) -> None:
+        """Assign the free permits to queued requests."""
+        while len(self.queue) and self._taken < self.limit and self.queue.assign("", self._permit):
             pass
 
-    def _part(self) -> Part:
+    def _permit(self) -> Permit:
         self._taken += 1
-        return Part(self)
+        return Permit(self)
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._taken -= 1
-        self.offer()
+        self.assign()
 
 
-class Part:
-    """One place's worth of the share, for one request: given back when all who keep it have let go."""
+class Permit:
+    """The right of one anonymous request to a slot; it ends when all its holders have released it."""
 
-    __slots__ = ("_keepers", "_share")
+    __slots__ = ("_holders", "_share")
 
     def __init__(self, share: AnonymousShare) -> None:
         self._share = share
-        self._keepers = 1
+        self._holders = 1
 
-    def keep(self) -> None:
-        """Keep it until one more `give_back`: the request's caller goes, and the request runs on."""
-        self._keepers += 1
+    def retain(self) -> None:
+        """Add a holder: the request runs on after its caller has gone."""
+        self._holders += 1
 
-    def give_back(self) -> None:
-        """Let go of it."""
-        self._keepers -= 1
-        if not self._keepers:
-            self._share._give_back()
+    def release(self) -> None:
+        """Remove a holder."""
+        self._holders -= 1
+        if not self._holders:
+            self._share._release()

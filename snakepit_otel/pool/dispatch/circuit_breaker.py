@@ -1,4 +1,4 @@
-"""The circuit breaker: requests that all lose their worker are not tried for a while."""
+"""The circuit breaker: while requests in a row lose their worker, further ones are refused."""
 
 from __future__ import annotations
 
@@ -7,26 +7,19 @@ from collections.abc import Callable
 from enum import StrEnum
 
 
-class State(StrEnum):
-    """What becomes of requests."""
+class BreakerState(StrEnum):
+    """State of a circuit breaker."""
 
-    CLOSED = "closed"
-    """They are tried."""
-    OPEN = "open"
-    """They are refused."""
-    HALF_OPEN = "half_open"
-    """One of them is tried, and decides."""
+    CLOSED = "closed"  # requests run
+    OPEN = "open"  # requests are refused
+    HALF_OPEN = "half_open"  # one request runs, and decides
 
 
-def _nothing(_state: State) -> None:
-    """What nobody asked to be told."""
+class CircuitBreaker:
+    """Opens after `failures` requests in a row that lost their worker; `reset` seconds later it admits one.
 
-
-class Breaker:
-    """Opens after `failures` requests in a row that lost their worker; `reset` seconds later it lets one through.
-
-    Every request that was allowed reports its end by one of `succeeded`, `failed` and `abandoned`. `clock` gives
-    monotonic seconds; `on_change` is told every new state.
+    Every admitted request reports its end by one of `on_success`, `on_failure` and `on_abandoned`. `clock` gives
+    monotonic seconds; `on_change` gets every new state.
     """
 
     def __init__(
@@ -34,66 +27,66 @@ class Breaker:
         failures: int,
         reset: float,
         clock: Callable[[], float] = time.monotonic,
-        on_change: Callable[[State], None] = _nothing,
+        on_change: Callable[[BreakerState], None] = lambda _state: None,
     ) -> None:
         self._limit = failures
         self._reset = reset
         self._clock = clock
         self._on_change = on_change
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._failures = 0
         self._opened = 0.0
-        self._trying = False
+        self._is_probing = False
 
     @property
-    def state(self) -> State:
-        """What becomes of requests. An open breaker stays so until a request asks after its time."""
+    def state(self) -> BreakerState:
+        """The state. An open breaker stays open until a request arrives after its time."""
         return self._state
 
     @property
     def retry_after(self) -> float:
-        """Seconds until a request may be let through; 0 if one may be now, or if one is that will decide."""
-        return max(self._opened + self._reset - self._clock(), 0.0) if self._state is State.OPEN else 0.0
+        """Seconds until a request may be admitted; 0 if one may be now, or if one runs that will decide."""
+        return max(self._opened + self._reset - self._clock(), 0.0) if self._state is BreakerState.OPEN else 0.0
 
     def allow(self) -> bool:
-        """Return whether a request may be tried; where that is the one that decides, no other may until it reports."""
-        if self._state is State.CLOSED:
+        """Return whether a request may run; while the one that decides runs, no other may."""
+        if self._state is BreakerState.CLOSED:
             return True
-        if self._state is State.OPEN:
+        if self._state is BreakerState.OPEN:
             if self._clock() < self._opened + self._reset:
                 return False
-            self._become(State.HALF_OPEN)
-        if self._trying:
+            self._change(BreakerState.HALF_OPEN)
+        if self._is_probing:
             return False
-        self._trying = True
+        self._is_probing = True
         return True
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """A request kept its worker to the end."""
-        # One that was let through before the breaker opened says nothing of what came after.
-        if self._state is not State.OPEN:
+        # A request admitted before the breaker opened proves nothing about the time after.
+        if self._state is not BreakerState.OPEN:
             self._failures = 0
-            self._become(State.CLOSED)
+            self._change(BreakerState.CLOSED)
 
-    def failed(self) -> None:
+    def on_failure(self) -> None:
         """A request lost its worker."""
-        if self._state is State.OPEN:
+        if self._state is BreakerState.OPEN:
             return
         self._failures += 1
-        if self._state is State.HALF_OPEN or self._failures >= self._limit:
+        if self._state is BreakerState.HALF_OPEN or self._failures >= self._limit:
             self.trip()
 
-    def abandoned(self) -> None:
-        """A request ended without showing anything, such as one that was cancelled."""
-        self._trying = False
+    def on_abandoned(self) -> None:
+        """A request ended without proof either way, such as a cancelled one."""
+        self._is_probing = False
 
     def trip(self) -> None:
         """Open now."""
         self._opened = self._clock()
-        self._become(State.OPEN)
+        self._change(BreakerState.OPEN)
 
-    def _become(self, state: State) -> None:
-        self._trying = False
+    def _change(self, state: BreakerState) -> None:
+        self._is_probing = False
         if state is not self._state:
             self._state = state
             self._on_change(state)

@@ -1,4 +1,4 @@
-"""The line in which requests wait for a place on a worker."""
+"""The queue of requests that wait for a slot on a worker."""
 
 from __future__ import annotations
 
@@ -12,80 +12,77 @@ from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, QueueTimeout
 T = TypeVar("T")
 
 
-class Waiting(Generic[T]):
-    """One request in line. Times are monotonic, in seconds."""
+class QueuedRequest(Generic[T]):
+    """One request in the queue, for a slot of any worker, or of `worker` only. Times are monotonic seconds."""
 
-    __slots__ = ("deadline", "given", "needs", "number", "since", "tool", "worker")
+    __slots__ = ("assigned", "deadline", "enqueued", "number", "service_time", "tool", "worker")
 
     def __init__(
         self,
         number: int,
         tool: str,
-        needs: float,
+        service_time: float,
         worker: str | None,
         deadline: float | None,
-        since: float,
-        given: asyncio.Future[T],
+        enqueued: float,
+        assigned: asyncio.Future[T],
     ) -> None:
         self.number = number
         self.tool = tool
-        self.needs = needs
-        """How long it is expected to take."""
+        self.service_time = service_time
         self.worker = worker
-        """The only worker that will do, if one is asked for."""
         self.deadline = deadline
-        """Of the request."""
-        self.since = since
-        self.given = given
+        self.enqueued = enqueued
+        self.assigned = assigned
 
 
-class _Queue(Generic[T]):
-    """First come, first served; whoever leaves early leaves nothing behind."""
+class _Fifo(Generic[T]):
+    """Requests in their order, with the sum of their expected service times."""
 
-    __slots__ = ("_waiting", "needs")
+    __slots__ = ("_requests", "service_time")
 
     def __init__(self) -> None:
-        # Not a deque: where no worker gets free for long, it would fill with those that have given up.
-        self._waiting: OrderedDict[int, Waiting[T]] = OrderedDict()
-        self.needs = 0.0
+        # Not a deque: while no slot gets free, requests that have given up would stay in it.
+        self._requests: OrderedDict[int, QueuedRequest[T]] = OrderedDict()
+        self.service_time = 0.0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._requests)
 
-    def first(self) -> Waiting[T] | None:
-        return next(iter(self._waiting.values()), None)
+    def first(self) -> QueuedRequest[T] | None:
+        return next(iter(self._requests.values()), None)
 
-    def append(self, waiting: Waiting[T]) -> None:
-        self._waiting[waiting.number] = waiting
-        self.needs += waiting.needs
+    def append(self, request: QueuedRequest[T]) -> None:
+        self._requests[request.number] = request
+        self.service_time += request.service_time
 
-    def remove(self, waiting: Waiting[T]) -> bool:
-        if self._waiting.pop(waiting.number, None) is None:
+    def remove(self, request: QueuedRequest[T]) -> bool:
+        if self._requests.pop(request.number, None) is None:
             return False
-        # What rounding has left over must not add up over the years.
-        self.needs = self.needs - waiting.needs if self._waiting else 0.0
+        # Reset when empty, so that rounding errors do not add up over the years.
+        self.service_time = self.service_time - request.service_time if self._requests else 0.0
         return True
 
 
-class Line(Generic[T]):
-    """At most `limit` requests that wait for a place, which is whatever `offer` gives them.
+class RequestQueue(Generic[T]):
+    """At most `limit` requests that wait for a slot, which is whatever `assign` gives them.
 
-    First come, first served, among those whom a place suits. `put_back` takes back a place whose taker gave up, or was
-    out of time, before it got hold of it. `clock` gives seconds, those of the event loop. `caution` is how many times
-    as long as expected waiting and running may take before a deadline is missed. All of it belongs to one event loop.
+    First in, first out, among the requests that may use a slot. `release` takes back a slot whose request was
+    cancelled, or past its deadline, before it could use the slot. `clock` gives the event loop's seconds. A request is
+    refused if its expected time, multiplied by `deadline_margin`, is beyond its deadline. For one event loop only.
     """
 
     def __init__(
-        self, limit: int, clock: Callable[[], float], put_back: Callable[[T], None], caution: float = 1.0
+        self, limit: int, clock: Callable[[], float], release: Callable[[T], None], deadline_margin: float = 1.0
     ) -> None:
         self._limit = limit
         self._clock = clock
-        self._put_back = put_back
-        self._caution = caution
-        self._anyone: _Queue[T] = _Queue()
-        self._strict: dict[str, _Queue[T]] = {}
+        self._release = release
+        self._deadline_margin = deadline_margin
+        self._anyone: _Fifo[T] = _Fifo()
+        self._strict: dict[str, _Fifo[T]] = {}
         self._length = 0
-        self._needs = 0.0
+        self._service_time = 0.0
         self._entered = 0
 
     def __len__(self) -> int:
@@ -93,95 +90,97 @@ class Line(Generic[T]):
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that the first in line has waited; 0 where there is none."""
+        """Seconds that the oldest request has waited; 0 where there is none."""
         firsts = [queue.first() for queue in (self._anyone, *self._strict.values())]
-        return max((self._clock() - waiting.since for waiting in firsts if waiting is not None), default=0.0)
+        return max((self._clock() - request.enqueued for request in firsts if request is not None), default=0.0)
 
     @property
-    def needs(self) -> float:
-        """Seconds of a worker's time that those in line are expected to take."""
-        return self._needs
+    def service_time(self) -> float:
+        """Seconds of a worker's time that the queued requests are expected to take."""
+        return self._service_time
 
     async def enter(
         self,
         *,
         tool: str,
-        needs: float,
+        service_time: float,
         timeout: float,
         capacity: int,
         busy_for: float,
         worker: str | None = None,
         deadline: float | None = None,
     ) -> T:
-        """Wait for a place, for `timeout` seconds at most, and return it.
+        """Wait for a slot, for `timeout` seconds at most, and return it.
 
-        `needs` are the seconds that the request is expected to take, and `busy_for` those until the first place gets
-        free. `capacity` is the number of places that those in line share: the pool's; or those of `worker`, where no
-        other will do.
+        `service_time` are the seconds that the request is expected to take, and `busy_for` those until the first slot
+        gets free. `capacity` is the number of slots that the queued requests share: the pool's; or those of `worker`,
+        if only that worker may serve the request.
 
-        Raises `PoolSaturated` at once if the line is full, and as soon as it is seen that the request cannot be done
-        before its deadline; `QueueTimeout`; `DeadlineExceeded`; and what `refuse` and `fail_all` say. None has run.
+        Raises `PoolSaturated` at once if the queue is full, and as soon as the request cannot be completed before its
+        deadline; `QueueTimeout`; `DeadlineExceeded`; and the errors given to `reject` and `fail_all`. The request has
+        not run.
         """
         now = self._clock()
-        self._admit(tool, needs, worker, deadline, capacity, busy_for, now)
+        self._check_admission(tool, service_time, worker, deadline, capacity, busy_for, now)
         loop = asyncio.get_running_loop()
         self._entered += 1
-        waiting: Waiting[T] = Waiting(self._entered, tool, needs, worker, deadline, now, loop.create_future())
-        self._append(waiting)
+        assigned: asyncio.Future[T] = loop.create_future()
+        request = QueuedRequest(self._entered, tool, service_time, worker, deadline, now, assigned)
+        self._append(request)
         patience = timeout if deadline is None else min(timeout, deadline - now)
-        timer = loop.call_later(patience, self._expire, waiting, timeout)
+        timer = loop.call_later(patience, self._expire, request, timeout)
         try:
-            place = await waiting.given
+            slot = await assigned
         except BaseException:
-            self._remove(waiting)
-            # A task that is cancelled just after it was given a place does not get to see it.
-            if waiting.given.done() and not waiting.given.cancelled() and waiting.given.exception() is None:
-                self._put_back(waiting.given.result())
+            self._remove(request)
+            # A task that is cancelled just after a slot was assigned never receives the slot.
+            if assigned.done() and not assigned.cancelled() and assigned.exception() is None:
+                self._release(assigned.result())
             raise
         finally:
             timer.cancel()
         if deadline is not None and self._clock() >= deadline:
-            self._put_back(place)
-            raise self._late(waiting)
-        return place
+            self._release(slot)
+            raise self._deadline_passed(request)
+        return slot
 
-    def offer(self, worker_id: str, give: Callable[[], T]) -> bool:
-        """Give a place on a worker to the first in line whom it suits; return whether there was one.
+    def assign(self, worker_id: str, acquire: Callable[[], T]) -> bool:
+        """Assign a worker's slot to the first request that may use it; return whether there was one.
 
-        `give` makes the place, and is called only if there is a taker. Those who cannot be done in time any more are
-        told so, and do not count.
+        `acquire` makes the slot, and is called only if a request takes it. Requests that cannot be completed in time
+        any more fail, and do not count.
         """
-        while (waiting := self._first(worker_id)) is not None:
-            if waiting.given.done():  # cancelled, and not yet gone
-                self._remove(waiting)
+        while (request := self._first(worker_id)) is not None:
+            if request.assigned.done():  # cancelled, and not yet removed
+                self._remove(request)
                 continue
-            error = self._hopeless(waiting)
+            error = self._deadline_error(request)
             if error is not None:
-                self._fail(waiting, error)
+                self._fail(request, error)
                 continue
-            place = give()
-            self._remove(waiting)
-            waiting.given.set_result(place)
+            slot = acquire()
+            self._remove(request)
+            request.assigned.set_result(slot)
             return True
         return False
 
-    def refuse(self, worker_id: str, error: Callable[[], Exception]) -> None:
-        """Fail those for whom only this worker would have done."""
+    def reject(self, worker_id: str, error: Callable[[], Exception]) -> None:
+        """Fail the requests that only this worker may serve."""
         queue = self._strict.get(worker_id)
-        while queue and (waiting := queue.first()) is not None:
-            self._fail(waiting, error())
+        while queue and (request := queue.first()) is not None:
+            self._fail(request, error())
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
-        """Fail everybody in line."""
+        """Fail all requests."""
         for worker_id in list(self._strict):
-            self.refuse(worker_id, error)
-        while (waiting := self._anyone.first()) is not None:
-            self._fail(waiting, error())
+            self.reject(worker_id, error)
+        while (request := self._anyone.first()) is not None:
+            self._fail(request, error())
 
-    def _admit(
+    def _check_admission(
         self,
         tool: str,
-        needs: float,
+        service_time: float,
         worker: str | None,
         deadline: float | None,
         capacity: int,
@@ -192,86 +191,89 @@ class Line(Generic[T]):
             raise DeadlineExceeded(
                 f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run"
             )
-        expected = busy_for + self._ahead(worker) / max(capacity, 1)
+        expected = busy_for + self._service_time_ahead(worker) / max(capacity, 1)
         left = "no deadline" if deadline is None else f"{deadline - now:.3g} s left"
         if self._length >= self._limit:
             raise PoolSaturated(
                 f"{self._length} requests wait already, and no more than {self._limit} may (max_queue_size); the wait "
                 f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run"
             )
-        if deadline is not None and (expected + needs) * self._caution > deadline - now:
+        if deadline is not None and (expected + service_time) * self._deadline_margin > deadline - now:
             raise PoolSaturated(
                 f"a request for {tool!r} would wait about {expected:.3g} s behind {self._length} others (of at most "
-                f"{self._limit}) and then take about {needs:.3g} s, but had {left}; it did not run"
+                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run"
             )
 
-    def _ahead(self, worker: str | None) -> float:
+    def _service_time_ahead(self, worker: str | None) -> float:
         if worker is None:
-            return self._needs
-        # Those for whom any worker will do are mostly served by others.
+            return self._service_time
+        # Requests that any worker may serve are mostly served by others.
         queue = self._strict.get(worker)
-        return queue.needs if queue is not None else 0.0
+        return queue.service_time if queue is not None else 0.0
 
-    def _first(self, worker_id: str) -> Waiting[T] | None:
+    def _first(self, worker_id: str) -> QueuedRequest[T] | None:
         anyone = self._anyone.first()
         queue = self._strict.get(worker_id)
         strict = queue.first() if queue is not None else None
         if anyone is None or strict is None:
             return anyone or strict
-        return min(anyone, strict, key=lambda waiting: waiting.number)
+        return min(anyone, strict, key=lambda request: request.number)
 
-    def _append(self, waiting: Waiting[T]) -> None:
-        queue = self._anyone if waiting.worker is None else self._strict.setdefault(waiting.worker, _Queue())
-        queue.append(waiting)
+    def _append(self, request: QueuedRequest[T]) -> None:
+        queue = self._anyone if request.worker is None else self._strict.setdefault(request.worker, _Fifo())
+        queue.append(request)
         self._length += 1
-        self._needs += waiting.needs
+        self._service_time += request.service_time
 
-    def _remove(self, waiting: Waiting[T]) -> None:
-        queue = self._anyone if waiting.worker is None else self._strict.get(waiting.worker)
-        if queue is None or not queue.remove(waiting):
+    def _remove(self, request: QueuedRequest[T]) -> None:
+        queue = self._anyone if request.worker is None else self._strict.get(request.worker)
+        if queue is None or not queue.remove(request):
             return
         self._length -= 1
-        self._needs = self._needs - waiting.needs if self._length else 0.0
-        if waiting.worker is not None and not queue:
-            del self._strict[waiting.worker]
+        self._service_time = self._service_time - request.service_time if self._length else 0.0
+        if request.worker is not None and not queue:
+            del self._strict[request.worker]
 
-    def _fail(self, waiting: Waiting[T], error: Exception) -> None:
-        self._remove(waiting)
-        if not waiting.given.done():
-            waiting.given.set_exception(error)
+    def _fail(self, request: QueuedRequest[T], error: Exception) -> None:
+        self._remove(request)
+        if not request.assigned.done():
+            request.assigned.set_exception(error)
 
-    def _expire(self, waiting: Waiting[T], timeout: float) -> None:
-        deadline = waiting.deadline
-        if deadline is not None and deadline <= waiting.since + timeout:
-            self._fail(waiting, self._late(waiting))
+    def _expire(self, request: QueuedRequest[T], timeout: float) -> None:
+        deadline = request.deadline
+        if deadline is not None and deadline <= request.enqueued + timeout:
+            self._fail(request, self._deadline_passed(request))
             return
-        only = "no worker" if waiting.worker is None else f"worker {waiting.worker}, the only one that will do,"
-        have = "had" if waiting.worker is None else "had no"
+        if request.worker is None:
+            cause = "no worker had a free slot"
+        else:
+            cause = f"worker {request.worker}, the only one allowed by the pool's affinity, had no free slot"
         self._fail(
-            waiting,
+            request,
             QueueTimeout(
-                f"{only} {have} room for a request for {waiting.tool!r} within {timeout:g} s (queue_timeout); "
+                f"{cause} for a request for {request.tool!r} within {timeout:g} s (queue_timeout); "
                 f"{self._length} requests waited; it did not run"
             ),
         )
 
-    def _hopeless(self, waiting: Waiting[T]) -> Exception | None:
-        if waiting.deadline is None:
+    def _deadline_error(self, request: QueuedRequest[T]) -> Exception | None:
+        """Return the error of a request that cannot be completed before its deadline any more."""
+        if request.deadline is None:
             return None
         now = self._clock()
-        left = waiting.deadline - now
+        left = request.deadline - now
         if left <= 0:
-            return self._late(waiting)
-        if waiting.needs * self._caution > left:
+            return self._deadline_passed(request)
+        if request.service_time * self._deadline_margin > left:
             return PoolSaturated(
-                f"a request for {waiting.tool!r} has waited {now - waiting.since:.3g} s for a worker; it would take "
-                f"about {waiting.needs:.3g} s, but has {left:.3g} s left, with {self._length} requests in line "
+                f"a request for {request.tool!r} has waited {now - request.enqueued:.3g} s for a worker; it would take "
+                f"about {request.service_time:.3g} s, but has {left:.3g} s left, with {self._length} requests queued "
                 f"(of at most {self._limit}); it did not run"
             )
         return None
 
-    def _late(self, waiting: Waiting[T]) -> Exception:
+    def _deadline_passed(self, request: QueuedRequest[T]) -> Exception:
         return DeadlineExceeded(
-            f"the deadline of a request for {waiting.tool!r} passed after it had waited "
-            f"{self._clock() - waiting.since:.3g} s for a worker; it did not run"
+            f"the deadline of a request for {request.tool!r} passed after it had waited "
+            f"{self._clock() - request.enqueued:.3g} s for a worker; it did not run"
         )

@@ -77,17 +77,17 @@ class Heartbeats:
             if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 self.suspect(worker, Suspicion.CONNECTION)
                 return
-            worker.missed += 1
-            text = f"worker {worker.id} has not answered {worker.missed} heartbeats in a row"
+            worker.missed_heartbeats += 1
+            text = f"worker {worker.id} has not answered {worker.missed_heartbeats} heartbeats in a row"
             telemetry.emit(
                 names.EVENT_HEARTBEAT_TIMEOUT, {**labels, names.SNAKEPIT_WORKER_ID: worker.id}, {"count": 1}, body=text
             )
             self.suspect(worker, Suspicion.HEARTBEAT)
-            if worker.missed >= self._settings.heartbeat_max_missed and not worker.active:
+            if worker.missed_heartbeats >= self._settings.heartbeat_max_missed and not worker.active:
                 self._unresponsive(worker)
         else:
             telemetry.record(names.METRIC_WORKER_HEARTBEAT_DURATION, time.monotonic() - started, labels)
-            worker.missed = 0
+            worker.missed_heartbeats = 0
             if worker.suspicion not in (None, Suspicion.SOCKET):
                 worker.suspicion = None
                 self._trusted(worker)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.pool.context import Home
+from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.library_threads import limits
 from snakepit_otel.pool.workers.process import Worker, WorkerSpec
@@ -16,29 +16,29 @@ from snakepit_otel.pool.workers.program import this_program
 
 
 def prepare(
-    pool: str, adapter: str, settings: PoolSettings, home: Home, incarnation: str, controls: Controls | None
+    pool: str, adapter: str, settings: PoolSettings, context: PoolContext, incarnation: str, controls: Controls | None
 ) -> Worker:
     """Return a worker, still to be started; `incarnation` is its slot and generation."""
     with suppress(ConfigurationError):  # it will say why it does not start
-        home.ensure()
+        context.ensure()
     worker_id = f"{pool}-{incarnation}"
     spec = WorkerSpec(
         worker_id=worker_id,
         pool=pool,
         adapter=adapter,
-        listen=f"unix:{home.directory}/{worker_id}.sock",
-        authority=home.authority,
+        listen=f"unix:{context.directory}/{worker_id}.sock",
+        authority=context.authority,
         profile=settings.profile.value,
         threads=settings.concurrency,
         max_message_bytes=settings.max_message_bytes,
         shutdown_grace=settings.shutdown_grace / 1000,
         parent=os.getpid(),
-        token=home.fencing_tokens.issue(worker_id),
+        token=context.fencing_tokens.issue(worker_id),
         program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
-        fd_server=str(home.fd_server.path) if home.fd_server is not None else None,
-        zero_copy=asdict(home.buffer_store.settings),
-        strict=home.buffer_store.strict,
+        fd_server=str(context.fd_server.path) if context.fd_server is not None else None,
+        zero_copy=asdict(context.buffer_store.settings),
+        strict=context.buffer_store.strict,
     )
     ours = {**os.environ, **settings.environment}
     environ = {**limits(settings.library_threads, ours), **settings.environment}
-    return Worker(spec, home.directory.name, environ, home.roster.add, controls)
+    return Worker(spec, context.directory.name, environ, context.pid_file.add, controls)

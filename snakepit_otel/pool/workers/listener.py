@@ -7,7 +7,7 @@ from typing import Protocol
 from snakepit_otel.pool.workers.process import Worker
 
 
-class Watcher(Protocol):
+class WorkerListener(Protocol):
     """A pool, to those who keep its workers."""
 
     def ready(self, worker: Worker) -> None:

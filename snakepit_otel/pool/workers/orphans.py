@@ -35,7 +35,7 @@ class Orphan(NamedTuple):
     worker_id: str
 
 
-class Roster:
+class WorkerPidFile:
     """The file in an authority's private directory that says which workers it has, for whoever finds it dead.
 
     There is one line for each: process id, the kernel's start time of that process, worker id. The file is
@@ -124,7 +124,7 @@ def _is_worker(orphan: Orphan, run_id: str) -> bool:
 
 
 def _recorded(file: Path) -> list[tuple[int, Orphan]]:
-    """Return what a roster says: start times and workers; nothing if it is no roster."""
+    """Return what a pid_file says: start times and workers; nothing if it is no pid_file."""
     matches = map(_LINE.fullmatch, _read(file).splitlines())
     found = [(int(match[2]), Orphan(int(match[1]), match[3])) for match in matches if match is not None]
     return [(started, orphan) for started, orphan in found if 1 < orphan.pid <= _HIGHEST_PID]

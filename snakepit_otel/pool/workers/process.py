@@ -31,7 +31,7 @@ from snakepit_otel.pool.workers.in_flight import InFlight
 from snakepit_otel.pool.workers.os_process import Process, describe_exit
 from snakepit_otel.pool.workers.program import WORKER_PROGRAM, Program, interpreter
 from snakepit_otel.pool.workers.recycling import ExitReason
-from snakepit_otel.pool.workers.telemetry_controls import WorkerRecording
+from snakepit_otel.pool.workers.telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.rpc.addresses import options
 from snakepit_otel.telemetry import names
 
@@ -84,7 +84,7 @@ class State(StrEnum):
 
 
 class Suspicion(StrEnum):
-    """Why a worker is given requests only where there is no other."""
+    """AffinityReason a worker is given requests only where there is no other."""
 
     CONNECTION = "connection"
     HEARTBEAT = "heartbeat"
@@ -117,30 +117,30 @@ class Worker:
         self.id = spec.worker_id
         self.state = State.STARTING
         self.suspicion: Suspicion | None = None
-        self.leaving: ExitReason | None = None
-        """Why it is about to end; None if nothing is known of that."""
-        self.told_to_end = False
+        self.exit_reason: ExitReason | None = None
+        """AffinityReason it is about to end; None if nothing is known of that."""
+        self.stop_requested = False
         """Whether its end is our doing."""
         self.has_successor = False
         """Whether another worker has been started in its place."""
-        self.follows_a_lost_one = False
+        self.is_restart = False
         """Whether it was started in the place of one that had ended unasked."""
         self.active = 0
         """Requests it has and has not ended, those that nobody waits for any more included."""
-        self.lingering = 0
+        self.abandoned_requests = 0
         """Those of them that nobody waits for any more."""
         self.served = 0
         """Requests that it was given."""
         self.answered = 0
         """Requests that it gave an answer to."""
         self.started = time.monotonic()
-        self.heard_of: float | None = None
+        self.last_heartbeat: float | None = None
         """When it last answered a heartbeat, on the monotonic clock."""
-        self.missed = 0
+        self.missed_heartbeats = 0
         """Heartbeats in a row that it did not answer in time."""
         self.memory: int | None = None
         """Its resident bytes when they were last read."""
-        self.struck_off = asyncio.Event()
+        self.removed = asyncio.Event()
         """Set once it is gone and the pool counts on it no more."""
         self.in_flight = InFlight()
         self._idle = asyncio.Event()
@@ -158,7 +158,7 @@ class Worker:
         self.stub: Any = None
         self._supervision: Any = None
         self._controls = controls
-        self._recording: WorkerRecording | None = None
+        self._recording: WorkerTelemetryControls | None = None
         self.peer = rpc.Peer(spec.listen)
 
     @property
@@ -235,7 +235,7 @@ class Worker:
                 await self._channel.channel_ready()
         self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
-        self._recording = WorkerRecording(self.stub, self.id, report.level)
+        self._recording = WorkerTelemetryControls(self.stub, self.id, report.level)
         if self._controls is not None:
             await self._recording.apply(self._controls)
 
@@ -257,34 +257,34 @@ class Worker:
         if self._recording is not None:
             await self._recording.apply(controls)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Count a request that the worker is given."""
         self.active += 1
         self.served += 1
         self._idle.clear()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Count a request as ended."""
         self.active -= 1
         self._note_if_idle()
 
-    def linger(self) -> None:
+    def abandon(self) -> None:
         """Count a request, which goes on, as one that nobody waits for any more."""
-        self.lingering += 1
+        self.abandoned_requests += 1
         self._note_if_idle()
 
-    def linger_no_more(self) -> None:
+    def end_abandoned(self) -> None:
         """Take that back; the request is about to be let go."""
-        self.lingering -= 1
+        self.abandoned_requests -= 1
 
     def _note_if_idle(self) -> None:
-        if self.active == self.lingering:
+        if self.active == self.abandoned_requests:
             self._idle.set()
 
     async def ping(self, timeout: float) -> None:
         """Ask whether the worker's event loop turns. Raises `grpc.aio.AioRpcError`."""
         await self.stub.Ping(pb.PingRequest(message="heartbeat"), timeout=timeout, metadata=_UNRECORDED)
-        self.heard_of = time.monotonic()
+        self.last_heartbeat = time.monotonic()
 
     async def end_of(self, request_id: str, timeout: float) -> bool:
         """Wait until nothing of a request runs in the worker any more; False if that is not so in time."""
@@ -323,7 +323,7 @@ class Worker:
         """Ask the worker, which has had its time, to send its telemetry and go; see that it does."""
         if self._process is None or self.state is State.GONE:
             return
-        self.state, self.told_to_end = State.STOPPING, True
+        self.state, self.stop_requested = State.STOPPING, True
         self._process.signal(signal.SIGTERM)
         if self.active:
             # The second signal means now; another one, since two of a kind may arrive as one.
@@ -333,7 +333,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once."""
-        self.told_to_end = True
+        self.stop_requested = True
         if self._process is not None:
             self._process.signal(signal.SIGKILL)
 
@@ -352,7 +352,7 @@ class Worker:
             with suppress(OSError):
                 self._socket.unlink()
 
-    async def end_what_is_left(self) -> None:
+    async def end_leftover_processes(self) -> None:
         """End the processes that its tools have started, and that it, which is gone, has not ended."""
         if not self.pid:
             return  # it was never started; and 0 is the group of processes from outside of a container
@@ -360,7 +360,7 @@ class Worker:
         left.terminate(f"worker {self.id}")
         await left.end()
 
-    def account_for_telemetry(self) -> None:
+    def record_lost_telemetry(self) -> None:
         """Count what the worker, which is gone, had recorded and did not deliver; once."""
         ledger, self._ledger = self._ledger, None
         left = ledger.read() if ledger is not None else None

@@ -1,4 +1,4 @@
-"""Why a worker ends, and whether it is time that it did."""
+"""Recycling of workers by age, number of requests and memory; reasons of exits."""
 
 from __future__ import annotations
 
@@ -8,38 +8,27 @@ from pathlib import Path
 
 from snakepit_otel.pool.settings import PoolSettings
 
-_SPREAD = 0.1
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TTL_SPREAD = 0.1
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class ExitReason(StrEnum):
-    """Why a worker ended."""
+    """Reason of a worker's end."""
 
-    STOP = "stop"
-    """The pool was stopped."""
+    STOP = "stop"  # of the pool
     CRASH = "crash"
-    """By itself, and nobody asked it to."""
     START_FAILED = "start_failed"
-    """It did not become ready."""
     TTL = "ttl"
-    """It had lived for `worker_ttl`."""
     MAX_REQUESTS = "max_requests"
-    """It had had `worker_max_requests`."""
     MEMORY = "memory"
-    """It held more than `worker_max_memory_bytes`."""
     ROLLING_RESTART = "rolling_restart"
-    """All workers were to be replaced, one after the other."""
-    UNRESPONSIVE = "unresponsive"
-    """It had no request and did not answer heartbeats."""
+    UNRESPONSIVE = "unresponsive"  # to heartbeats, with no request running
     SOCKET_GONE = "socket_gone"
-    """Its socket, or the directory of that, was gone."""
-    DEADLINE = "deadline"
-    """A request of it went on after its deadline, and did not end when told to."""
-    CANCELLED = "cancelled"
-    """A request of it went on after its caller had gone, and did not end when told to."""
+    DEADLINE = "deadline"  # a request ran on after its deadline, despite its cancellation
+    CANCELLED = "cancelled"  # a request ran on after its caller had gone, despite its cancellation
 
 
-def due(
+def recycle_reason(
     *, age: float, requests: int, memory: int | None, settings: PoolSettings, ttl_jitter: float
 ) -> ExitReason | None:
     """Return why a worker is to be replaced, or None if it is not.
@@ -51,16 +40,16 @@ def due(
         return ExitReason.MEMORY
     if requests >= settings.worker_max_requests:
         return ExitReason.MAX_REQUESTS
-    if age >= settings.worker_ttl * (1 - _SPREAD * ttl_jitter):
+    if age >= settings.worker_ttl * (1 - _TTL_SPREAD * ttl_jitter):
         return ExitReason.TTL
     return None
 
 
-def memory_of(pid: int) -> int | None:
+def resident_bytes(pid: int) -> int | None:
     """Return the resident bytes of a process, or None if it is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
     except (OSError, IndexError):
         return None
-    # One that is dead and not yet waited for has a line of zeros.
-    return pages * _PAGE or None
+    # A zombie has a line of zeros.
+    return pages * _PAGE_BYTES or None

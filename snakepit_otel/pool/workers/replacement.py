@@ -14,7 +14,7 @@ from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.workers.process import State, Suspicion, Worker
-from snakepit_otel.pool.workers.recycling import ExitReason, due, memory_of
+from snakepit_otel.pool.workers.recycling import ExitReason, recycle_reason, resident_bytes
 from snakepit_otel.telemetry import names
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ _STUCK = (ExitReason.DEADLINE, ExitReason.CANCELLED, ExitReason.UNRESPONSIVE)
 """Reasons for which a worker is of no use until it is replaced, so that its successor is not waited for."""
 
 
-def _labels(me: Replacements, _worker: Worker, reason: ExitReason) -> dict[str, str]:
+def _labels(me: Replacer, _worker: Worker, reason: ExitReason) -> dict[str, str]:
     return {names.SNAKEPIT_POOL_NAME: me.pool, names.SNAKEPIT_WORKER_EXIT_REASON: reason.value}
 
 
-def _details(_me: Replacements, worker: Worker, _reason: ExitReason) -> dict[str, str]:
+def _details(_me: Replacer, worker: Worker, _reason: ExitReason) -> dict[str, str]:
     return {names.SNAKEPIT_WORKER_ID: worker.id}
 
 
-class Replacements:
+class Replacer:
     """Has a successor become ready, lets it serve, and only then drains and stops the worker in whose place it is.
 
     One at a time, but for workers that are stuck. A worker whose successor does not become ready goes on.
@@ -59,8 +59,8 @@ class Replacements:
             jitters = {worker: jitters.get(worker, random.random()) for worker in present}  # noqa: S311 - no secret
             for worker in present:
                 self._look_for_socket(worker)
-                worker.memory = memory_of(worker.pid)
-                reason = due(
+                worker.memory = resident_bytes(worker.pid)
+                reason = recycle_reason(
                     age=now - worker.started,
                     requests=worker.served,
                     memory=worker.memory,
@@ -68,12 +68,12 @@ class Replacements:
                     ttl_jitter=jitters[worker],
                 )
                 # Where workers do not start, the old ones are better than none.
-                if reason is not None and not self._supervisor.restarts.wait():
+                if reason is not None and not self._supervisor.restarts.delay():
                     self.replace_soon(worker, reason)
 
     def _look_for_socket(self, worker: Worker) -> None:
         """Replace a worker whose socket somebody has removed: it answers only as long as its connection lasts."""
-        if worker.is_reachable or worker.leaving is not None or worker.has_successor:
+        if worker.is_reachable or worker.exit_reason is not None or worker.has_successor:
             return
         if worker.suspicion is not Suspicion.SOCKET:
             worker.suspicion = None
@@ -83,7 +83,7 @@ class Replacements:
                 printable(worker.id),
                 worker.pid,
             )
-        if not self._supervisor.restarts.wait():
+        if not self._supervisor.restarts.delay():
             self.replace_soon(worker, ExitReason.SOCKET_GONE)
 
     async def close(self) -> None:
@@ -107,7 +107,7 @@ class Replacements:
 
     def replace_soon(self, worker: Worker, reason: ExitReason) -> None:
         """Replace a worker, aside; once is enough."""
-        if worker in self._due or worker.leaving is not None or self._closed:
+        if worker in self._due or worker.exit_reason is not None or self._closed:
             return
         self._due.add(worker)
         task = asyncio.get_running_loop().create_task(self._replace_aside(worker, reason))
@@ -133,8 +133,8 @@ class Replacements:
     async def _replace_in_turn(self, worker: Worker, reason: ExitReason) -> str:
         async with self._one_at_a_time:
             restarts = self._supervisor.restarts
-            if restarts.barred:
-                raise WorkerStartFailed(f"no worker of pool {self.pool!r} is started for {restarts.wait():.0f} s")
+            if restarts.is_blocked:
+                raise WorkerStartFailed(f"no worker of pool {self.pool!r} is started for {restarts.delay():.0f} s")
             return await self._replace(worker, reason)
 
     @telemetry.observed(names.WORKER_REPLACE, labels=_labels, details=_details)
@@ -143,7 +143,7 @@ class Replacements:
 
         Raises what the successor said if that did not become ready.
         """
-        if worker.state not in _SERVING or worker.leaving is not None:
+        if worker.state not in _SERVING or worker.exit_reason is not None:
             return ""
         supervisor, patience = self._supervisor, self._supervisor.settings.shutdown_grace / 1000
         worker.has_successor = True
@@ -153,7 +153,7 @@ class Replacements:
             raise failure
         if worker.state is State.GONE:
             return successor.id
-        worker.leaving = reason
+        worker.exit_reason = reason
         worker.state = State.DRAINING
         supervisor.watcher.serves_no_more(worker)
         supervisor.promote()

@@ -1,4 +1,4 @@
-"""When a worker that has ended may be replaced."""
+"""The policy of restarts: delays before a worker that has ended is replaced."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from collections.abc import Callable
 
 from snakepit_otel.common.backoff import Backoff
 
-_BREATH = 0.05
-"""Replacements of fruitful workers start within so many seconds, so that not all do so at the same moment."""
+_JITTER_S = 0.05
 
 
-class Restarts:
-    """Holds back replacements, for a whole pool, where workers end without having answered a request.
+class RestartPolicy:
+    """Delays restarts, for a whole pool, where workers end without having completed a request.
 
-    Each such end doubles the wait before the next start, whichever worker it is for, up to ten seconds; after `limit`
-    of them within `window` seconds, with no worker's first answer between, none starts until the first of these is
-    past. `clock` gives monotonic seconds.
+    Each such end doubles the delay before the next start, whichever worker it is for, up to ten seconds; after `limit`
+    of them within `window` seconds, with no worker's first result between, starts are blocked until the first of these
+    is older than the window. `clock` gives monotonic seconds.
 
-    Several may wait for their turn, so whoever has waited asks again:
+    Several callers may wait at a time, so each checks again after it has waited:
 
-        while (seconds := restarts.wait()) > 0:
+        while (seconds := restarts.delay()) > 0:
             await asyncio.sleep(seconds)
-        restarts.started()
+        restarts.on_start()
     """
 
     def __init__(
@@ -37,47 +36,47 @@ class Restarts:
         self._window = window
         self._clock = clock
         self._draw = draw
-        self._fruitless: deque[float] = deque(maxlen=limit)
+        self._useless_exits: deque[float] = deque(maxlen=limit)
         self._backoff = Backoff(draw)
         self._pause = 0.0
         self._next = clock()
 
-    def ended(self, fruitful: bool) -> None:
-        """A worker ended unasked; it was fruitful if it had answered a request with success."""
+    def on_exit(self, useful: bool) -> None:
+        """A worker ended unexpectedly; it was useful if it had completed a request."""
         now = self._clock()
-        if fruitful:
-            self._next = max(self._next, now + _BREATH * self._draw())
+        if useful:
+            # Jitter, so that workers lost together do not start at the same moment.
+            self._next = max(self._next, now + _JITTER_S * self._draw())
             return
-        self._fruitless.append(now)
+        self._useless_exits.append(now)
         self._pause = self._backoff.after(0.0)
         self._next = max(self._next, now + self._pause)
 
-    def started(self) -> None:
+    def on_start(self) -> None:
         """A replacement starts now."""
         self._next = max(self._next, self._clock() + self._pause)
 
-    def thrived(self) -> None:
-        """A worker has answered its first request: whatever ended those before it, workers can live.
+    def on_first_result(self) -> None:
+        """A worker has completed its first request, which proves that workers can serve: reset.
 
-        What ended before counts no more; or where workers are killed often, by whoever does that, those that had not
-        yet had a request would add up until a pool that serves well is barred. As no worker does so twice, one that
-        lives does not have others be started without end.
+        Without the reset, workers killed from outside before their first request would add up until a pool that serves
+        well is blocked. As a worker has one first result, a single long-lived one does not permit endless restarts.
         """
-        self._fruitless.clear()
+        self._useless_exits.clear()
         if self._pause:
             self._backoff = Backoff(self._draw)
             self._pause = 0.0
             self._next = self._clock()
 
     @property
-    def barred(self) -> bool:
-        """Whether so many have ended fruitlessly within the window that none may be started."""
-        return self._clock() < self._barred_until()
+    def is_blocked(self) -> bool:
+        """Whether so many workers have ended uselessly within the window that none may be started."""
+        return self._clock() < self._blocked_until()
 
-    def wait(self) -> float:
+    def delay(self) -> float:
         """Return the seconds from now before the next replacement may start; 0 if it may now."""
-        return max(self._next - self._clock(), self._barred_until() - self._clock(), 0.0)
+        return max(self._next - self._clock(), self._blocked_until() - self._clock(), 0.0)
 
-    def _barred_until(self) -> float:
-        full = len(self._fruitless) == self._fruitless.maxlen
-        return self._fruitless[0] + self._window if full else float("-inf")
+    def _blocked_until(self) -> float:
+        is_full = len(self._useless_exits) == self._useless_exits.maxlen
+        return self._useless_exits[0] + self._window if is_full else float("-inf")

@@ -13,12 +13,12 @@ from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, pr
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.heartbeats import Heartbeats
-from snakepit_otel.pool.workers.listener import Watcher
+from snakepit_otel.pool.workers.listener import WorkerListener
 from snakepit_otel.pool.workers.os_process import describe_exit
 from snakepit_otel.pool.workers.process import State, Worker
 from snakepit_otel.pool.workers.recycling import ExitReason
-from snakepit_otel.pool.workers.replacement import Replacements
-from snakepit_otel.pool.workers.restart_policy import Restarts
+from snakepit_otel.pool.workers.replacement import Replacer
+from snakepit_otel.pool.workers.restart_policy import RestartPolicy
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -34,18 +34,20 @@ PRESENT = (State.STARTING, State.SPARE, State.READY)
 class Supervisor:
     """`settings.size` workers that serve, and `settings.spares` that wait to.
 
-    `make` makes the worker of a slot and a generation. One that ends unasked is replaced as soon as `Restarts` allows.
+    `make` makes the worker of a slot and a generation. `RestartPolicy` delays the replacement of one that has crashed.
     """
 
-    def __init__(self, pool: str, settings: PoolSettings, make: Callable[[int, int], Worker], watcher: Watcher) -> None:
+    def __init__(
+        self, pool: str, settings: PoolSettings, make: Callable[[int, int], Worker], watcher: WorkerListener
+    ) -> None:
         self.pool = pool
         self.settings = settings
         self.watcher = watcher
         self.workers: list[Worker] = []
-        self.restarts = Restarts(settings.max_restarts, settings.restart_window / 1000, time.monotonic)
+        self.restarts = RestartPolicy(settings.max_restarts, settings.restart_window / 1000, time.monotonic)
         self.started_again = 0
         """Workers that were started in the place of others."""
-        self.replacements = Replacements(self)
+        self.replacements = Replacer(self)
         self.heartbeats = Heartbeats(
             pool,
             settings,
@@ -94,7 +96,7 @@ class Supervisor:
         await self.replacements.close()
         lives = dict(self._lives)
         for worker, life in lives.items():
-            worker.leaving = worker.leaving or ExitReason.STOP
+            worker.exit_reason = worker.exit_reason or ExitReason.STOP
             if worker.state is State.STARTING:
                 life.cancel()
         await asyncio.gather(*(worker.stop() for worker in lives if worker.state not in (State.STARTING, State.GONE)))
@@ -116,7 +118,7 @@ class Supervisor:
     def launch_again(self) -> tuple[Worker, asyncio.Future[SnakepitError | None]]:
         """Start a worker in the place of another; see `launch`."""
         self.started_again += 1
-        self.restarts.started()
+        self.restarts.on_start()
         return self.launch()
 
     def promote(self) -> None:
@@ -133,7 +135,7 @@ class Supervisor:
     def answered(self, worker: Worker) -> None:
         """Note that a worker has answered a request."""
         if not worker.answered:
-            self.restarts.thrived()
+            self.restarts.on_first_result()
         worker.answered += 1
         if worker.served >= self.settings.worker_max_requests:
             self.replacements.replace_soon(worker, ExitReason.MAX_REQUESTS)
@@ -146,7 +148,7 @@ class Supervisor:
         except asyncio.CancelledError:
             self._end(worker, ExitReason.STOP)
             tried.cancel()
-            await worker.end_what_is_left()
+            await worker.end_leftover_processes()
             raise
         except SnakepitError as error:
             failure = error
@@ -156,17 +158,17 @@ class Supervisor:
             _log.error("%s", printable_lines(failure, "  "))
             self._end(worker, ExitReason.START_FAILED)
             _settle(tried, failure)
-            await worker.end_what_is_left()
+            await worker.end_leftover_processes()
             return
         self._enlist(worker)
         _settle(tried, None)
         status = await worker.wait()
-        if worker.told_to_end:
-            self._end(worker, worker.leaving or ExitReason.STOP)
+        if worker.stop_requested:
+            self._end(worker, worker.exit_reason or ExitReason.STOP)
         else:
             self._note_crash(worker, status)
             self._end(worker, ExitReason.CRASH)
-        await asyncio.gather(worker.disconnect(), worker.end_what_is_left())
+        await asyncio.gather(worker.disconnect(), worker.end_leftover_processes())
 
     def _enlist(self, worker: Worker) -> None:
         worker.state = State.SPARE
@@ -174,7 +176,7 @@ class Supervisor:
         telemetry.emit(
             names.EVENT_WORKER_READY, self._about(worker), body=f"worker {worker.id} ({worker.pid}) is ready"
         )
-        if worker.follows_a_lost_one:
+        if worker.is_restart:
             telemetry.emit(names.EVENT_WORKER_RESTARTED, self._about(worker), {"count": 1})
         self.promote()
 
@@ -184,22 +186,22 @@ class Supervisor:
         self.workers.remove(worker)
         self.watcher.serves_no_more(worker)
         self.watcher.dismissed(worker)
-        worker.account_for_telemetry()
+        worker.record_lost_telemetry()
         telemetry.record(
             names.METRIC_WORKER_EXITS,
             1,
             {names.SNAKEPIT_POOL_NAME: self.pool, names.SNAKEPIT_WORKER_EXIT_REASON: reason.value},
         )
         if reason in (ExitReason.CRASH, ExitReason.START_FAILED):
-            was_barred = self.restarts.barred
-            self.restarts.ended(fruitful=worker.answered > 0)
-            if self.restarts.barred:
+            was_barred = self.restarts.is_blocked
+            self.restarts.on_exit(useful=worker.answered > 0)
+            if self.restarts.is_blocked:
                 if not was_barred:
                     self._note_bar()
                 self.watcher.barred()
         self.promote()
         self._wake.set()
-        worker.struck_off.set()
+        worker.removed.set()
 
     def _note_crash(self, worker: Worker, status: int) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) {describe_exit(status)} with {worker.active} requests"
@@ -212,7 +214,7 @@ class Supervisor:
         text = (
             f"{self.settings.max_restarts} workers of pool {self.pool!r} ended within "
             f"{self.settings.restart_window / 1000:g} s without having answered a request; "
-            f"none is started for {self.restarts.wait():.0f} s"
+            f"none is started for {self.restarts.delay():.0f} s"
         )
         _log.error("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         telemetry.emit(names.EVENT_POOL_BARRED, {names.SNAKEPIT_POOL_NAME: self.pool}, body=text)
@@ -223,13 +225,13 @@ class Supervisor:
             await self._wake.wait()
             self._wake.clear()
             while self._missing() > 0:
-                wait = max(self.restarts.wait(), self._crowd())
+                wait = max(self.restarts.delay(), self._crowd())
                 if wait > 0:
                     # The wait may get shorter: a worker that answers shows that they can live.
                     await asyncio.sleep(min(wait, _LONGEST_SLEEP))
                     continue
                 worker, _ = self.launch_again()
-                worker.follows_a_lost_one = True
+                worker.is_restart = True
 
     def _crowd(self) -> float:
         """Return the seconds before another start would not only slow down those that there are; 0 for none."""

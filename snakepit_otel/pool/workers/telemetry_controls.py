@@ -14,7 +14,7 @@ from snakepit_otel.telemetry import Level
 _log = logging.getLogger("snakepit_otel.pool")
 
 
-class WorkerRecording:
+class WorkerTelemetryControls:
     """Has a worker record what its pool is told, over its telemetry stream.
 
     The stream is open only while that is not what the worker was `configured` for. It asks for no events:

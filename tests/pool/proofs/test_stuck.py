@@ -32,7 +32,7 @@ async def test_a_worker_stuck_within_its_deadline_is_left_alone(
         others, missed = 0, 0
         while not held.done():
             assert await pit.execute("echo", {"value": others}, timeout=5) == others
-            others, missed = others + 1, max(missed, stuck.missed)
+            others, missed = others + 1, max(missed, stuck.missed_heartbeats)
             await asyncio.sleep(0.01)
         assert await held == "let go"
         assert {worker.id for worker in pit.pool.workers} == before

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.workers.orphans import Orphan, Roster, kill_orphans
+from snakepit_otel.pool.workers.orphans import Orphan, WorkerPidFile, kill_orphans
 from snakepit_otel.system.private_directory import PrivateDirectory
 from tests.processes import ROOT, alive, children, program, until_started
 from tests.waiting import until
@@ -35,10 +35,10 @@ AUTHORITY = """
 import sys, time
 from pathlib import Path
 from snakepit_otel.system.private_directory import PrivateDirectory
-from snakepit_otel.pool.workers.orphans import Roster
+from snakepit_otel.pool.workers.orphans import WorkerPidFile
 
 held = PrivateDirectory()
-roster = Roster(held.path)
+roster = WorkerPidFile(held.path)
 print(held.path.name, file=sys.stderr, flush=True)
 roster.add(int(Path(sys.argv[1]).read_text()), "default-1.1")
 print("recorded", file=sys.stderr, flush=True)
@@ -109,7 +109,7 @@ def test_a_real_worker_is_killed_with_what_its_authority_left(left: Path) -> Non
     # It waits on its control socket, as one would that was started a moment before its authority was killed.
     with ours, theirs, subprocess.Popen(command, cwd=ROOT, stdin=theirs.fileno()) as process:
         until_started(process.pid)
-        Roster(left).add(process.pid, "gpu-2.7")
+        WorkerPidFile(left).add(process.pid, "gpu-2.7")
         PrivateDirectory(lambda directory: killed.extend(kill_orphans(directory))).close()
         assert process.wait(60) == -signal.SIGKILL
         assert killed == [Orphan(process.pid, "gpu-2.7")]
@@ -118,7 +118,7 @@ def test_a_real_worker_is_killed_with_what_its_authority_left(left: Path) -> Non
 
 def test_all_that_are_recorded_are_killed_once(launch: Launch, left: Path) -> None:
     """Several orphans are killed at once; a second sweep finds nobody; who was removed from the record is spared."""
-    roster = Roster(left)
+    roster = WorkerPidFile(left)
     workers = [launch(left.name, f"default-{slot}.1") for slot in (1, 2, 3)]
     for slot, process in enumerate(workers, 1):
         roster.add(process.pid, f"default-{slot}.1")
@@ -132,7 +132,7 @@ def test_all_that_are_recorded_are_killed_once(launch: Launch, left: Path) -> No
 
 def test_a_process_with_the_number_of_a_gone_worker_is_spared(worker: subprocess.Popen[bytes], left: Path) -> None:
     """Another start time is another process, whatever it looks like."""
-    Roster(left).add(worker.pid, "default-1.1")
+    WorkerPidFile(left).add(worker.pid, "default-1.1")
     pid, started, worker_id = (left / "workers").read_text().split()
     (left / "workers").write_text(f"{pid} {int(started) - 1} {worker_id}\n")
     spare(worker, left)
@@ -141,7 +141,7 @@ def test_a_process_with_the_number_of_a_gone_worker_is_spared(worker: subprocess
 def test_workers_of_another_run_are_spared(launch: Launch, left: Path) -> None:
     """A worker that was started for another authority is not killed, even if it is in the record."""
     process = launch("snakepit-other", "default-1.1")
-    Roster(left).add(process.pid, "default-1.1")
+    WorkerPidFile(left).add(process.pid, "default-1.1")
     spare(process, left)
 
 
@@ -157,7 +157,7 @@ def test_workers_of_another_run_are_spared(launch: Launch, left: Path) -> None:
 def test_what_is_no_such_worker_is_spared(launch: Launch, left: Path, arguments: list[str], module: str) -> None:
     """A recorded process whose command line is not exactly that of the recorded worker is left alone."""
     process = launch(*arguments, module=module)
-    Roster(left).add(process.pid, "default-1.1")
+    WorkerPidFile(left).add(process.pid, "default-1.1")
     spare(process, left)
 
 
@@ -165,7 +165,7 @@ async def test_a_child_of_a_worker_is_spared(launch: Launch, left: Path) -> None
     """A process that a worker has forked has its command line, but is not recorded, and is left alone."""
     process = launch(left.name, "default-1.1", fork="1")
     (child,) = await until(lambda: children(process.pid))
-    Roster(left).add(process.pid, "default-1.1")
+    WorkerPidFile(left).add(process.pid, "default-1.1")
     assert kill_orphans(left) == [Orphan(process.pid, "default-1.1")]
     assert process.wait(60) == -signal.SIGKILL
     assert alive(child)
@@ -177,7 +177,7 @@ def test_a_process_of_another_user_is_spared(launch: Launch, left: Path) -> None
     process = launch(left.name, "default-1.1", user="65534")
     assert process.stdout is not None
     process.stdout.readline()
-    Roster(left).add(process.pid, "default-1.1")
+    WorkerPidFile(left).add(process.pid, "default-1.1")
     spare(process, left)
 
 
@@ -186,7 +186,7 @@ def test_workers_of_a_living_authority_are_spared(launch: Launch) -> None:
     asked: list[Path] = []
     living = PrivateDirectory()
     process = launch(living.path.name, "default-1.1")
-    Roster(living.path).add(process.pid, "default-1.1")
+    WorkerPidFile(living.path).add(process.pid, "default-1.1")
     PrivateDirectory(asked.append).close()
     assert asked == []
     assert process.poll() is None
@@ -215,7 +215,7 @@ def test_a_worker_that_is_already_gone_is_not_recorded(left: Path) -> None:
     """Nothing is recorded of a process that is not there, and forgetting it twice does no harm."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    roster = Roster(left)
+    roster = WorkerPidFile(left)
     roster.add(process.pid, "default-1.1")
     roster.remove(process.pid)
     assert not (left / "workers").exists()
@@ -225,14 +225,14 @@ def test_a_record_that_cannot_be_written_stops_nobody(
     worker: subprocess.Popen[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full disk or a missing directory is logged; workers are started all the same."""
-    Roster(tmp_path / "missing").add(worker.pid, "default-1.1")
+    WorkerPidFile(tmp_path / "missing").add(worker.pid, "default-1.1")
     assert "cannot record the workers" in caplog.text
 
 
 @pytest.mark.parametrize("torn", [b"", b"12", b"{pid}", b"{pid} ", b"{pid} {started}", b"{pid} {started} "])
 def test_a_torn_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path, torn: bytes) -> None:
     """A record that was cut off says nothing of the worker whose line it was."""
-    Roster(left).add(worker.pid, "default-1.1")
+    WorkerPidFile(left).add(worker.pid, "default-1.1")
     pid, started, _ = (left / "workers").read_bytes().split()
     (left / "workers").write_bytes(torn.replace(b"{pid}", pid).replace(b"{started}", started))
     spare(worker, left)
@@ -241,7 +241,7 @@ def test_a_torn_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path,
 def test_a_hostile_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path, tmp_path: Path) -> None:
     """A link, a pipe, a directory, a huge file and somebody else's process are all left alone, without waiting."""
     file = left / "workers"
-    Roster(tmp_path).add(worker.pid, "default-1.1")
+    WorkerPidFile(tmp_path).add(worker.pid, "default-1.1")
     true = (tmp_path / "workers").read_text()
     file.symlink_to(tmp_path / "workers")
     spare(worker, left)

@@ -1,4 +1,4 @@
-"""An event loop in which nobody waits: where nothing is left to do, it is the time of the next timer."""
+"""An event loop with virtual time, which jumps to the next timer when nothing else is left to do."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Lets time pass in place of waiting."""
+    """Advances the time instead of waiting."""
 
-    loop: JumpingLoop
+    loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
-            raise AssertionError("everybody waits for somebody else")
+            raise AssertionError("deadlock: no callback is ready and no timer is set")
         self.loop.now += timeout
         return super().select(0)
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Has a time of its own, which stands still while anything is done."""
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A loop whose time stands still while callbacks run."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -33,18 +33,18 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self.now
 
 
-def run(work: Callable[[JumpingLoop], Coroutine[Any, Any, Any]]) -> None:
+def run(work: Callable[[VirtualTimeLoop], Coroutine[Any, Any, Any]]) -> None:
     """Run a coroutine function in a loop of its own; no callback may fail there."""
     failures: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         loop = runner.get_loop()
-        assert isinstance(loop, JumpingLoop)
+        assert isinstance(loop, VirtualTimeLoop)
         loop.set_exception_handler(lambda _loop, context: failures.append(context))
         runner.run(work(loop))
     assert failures == []
 
 
 async def settle() -> None:
-    """Let everybody go on who can."""
+    """Run all ready callbacks."""
     for _ in range(5):
         await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from snakepit_otel.pool.workers.orphans import kill_orphans
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from tests.pool.leaving import Leaving
+from tests.pool.leftover_adapter import Leaving
 from tests.processes import Program, alive, children, program
 from tests.waiting import until
 
@@ -37,8 +37,15 @@ def spared(left: dict[str, int]) -> Iterator[None]:
 @asynccontextmanager
 async def serving(directory: Path) -> AsyncIterator[tuple[Program, Client]]:
     """An authority with one worker, and a client of it."""
-    arguments = ("serve", "tests.pool.leaving:Leaving", "--workers", "1", "--socket", str(directory / "a.sock"))
-    more = ("--authority-tools", "tests.pool.leaving")
+    arguments = (
+        "serve",
+        "tests.pool.leftover_adapter:Leaving",
+        "--workers",
+        "1",
+        "--socket",
+        str(directory / "a.sock"),
+    )
+    more = ("--authority-tools", "tests.pool.leftover_adapter")
     environ = {"XDG_RUNTIME_DIR": str(directory)}
     async with program("-m", "snakepit_otel", *arguments, *more, environ=environ) as authority:
         await authority.says("serving")

@@ -43,7 +43,7 @@ async def test_strict_queue_waits_for_the_worker(tmp_path: Path) -> None:
     async with Snakepit(Patient, workers=2, pool={"affinity": "strict_queue"}) as pit:
         async with busy(pit, tmp_path, "s") as pid:
             waiting = asyncio.ensure_future(pit.execute("pid", session_id="s"))
-            await until(lambda: len(pit.pool.line) == 1)
+            await until(lambda: len(pit.pool.queue) == 1)
             assert await pit.execute("pid", session_id="other") != pid
             assert not waiting.done()
         assert await waiting == pid
@@ -54,7 +54,7 @@ async def test_strict_queue_gives_up_with_the_queue_timeout(tmp_path: Path) -> N
     settings = {"affinity": "strict_queue", "queue_timeout": 50}
     async with Snakepit(Patient, workers=2, pool=settings) as pit, busy(pit, tmp_path, "s"):
         worker = (await pit.sessions.get("s")).last_worker_id
-        with pytest.raises(QueueTimeout, match=f"worker {worker}, the only one that will do"):
+        with pytest.raises(QueueTimeout, match=f"worker {worker}, the only one allowed"):
             await pit.execute("pid", session_id="s")
 
 
@@ -87,7 +87,7 @@ async def test_those_who_wait_for_a_worker_hear_that_it_is_gone(tmp_path: Path) 
         call = asyncio.ensure_future(pit.execute("wait_for", arguments, session_id="s"))
         await until(lambda: lines(started))
         waiting = asyncio.ensure_future(pit.execute("pid", session_id="s"))
-        await until(lambda: len(pit.pool.line) == 1)
+        await until(lambda: len(pit.pool.queue) == 1)
         next(worker for worker in pit.pool.workers if worker.active).kill()
         with pytest.raises(SessionWorkerUnavailable):
             await waiting

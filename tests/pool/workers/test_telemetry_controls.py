@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
-from snakepit_otel.pool.workers.telemetry_controls import WorkerRecording
+from snakepit_otel.pool.workers.telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.telemetry import Level
 from tests.bridge.parts import serving
 from tests.bridge.upstream import UpstreamWorker
@@ -28,14 +28,14 @@ async def served(short_path: Path) -> AsyncIterator[tuple[UpstreamWorker, Any]]:
 async def test_what_it_was_started_with_needs_no_stream(served: tuple[UpstreamWorker, Any], level: Level) -> None:
     """A worker that already records what is wanted is not spoken to."""
     service, stub = served
-    await WorkerRecording(stub, "w-1", level).apply(Controls(level=level))
+    await WorkerTelemetryControls(stub, "w-1", level).apply(Controls(level=level))
     assert service.streams == 0
 
 
 async def test_what_was_started_off_is_left_alone(served: tuple[UpstreamWorker, Any]) -> None:
     """A worker that has nothing set up is not spoken to, whatever is wanted."""
     service, stub = served
-    await WorkerRecording(stub, "w-1", Level.OFF).apply(Controls())
+    await WorkerTelemetryControls(stub, "w-1", Level.OFF).apply(Controls())
     assert service.streams == 0
 
 
@@ -44,7 +44,7 @@ async def test_a_worker_too_busy_to_answer_holds_up_nobody(
 ) -> None:
     """It is waited for with patience and no longer; that is said, and the stream stays for it to obey later."""
     service, stub = served
-    recording = WorkerRecording(stub, "w-1", Level.FULL, patience=0.05)
+    recording = WorkerTelemetryControls(stub, "w-1", Level.FULL, patience=0.05)
     await recording.apply(Controls(level="off"))
     await recording.apply(Controls())
     assert "worker w-1 has not yet said" in caplog.text

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.workers.recycling import ExitReason, due, memory_of
+from snakepit_otel.pool.workers.recycling import ExitReason, recycle_reason, resident_bytes
 
 
 def _due(settings: dict[str, Any], **about: Any) -> ExitReason | None:
     asked: dict[str, Any] = {"age": 0.0, "requests": 0, "memory": None, "ttl_jitter": 0.0, **about}
-    return due(**asked, settings=PoolSettings(**settings))
+    return recycle_reason(**asked, settings=PoolSettings(**settings))
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_properties_of_a_life(ttl: float, jitter: float, age: float) -> None:
 
 def test_memory_is_what_is_resident() -> None:
     """Memory that a process touches is seen, in bytes."""
-    before = memory_of(os.getpid())
+    before = resident_bytes(os.getpid())
     assert before is not None
     held = b"\x01" * (64 << 20)
-    after = memory_of(os.getpid())
+    after = resident_bytes(os.getpid())
     assert after is not None
     assert after - before >= 60 << 20
     assert len(held) == 64 << 20
@@ -65,5 +65,5 @@ def test_who_is_gone_has_no_memory() -> None:
     """Neither does a process that is dead and has not been waited for, nor one that nobody remembers."""
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert memory_of(child.pid) is None
-    assert memory_of(child.pid) is None
+        assert resident_bytes(child.pid) is None
+    assert resident_bytes(child.pid) is None

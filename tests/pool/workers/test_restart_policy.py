@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.workers.restart_policy import Restarts
+from snakepit_otel.pool.workers.restart_policy import RestartPolicy
 from snakepit_otel.testing import FakeClock
 
 WINDOW = 60.0
@@ -24,33 +24,33 @@ def _without_luck() -> float:
     return 1.0
 
 
-def _wait_and_start(restarts: Restarts, clock: FakeClock) -> float:
+def _wait_and_start(restarts: RestartPolicy, clock: FakeClock) -> float:
     """Start a replacement as soon as one may; return the seconds that this took."""
     since = clock.monotonic()
-    while (seconds := restarts.wait()) > 0:
+    while (seconds := restarts.delay()) > 0:
         clock.advance(seconds)
-    restarts.started()
+    restarts.on_start()
     return clock.monotonic() - since
 
 
 def test_a_worker_that_did_its_work_is_replaced_at_once(clock: FakeClock) -> None:
     """The wait is a blink, drawn by lot, however many end."""
     lots = iter([0.0, 0.5, 1.0])
-    restarts = Restarts(5, WINDOW, clock.monotonic, lambda: next(lots))
+    restarts = RestartPolicy(5, WINDOW, clock.monotonic, lambda: next(lots))
     waits = []
     for _ in range(3):
-        restarts.ended(fruitful=True)
+        restarts.on_exit(useful=True)
         waits.append(_wait_and_start(restarts, clock))
     assert waits == pytest.approx([0.0, 0.025, 0.05])
-    assert not restarts.barred
+    assert not restarts.is_blocked
 
 
 def test_workers_that_did_nothing_are_replaced_ever_more_slowly(clock: FakeClock) -> None:
     """The waits double, up to ten seconds."""
-    restarts = Restarts(100, WINDOW, clock.monotonic, _without_luck)
+    restarts = RestartPolicy(100, WINDOW, clock.monotonic, _without_luck)
     waits = []
     for _ in range(9):
-        restarts.ended(fruitful=False)
+        restarts.on_exit(useful=False)
         waits.append(_wait_and_start(restarts, clock))
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
 
@@ -59,59 +59,59 @@ def test_lots_spread_the_waits(clock: FakeClock) -> None:
     """Several authorities whose workers fail at the same moment do not all try again at the same moment."""
     waits = []
     for lot in (0.0, 0.5):
-        restarts = Restarts(100, WINDOW, clock.monotonic, lambda lot=lot: lot)
-        restarts.ended(fruitful=False)
-        waits.append(restarts.wait())
+        restarts = RestartPolicy(100, WINDOW, clock.monotonic, lambda lot=lot: lot)
+        restarts.on_exit(useful=False)
+        waits.append(restarts.delay())
     assert waits == pytest.approx([0.05, 0.075])
 
 
 def test_the_wait_is_shared_by_the_pool(clock: FakeClock) -> None:
     """Where three have ended, their replacements start one after the other."""
-    restarts = Restarts(100, WINDOW, clock.monotonic, _without_luck)
+    restarts = RestartPolicy(100, WINDOW, clock.monotonic, _without_luck)
     for _ in range(3):
-        restarts.ended(fruitful=False)
+        restarts.on_exit(useful=False)
     waits = [_wait_and_start(restarts, clock) for _ in range(3)]
     assert waits == pytest.approx([0.4, 0.4, 0.4])
 
 
 def test_one_success_ends_the_wait(clock: FakeClock) -> None:
     """Where workers can live, the next failure is met as the first was."""
-    restarts = Restarts(100, WINDOW, clock.monotonic, _without_luck)
+    restarts = RestartPolicy(100, WINDOW, clock.monotonic, _without_luck)
     for _ in range(8):
-        restarts.ended(fruitful=False)
-    assert restarts.wait() == pytest.approx(10.0)
-    restarts.thrived()
-    assert restarts.wait() == 0
-    restarts.ended(fruitful=False)
-    assert restarts.wait() == pytest.approx(0.1)
+        restarts.on_exit(useful=False)
+    assert restarts.delay() == pytest.approx(10.0)
+    restarts.on_first_result()
+    assert restarts.delay() == 0
+    restarts.on_exit(useful=False)
+    assert restarts.delay() == pytest.approx(0.1)
 
 
 def test_after_too_many_none_is_started_until_the_first_is_past(clock: FakeClock) -> None:
     """The bar lifts when fewer than the limit lie within the window, and falls again with the next."""
-    restarts = Restarts(3, WINDOW, clock.monotonic, _without_luck)
+    restarts = RestartPolicy(3, WINDOW, clock.monotonic, _without_luck)
     for _ in range(3):
-        assert not restarts.barred
-        restarts.ended(fruitful=False)
+        assert not restarts.is_blocked
+        restarts.on_exit(useful=False)
         clock.advance(10)
-    assert restarts.barred
-    assert restarts.wait() == pytest.approx(WINDOW - 30)
-    clock.advance(restarts.wait())
-    assert not restarts.barred
-    assert restarts.wait() == 0
-    restarts.started()
-    restarts.ended(fruitful=False)
-    assert restarts.barred
-    assert restarts.wait() == pytest.approx(10.0)
+    assert restarts.is_blocked
+    assert restarts.delay() == pytest.approx(WINDOW - 30)
+    clock.advance(restarts.delay())
+    assert not restarts.is_blocked
+    assert restarts.delay() == 0
+    restarts.on_start()
+    restarts.on_exit(useful=False)
+    assert restarts.is_blocked
+    assert restarts.delay() == pytest.approx(10.0)
 
 
 def test_a_first_answer_lifts_the_bar(clock: FakeClock) -> None:
     """A worker's first answer lifts the bar: those killed before theirs do not add up in a pool that serves."""
-    restarts = Restarts(1, WINDOW, clock.monotonic, _without_luck)
-    restarts.ended(fruitful=False)
-    assert restarts.barred
-    restarts.thrived()
-    assert not restarts.barred
-    assert restarts.wait() == 0
+    restarts = RestartPolicy(1, WINDOW, clock.monotonic, _without_luck)
+    restarts.on_exit(useful=False)
+    assert restarts.is_blocked
+    restarts.on_first_result()
+    assert not restarts.is_blocked
+    assert restarts.delay() == 0
 
 
 @given(
@@ -129,7 +129,7 @@ def test_properties_of_a_pool_in_which_nothing_lives(size: int, lives: list[floa
         drawn += 1
         return lots[drawn % len(lots)]
 
-    restarts = Restarts(1_000_000, WINDOW, clock.monotonic, draw)
+    restarts = RestartPolicy(1_000_000, WINDOW, clock.monotonic, draw)
     born = 0
 
     def end_of_the_next() -> float:
@@ -144,15 +144,15 @@ def test_properties_of_a_pool_in_which_nothing_lives(size: int, lives: list[floa
     until = clock.monotonic() + 60
     while clock.monotonic() < until:
         # What happens first: an end, or the next start.
-        start = clock.monotonic() + restarts.wait() if missing else float("inf")
+        start = clock.monotonic() + restarts.delay() if missing else float("inf")
         if ends and ends[0] <= start:
             clock.advance(max(heapq.heappop(ends) - clock.monotonic(), 0.0))
-            restarts.ended(fruitful=False)
+            restarts.on_exit(useful=False)
             missing += 1
         elif start > clock.monotonic():
             clock.advance(start - clock.monotonic())
         else:
-            restarts.started()
+            restarts.on_start()
             starts.append(clock.monotonic())
             missing -= 1
             heapq.heappush(ends, end_of_the_next())
@@ -164,29 +164,29 @@ def test_properties_of_a_pool_in_which_nothing_lives(size: int, lives: list[floa
 
 @given(
     limit=st.integers(1, 6),
-    steps=st.lists(st.sampled_from(["fruitless", "fruitless", "fruitful", "thrived", "started"]) | st.integers(0, 40)),
+    steps=st.lists(st.sampled_from(["fruitless", "fruitless", "answered", "reset", "started"]) | st.integers(0, 40)),
 )
 def test_properties_of_the_bar(limit: int, steps: list[str | int]) -> None:
     """None is started exactly while as many as the limit ended fruitlessly in the window, since a first answer."""
     clock = FakeClock()
-    restarts = Restarts(limit, WINDOW, clock.monotonic, _without_luck)
+    restarts = RestartPolicy(limit, WINDOW, clock.monotonic, _without_luck)
     fruitless: list[float] = []
     for step in steps:
         match step:
             case "fruitless":
                 fruitless.append(clock.monotonic())
-                restarts.ended(fruitful=False)
-            case "fruitful":
-                restarts.ended(fruitful=True)
-            case "thrived":
-                restarts.thrived()
+                restarts.on_exit(useful=False)
+            case "answered":
+                restarts.on_exit(useful=True)
+            case "reset":
+                restarts.on_first_result()
                 fruitless.clear()
             case "started":
-                restarts.started()
+                restarts.on_start()
             case int():
                 clock.advance(step)
         recent = [ended for ended in fruitless if clock.monotonic() - ended < WINDOW]
-        assert restarts.barred is (len(recent) >= limit)
-        if restarts.barred:
-            assert restarts.wait() >= recent[-limit] + WINDOW - clock.monotonic()
-        assert 0 <= restarts.wait() <= WINDOW
+        assert restarts.is_blocked is (len(recent) >= limit)
+        if restarts.is_blocked:
+            assert restarts.delay() >= recent[-limit] + WINDOW - clock.monotonic()
+        assert 0 <= restarts.delay() <= WINDOW

@@ -1,4 +1,4 @@
-"""Anonymous callers cannot take all of a pool from known ones."""
+"""Anonymous callers cannot acquire all of a pool from known ones."""
 
 from __future__ import annotations
 
@@ -11,83 +11,83 @@ from hypothesis import strategies as st
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import PoolSaturated
-from snakepit_otel.pool.dispatch.anonymous_share import AnonymousShare, Part
+from snakepit_otel.pool.dispatch.anonymous_share import AnonymousShare, Permit
 from snakepit_otel.testing import FakeClock
 from tests.pool.adapters import Patient, lines
 from tests.waiting import until
 
 
-def share(clock: FakeClock, places: int = 3, limit: int = 10) -> AnonymousShare:
-    """Return the share of a pool with so many places."""
-    return AnonymousShare(limit, clock.monotonic, lambda: places)
+def share(clock: FakeClock, slots: int = 3, limit: int = 10) -> AnonymousShare:
+    """Return the share of a pool with so many slots."""
+    return AnonymousShare(limit, clock.monotonic, lambda: slots)
 
 
-async def enter(of: AnonymousShare) -> Part:
-    """Take a part, or wait for one."""
-    return of.take() or await of.wait(tool="x", needs=0.0, timeout=60.0, busy_for=0.0, deadline=None)
+async def enter(of: AnonymousShare) -> Permit:
+    """Acquire a permit, or wait for one."""
+    return of.acquire() or await of.wait(tool="x", service_time=0.0, timeout=60.0, busy_for=0.0, deadline=None)
 
 
-def test_one_place_is_left_while_known_callers_are_there() -> None:
-    """All but one place may be taken, for a minute after a known caller's request; all of them otherwise."""
+def test_one_slot_is_left_while_known_callers_are_there() -> None:
+    """All but one slot may be taken, for a minute after a known caller's request; all of them otherwise."""
     clock = FakeClock()
     of = share(clock)
-    assert of.most == 3
-    of.note_known()
-    assert of.most == 2
+    assert of.limit == 3
+    of.on_known_caller()
+    assert of.limit == 2
     clock.advance(59.5)
-    assert of.most == 2
+    assert of.limit == 2
     clock.advance(0.5)
-    assert of.most == 3
+    assert of.limit == 3
 
 
 def test_a_pool_of_one_place() -> None:
-    """Where there is one place, or none as yet, anonymous callers may have it."""
+    """Where there is one slot, or none as yet, anonymous callers may have it."""
     clock = FakeClock()
-    for places in (0, 1):
-        of = share(clock, places)
-        of.note_known()
-        assert of.most == 1
+    for slots in (0, 1):
+        of = share(clock, slots)
+        of.on_known_caller()
+        assert of.limit == 1
 
 
-async def test_who_waits_is_served_in_turn() -> None:
-    """Whoever finds no part waits for the first that is given back."""
+async def test_waiting_requests_are_served_in_order() -> None:
+    """A request that finds no permit waits for the first that is released."""
     clock = FakeClock()
     of = share(clock, 2)
-    of.note_known()
+    of.on_known_caller()
     first = await enter(of)
     order: list[int] = []
 
-    async def wait(number: int) -> Part:
-        part = await enter(of)
+    async def wait(number: int) -> Permit:
+        permit = await enter(of)
         order.append(number)
-        return part
+        return permit
 
     waiting = [asyncio.create_task(wait(number)) for number in range(3)]
     await asyncio.sleep(0)
-    assert len(of.line) == 3
+    assert len(of.queue) == 3
     before = first
     for number, task in enumerate(waiting):
-        before.give_back()
+        before.release()
         before = await task
         assert order == list(range(number + 1))
-    before.give_back()
-    assert of.take() is not None
+    before.release()
+    assert of.acquire() is not None
 
 
-async def test_a_request_that_runs_on_keeps_its_part() -> None:
-    """A part is free again only when its request has ended on its worker, although its caller has gone."""
+async def test_a_request_that_runs_on_keeps_its_permit() -> None:
+    """A permit is free again only when its request has ended on its worker, although its caller has gone."""
     clock = FakeClock()
     of = share(clock, 1)
-    part = await enter(of)
-    part.keep()
-    part.give_back()
-    assert of.take() is None
-    part.give_back()
-    assert of.take() is not None
+    permit = await enter(of)
+    permit.retain()
+    permit.release()
+    assert of.acquire() is None
+    permit.release()
+    assert of.acquire() is not None
 
 
-async def test_the_line_is_bounded() -> None:
-    """As many wait as may wait in the pool's own line; the next is refused at once."""
+async def test_the_queue_is_bounded() -> None:
+    """As many wait as may wait in the pool's own queue; the next is refused at once."""
     clock = FakeClock()
     of = share(clock, 1, limit=1)
     await enter(of)
@@ -97,23 +97,23 @@ async def test_the_line_is_bounded() -> None:
         await enter(of)
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert len(of.line) == 0
+    assert len(of.queue) == 0
 
 
 @given(st.integers(1, 4), st.lists(st.booleans(), max_size=40))
-def test_never_more_than_the_share(places: int, steps: list[bool]) -> None:
-    """Whatever is taken and given back, no more than the share is taken, and what was given back can be taken."""
-    of = share(FakeClock(), places)
-    of.note_known()
-    held: list[Part] = []
-    for take in steps:
-        if take:
-            part = of.take()
-            assert (part is None) == (len(held) >= of.most)
-            held += [part] if part else []
+def test_never_more_than_the_share(slots: int, steps: list[bool]) -> None:
+    """Whatever is acquired and released, no more than the share is taken, and released permits can be acquired."""
+    of = share(FakeClock(), slots)
+    of.on_known_caller()
+    held: list[Permit] = []
+    for acquire in steps:
+        if acquire:
+            permit = of.acquire()
+            assert (permit is None) == (len(held) >= of.limit)
+            held += [permit] if permit else []
         elif held:
-            held.pop().give_back()
-    assert len(held) <= of.most
+            held.pop().release()
+    assert len(held) <= of.limit
 
 
 async def test_a_known_caller_finds_a_worker(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ async def test_a_known_caller_finds_a_worker(tmp_path: Path) -> None:
         assert pit.pool.waiting == 0
 
 
-async def test_an_abandoned_request_keeps_its_part(tmp_path: Path) -> None:
-    """A request whose anonymous caller has gone has its part of the pool until it has ended on its worker."""
+async def test_an_abandoned_request_keeps_its_permit(tmp_path: Path) -> None:
+    """A request whose anonymous caller has gone has its permit until it has ended on its worker."""
     go, started = tmp_path / "go", tmp_path / "started"
     server = {"listen": "127.0.0.1:0"}
     pool = {"cancel_grace": 60_000}
