@@ -87,6 +87,11 @@ class SessionContext:
         if self.cancelled:
             raise RequestAbandoned
 
+    @property
+    def deadline(self) -> float | None:
+        """The end of the request's time, on the clock of `time.monotonic`; None if the caller has set none."""
+        return self._deadline
+
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None if the caller has set none."""
         return None if self._deadline is None else max(self._deadline - monotonic(), 0.0)

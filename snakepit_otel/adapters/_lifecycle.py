@@ -58,6 +58,8 @@ class AdapterHost:
     arguments name, for adapters that call any function by name.
     """
 
+    has_middleware = False
+
     def __init__(self, adapter: type, threads: ToolThreads, thread_sensitive: Collection[str] = ()) -> None:
         self.adapter = adapter
         self.name = name_of(adapter)

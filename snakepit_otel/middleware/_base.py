@@ -91,6 +91,14 @@ class MiddlewareRequest:
         self.has_new_arguments = False
         self.has_new_metadata = False
 
+    def decoded_by(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        """Have the arguments decoded when they are first read."""
+        self._arguments, self._read_arguments = None, read
+
+    def record_attributes(self, record: Callable[[str, Attribute], None]) -> None:
+        """Call `record` for each attribute that is set."""
+        self._on_attribute = record
+
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The arguments by name; assign a new mapping to rewrite them, since changes inside do not count.

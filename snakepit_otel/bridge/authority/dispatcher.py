@@ -137,6 +137,8 @@ class Dispatcher:
     default TTL; one that names none belongs to no session.
     """
 
+    has_middleware = False
+
     def __init__(
         self,
         sessions: SessionStore,
