@@ -97,9 +97,7 @@ class MiddlewareDispatcher(Dispatcher):
             await take(chunk)
 
         async def work() -> None:
-            await _stream(
-                self, _rewritten(request, call), count_and_take, creator, call.time_remaining(), scope, peer
-            )
+            await _stream(self, _rewritten(request, call), count_and_take, creator, call.time_remaining(), scope, peer)
 
         await self._middleware.run(call, work, lambda _: MiddlewareResult(chunks=chunks))
 

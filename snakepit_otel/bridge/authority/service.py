@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from snakepit_otel.bridge.authority.byte_budget import Charge, peer_of
+from snakepit_otel.bridge.authority.byte_budget import UNIX, Charge, peer_of
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
@@ -36,6 +36,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
 )
 from snakepit_otel.bridge.wire.reference_scan import labelled_as_copies
 from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import (
     BudgetExceeded,
@@ -44,6 +45,7 @@ from snakepit_otel.errors import (
     MessageTooLarge,
     PoolError,
     ReferenceReleased,
+    RequestRefused,
     SessionNotFound,
     SessionQuotaExceeded,
     SessionStoreFull,
@@ -53,6 +55,7 @@ from snakepit_otel.errors import (
     WorkerFenced,
     ZeroCopyLimitExceeded,
 )
+from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.sessions import Creator
 from snakepit_otel.sessions._session import MAX_OWNER
 from snakepit_otel.zero_copy._current_scope import within
@@ -172,11 +175,17 @@ class AuthorityService(BridgeServiceServicer):
     async def ExecuteTool(self, request: ToolRequest, context: Context) -> ToolResponse:
         """Run a tool, of the authority or of a worker's adapter."""
         creator = _creator(context, _headers(context), request.tool_name)
+        if self._dispatcher.has_middleware:
+            _enter_caller(context)
         try:
             response = await self._dispatcher.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
             about = where(request.tool_name, request.session_id, phase="dispatch")
+            if isinstance(error, RequestRefused):
+                await context.abort(code_of(error), to_status(error, about))
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
+        if not response.success and (refusal := refusal_in(response.error_message)) is not None:
+            await context.abort(code_of(refusal), to_status(refusal, where(request.tool_name, request.session_id)))
         if _shares_memory(context):
             return response
         if isinstance(response, LargeResponse):
@@ -190,6 +199,8 @@ class AuthorityService(BridgeServiceServicer):
     async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
         """Run a tool of a worker's adapter and pass its chunks on."""
         creator = _creator(context, _headers(context), request.tool_name)
+        if self._dispatcher.has_middleware:
+            _enter_caller(context)
 
         async def take(chunk: Chunk) -> None:
             if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
@@ -302,6 +313,12 @@ def _headers(context: Context) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
+def _enter_caller(context: Context) -> None:
+    peer = peer_of(context)
+    subject = peer.name if peer.is_known and peer != UNIX else None
+    current_caller.enter(peer.name, context.invocation_metadata() or (), is_trusted=peer.is_known, tls_subject=subject)
+
+
 def _creator(context: Context, headers: dict[str, str], what: str) -> Creator:
     site = headers.get(methods.CALL_SITE_HEADER) or f"{what} from {context.peer().partition(':')[0]} client"
     return Creator(site[:200], owner=_owner(headers))
@@ -328,6 +345,8 @@ def _ttl(text: str | None) -> float | None:
 
 
 def _code(error: SnakepitError) -> grpc.StatusCode:
+    if isinstance(error, RequestRefused):
+        return code_of(error)
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 

@@ -416,6 +416,8 @@ class Client:
 
     def _error(self, error: aio.AioRpcError, session_id: str) -> SnakepitError:
         code, details = error.code(), error.details() or ""
+        if details.startswith("{"):
+            return from_wire(details)
         if code is grpc.StatusCode.NOT_FOUND:
             return SessionNotFound(session_id)
         if details.startswith("configuration: "):

@@ -29,6 +29,7 @@ from snakepit_otel.bridge.wire.identifiers import where
 from snakepit_otel.bridge.wire.method_guards import Limit
 from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.references import Outgoing
+from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityLink
 from snakepit_otel.bridge.worker.memory import WorkerMemory
@@ -36,7 +37,8 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
-from snakepit_otel.errors import DeadlineExceeded, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.zero_copy._current_scope import enter
 from snakepit_otel.zero_copy._scope import Scope
 
@@ -115,6 +117,8 @@ class WorkerService(BridgeServiceServicer):
         self, request: pb.ExecuteToolRequest, context: Context, scope: Scope, started: float
     ) -> pb.ExecuteToolResponse:
         job: Request | None = None
+        if self._host.has_middleware:
+            _enter_caller(context)
         try:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
@@ -127,6 +131,9 @@ class WorkerService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            if isinstance(error, RequestRefused) and scope.request is None:
+                # To our own authority it is an answer, which has room for all of it.
+                await context.abort(code_of(error), to_status(error, _where(request, job)))
             response = pb.ExecuteToolResponse(
                 success=False,
                 error_message=to_wire(_reported(error), _where(request, job)),
@@ -160,7 +167,8 @@ class WorkerService(BridgeServiceServicer):
             scope.close()
             self._running.end(scope.request)
         if failed is not None:
-            await context.abort(grpc.StatusCode.INTERNAL, failed)
+            refusal = refusal_in(failed) if scope.request is None else None
+            await context.abort(grpc.StatusCode.INTERNAL if refusal is None else code_of(refusal), failed)
 
     async def _stream(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> str | None:
         """Stream, and return the details of the status for an error that ended it early."""
@@ -281,6 +289,9 @@ class WorkerService(BridgeServiceServicer):
     async def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)
         metadata.pop(methods.REQUEST_ID, None)
+        if self._host.has_middleware:
+            peer = context.peer()
+            current_caller.enter(peer, context.invocation_metadata() or (), is_trusted=peer.startswith("unix:"))
         due = _deadline(metadata, context)
         if due is not None:
             deadline.enter(due)
