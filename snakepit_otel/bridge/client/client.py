@@ -405,7 +405,11 @@ class Client:
         try:
             return await rpc.call(self._stub, method, request, timeout, headers, self._peer)
         except aio.AioRpcError as error:
-            raise self._error(error, getattr(request, "session_id", "")) from None
+            details = error.details() or ""
+            described = details.startswith("{")
+            raise (
+                from_wire(details) if described else self._error(error, getattr(request, "session_id", ""))
+            ) from None
 
     async def _ask(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
         timeout = _time_left(timeout)
@@ -416,8 +420,6 @@ class Client:
 
     def _error(self, error: aio.AioRpcError, session_id: str) -> SnakepitError:
         code, details = error.code(), error.details() or ""
-        if details.startswith("{"):
-            return from_wire(details)
         if code is grpc.StatusCode.NOT_FOUND:
             return SessionNotFound(session_id)
         if details.startswith("configuration: "):

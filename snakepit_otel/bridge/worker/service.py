@@ -117,8 +117,6 @@ class WorkerService(BridgeServiceServicer):
         self, request: pb.ExecuteToolRequest, context: Context, scope: Scope, started: float
     ) -> pb.ExecuteToolResponse:
         job: Request | None = None
-        if self._host.has_middleware:
-            _enter_caller(context)
         try:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
