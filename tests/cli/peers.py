@@ -239,26 +239,6 @@ def refusing_proxy(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def tunnel(connection: socket.socket) -> None:
-    """Connect to where it is asked to, and pass on what is said."""
-    asked = connection.recv(1 << 12).split(b" ")[1].decode()
-    host, _, port = asked.rpartition(":")
-    with socket.create_connection((host, int(port))) as other:
-        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        back = threading.Thread(target=_pass_on, args=(other, connection))
-        back.start()
-        _pass_on(connection, other)
-        back.join()
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 12):
-            target.sendall(data)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
-
-
 def tls_with_manners(certificates: Path) -> Callable[[socket.socket], None]:
     """Speak TLS, and answer in HTTP whoever does not, as Go's servers and nginx do."""
     context = http_tls(certificates)

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import certifi
 import grpc
 import pytest
 import wrapt
@@ -21,11 +22,14 @@ from typer.testing import CliRunner
 
 from snakepit_otel.cli.app import app
 from snakepit_otel.cli.doctor import packages
-from snakepit_otel.cli.doctor.masking import Masking, header_names, masked_url
+from snakepit_otel.cli.doctor.telemetry import _evidence
 from snakepit_otel.cli.doctor.variables import OTEL, ours
+from snakepit_otel.common.secrets import learn, masked_url
+from snakepit_otel.telemetry.environment.masking import header_names
 from snakepit_otel.zero_copy import _memory as memory
 from tests.processes import ROOT, alive, run
 
+PEM = certifi.where()
 Check = dict[str, Any]
 Examine = Callable[..., dict[str, Check]]
 
@@ -65,7 +69,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Examine:
     def look(**environ: str) -> dict[str, Check]:
         order = ["ok", "warning", "problem"]
         checks = sorted(check_environment(environ), key=lambda check: order.index(check.status))
-        assert not any("hidden" in check.said + check.remedy + check.evidence for check in checks)
+        assert not any("hidden" in check.message + check.remedy + check.evidence for check in checks)
         return {check.topic: check.as_dict() for check in checks}
 
     return look
@@ -115,7 +119,7 @@ def test_every_requirement_is_understood() -> None:
 def test_packages_that_will_not_do() -> None:
     """A package that is missing, or outside of the range, is a problem with the command to run."""
     assert packages.check_version("wrapt", ">=99").remedy == "pip install 'wrapt>=99'"
-    assert packages.check_version("nonesuch", ">=1").said == "not installed; >=1 is needed"
+    assert packages.check_version("nonesuch", ">=1").message == "not installed; >=1 is needed"
 
 
 async def test_wrapt_without_its_extension() -> None:
@@ -338,8 +342,9 @@ def test_names_that_nobody_reads(variables: Examine, name: str, words: str) -> N
         ({"ENDPOINT": "http://h:4317", "TIMEOUT": "10000"}, "TIMEOUT", "timeout_in_milliseconds"),
         ({"ENDPOINT": "http://h:4317", "TIMEOUT": "10s"}, "TIMEOUT", "bad_timeout"),
         ({"ENDPOINT": "https://h:4317", "CERTIFICATE": "/no.pem"}, "CERTIFICATE", "missing_file"),
-        ({"ENDPOINT": "https://h:4317", "CLIENT_KEY": __file__}, "CLIENT_KEY", "half_a_pair"),
-        ({"ENDPOINT": "https://h:4317", "CLIENT_CERTIFICATE": __file__}, "CLIENT_CERTIFICATE", "ignored_certificate"),
+        ({"ENDPOINT": "https://h:4317", "CERTIFICATE": __file__}, "CERTIFICATE", "bad_certificate_file"),
+        ({"ENDPOINT": "https://h:4317", "CLIENT_KEY": PEM}, "CLIENT_KEY", "half_a_pair"),
+        ({"ENDPOINT": "https://h:4317", "CLIENT_CERTIFICATE": PEM}, "CLIENT_CERTIFICATE", "ignored_certificate"),
         ({"ENDPOINT": "http://h:4317", "HEADERS": "a=hidden,hidden"}, "HEADERS", "bad_header"),
         ({"ENDPOINT": "http://h:4317", "OTEL_SDK_DISABLED": "true"}, "OTEL_SDK_DISABLED", "disabled_with_exporters"),
         ({"OTEL_SDK_DISABLED": "1"}, "OTEL_SDK_DISABLED", "bad_value"),
@@ -392,17 +397,17 @@ def test_variables_of_the_sdk_are_known() -> None:
 
 
 def test_masking() -> None:
-    """Secrets are found in headers, endpoints and proxies, whole, decoded and in parts, and taken out."""
-    masking = Masking(
+    """Secrets of headers, endpoints and proxies, whole, decoded and in parts, are masked in what peers answer."""
+    learn(
         {
             "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=Basic%20dXNlcjpwYXNzdzByZA==,k=v",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:s3same@h/?api_key=k3yk3y",
             "https_proxy": "http://me:pr0xypass@p:1",
         }
     )
-    said = masking.said("user:passw0rd dXNlcjpwYXNzdzByZA== s3same k3yk3y pr0xypass\x1b[31m\nhttp://a:b@c d")
-    assert said == "*** *** *** *** *** [31m http://***@c d"
-    assert len(masking.said("x" * 1000)) == 301
+    text = _evidence("user:passw0rd dXNlcjpwYXNzdzByZA== s3same k3yk3y pr0xypass\x1b[31m\nhttp://a:b@c d")
+    assert text == "*** *** *** *** *** [31m http://***@c d"
+    assert len(_evidence("x" * 1000)) == 301
     assert masked_url("a:b@h:1") == "***@h:1"
     assert masked_url("http://h:1/p") == "http://h:1/p"
     assert header_names("A=1, b = 2,secret, not a name=3") == ["a", "b", "***"]
@@ -419,13 +424,12 @@ def test_every_diagnosis_is_documented_and_tested() -> None:
     """Each code that the doctor can give for telemetry is in docs/doctor.md, and in a test."""
     folder = ROOT / "snakepit_otel" / "cli" / "doctor"
     codes: set[str] = set()
-    for name in ("answers", "connection", "diagnosis", "telemetry"):
+    for name in ("hints", "telemetry"):
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                words = [*node.args, *(key.value for key in node.keywords)]
-                place = words[:1] if node.func.id == "Found" else words[-1:] if node.func.id == "problem" else []
-                codes |= {leaf.value for word in place for leaf in ast.walk(word) if isinstance(leaf, ast.Constant)}
-    assert len(codes) > 30
+                place = {"Hint": node.args[:1], "problem": node.args[3:4], "warning": node.args[3:4]}
+                codes |= {word.value for word in place.get(node.func.id, []) if isinstance(word, ast.Constant)}
+    assert len(codes) > 25
     page = (ROOT / "docs" / "doctor.md").read_text()
     tests = (ROOT / "tests" / "cli" / "test_doctor_telemetry.py").read_text()
     assert {code for code in codes if f"`{code}`" not in page} == set()

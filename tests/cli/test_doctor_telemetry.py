@@ -33,7 +33,6 @@ from tests.cli.peers import (
     silent,
     tcp_peer,
     tls_with_manners,
-    tunnel,
 )
 from tests.processes import run
 
@@ -62,7 +61,7 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def examine(monkeypatch: pytest.MonkeyPatch, clean_environ: None) -> Iterator[Callable[..., Answer]]:
-    """Run the doctor in an environment with these variables and no others; return its report."""
+    """Run the doctor with these variables and no others of OTLP; return its report."""
     for name in ("opentelemetry", "urllib3"):
         # Put back afterwards; the command hushes them for good.
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
@@ -80,7 +79,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, clean_environ: None) -> Iterator[Ca
 
 
 def read(printed: str) -> Answer:
-    """Return the report that a doctor printed, with the codes of what it said of the signals."""
+    """Return the report that a doctor printed, with the codes of the signals' checks."""
     report: Answer = json.loads(printed)
     report["printed"] = printed
     report["codes"] = [check.get("code", "") for check in report["checks"] if " over " in check["topic"]]
@@ -92,13 +91,22 @@ def only(signal: str = "traces") -> dict[str, str]:
     return {f"OTEL_{other.upper()}_EXPORTER": "none" for other in ("traces", "metrics", "logs") if other != signal}
 
 
-def told(report: Answer, code: str) -> Answer:
+def hint(report: Answer, code: str) -> Answer:
     """Return the one check that has this code, which must be the signal's."""
     assert report["codes"] == [code], report["printed"]
     (found,) = [check for check in report["checks"] if check.get("code") == code and " over " in check["topic"]]
     assert found["remedy"]
     assert isinstance(found, dict)
     return found
+
+
+def tls_peer(
+    certificates: Path, protocol: str, name: str = "server", client_ca: str | None = None
+) -> AbstractContextManager[Peer]:
+    """Return a receiver with TLS for a protocol; with a client's authority, clients must have a certificate."""
+    if protocol == "grpc":
+        return grpc_peer(credentials=grpc_tls(certificates, name, client_ca))
+    return http_peer(tls=http_tls(certificates, name, client_ca))
 
 
 def test_delivers_over_grpc(examine: Callable[..., Answer]) -> None:
@@ -128,12 +136,7 @@ def test_delivers_over_http(examine: Callable[..., Answer]) -> None:
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
 def test_delivers_over_tls_with_certificates(examine: Callable[..., Answer], certificates: Path, protocol: str) -> None:
     """With the authority and a client's certificate, TLS on both sides is fine."""
-    peer: AbstractContextManager[Peer] = (
-        grpc_peer(credentials=grpc_tls(certificates, client_ca="ca"))
-        if protocol == "grpc"
-        else http_peer(tls=http_tls(certificates, client_ca="ca"))
-    )
-    with peer as listening:
+    with tls_peer(certificates, protocol, client_ca="ca") as listening:
         report = examine(
             ENDPOINT=f"https://localhost:{listening.port}",
             PROTOCOL=protocol,
@@ -150,31 +153,32 @@ def test_unix_sockets(examine: Callable[..., Answer], short_path: Path) -> None:
     with grpc_peer(address=f"unix:{short_path}/otlp.sock"):
         assert examine(ENDPOINT=f"unix://{short_path}/otlp.sock", **environ)["codes"] == [""]
     report = examine(ENDPOINT=f"unix://{short_path}/none.sock", **environ)
-    assert "none.sock" in told(report, "unreachable")["message"]
+    assert "none.sock" in hint(report, "unreachable")["message"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
 def test_refused(examine: Callable[..., Answer], protocol: str) -> None:
     """Nobody listens there."""
     port = free_port()
-    found = told(examine(ENDPOINT=f"http://127.0.0.1:{port}", PROTOCOL=protocol, **only()), "refused")
-    assert f"nobody listens on 127.0.0.1:{port}" in found["message"]
+    found = hint(examine(ENDPOINT=f"http://127.0.0.1:{port}", PROTOCOL=protocol, **only()), "refused")
+    assert f"127.0.0.1:{port}" in found["message"]
+    assert "start the collector" in found["remedy"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
 def test_unknown_host(examine: Callable[..., Answer], protocol: str) -> None:
     """No name server knows the host."""
-    found = told(examine(ENDPOINT="http://nobody.invalid:4317", PROTOCOL=protocol, **only()), "unknown_host")
-    assert "'nobody.invalid'" in found["message"]
+    found = hint(examine(ENDPOINT="http://nobody.invalid:4317", PROTOCOL=protocol, **only()), "unknown_host")
+    assert "nobody.invalid" in found["message"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
-def test_black_hole(examine: Callable[..., Answer], protocol: str) -> None:
-    """A listener that never answers is told from everything else, and in time."""
+def test_silent_listener(examine: Callable[..., Answer], protocol: str) -> None:
+    """A listener that never answers is recognised in time."""
     started = time.monotonic()
     with tcp_peer(silent) as peer:
         report = examine("--timeout", "0.3", ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=protocol, **only())
-    assert "never says a word" in told(report, "black_hole")["message"]
+    assert "does not answer in time" in hint(report, "no_answer")["message"]
     assert time.monotonic() - started < 5, "that is the timeout where none is given"
 
 
@@ -191,24 +195,23 @@ def test_full_backlog_cannot_be_reached(examine: Callable[..., Answer]) -> None:
         report = examine("--timeout", "1", ENDPOINT=f"http://127.0.0.1:{place[1]}", **only())
         for filler in fillers:
             filler.close()
-    assert "firewall" in told(report, "unreachable")["remedy"]
+    assert "firewall" in hint(report, "unreachable")["remedy"]
 
 
 def test_no_receiver_at_all(examine: Callable[..., Answer]) -> None:
     """A port that hangs up, or belongs to a mail server, is neither gRPC nor HTTP."""
-    with tcp_peer(hangs_up) as peer:
-        found = told(examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", **only()), "not_a_receiver")
-    assert "hung up" in found["evidence"]
-    with tcp_peer(babbles) as peer:
-        found = told(examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", **only()), "not_a_receiver")
-    assert "220 mail" in found["evidence"]
+    for behaviour in (hangs_up, babbles):
+        for protocol in ("grpc", HTTP):
+            with tcp_peer(behaviour) as peer:
+                report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=protocol, **only())
+            assert "https://" in hint(report, "not_a_receiver")["remedy"]
 
 
 def test_server_that_does_not_answer_exports(examine: Callable[..., Answer]) -> None:
-    """A server that speaks gRPC and is stuck is not called a black hole."""
+    """A server that speaks gRPC and hangs is named with the collector and the time limit."""
     with grpc_peer(hangs=True) as peer:
         report = examine("--timeout", "2", ENDPOINT=f"http://127.0.0.1:{peer.port}", **only())
-    assert "speaks the right protocol" in told(report, "slow")["message"]
+    assert "--timeout" in hint(report, "no_answer")["remedy"]
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -218,21 +221,22 @@ def test_grpc_to_an_http_port(examine: Callable[..., Answer], certificates: Path
     with http_peer(tls=http_tls(certificates) if tls else None) as peer:
         environ = {"CERTIFICATE": str(certificates / "ca.pem")} if tls else {}
         report = examine(ENDPOINT=f"{scheme}://localhost:{peer.port}", **environ, **only())
-    found = told(report, "http_spoken_to_by_grpc")
+    found = hint(report, "http_spoken_to_by_grpc")
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" in found["remedy"]
     assert "4317" in found["remedy"]
 
 
-@pytest.mark.parametrize("tls", [False, True])
-def test_http_to_a_grpc_port(examine: Callable[..., Answer], certificates: Path, tls: bool) -> None:
-    """HTTP that speaks to a gRPC server is told to speak gRPC, or to take the other port."""
-    scheme = "https" if tls else "http"
-    with grpc_peer(credentials=grpc_tls(certificates) if tls else None) as peer:
-        environ = {"CERTIFICATE": str(certificates / "ca.pem")} if tls else {}
-        report = examine(ENDPOINT=f"{scheme}://localhost:{peer.port}", PROTOCOL=HTTP, **environ, **only())
-    found = told(report, "grpc_spoken_to_by_http")
+def test_http_to_a_grpc_port(examine: Callable[..., Answer], certificates: Path) -> None:
+    """HTTP sent to a gRPC server has the other protocol, or the other port, for a remedy."""
+    with grpc_peer() as peer:
+        report = examine(ENDPOINT=f"http://localhost:{peer.port}", PROTOCOL=HTTP, **only())
+    found = hint(report, "grpc_spoken_to_by_http")
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in found["remedy"]
-    assert "SETTINGS" in found["evidence"]
+    assert "4318" in found["remedy"]
+    with tls_peer(certificates, "grpc") as peer:
+        environ = {"CERTIFICATE": str(certificates / "ca.pem"), "PROTOCOL": HTTP}
+        report = examine(ENDPOINT=f"https://localhost:{peer.port}", **environ, **only())
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in hint(report, "not_a_receiver")["remedy"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
@@ -240,25 +244,45 @@ def test_http_to_a_grpc_port(examine: Callable[..., Answer], certificates: Path,
 def test_server_wants_tls(
     examine: Callable[..., Answer], certificates: Path, protocol: str, client_ca: str | None
 ) -> None:
-    """A server that speaks TLS is known by its handshake, and https:// is the remedy."""
-    peer: AbstractContextManager[Peer] = (
-        grpc_peer(credentials=grpc_tls(certificates, client_ca=client_ca))
-        if protocol == "grpc"
-        else http_peer(tls=http_tls(certificates, client_ca=client_ca))
-    )
-    with peer as listening:
+    """A server that ends a connection without TLS may want https://, which is in the remedy."""
+    with tls_peer(certificates, protocol, client_ca=client_ca) as listening:
         report = examine(ENDPOINT=f"http://localhost:{listening.port}", PROTOCOL=protocol, **only())
-    found = told(report, "tls_expected")
-    assert found["remedy"] == f"OTEL_EXPORTER_OTLP_ENDPOINT=https://localhost:{listening.port}"
-    assert "TLSv1.3" in found["evidence"]
+    assert "https:// in" in hint(report, "not_a_receiver")["remedy"]
+
+
+def test_server_that_asks_for_tls(examine: Callable[..., Answer], certificates: Path) -> None:
+    """A server that answers plain HTTP with a 400 which names HTTPS is no plain HTTP server."""
+    with tcp_peer(tls_with_manners(certificates)) as peer:
+        report = examine(ENDPOINT=f"http://localhost:{peer.port}", PROTOCOL=HTTP, **only())
+    assert hint(report, "tls_expected")["remedy"] == "https:// in OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
-def test_server_that_says_it_wants_tls(examine: Callable[..., Answer], certificates: Path, protocol: str) -> None:
-    """A server that answers plain HTTP with a 400, and wants TLS, is not taken for an HTTP server."""
-    with tcp_peer(tls_with_manners(certificates)) as peer:
-        report = examine(ENDPOINT=f"http://localhost:{peer.port}", PROTOCOL=protocol, **only())
-    told(report, "tls_expected")
+@pytest.mark.parametrize("own", [None, "other"])
+def test_client_certificates(
+    examine: Callable[..., Answer], certificates: Path, protocol: str, own: str | None
+) -> None:
+    """A server that refuses our client certificate, or wants one, has a remedy that names the variables."""
+    environ = {"CERTIFICATE": str(certificates / "ca.pem")}
+    if own:
+        environ["CLIENT_CERTIFICATE"] = str(certificates / f"{own}.pem")
+        environ["CLIENT_KEY"] = str(certificates / f"{own}.key")
+    with tls_peer(certificates, protocol, client_ca="ca") as listening:
+        report = examine(ENDPOINT=f"https://localhost:{listening.port}", PROTOCOL=protocol, **environ, **only())
+    # In TLS 1.3 the alert may come after the end of the connection.
+    (code,) = set(report["codes"]) & {"tls_refused", "not_a_receiver"}
+    assert "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" in hint(report, code)["remedy"]
+
+
+def test_handshake_that_fails(examine: Callable[..., Answer], certificates: Path) -> None:
+    """Two sides without a common cipher have the alert as evidence."""
+    context = http_tls(certificates)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    environ = {"PROTOCOL": HTTP, "CERTIFICATE": str(certificates / "ca.pem")}
+    with http_peer(tls=context) as peer:
+        report = examine(ENDPOINT=f"https://localhost:{peer.port}", **environ, **only())
+    assert "ALERT_HANDSHAKE_FAILURE" in hint(report, "tls_refused")["evidence"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
@@ -267,32 +291,26 @@ def test_server_does_not_speak_tls(examine: Callable[..., Answer], protocol: str
     peer: AbstractContextManager[Peer] = grpc_peer() if protocol == "grpc" else http_peer()
     with peer as listening:
         report = examine(ENDPOINT=f"https://localhost:{listening.port}", PROTOCOL=protocol, **only())
-    found = told(report, "tls_unexpected")
-    assert found["remedy"] == f"OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:{listening.port}"
+    found = hint(report, "tls_unexpected")
+    assert found["remedy"] == "http:// in OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def test_endpoint_without_scheme(examine: Callable[..., Answer]) -> None:
     """Without a scheme gRPC takes TLS, which is the commonest way to get this wrong."""
     with grpc_peer() as peer:
         report = examine(ENDPOINT=f"localhost:{peer.port}", **only())
-    assert f"=http://localhost:{peer.port}" in told(report, "tls_unexpected")["remedy"]
+    assert "http:// in OTEL_EXPORTER_OTLP_ENDPOINT" in hint(report, "tls_unexpected")["remedy"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
 @pytest.mark.parametrize(
-    ("server", "authority", "host", "code", "words"),
+    ("server", "authority", "host", "code"),
     [
-        ("server", None, "localhost", "tls_untrusted", "no known authority signed it"),
-        (
-            "server",
-            "other",
-            "localhost",
-            "tls_untrusted",
-            "other.pem (OTEL_EXPORTER_OTLP_CERTIFICATE) does not vouch for it",
-        ),
-        ("stranger", "ca", "localhost", "tls_wrong_host", "not for 'localhost'"),
-        ("stranger", "ca", "127.0.0.1", "tls_wrong_host", "not for '127.0.0.1'"),
-        ("expired", "ca", "localhost", "tls_expired", "not valid now"),
+        ("server", None, "localhost", "tls_untrusted"),
+        ("server", "other", "localhost", "tls_untrusted"),
+        ("stranger", "ca", "localhost", "tls_wrong_host"),
+        ("stranger", "ca", "127.0.0.1", "tls_wrong_host"),
+        ("expired", "ca", "localhost", "tls_expired"),
     ],
 )
 def test_certificates_that_are_not_accepted(
@@ -303,18 +321,12 @@ def test_certificates_that_are_not_accepted(
     authority: str | None,
     host: str,
     code: str,
-    words: str,
 ) -> None:
     """An unknown authority, a wrong name and a certificate that has run out are three diagnoses."""
-    peer: AbstractContextManager[Peer] = (
-        grpc_peer(credentials=grpc_tls(certificates, server))
-        if protocol == "grpc"
-        else http_peer(tls=http_tls(certificates, server))
-    )
-    with peer as listening:
+    with tls_peer(certificates, protocol, server) as listening:
         environ = {"CERTIFICATE": str(certificates / f"{authority}.pem")} if authority else {}
         report = examine(ENDPOINT=f"https://{host}:{listening.port}", PROTOCOL=protocol, **environ, **only())
-    assert words in told(report, code)["message"]
+    hint(report, code)
 
 
 def test_bundle_that_wins_over_the_certificate(examine: Callable[..., Answer], certificates: Path) -> None:
@@ -322,79 +334,8 @@ def test_bundle_that_wins_over_the_certificate(examine: Callable[..., Answer], c
     environ = {"CERTIFICATE": str(certificates / "ca.pem"), "REQUESTS_CA_BUNDLE": str(certificates / "other.pem")}
     with http_peer(tls=http_tls(certificates)) as peer:
         report = examine(ENDPOINT=f"https://localhost:{peer.port}", PROTOCOL=HTTP, **environ, **only())
-    assert "unset REQUESTS_CA_BUNDLE" in told(report, "tls_untrusted")["remedy"]
+    assert "REQUESTS_CA_BUNDLE wins" in hint(report, "tls_untrusted")["remedy"]
     assert "overridden" in [check.get("code") for check in report["checks"]]
-
-
-@pytest.mark.parametrize("protocol", ["grpc", HTTP])
-@pytest.mark.parametrize(
-    ("ours", "code"), [(None, "client_certificate_wanted"), ("other", "client_certificate_refused")]
-)
-def test_client_certificates(
-    examine: Callable[..., Answer], certificates: Path, protocol: str, ours: str | None, code: str
-) -> None:
-    """A server that wants a client's certificate is told from one that does not like ours."""
-    peer: AbstractContextManager[Peer] = (
-        grpc_peer(credentials=grpc_tls(certificates, client_ca="ca"))
-        if protocol == "grpc"
-        else http_peer(tls=http_tls(certificates, client_ca="ca"))
-    )
-    environ = {"CERTIFICATE": str(certificates / "ca.pem")}
-    if ours:
-        environ["CLIENT_CERTIFICATE"] = str(certificates / f"{ours}.pem")
-        environ["CLIENT_KEY"] = str(certificates / f"{ours}.key")
-    with peer as listening:
-        report = examine(ENDPOINT=f"https://localhost:{listening.port}", PROTOCOL=protocol, **environ, **only())
-    assert "asked for a certificate" in told(report, code)["evidence"]
-
-
-def test_client_certificate_over_older_tls(examine: Callable[..., Answer], certificates: Path) -> None:
-    """TLS 1.2 asks for a client's certificate during the handshake; the diagnosis is the same."""
-    context = http_tls(certificates, client_ca="ca")
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    environ = {"PROTOCOL": HTTP, "CERTIFICATE": str(certificates / "ca.pem")}
-    with http_peer(tls=context) as peer:
-        report = examine(ENDPOINT=f"https://localhost:{peer.port}", **environ, **only())
-        told(report, "client_certificate_wanted")
-
-
-def test_handshake_that_fails(examine: Callable[..., Answer], certificates: Path) -> None:
-    """Two sides that have no cipher in common are told so, and not that a certificate is at fault."""
-    context = http_tls(certificates)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
-    environ = {"PROTOCOL": HTTP, "CERTIFICATE": str(certificates / "ca.pem")}
-    with http_peer(tls=context) as peer:
-        report = examine(ENDPOINT=f"https://localhost:{peer.port}", **environ, **only())
-    assert "ALERT_HANDSHAKE_FAILURE" in told(report, "tls_failed")["evidence"]
-
-
-async def test_client_certificate_that_grpc_ignores(clean_environ: None, certificates: Path) -> None:
-    """The gRPC exporter takes no client's certificate unless it is also told whom to trust."""
-    environ = {
-        f"{PREFIX}PROTOCOL": "grpc",
-        f"{PREFIX}CLIENT_CERTIFICATE": str(certificates / "client.pem"),
-        f"{PREFIX}CLIENT_KEY": str(certificates / "client.key"),
-        # Read by gRPC once in a process' life, so this doctor has a process of its own: the others shall not trust it.
-        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates / "ca.pem"),
-        **only(),
-    }
-    with grpc_peer(credentials=grpc_tls(certificates, client_ca="ca")) as peer:
-        environ[f"{PREFIX}ENDPOINT"] = f"https://localhost:{peer.port}"
-        code, output, complaints = await run("doctor", "--telemetry", "--json", environ=environ)
-    assert (code, complaints) == (1, "")
-    assert "set OTEL_EXPORTER_OTLP_CERTIFICATE too" in told(read(output), "client_certificate_wanted")["remedy"]
-
-
-def test_certificate_file_that_is_none(examine: Callable[..., Answer], tmp_path: Path) -> None:
-    """A missing file, or one that is not PEM, is named before anything is sent."""
-    report = examine(ENDPOINT="https://localhost:1", CERTIFICATE=str(tmp_path / "no.pem"), **only())
-    (found,) = [check for check in report["checks"] if check.get("code") == "bad_certificate_file"]
-    assert "no.pem: No such file" in found["message"]
-    (tmp_path / "no.pem").write_text("nonsense")
-    report = examine(ENDPOINT="https://localhost:1", CERTIFICATE=str(tmp_path / "no.pem"), **only())
-    (found,) = [check for check in report["checks"] if check.get("code") == "bad_certificate_file"]
-    assert "is not a PEM file" in found["message"]
 
 
 @pytest.mark.parametrize(
@@ -412,7 +353,7 @@ def test_statuses_of_grpc(examine: Callable[..., Answer], status: grpc.StatusCod
     """Each status has its words, and the peer's own."""
     with grpc_peer(status, "said by the peer") as peer:
         report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", **only())
-    assert "said by the peer" in told(report, code)["evidence"]
+    assert "said by the peer" in hint(report, code)["evidence"]
 
 
 def test_unimplemented(examine: Callable[..., Answer]) -> None:
@@ -432,7 +373,7 @@ def test_unimplemented(examine: Callable[..., Answer]) -> None:
         (403, "permission_denied"),
         (404, "wrong_path"),
         (405, "wrong_path"),
-        (407, "proxy_refused"),
+        (407, "proxy_failed"),
         (413, "too_large"),
         (415, "wrong_content"),
         (429, "limited"),
@@ -444,17 +385,17 @@ def test_statuses_of_http(examine: Callable[..., Answer], status: int, code: str
     """Each status has its words, and the peer's own; nothing is sent twice."""
     with http_peer(status, b"said by the peer", content_type="text/plain") as peer:
         report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=HTTP, **only())
-    assert f"{status} " in told(report, code)["evidence"]
-    assert "said by the peer" in told(report, code)["evidence"]
+    assert f"{status} " in hint(report, code)["evidence"]
+    assert "said by the peer" in hint(report, code)["evidence"]
     assert len(peer.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("variable", "path", "remedy"),
     [
-        ("ENDPOINT", "/v1/traces", "take /v1/… off the end of OTEL_EXPORTER_OTLP_ENDPOINT"),
-        ("TRACES_ENDPOINT", "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is used as it is: add /v1/traces"),
-        ("ENDPOINT", "/otlp", "/otlp/v1/traces"),
+        ("ENDPOINT", "/v1/traces", "OTEL_EXPORTER_OTLP_ENDPOINT gets /v1/traces added"),
+        ("TRACES_ENDPOINT", "", "correct OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        ("ENDPOINT", "/otlp", "OTEL_TRACES_EXPORTER=none"),
     ],
 )
 def test_wrong_path(examine: Callable[..., Answer], variable: str, path: str, remedy: str) -> None:
@@ -462,17 +403,17 @@ def test_wrong_path(examine: Callable[..., Answer], variable: str, path: str, re
     with http_peer(paths=("/v1/traces",)) as peer:
         environ = {variable: f"http://127.0.0.1:{peer.port}{path}"}
         report = examine(PROTOCOL=HTTP, **environ, **only())
-    assert remedy in told(report, "wrong_path")["remedy"]
+    assert remedy in hint(report, "wrong_path")["remedy"]
 
 
 def test_success_of_something_else(examine: Callable[..., Answer]) -> None:
     """A web page that answers 200, or a redirect, is no delivery, whatever the exporter thinks."""
     with http_peer(200, b"<html>", content_type="text/html; charset=utf-8") as peer:
         report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=HTTP, **only())
-    assert "text/html" in told(report, "not_otlp")["evidence"]
+    assert "text/html" in hint(report, "not_otlp")["evidence"]
     with http_peer(302, headers={"location": "https://user:hidden@login.example/?token=hidden"}) as peer:
         report = examine(ENDPOINT=f"http://127.0.0.1:{peer.port}", PROTOCOL=HTTP, **only())
-    assert "login.example" in told(report, "redirected")["evidence"]
+    assert "login.example" in hint(report, "redirected")["evidence"]
     assert "hidden" not in report["printed"]
 
 
@@ -490,7 +431,7 @@ def test_partial_success(examine: Callable[..., Answer], protocol: str, rejected
     )
     with peer as listening:
         report = examine(ENDPOINT=f"http://127.0.0.1:{listening.port}", PROTOCOL=protocol, **only())
-    assert told(report, code)["evidence"] == "no such tenant"
+    assert hint(report, code)["evidence"] == "no such tenant"
     assert report["ok"] is (rejected == 0)
 
 
@@ -499,10 +440,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of another machine, which is this one; proxies are not for what is known to be this machine."""
     look_up = socket.getaddrinfo
 
-    def found(host: Any, *arguments: Any, **options: Any) -> Any:
+    def resolve(host: Any, *arguments: Any, **options: Any) -> Any:
         return look_up("127.0.0.1" if host == "elsewhere.invalid" else host, *arguments, **options)
 
-    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return "elsewhere.invalid"
 
 
@@ -516,12 +457,9 @@ def test_proxy_that_refuses(examine: Callable[..., Answer], elsewhere: str, prot
         report = examine(ENDPOINT=f"{scheme}://{elsewhere}:{peer.port}", PROTOCOL=protocol, **environ, **only())
     if (protocol, scheme) == (HTTP, "http"):
         # To the exporter, this answer looks as if it were the receiver's.
-        assert "403" in told(report, "permission_denied")["evidence"]
+        assert "403" in hint(report, "permission_denied")["evidence"]
     else:
-        found = told(report, "proxy_refused")
-        assert "403 Forbidden by policy" in found["evidence"]
-        assert "without the proxy, connecting is possible" in found["evidence"]
-        assert f"{proxy_variable} sends this through the proxy 127.0.0.1:{proxy.port}" in found["message"]
+        assert "403" in hint(report, "proxy_failed")["evidence"]
     assert "hidden" not in report["printed"]
 
 
@@ -531,18 +469,7 @@ def test_proxy_that_is_not_there(examine: Callable[..., Answer], elsewhere: str,
     with grpc_peer() as peer:
         environ = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
         report = examine(ENDPOINT=f"http://{elsewhere}:{peer.port}", PROTOCOL=protocol, **environ, **only())
-    assert "cannot be reached" in told(report, "proxy_unreachable")["message"]
-
-
-def test_evidence_is_gathered_through_the_proxy(examine: Callable[..., Answer], elsewhere: str) -> None:
-    """What is behind a proxy that lets us through is examined through it; no_proxy goes around it."""
-    with tcp_peer(tunnel) as proxy, http_peer() as peer, OtlpSink() as sink:
-        environ = {"http_proxy": f"http://127.0.0.1:{proxy.port}"}
-        report = examine(ENDPOINT=f"http://{elsewhere}:{peer.port}", **environ, **only())
-        told(report, "http_spoken_to_by_grpc")
-        there = sink.endpoint.replace("127.0.0.1", elsewhere).replace("localhost", elsewhere)
-        assert examine(ENDPOINT=there, **environ, **only())["ok"]
-    assert examine(ENDPOINT=f"http://{elsewhere}:1", no_proxy=elsewhere, **only())["codes"] == ["refused"]
+    assert "no_proxy" in hint(report, "proxy_failed")["remedy"]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", HTTP])
@@ -570,7 +497,7 @@ def test_secrets_are_not_printed(examine: Callable[..., Answer], protocol: str) 
     with peer as listening:
         place = f"127.0.0.1:{listening.port}" if protocol == "grpc" else f"user:passw0rd@127.0.0.1:{listening.port}"
         report = examine(ENDPOINT=f"http://{place}", PROTOCOL=protocol, HEADERS=headers, **only())
-    found = told(report, "unauthenticated")
+    found = hint(report, "unauthenticated")
     assert "authorization, x-key, x-tenant" in found["message"]
     for secret in ("s3cr3t", "0p3n", "sesame", "tenant-secret", "passw0rd"):
         assert secret not in report["printed"]
@@ -580,14 +507,14 @@ def test_password_in_the_endpoint_of_grpc(examine: Callable[..., Answer]) -> Non
     """gRPC takes no user in an endpoint, and says so in an error that has the password; we do not."""
     with grpc_peer() as peer:
         report = examine(ENDPOINT=f"http://user:passw0rd@127.0.0.1:{peer.port}", **only())
-    assert "OTEL_EXPORTER_OTLP_HEADERS" in told(report, "userinfo")["remedy"]
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in hint(report, "userinfo")["remedy"]
     assert "passw0rd" not in report["printed"]
 
 
 def test_exporter_that_cannot_be_made(examine: Callable[..., Answer]) -> None:
     """What the exporter does not put up with is told in its own words."""
     report = examine(ENDPOINT="http://.invalid:1", PROTOCOL=HTTP, **only())
-    assert "InvalidURL" in told(report, "exporter_refused")["message"]
+    assert "InvalidURL" in hint(report, "exporter_refused")["message"]
 
 
 def test_canaries_go_as_telemetry_would(examine: Callable[..., Answer]) -> None:
@@ -626,17 +553,17 @@ def test_other_exporters(examine: Callable[..., Answer]) -> None:
     assert found["logs"]["code"] == "not_exported"
     report = examine(OTEL_LOGS_EXPORTER="none")
     (found,) = [check for check in report["checks"] if check["topic"] == "logs"]
-    assert (found["status"], found["message"]) == ("ok", "not sent: OTEL_LOGS_EXPORTER says none")
+    assert (found["status"], found["message"]) == ("ok", "not sent: OTEL_LOGS_EXPORTER=none")
 
 
-async def test_process_ends_in_time_and_says_one_cause_once() -> None:
+async def test_process_ends_in_time_and_prints_one_cause_once() -> None:
     """The command itself leaves in time with exit code 1, whatever threads still wait, and repeats no remedy."""
     with tcp_peer(silent) as peer:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{peer.port}", "COLUMNS": "200"}
         started = time.monotonic()
         code, output, complaints = await run("doctor", "--telemetry", "--timeout", "1", environ=environ)
     assert (code, complaints) == (1, "")
-    assert output.count("never says a word") == 3
+    assert output.count("does not answer in time") == 3
     assert output.count("do: ") == 1
     assert "3 problems, no warnings" in output
     assert time.monotonic() - started < 30

@@ -448,7 +448,7 @@ def test_no_value_stops_or_silences_telemetry(name: str, begin: Begin, caplog: p
         if is_fault(name, text):
             (fault,) = Environment(environ).faults
             assert faults[0].getMessage() == str(fault)
-            assert (fault.found, fault.code) in [(check.said, check.code) for check in checks]
+            assert (fault.found, fault.code) in [(check.message, check.code) for check in checks]
         else:
             assert not CODES & {check.code for check in checks}, text
 
@@ -471,7 +471,7 @@ def test_any_text_is_read(name: str, text: str) -> None:
     for signal in (None, *SIGNALS):
         again = Environment(read.texts(signal))
         assert again.faults == []
-    assert all(isinstance(str(check.said), str) for check in check_environment({name: text}))
+    assert all(isinstance(str(check.message), str) for check in check_environment({name: text}))
 
 
 def test_one_variable_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

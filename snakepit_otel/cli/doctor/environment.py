@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from snakepit_otel.cli.doctor.masking import header_names, masked_url
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
-from snakepit_otel.cli.doctor.target import CA_BUNDLES, GRPC, HTTP, SIGNALS, protocols_of
+from snakepit_otel.cli.doctor.target import protocols_of
 from snakepit_otel.cli.doctor.variables import FOREIGN, OTEL, OTHERS, ours
+from snakepit_otel.common.secrets import masked_url
 from snakepit_otel.settings._environment import PREFIX as SETTINGS
 from snakepit_otel.telemetry.environment import Environment, Fault
+from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
+from snakepit_otel.telemetry.environment.masking import header_names
+from snakepit_otel.telemetry.environment.variables import SIGNALS
 
+_CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _COSTLY = ("bad_endpoint", "no_scheme", "bad_header", "missing_file", "unknown_exporter")
 """Codes of faults that are likely to cost telemetry, whatever is taken in their place."""
@@ -163,11 +168,15 @@ def _timeout(name: str, seconds: float | None) -> list[Check]:
 
 def _files(own: str, protocol: str, read: Environment, environ: Mapping[str, str]) -> list[Check]:
     checks = []
-    bundle = next((name for name in CA_BUNDLES if environ.get(name)), None)
+    bundle = next((name for name in _CA_BUNDLES if environ.get(name)), None)
     for prefix in (own, _PREFIX):
         authorities, certificate, key = (
             read.given(prefix + kind) for kind in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
         )
+        for kind, path in (("CERTIFICATE", authorities), ("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY", key)):
+            if path and Path(path).is_file() and b"-----BEGIN" not in Path(path).read_bytes():
+                remedy = "name a PEM file"
+                checks.append(problem(prefix + kind, f"{path} is not a PEM file", remedy, "bad_certificate_file"))
         if protocol == HTTP and bundle and authorities:
             name = f"{prefix}CERTIFICATE"
             found = f"the HTTP exporter's library lets {bundle} win over it"

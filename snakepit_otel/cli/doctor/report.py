@@ -1,4 +1,4 @@
-"""What the doctor found, as lines for people or as JSON for machines."""
+"""Report of the doctor: checks in sections, as lines for people or as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snakepit_otel.cli.output import line
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """Result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -26,29 +26,26 @@ _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "bold r
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what was found and, where it is not fine, what to do."""
+    """One check: its result and, unless that is ok, the remedy."""
 
     topic: str
     status: Status
-    said: str
+    message: str
     remedy: str = ""
-    code: str = ""
-    """A word for machines that does not change with the wording; a diagnosis has one."""
-    evidence: str = ""
-    """What the machine or the peer really said."""
-    about: dict[str, Any] = field(default_factory=dict)
-    """More for machines."""
+    code: str = ""  # stays when the message's wording changes
+    evidence: str = ""  # text of the machine or the peer
+    fields: dict[str, Any] = field(default_factory=dict)  # for scripts only
 
     def as_dict(self) -> dict[str, Any]:
-        """The check for machines, without what it has nothing to say of."""
+        """Return the check for scripts, without empty fields."""
         values = {
             "topic": self.topic,
             "status": self.status.value,
             "code": self.code,
-            "message": self.said,
+            "message": self.message,
             "evidence": self.evidence,
             "remedy": self.remedy,
-            **self.about,
+            **self.fields,
         }
         return {key: value for key, value in values.items() if value not in ("", None)}
 
@@ -61,23 +58,23 @@ class Section:
     checks: list[Check]
 
 
-def ok(topic: str, said: str, **about: Any) -> Check:
-    """A check that came out fine."""
-    return Check(topic, Status.OK, said, about=about)
+def ok(topic: str, message: str, **fields: Any) -> Check:
+    """Return a check that passed."""
+    return Check(topic, Status.OK, message, fields=fields)
 
 
-def warning(topic: str, said: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
-    """A check that came out in a way that may be meant, and may surprise."""
-    return Check(topic, Status.WARNING, said, remedy, code, evidence)
+def warning(topic: str, message: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
+    """Return a check that found something which may be intended, and may surprise."""
+    return Check(topic, Status.WARNING, message, remedy, code, evidence)
 
 
-def problem(topic: str, said: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
-    """A check that found what will not work."""
-    return Check(topic, Status.PROBLEM, said, remedy, code, evidence)
+def problem(topic: str, message: str, remedy: str = "", code: str = "", evidence: str = "") -> Check:
+    """Return a check that found something which will not work."""
+    return Check(topic, Status.PROBLEM, message, remedy, code, evidence)
 
 
 def count(sections: Sequence[Section], status: Status) -> int:
-    """Return how many checks came out so."""
+    """Return the number of checks with a status."""
     return sum(check.status is status for section in sections for check in section.checks)
 
 
@@ -92,7 +89,7 @@ def as_json(sections: Sequence[Section]) -> dict[str, Any]:
 
 
 def show(console: Console, sections: Sequence[Section]) -> None:
-    """Print one aligned line for each check and, beneath one that is not fine, why we think so and what to do."""
+    """Print one aligned line for each check, with evidence and remedy beneath unless it is ok."""
     width = max((line(check.topic).cell_len for section in sections for check in section.checks), default=0)
     for section in sections:
         console.print(line(section.title, "bold"))
@@ -101,10 +98,10 @@ def show(console: Console, sections: Sequence[Section]) -> None:
         table.add_column(width=min(width, 44), overflow="fold")
         table.add_column(overflow="fold")
         for position, check in enumerate(section.checks):
-            table.add_row(line(f"  {check.status}", _STYLES[check.status]), check.topic, check.said)
+            table.add_row(line(f"  {check.status}", _STYLES[check.status]), check.topic, check.message)
             following = section.checks[position + 1] if position + 1 < len(section.checks) else None
             if following and (following.evidence, following.remedy) == (check.evidence, check.remedy):
-                continue  # one cause, told once, beneath the last line that has it
+                continue  # one cause is printed once, beneath the last of its lines
             if check.evidence:
                 table.add_row("", "", line(f"seen: {check.evidence}", "dim"))
             if check.remedy:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.cli.addresses import default_socket
-from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
 from snakepit_otel.cli.doctor.report import Check, ok, problem
+from snakepit_otel.cli.doctor.thread import run_in_thread
 from snakepit_otel.cli.effective import effective, written
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
@@ -19,10 +19,8 @@ from snakepit_otel.settings import Settings, TlsSettings, load
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import checked_socket_directory
 
-_FOR_NAMES = 5.0
-"""Seconds that a name server may take."""
-_WORKER_SOCKET = "default-99999.99999.sock"
-"""About the longest name of a worker's socket."""
+_LOOKUP_TIMEOUT_S = 5.0
+_LONGEST_WORKER_SOCKET = "default-99999.99999.sock"
 
 
 def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Check], Settings | None]:
@@ -54,13 +52,13 @@ def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
     try:
         host, port = split(address)
         look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        candidates = side_by_side({host: look_up}, Deadline(_FOR_NAMES))[host]
+        candidates = run_in_thread(look_up).result(_LOOKUP_TIMEOUT_S)
     except ConfigurationError as error:
         return problem(topic, str(error), "write HOST:PORT, such as 127.0.0.1:50051", "bad_address")
+    except TimeoutError:
+        return problem(topic, "the name server does not answer", "give an address instead of a name", "bad_address")
     except OSError as error:
         return problem(topic, f"the host {host!r} is unknown: {error.strerror}", "correct the host", "bad_address")
-    if candidates is None:
-        return problem(topic, "the name server does not answer", "say an address, not a name", "bad_address")
     family, kind, _, _, place = candidates[0]
     with socket.socket(family, kind) as listener:
         # As gRPC does: a port that lately had connections is free, one with a listener is not.
@@ -120,7 +118,7 @@ def _workers() -> Check:
         said, _, remedy = str(error).partition("; ")
         return problem(topic, said, remedy, "no_directory")
     try:
-        if wrong := _bind(directory.path / _WORKER_SOCKET):
+        if wrong := _bind(directory.path / _LONGEST_WORKER_SOCKET):
             return problem(topic, f"{directory.path}: {wrong}", "set XDG_RUNTIME_DIR to a shorter path", "bad_socket")
         mode = directory.path.stat().st_mode & 0o777
         return ok(topic, f"a private directory can be made in {directory.path.parent}, with mode {mode:04o}")

@@ -1,54 +1,59 @@
-"""Sends canaries where the environment says, and tells what became of each."""
+"""Checks of the telemetry's way: a canary for each signal, and a hint for each one that was not accepted."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from concurrent.futures import Future
 from functools import partial
+from typing import TYPE_CHECKING
 
-from snakepit_otel.cli.doctor.deadline import Deadline, side_by_side
-from snakepit_otel.cli.doctor.diagnosis import diagnose, needs_probes
-from snakepit_otel.cli.doctor.masking import Masking, masked_url
 from snakepit_otel.cli.doctor.report import Check, Status, ok, problem, warning
-from snakepit_otel.cli.doctor.target import PROTOCOLS, SIGNALS, Target, effective, target_of
+from snakepit_otel.cli.doctor.target import PROTOCOLS, Target, connect
+from snakepit_otel.cli.doctor.thread import run_in_thread
+from snakepit_otel.common.secrets import learn, masked_text
 from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.environment.variables import SIGNALS
 
-_FOR_CANARIES = 0.6
-"""The share of the time that canaries may take; the rest is for probes."""
+if TYPE_CHECKING:
+    from snakepit_otel.cli.doctor.canary import Outcome
+
+# The share of the time that canaries have; connection attempts have the rest.
+_CANARY_SHARE = 0.7
+_LONGEST_EVIDENCE = 300
 
 
 def check_telemetry(timeout: float) -> list[Check]:
-    """Send a canary of each signal and diagnose those that were not taken, in `timeout` seconds in all."""
-    environ, read = os.environ, Environment()
+    """Send a canary for each signal, and give a hint for each one not accepted, in `timeout` seconds in all."""
+    environment = Environment()
     for name, value in (("OTEL_SDK_DISABLED", True), ("SNAKEPIT_TELEMETRY_LEVEL", "off")):
-        if read[name] == value:
-            said = f"{name}={environ[name].strip()} switches all of it off; nothing was sent"
-            return [problem("telemetry", said, "unset it", "disabled")]
+        if environment[name] == value:
+            message = f"{name}={os.environ[name].strip()} switches all of it off; nothing was sent"
+            return [problem("telemetry", message, "unset it", "disabled")]
     checks: list[Check] = []
     targets: list[Target] = []
     for signal in SIGNALS:
-        checks += _faults(signal, read)
-        for exporter in read.exporters(signal):
-            if exporter in PROTOCOLS:
-                _add_target(targets, checks, signal, PROTOCOLS[exporter], effective(signal, read, environ))
-            else:
-                checks.append(ok(signal, f"go to the exporter {exporter!r}, which is not OTLP; no canary was sent"))
-    silent = [signal for signal in SIGNALS if not read.exporters(signal)]
-    if len(silent) == len(SIGNALS) and not checks:
-        said = "no endpoint is set, so nothing is exported"
-        return [problem("telemetry", said, "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317", "no_endpoint")]
-    wrong = {check.topic for check in checks}
-    checks += [_not_exported(signal, environ) for signal in silent if signal not in wrong]
-    return [*_sent(targets, timeout, environ, read), *checks] if targets else checks
+        faults = _faults(signal, environment)
+        checks += faults
+        exporters = environment.exporters(signal)
+        targets += [Target.of(signal, PROTOCOLS[name], environment) for name in exporters if name in PROTOCOLS]
+        others = [name for name in exporters if name not in PROTOCOLS]
+        checks += [ok(signal, f"exporter {name!r} is not OTLP; no canary was sent") for name in others]
+        if not exporters and not faults:
+            checks.append(_not_exported(signal))
+    if not targets and all(check.code == "not_exported" for check in checks):
+        remedy = "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317"
+        return [problem("telemetry", "no endpoint is set, so nothing is exported", remedy, "no_endpoint")]
+    return [*_send(targets, timeout, environment), *checks] if targets else checks
 
 
-def _faults(signal: str, read: Environment) -> list[Check]:
-    """Return what keeps a signal from going where it was meant to: a wrong exporter, or a wrong endpoint."""
+def _faults(signal: str, environment: Environment) -> list[Check]:
+    """Return the faults of variables for which a signal is not exported."""
     exporter = f"OTEL_{signal.upper()}_EXPORTER"
     endpoints = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    unsent = not read.exporters(signal) and read.given(exporter) is None
+    unsent = not environment.exporters(signal) and environment.given(exporter) is None
     checks = []
-    for fault in read.faults:
+    for fault in environment.faults:
         if fault.variable == exporter:
             checks.append(problem(signal, str(fault), fault.remedy, "unknown_exporter"))
         elif fault.variable in endpoints and unsent:
@@ -57,59 +62,88 @@ def _faults(signal: str, read: Environment) -> list[Check]:
     return checks
 
 
-def _add_target(
-    targets: list[Target], checks: list[Check], signal: str, protocol: str, environ: Mapping[str, str]
-) -> None:
-    try:
-        targets.append(target_of(signal, protocol, environ))
-    except ValueError as error:
-        said = f"the endpoint is no address: {Masking(environ).said(masked_url(str(error)))}"
-        remedy = "write http://HOST:PORT, or https:// where the server speaks TLS"
-        checks.append(problem(signal, said, remedy, "bad_endpoint"))
-
-
-def _not_exported(signal: str, environ: Mapping[str, str]) -> Check:
+def _not_exported(signal: str) -> Check:
     variable = f"OTEL_{signal.upper()}_EXPORTER"
-    if environ.get(variable):
-        return ok(signal, f"not sent: {variable} says none")
+    if os.environ.get(variable):
+        return ok(signal, f"not sent: {variable}=none")
     remedy = f"set OTEL_EXPORTER_OTLP_ENDPOINT, for all signals, or OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
     return warning(signal, "not sent: the endpoints that are set are for other signals", remedy, "not_exported")
 
 
-def _sent(targets: list[Target], timeout: float, environ: Mapping[str, str], read: Environment) -> list[Check]:
-    # Imported here, so that the other checks work where the SDK is what is broken.
-    from snakepit_otel.cli.doctor.canary import METRIC_NAME, Canary, Outcome, hushed
-    from snakepit_otel.cli.doctor.probes import certificate_problem, gather
+def _send(targets: list[Target], timeout: float, environment: Environment) -> list[Check]:
+    # Imported here, so that the other checks work where the SDK is broken.
+    from snakepit_otel.cli.doctor.canary import METRIC_NAME, Canary, silenced
 
-    deadline = Deadline(timeout)
-    masking = Masking(environ)
-    canary = Canary(read)
-    checks = []
-    with hushed():
-        usable = []
-        for target in targets:
-            if wrong := certificate_problem(target) if target.secure else "":
-                said = f"{target.shown}: {masking.said(wrong)}"
-                checks.append(problem(target.signal, said, "correct the path or the file", "bad_certificate_file"))
-            else:
-                usable.append(target)
-        for_canaries = timeout * _FOR_CANARIES
-        sending = {str(number): partial(canary.send, target, for_canaries) for number, target in enumerate(usable)}
-        outcomes = side_by_side(sending, Deadline(for_canaries + 0.1 * timeout))
-        sent = [(target, outcomes[str(number)] or Outcome(timed_out=True)) for number, target in enumerate(usable)]
-        # Signals that go the same way share their probes.
-        open_questions = {str(_way(target)): target for target, outcome in sent if needs_probes(outcome)}
-        probing_time = Deadline(deadline.left * 0.8)
-        asking = {way: partial(gather, target, probing_time) for way, target in open_questions.items()}
-        facts = side_by_side(asking, deadline)
-    diagnosed = [diagnose(target, outcome, facts.get(str(_way(target))), masking) for target, outcome in sent]
-    if any(check.status is not Status.PROBLEM for check in diagnosed):
+    learn(os.environ)
+    end = time.monotonic() + timeout
+    canary = Canary(environment)
+    with silenced():
+        limit = timeout * _CANARY_SHARE
+        sent = [run_in_thread(partial(canary.send, target, limit)) for target in targets]
+        outcomes = [_outcome(future, end - 0.2 * timeout) for future in sent]
+        addresses = {target.address for target, outcome in zip(targets, outcomes, strict=True) if _is_open(outcome)}
+        left = max(end - time.monotonic(), 0.01)
+        connecting = {each: run_in_thread(partial(connect, each, left)) for each in addresses if each is not None}
+        errors: dict[object, BaseException | None] = {each: _error(future, end) for each, future in connecting.items()}
+    checks = [
+        _check(target, outcome, errors.get(target.address)) for target, outcome in zip(targets, outcomes, strict=True)
+    ]
+    if any(check.status is not Status.PROBLEM for check in checks):
         found = f"{canary.id} - look for it as a trace id, as service.instance.id of the metric "
         found += f"{METRIC_NAME!r}, and in the body of a log record"
-        diagnosed.append(ok("canary", found, canary=canary.id, trace_id=canary.id))
-    return [*checks, *diagnosed]
+        checks.append(ok("canary", found, canary=canary.id, trace_id=canary.id))
+    return checks
 
 
-def _way(target: Target) -> tuple[object, ...]:
-    pem = (target.certificate, target.client_certificate, target.client_key)
-    return (target.peer, target.protocol, target.secure, pem, target.proxy)
+def _outcome(sent: Future[Outcome], end: float) -> Outcome | BaseException:
+    error = _error(sent, end)
+    return sent.result() if error is None else error
+
+
+def _error(future: Future[Outcome] | Future[None], end: float) -> BaseException | None:
+    try:
+        return future.exception(max(end - time.monotonic(), 0.01))
+    except TimeoutError as error:
+        return error
+
+
+def _is_open(outcome: Outcome | BaseException) -> bool:
+    """Whether the outcome leaves open if there is a peer at all."""
+    from snakepit_otel.cli.doctor.hints import hint_of_answer
+
+    return isinstance(outcome, TimeoutError) or (
+        not isinstance(outcome, BaseException) and not outcome.accepted and hint_of_answer(outcome) is None
+    )
+
+
+def _check(target: Target, outcome: Outcome | BaseException, error: BaseException | None) -> Check:
+    from snakepit_otel.cli.doctor.canary import Outcome
+    from snakepit_otel.cli.doctor.hints import hint_of_answer, hint_of_connection, hint_of_error
+
+    topic = f"{target.signal} over {'gRPC' if target.is_grpc else 'HTTP'}"
+    if isinstance(outcome, TimeoutError):
+        outcome = Outcome("", "no answer in time", timed_out=True)
+    if isinstance(outcome, BaseException):
+        message = f"the exporter cannot be made: {_evidence(f'{type(outcome).__name__}: {outcome}')}"
+        return problem(topic, message, "correct the variable that the message names", "exporter_refused")
+    evidence = _evidence(outcome.text)
+    if outcome.rejected:
+        message = f"{target.url}: success, and the canary was thrown away"
+        remedy = "exporters do not notice this; see the receiver's message, its limits and its schema"
+        return problem(topic, message, remedy, "partial_success", evidence or "no reason given")
+    if outcome.accepted and outcome.text:
+        remedy = "see the receiver's message; everything arrived"
+        return warning(topic, f"{target.url}: accepted, with a warning", remedy, "partial_success_warning", evidence)
+    if outcome.accepted:
+        return ok(topic, f"accepted by {target.url}", endpoint=target.url)
+    hint = hint_of_answer(outcome) or hint_of_connection(target, error) or hint_of_error(target, outcome)
+    fields = {**vars(target), "SIGNAL": target.signal.upper()}
+    message = f"{target.url}: {hint.message.format_map(fields)}"
+    if error is not None:
+        evidence = _evidence(f"{type(error).__name__}: {error}; {outcome.text}")
+    return problem(topic, message, hint.remedy.format_map(fields), hint.code, evidence)
+
+
+def _evidence(text: str) -> str:
+    line = masked_text(" ".join("".join(char if char.isprintable() else " " for char in text).split()))
+    return line if len(line) <= _LONGEST_EVIDENCE else f"{line[:_LONGEST_EVIDENCE]}…"
