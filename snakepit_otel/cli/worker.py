@@ -133,7 +133,7 @@ async def _serve(work: _Work) -> None:
     if work.bridge:
         compatibility.connect(server.events)
     spare_what_is_loaded()
-    beats = Heartbeats(server.link, work.heartbeat, server.tell_to_stop)
+    beats = Heartbeats(server.authority, work.heartbeat, server.tell_to_stop)
     ready = asyncio.ensure_future(_be_ready(server))
     ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
 
@@ -156,7 +156,7 @@ def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> Non
 async def _be_ready(server: WorkerServer) -> None:
     from snakepit_otel.rpc.addresses import split
 
-    await server.link.wait_until_reachable()
+    await server.authority.wait_until_reachable()
     _announce(split(server.address)[1])
 
 

@@ -12,7 +12,7 @@ from snakepit_otel.compatibility import correlating
 from snakepit_otel.errors import SnakepitError, ToolNotFound
 
 if TYPE_CHECKING:
-    from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+    from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 
@@ -31,14 +31,14 @@ class BridgeContext(SessionContext):
         correlating.begin(self.request_metadata)
 
     @property
-    def _link(self) -> AuthorityLink:
-        return cast("AuthorityLink", self._authority)
+    def _client(self) -> AuthorityClient:
+        return cast("AuthorityClient", self._authority)
 
     @property
     def stub(self) -> Any:
         """The authority's blocking stub; when it is first asked for, the session is made sure of."""
         if self._stub is None:
-            self._stub = self._link.stub_in(self.session_id)
+            self._stub = self._client.stub_in(self.session_id)
         return self._stub
 
     @property
@@ -70,7 +70,7 @@ class BridgeContext(SessionContext):
     def cleanup(self) -> None:
         """Have the authority forget the session, if it can be reached; it would by itself, after the session's time."""
         try:
-            self._link.end_session(self.session_id, timeout=5.0)
+            self._client.end_session(self.session_id, timeout=5.0)
         except Exception as error:  # noqa: BLE001 - upstream's never raises
             _log.debug("session %s was not cleaned up: %s", printable(self.session_id), printable_error(error))
 

@@ -44,6 +44,7 @@ from snakepit_otel.pool.workers.os_process import describe_exit
 from snakepit_otel.pool.workers.process import State, Suspicion, Worker
 from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.supervisor import Supervisor
+from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.telemetry import names
 
 _TIME_TO_DIE = 1.0
@@ -370,7 +371,7 @@ class WorkerPool:
             if await worker.exited(_TIME_TO_DIE) is not None:
                 return await _exited(worker, tool)
             self.supervisor.heartbeats.suspect(worker, Suspicion.CONNECTION)
-        return stream_error(error, f"worker {worker.id}")
+        return stream_error(rpc_error(error), f"worker {worker.id}")
 
     def _await_end(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         """Keep the place of a request that nobody waits for any more, until the worker says that it has ended."""

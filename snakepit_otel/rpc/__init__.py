@@ -8,15 +8,24 @@ from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_c
 from snakepit_otel.rpc.local_sockets import without_descriptors
 from snakepit_otel.rpc.observed_stubs import call, call_blocking, pour, push, translated
 from snakepit_otel.rpc.server_interceptors import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
+from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode, snakepit_error
 from snakepit_otel.rpc.targets import socket_of
+from snakepit_otel.rpc.transports import transport_of
+from snakepit_otel.rpc.transports.base import BlockingConnection, Connection, Listener
 
 __all__ = [
     "BlockingClientInterceptor",
+    "BlockingConnection",
     "BlockingServerInterceptor",
+    "Connection",
+    "ConnectionClosed",
+    "Listener",
     "ObservedCallable",
     "ObservedHandler",
     "Peer",
+    "RpcError",
     "ServerInterceptor",
+    "StatusCode",
     "aio_channel",
     "aio_server",
     "blocking_channel",
@@ -26,7 +35,9 @@ __all__ = [
     "client_interceptors",
     "pour",
     "push",
+    "snakepit_error",
     "socket_of",
     "translated",
+    "transport_of",
     "without_descriptors",
 ]

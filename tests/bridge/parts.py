@@ -72,8 +72,7 @@ class OneWorker:
 
     def __init__(self, address: str, tools: Iterable[str] = ()) -> None:
         self._tools = frozenset(tools)
-        self.channel = rpc.aio_channel(address, options=options(MAX_MESSAGE_BYTES))
-        self._stub = worker_stub(self.channel)
+        self.connection = rpc.transport_of(address).connect(address, [worker_stub], max_message_bytes=MAX_MESSAGE_BYTES)
 
     def label(self, tool: str) -> str:
         """Know the tools given, or all if none are."""
@@ -83,8 +82,8 @@ class OneWorker:
         """Run the request on the worker."""
         await job.chosen("worker-1")
         try:
-            response: pb.ExecuteToolResponse = await rpc.call(self._stub, methods.EXECUTE_TOOL, job.request, _left(job))
-        except aio.AioRpcError as error:
+            response: pb.ExecuteToolResponse = await self.connection.call(methods.EXECUTE_TOOL, job.request, _left(job))
+        except rpc.RpcError as error:
             raise stream_error(error, "worker-1") from None
         return response
 
@@ -92,8 +91,8 @@ class OneWorker:
         """Run the request on the worker and hand on its chunks."""
         await job.chosen("worker-1")
         try:
-            await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, job.request, take, _left(job))
-        except aio.AioRpcError as error:
+            await self.connection.stream(methods.EXECUTE_STREAMING_TOOL, job.request, take, _left(job))
+        except rpc.RpcError as error:
             raise stream_error(error, "worker-1") from None
 
 
@@ -174,5 +173,5 @@ async def authority(
         if adapter is None or pool is None:
             yield served
             return
-        async with worker(adapter, address, directory), pool.channel:
+        async with worker(adapter, address, directory), pool.connection.channel:
             yield served

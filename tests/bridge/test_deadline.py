@@ -15,7 +15,7 @@ from grpc import aio
 
 from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.common import deadline
 from snakepit_otel.errors import DeadlineExceeded
 from tests.bridge.elixir import Context, Elixir
@@ -151,7 +151,7 @@ async def test_a_call_back_ends_with_the_request(slow: Slow, stub: Any) -> None:
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_nothing_is_asked_when_no_time_is_left(slow: Slow, short_path: Path, blocking: bool) -> None:
     """After the deadline a call-back fails at once, and the authority hears nothing of it."""
-    link = AuthorityLink(f"unix:{short_path}/elixir")
+    link = AuthorityClient(f"unix:{short_path}/elixir")
 
     async def call() -> Any:
         deadline.enter(monotonic() - 1)

@@ -13,7 +13,7 @@ import pytest
 
 from snakepit_otel import SessionStore
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
 from snakepit_otel.errors import DeadlineExceeded, ToolNotFound
 from snakepit_otel.testing import FakeClock
@@ -172,7 +172,7 @@ async def test_an_authority_without_a_list(stub: Any, elixir: Elixir, way: str) 
 async def test_an_authority_that_hangs(elixir: Elixir, short_path: Path, way: str) -> None:
     """Whatever has to be asked first is asked in the time that a call-back has, and not each in as much."""
     elixir.hang = True
-    link = AuthorityLink(f"unix:{short_path}/elixir", timeout=0.2)
+    link = AuthorityClient(f"unix:{short_path}/elixir", timeout=0.2)
     link.sessions = ElixirSessions(lambda _: None)
     arguments = ("alice", "double", {"x": 1})
     calling_back = asyncio.to_thread(link.call, *arguments) if way == "call" else link.acall(*arguments)
@@ -209,34 +209,31 @@ async def test_a_change_of_state_that_came_too_late_is_made_again(stub: Any, sta
     assert state.conflicts == 0
 
 
-def test_a_list_of_tools_is_used_for_a_while() -> None:
+async def test_a_list_of_tools_is_used_for_a_while() -> None:
     """A tool that is no longer exposed is refused when the list is five seconds old, and not called by the old one."""
     clock = FakeClock()
     sessions = ElixirSessions(lambda _: None, clock.monotonic)
     sessions.begun("alice")
     request = pb.ExecuteElixirToolRequest(session_id="alice", tool_name="double")
 
-    def call(*tools: str) -> list[str]:
-        made, steps = [], sessions.call(request)
-        method, _ = next(steps)
-        try:
-            while True:
-                made.append(method.rpartition("/")[2])
-                answer: Any = pb.InitializeSessionResponse(success=True)
-                if made[-1] == "GetExposedElixirTools":
-                    answer = pb.GetExposedElixirToolsResponse(tools=[pb.ToolSpec(name=name) for name in tools])
-                elif made[-1] == "ExecuteElixirTool":
-                    answer = pb.ExecuteElixirToolResponse(success=True)
-                method, _ = steps.send(answer)
-        except StopIteration:
-            return made
+    async def call(*tools: str) -> list[str]:
+        made = []
 
-    assert call("double") == ["GetExposedElixirTools", "ExecuteElixirTool"]
+        async def answer(method: str, _: Any) -> Any:
+            made.append(method.rpartition("/")[2])
+            if made[-1] == "GetExposedElixirTools":
+                return pb.GetExposedElixirToolsResponse(tools=[pb.ToolSpec(name=name) for name in tools])
+            return pb.ExecuteElixirToolResponse(success=True)
+
+        await sessions.call(answer, request)
+        return made
+
+    assert await call("double") == ["GetExposedElixirTools", "ExecuteElixirTool"]
     clock.advance(4.9)
-    assert call() == ["ExecuteElixirTool"]
+    assert await call() == ["ExecuteElixirTool"]
     clock.advance(0.2)
     with pytest.raises(ToolNotFound, match=r"no tool 'double' in session 'alice' \(it exposes none\)"):
-        call()
+        await call()
 
 
 async def test_with_an_authority_of_ours_an_expired_session_stays_expired(short_path: Path) -> None:

@@ -247,8 +247,9 @@ async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
     client: Client, served: Served, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """gRPC's own error stands for an answer that it lost; asked again, the authority's own is given."""
-    hold, lost = client._leases._stub.Hold, [Overtaken() for _ in range(times)]
-    monkeypatch.setattr(client._leases._stub, "Hold", lambda: lost.pop() if lost else hold())
+    connection, lost = client._connection, [Overtaken() for _ in range(times)]
+    begin = connection.bidirectional
+    monkeypatch.setattr(connection, "bidirectional", lambda method: lost.pop() if lost else begin(method))
     if times == 1:
         await client.create_session("a", bound=True)
         assert await served.sessions.exists("a")

@@ -14,7 +14,7 @@ from grpc import aio
 from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.errors import AdapterNotLoaded, AuthorityUnavailable, ConfigurationError, ToolRefused
 from tests.bridge.elixir import Elixir
@@ -115,7 +115,7 @@ async def test_what_is_to_be_done_before_closing(short_path: Path) -> None:
 
 async def test_waiting_for_the_authority(short_path: Path) -> None:
     """A worker may wait until its authority answers; it is pinged until it does."""
-    link = AuthorityLink(f"unix:{short_path}/elixir")
+    link = AuthorityClient(f"unix:{short_path}/elixir")
     waiting = asyncio.ensure_future(link.wait_until_reachable())
     elixir = Elixir()
     async with serving(elixir, f"unix:{short_path}/elixir"):
@@ -126,7 +126,7 @@ async def test_waiting_for_the_authority(short_path: Path) -> None:
 
 async def test_an_authority_that_never_answers(short_path: Path) -> None:
     """After so many tries the worker gives up, and the message has the address."""
-    link = AuthorityLink(f"unix:{short_path}/nowhere")
+    link = AuthorityClient(f"unix:{short_path}/nowhere")
     with pytest.raises(AuthorityUnavailable, match=f"answered .*Ping at unix:{short_path}/nowhere in 2 tries"):
         await link.wait_until_reachable(tries=2)
     await link.close()

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-import grpc
-from grpc import aio
-
-from snakepit_otel import rpc
 from snakepit_otel.bridge.client.lease import LeaseHolder
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
+from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.buffer_copies import Copier
 from snakepit_otel.bridge.wire.errors import from_wire
@@ -41,9 +39,10 @@ from snakepit_otel.errors import (
     SnakepitError,
     ToolError,
 )
-from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, options
-from snakepit_otel.rpc.keepalive import CALLER
+from snakepit_otel.rpc import RpcError, StatusCode, snakepit_error, socket_of, transport_of
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.rpc.tls import advice, client_credentials
+from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._fd_client import FdClient
@@ -95,10 +94,9 @@ def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Op
     return codec.decode_result(message.result, message.binary_result, opened)
 
 
-def stream_error(error: aio.AioRpcError, what: str) -> SnakepitError:
-    """Return the error of a stream that ended badly."""
-    details = error.details() or ""
-    return from_wire(details) if details.startswith("{") else rpc.translated(error, what)
+def stream_error(error: RpcError, peer: str) -> SnakepitError:
+    """Return the error of a stream that ended with another status than OK."""
+    return from_wire(error.details) if error.details.startswith("{") else snakepit_error(error, peer)
 
 
 def _time_left(timeout: Any) -> float | None:
@@ -137,20 +135,21 @@ class Client:
     ) -> None:
         self.address = address
         self._memory = (zero_copy or ZeroCopySettings()).limits
-        shared = rpc.socket_of(address) if self._memory.enabled else None
+        shared = socket_of(address) if self._memory.enabled else None
         self._fd_client = None if shared is None else FdClient(fd_server_path(shared.path))
-        self._peer = rpc.Peer(address)
         credentials = client_credentials(root_certificates, certificate, key)
         if credentials is not None and address.startswith("unix:"):
             raise ConfigurationError("TLS is for HOST:PORT; on a Unix socket there is none, and the files are not used")
         self._secure = credentials is not None
-        self._channel = rpc.aio_channel(
-            address, credentials=credentials, options=[*options(max_message_bytes), *CALLER]
+        self._connection = transport_of(address).connect(
+            address,
+            (BridgeServiceStub, AdminServiceStub, BufferServiceStub, LeaseServiceStub),
+            max_message_bytes=max_message_bytes,
+            credentials=credentials,
+            keepalive=True,
         )
-        self._stub = BridgeServiceStub(self._channel)
-        self._admin = AdminServiceStub(self._channel)
-        self._copier = Copier(self._channel, self._peer, max_message_bytes)
-        self._leases = LeaseHolder(self._channel, lambda error: self._error(error, ""))
+        self._copier = Copier(self._connection, max_message_bytes)
+        self._leases = LeaseHolder(self._connection, lambda error: self._error(rpc_error(error), ""))
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,7 +160,7 @@ class Client:
     async def close(self) -> None:
         """Close the connection, and with it end the sessions bound to it."""
         await self._leases.close()
-        await self._channel.close()
+        await self._connection.close()
         if self._fd_client is not None:
             self._fd_client.close()
 
@@ -220,8 +219,8 @@ class Client:
             )
             await self._copier.send(scope)
             try:
-                await rpc.pour(self._stub, methods.EXECUTE_STREAMING_TOOL, request, take, timeout, self._peer)
-            except aio.AioRpcError as error:
+                await self._connection.stream(methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
+            except RpcError as error:
                 raise self._advised(stream_error(error, f"the authority at {self.address}")) from None
 
         try:
@@ -319,7 +318,7 @@ class Client:
         while len(found) < limit:
             # A page may have fewer than were asked for, by their size; only an empty one is the last.
             request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
-            page = list((await self._ask("ListSessions", request)).sessions)
+            page = list((await self._call_admin("ListSessions", request)).sessions)
             if not page:
                 break
             found += page
@@ -329,17 +328,19 @@ class Client:
     async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
         """Return one session with its state, untouched; on the authority's Unix socket only."""
         request = message(admin_pb.ShowSessionRequest, session_id=session_id)
-        response: admin_pb.ShowSessionResponse = await self._ask("ShowSession", request)
+        response: admin_pb.ShowSessionResponse = await self._call_admin("ShowSession", request)
         return response
 
     async def remove_session(self, session_id: str) -> bool:
         """Delete a session and say whether it was there; on the authority's Unix socket only."""
-        response = await self._ask("DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id))
+        response = await self._call_admin(
+            "DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id)
+        )
         return bool(response.deleted)
 
     async def stats(self) -> admin_pb.GetStatsResponse:
         """Return the ledger; on the authority's Unix socket only."""
-        response: admin_pb.GetStatsResponse = await self._ask("GetStats", admin_pb.GetStatsRequest())
+        response: admin_pb.GetStatsResponse = await self._call_admin("GetStats", admin_pb.GetStatsRequest())
         return response
 
     async def set_telemetry(
@@ -361,7 +362,7 @@ class Client:
             allow=None if allow is None else message(admin_pb.Patterns, patterns=list(allow)),
             deny=None if deny is None else message(admin_pb.Patterns, patterns=list(deny)),
         )
-        response: admin_pb.SetTelemetryResponse = await self._ask("SetTelemetry", request)
+        response: admin_pb.SetTelemetryResponse = await self._call_admin("SetTelemetry", request)
         return response
 
     async def status(self, *, timeout: float = 10.0) -> Status:
@@ -369,7 +370,7 @@ class Client:
 
         `timeout` is in seconds.
         """
-        return Status.of_message(await self._ask("GetStatus", admin_pb.GetStatusRequest(), timeout))
+        return Status.of_message(await self._call_admin("GetStatus", admin_pb.GetStatusRequest(), timeout))
 
     async def restart_workers(
         self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None
@@ -388,10 +389,9 @@ class Client:
 
         request = message(admin_pb.RestartWorkersRequest, pool=pool or "")
         try:
-            await rpc.pour(self._admin, f"{methods.ADMIN}/RestartWorkers", request, take, peer=self._peer)
-        except aio.AioRpcError as error:
-            told = (error.details() or "").startswith("{")
-            raise (stream_error(error, self.address) if told else self._error(error, "")) from None
+            await self._connection.stream(f"{methods.ADMIN}/RestartWorkers", request, take)
+        except RpcError as error:
+            raise self._error(error, "") from None
         return RestartReport(tuple(replacements))
 
     async def _call(
@@ -403,36 +403,30 @@ class Client:
     ) -> Any:
         timeout = _time_left(timeout)
         try:
-            return await rpc.call(self._stub, method, request, timeout, headers, self._peer)
-        except aio.AioRpcError as error:
-            details = error.details() or ""
-            described = details.startswith("{")
-            raise (
-                from_wire(details) if described else self._error(error, getattr(request, "session_id", ""))
-            ) from None
-
-    async def _ask(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
-        timeout = _time_left(timeout)
-        try:
-            return await rpc.call(self._admin, f"{methods.ADMIN}/{method}", request, timeout, peer=self._peer)
-        except aio.AioRpcError as error:
+            return await self._connection.call(method, request, timeout, headers)
+        except RpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
-    def _error(self, error: aio.AioRpcError, session_id: str) -> SnakepitError:
-        code, details = error.code(), error.details() or ""
-        if code is grpc.StatusCode.NOT_FOUND:
+    async def _call_admin(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
+        return await self._call(f"{methods.ADMIN}/{method}", request, timeout)
+
+    def _error(self, error: RpcError, session_id: str) -> SnakepitError:
+        code, details = error.code, error.details
+        if details.startswith("{"):
+            return from_wire(details)
+        if code is StatusCode.NOT_FOUND:
             return SessionNotFound(session_id)
         if details.startswith("configuration: "):
             return ConfigurationError(details.removeprefix("configuration: "))
-        if code is grpc.StatusCode.INVALID_ARGUMENT:
+        if code is StatusCode.INVALID_ARGUMENT:
             return InvalidSession(details.removeprefix("invalid_session: "))
         if details.startswith("session_quota_exceeded"):
             quota = SessionQuotaExceeded(0)
             quota.args = (details.partition(": ")[2],)
             return quota
-        if code is grpc.StatusCode.UNIMPLEMENTED:
+        if code is StatusCode.UNIMPLEMENTED:
             return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
-        return self._advised(rpc.translated(error, f"the authority at {self.address}"))
+        return self._advised(snakepit_error(error, f"the authority at {self.address}"))
 
     def _advised(self, error: SnakepitError) -> SnakepitError:
         """Return the error with what to do about it, where it lies in TLS."""

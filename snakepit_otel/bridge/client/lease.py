@@ -9,16 +9,16 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
+from snakepit_otel.bridge.wire.methods import HOLD
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import AuthorityUnavailable, SessionNotFound, SnakepitError
+from snakepit_otel.rpc import Connection
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.telemetry import outgoing
 
@@ -34,15 +34,15 @@ Translate = Callable[[aio.AioRpcError], SnakepitError]
 
 
 class LeaseHolder:
-    """Holds sessions over one stream of a channel, which begins when it is first needed, and anew after it broke.
+    """Holds sessions over one stream of a connection, which begins when it is first needed, and anew after it broke.
 
     A session that ends while it is held, with the stream or by others, is lost; `check` refuses its next
     uses, which would otherwise create it anew, with nothing in it and nobody to end it. Every method raises
     what the authority refused, and what `translate` makes of a stream that fails.
     """
 
-    def __init__(self, channel: Any, translate: Translate) -> None:
-        self._stub = LeaseServiceStub(channel)
+    def __init__(self, connection: Connection, translate: Translate) -> None:
+        self._connection = connection
         self._translate = translate
         self._stream: _Stream | None = None
         self._lost: OrderedDict[str, str] = OrderedDict()
@@ -103,7 +103,7 @@ class LeaseHolder:
     async def _ask(self, request: pb.HoldRequest) -> None:
         for tries_left in (1, 0):
             if self._stream is None or self._stream.over:
-                self._stream = _Stream(self._stub, self._lose)
+                self._stream = _Stream(self._connection, self._lose)
             try:
                 await self._stream.ask(request)
                 break
@@ -134,7 +134,7 @@ class LeaseHolder:
 class _Stream:
     """One call of `Hold`: requests in order, their answers, and news of sessions that ended."""
 
-    def __init__(self, stub: Any, lose: Callable[[str, str], None]) -> None:
+    def __init__(self, connection: Connection, lose: Callable[[str, str], None]) -> None:
         self._lose = lose
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[pb.HoldRequest, asyncio.Future[pb.Done]]] = {}
@@ -144,7 +144,7 @@ class _Stream:
         self.over = False
         # In a context of its own: it outlasts the request of whoever is the first to need it.
         own = contextvars.Context()
-        self._call = own.run(stub.Hold)
+        self._call = own.run(connection.bidirectional, HOLD)
         loop = asyncio.get_running_loop()
         self._sending = loop.create_task(self._send(), name="lease requests", context=own)
         self._reading = loop.create_task(self._read(), name="lease responses", context=own)

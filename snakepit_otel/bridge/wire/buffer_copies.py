@@ -13,10 +13,9 @@ import grpc
 import orjson
 from grpc import aio
 
-from snakepit_otel import rpc
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer, peer_of
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceServicer, BufferServiceStub
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceServicer
 from snakepit_otel.bridge.wire.methods import READ_BUFFER, WRITE_BUFFER
 from snakepit_otel.errors import (
     BudgetExceeded,
@@ -26,6 +25,7 @@ from snakepit_otel.errors import (
     ZeroCopyLimitExceeded,
     ZeroCopyUnavailable,
 )
+from snakepit_otel.rpc import Connection, RpcError, StatusCode, snakepit_error
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description
@@ -178,11 +178,10 @@ class _Pace:
 
 
 class Copier:
-    """The other end: copies what a scope could not share, over a channel to whoever serves it."""
+    """The other end: copies what a scope could not share, over a connection to the `BufferService` there."""
 
-    def __init__(self, channel: Any, peer: rpc.Peer, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        self._stub = BufferServiceStub(channel)
-        self._peer = peer
+    def __init__(self, connection: Connection, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._connection = connection
         self._chunk = chunk_size(max_message_bytes)
 
     async def fetch(self, scope: Scope, *, of_request: bool = True) -> None:
@@ -199,9 +198,9 @@ class Copier:
                 filling.write(chunk.data)
 
             try:
-                await rpc.pour(self._stub, READ_BUFFER, asked, take, None, self._peer)
+                await self._connection.stream(READ_BUFFER, asked, take)
                 scope.fetched(copying, filling.finish())
-            except aio.AioRpcError as error:
+            except RpcError as error:
                 raise _failed(error) from None
             finally:
                 filling.discard()
@@ -213,8 +212,8 @@ class Copier:
             reference = copying.reference
             messages = self._messages(scope, reference.description, reference.open())
             try:
-                await rpc.push(self._stub, WRITE_BUFFER, messages, self._peer)
-            except aio.AioRpcError as error:
+                await self._connection.upload(WRITE_BUFFER, messages)
+            except RpcError as error:
                 raise _failed(error) from None
             scope.copied(copying)
         scope.to_send.clear()
@@ -257,14 +256,14 @@ async def _abort(context: Context, error: SnakepitError) -> Any:
     await context.abort(code, f"{type(error).__name__}: {error}")
 
 
-def _failed(error: aio.AioRpcError) -> SnakepitError:
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return rpc.translated(error, "the other side")
-    kind, _, message = (error.details() or "").partition(": ")
+def _failed(error: RpcError) -> SnakepitError:
+    if error.code is StatusCode.UNAVAILABLE:
+        return snakepit_error(error, "the other side")
+    kind, _, message = error.details.partition(": ")
     if kind == BudgetExceeded.__name__:
         return BudgetExceeded(message)
     if message:
         found = rebuild({"type": kind, "message": message})
         if type(found).__name__ == kind and isinstance(found, ZeroCopyError):
             return found
-    return ZeroCopyUnavailable(f"the bytes of a reference could not be copied: {error.code().name}: {error.details()}")
+    return ZeroCopyUnavailable(f"the bytes of a reference could not be copied: {error}")

@@ -13,10 +13,13 @@ EXECUTE_TOOL = f"{_SERVICE}/ExecuteTool"
 EXECUTE_STREAMING_TOOL = f"{_SERVICE}/ExecuteStreamingTool"
 GET_EXPOSED_ELIXIR_TOOLS = f"{_SERVICE}/GetExposedElixirTools"
 EXECUTE_ELIXIR_TOOL = f"{_SERVICE}/ExecuteElixirTool"
+REGISTER_TOOLS = f"{_SERVICE}/RegisterTools"
 STREAM_TELEMETRY = f"{_SERVICE}/StreamTelemetry"
 
 READ_BUFFER = f"{_BUFFERS}/Read"
 WRITE_BUFFER = f"{_BUFFERS}/Write"
+
+HOLD = "snakepit_otel.leases.LeaseService/Hold"
 
 AWAIT_END = f"{_SUPERVISION}/AwaitEnd"
 

@@ -1,25 +1,24 @@
-"""A worker's way back to its authority."""
+"""Client of a worker for the tools of its authority."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from grpc import aio
 
-from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.bridge.wire.buffer_copies import Copier
 from snakepit_otel.bridge.wire.codec import STRING_VALUE, decode_result, encode_parameters
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.methods import (
+    CLEANUP_SESSION,
     EXECUTE_ELIXIR_TOOL,
     GET_EXPOSED_ELIXIR_TOOLS,
     INITIALIZE_SESSION,
@@ -30,26 +29,27 @@ from snakepit_otel.bridge.wire.methods import (
 )
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.values import plain_markers
-from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions, Steps
+from snakepit_otel.bridge.worker.elixir_sessions import Call, ElixirSessions
 from snakepit_otel.common import deadline
 from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, ValueRefused, ZeroCopyUnavailable
-from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, options
+from snakepit_otel.rpc import BlockingConnection, RpcError, snakepit_error, transport_of
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.zero_copy._current_scope import current
 
-_PING_FIRST_WAIT = 0.05
-_PING_LONGEST_WAIT = 2.0
-_FORWARD_TIMEOUT = 10.0
-_MOST_OF_A_TERM = 100
-_RAISED = "Tool execution failed: "
+_FIRST_PING_INTERVAL_S = 0.05
+_MAX_PING_INTERVAL_S = 2.0
+_FORWARD_TIMEOUT_S = 10.0
+_MAX_TERM_CHARACTERS = 100
+_ELIXIR_ERROR_PREFIX = "Tool execution failed: "
 T = TypeVar("T")
 
 
-class AuthorityLink:
-    """Calls the authority's tools, from tool threads over a blocking channel and from the loop over its own.
+class AuthorityClient:
+    """Calls the authority's tools, from tool threads over a blocking connection and from the loop over its own.
 
     A call takes at most `timeout` seconds, or what the request's deadline leaves; with nothing left it raises
-    `DeadlineExceeded` at once. With a `token`, the authority is shown whose calls these are. `sessions` are those of an
-    authority that started the worker by itself, where there is such a one.
+    `DeadlineExceeded` at once. The `token` shows the authority which worker calls. `sessions` is set where the
+    authority started the worker by itself, such as an Elixir one.
     """
 
     def __init__(
@@ -65,83 +65,81 @@ class AuthorityLink:
         self.sessions: ElixirSessions | None = None
         self._timeout = timeout
         self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (WORKER_TOKEN_HEADER, token)]
-        self._options = options(max_message_bytes)
-        self.peer = rpc.Peer(address)
-        self._channel = rpc.aio_channel(address, options=self._options)
-        self.stub = BridgeServiceStub(self._channel)
-        self.copier = Copier(self._channel, self.peer, max_message_bytes)
+        self._max_message_bytes = max_message_bytes
+        self.connection = transport_of(address).connect(
+            address, (BridgeServiceStub, BufferServiceStub), max_message_bytes=max_message_bytes
+        )
+        self.copier = Copier(self.connection, max_message_bytes)
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._lock = threading.Lock()
-        self._blocking: grpc.Channel | None = None
-        self._blocking_stub: Any = None
+        self._blocking: BlockingConnection | None = None
 
     def connect(self) -> None:
-        """Connect both channels now: by the first call-back somebody may have removed the authority's socket."""
-        self._channel.get_state(try_to_connect=True)
-        self._from_thread()
-        assert self._blocking is not None
-        self._blocking.subscribe(_disregard, try_to_connect=True)
-        self._blocking.unsubscribe(_disregard)
+        """Connect both ways now: by the first call-back somebody may have removed the authority's socket."""
+        self.connection.connect()
+        self._blocking_connection().connect()
 
     def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority from a thread; see `adapters.Authority`."""
-        request, scope = _request(session_id, tool, parameters), current()
-        if scope.to_send:
-            self._wait_for(self.copier.send(scope))
-        try:
-            if self.sessions is None:
-                response = self._make(EXECUTE_ELIXIR_TOOL, request)
-            else:
-                response = self._go_through(self.sessions.call(request), EXECUTE_ELIXIR_TOOL)
-        except grpc.RpcError as error:
-            raise rpc.translated(error, f"the authority at {self.address}") from None
-        result = _result(response, tool)
-        if scope.to_fetch:
-            self._wait_for(self.copier.fetch(scope))
-        return result
+        return _run(self._call_tool(self._call_from_thread, self._copy_from_thread, session_id, tool, parameters))
 
     async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority from the event loop; see `adapters.Authority`."""
+        return await self._call_tool(self.connection.call, _copy, session_id, tool, parameters)
+
+    async def _call_tool(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        copy: Callable[[Coroutine[Any, Any, None]], Awaitable[None]],
+        session_id: str | None,
+        tool: str,
+        parameters: Mapping[str, Any],
+    ) -> Any:
         request, scope = _request(session_id, tool, parameters), current()
-        await self.copier.send(scope)
+        if scope.to_send:
+            await copy(self.copier.send(scope))
         try:
             if self.sessions is None:
-                response = await self._amake(EXECUTE_ELIXIR_TOOL, request)
+                response = await call(EXECUTE_ELIXIR_TOOL, request, deadline.at_most(self._timeout), self.headers)
             else:
-                response = await self._ago_through(self.sessions.call(request), EXECUTE_ELIXIR_TOOL)
-        except grpc.RpcError as error:
-            raise rpc.translated(error, f"the authority at {self.address}") from None
+                response = await self.sessions.call(self._timed(call, EXECUTE_ELIXIR_TOOL), request)
+        except RpcError as error:
+            raise self._error(error) from None
         result = _result(response, tool)
-        await self.copier.fetch(scope)
+        if scope.to_fetch:
+            await copy(self.copier.fetch(scope))
         return result
 
     async def forward(self, method: str, request: Any, headers: list[tuple[str, str]]) -> Any:
-        """Make a call of the authority's as it is. Raises `grpc.aio.AioRpcError`."""
-        return await rpc.call(self.stub, method, request, _FORWARD_TIMEOUT, headers + self.headers, self.peer)
+        """Make a call of the authority's as it is. Raises `RpcError`."""
+        return await self.connection.call(method, request, _FORWARD_TIMEOUT_S, headers + self.headers)
 
     def stub_in(self, session_id: str | None) -> Any:
-        """Return the authority's stub for threads, having made sure of the session, as upstream's worker does."""
+        """Return the authority's stub for threads, and begin the session there, as upstream's worker does."""
         if session_id and self.sessions is not None:
-            self._go_through(self.sessions.begin(session_id), INITIALIZE_SESSION)
-        return self._from_thread()
+            _run(self.sessions.begin(self._timed(self._call_from_thread, INITIALIZE_SESSION), session_id))
+        return self._blocking_connection().stub(BridgeServiceStub)
 
     def end_session(self, session_id: str | None, timeout: float) -> None:
-        """Have the authority end a session. Raises `grpc.RpcError`."""
+        """End a session of the authority. Raises `RpcError`."""
         if self.sessions is not None:
             self.sessions.ended(session_id or "")
-        self._from_thread().CleanupSession(pb.CleanupSessionRequest(session_id=session_id or ""), timeout=timeout)
+        request = pb.CleanupSessionRequest(session_id=session_id or "")
+        self._blocking_connection().call(CLEANUP_SESSION, request, timeout, observed=False)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
         try:
             if self.sessions is None:
                 request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
-                response = self._make(GET_EXPOSED_ELIXIR_TOOLS, request)
+                timeout = deadline.at_most(self._timeout)
+                response = self._blocking_connection().call(GET_EXPOSED_ELIXIR_TOOLS, request, timeout, self.headers)
             else:
-                response = self._go_through(self.sessions.list_tools(session_id or ""), GET_EXPOSED_ELIXIR_TOOLS)
-        except grpc.RpcError as error:
-            raise rpc.translated(error, f"the authority at {self.address}") from None
+                call = self._timed(self._call_from_thread, GET_EXPOSED_ELIXIR_TOOLS)
+                response = _run(self.sessions.list_tools(call, session_id or ""))
+        except RpcError as error:
+            raise self._error(error) from None
         return {
             spec.name: {
                 "name": spec.name,
@@ -153,84 +151,33 @@ class AuthorityLink:
 
     async def wait_until_reachable(self, tries: int = 60) -> None:
         """Ping the authority until it answers; raise `AuthorityUnavailable` if it never does."""
-        wait = _PING_FIRST_WAIT
+        interval, last = _FIRST_PING_INTERVAL_S, ""
         for _ in range(tries):
             try:
-                await self.stub.Ping(pb.PingRequest(message="connection_test"), timeout=1.0)
-            except aio.AioRpcError as error:
-                last = error
+                await self.connection.call(PING, pb.PingRequest(message="connection_test"), 1.0, observed=False)
+            except RpcError as error:
+                last = error.details or error.code.name
             else:
                 return
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _PING_LONGEST_WAIT)
-        raise AuthorityUnavailable(
-            f"no authority answered {PING} at {self.address} in {tries} tries: "
-            f"{rpc.without_descriptors(last.details() or last.code().name)}"
-        )
+            await asyncio.sleep(interval)
+            interval = min(2 * interval, _MAX_PING_INTERVAL_S)
+        raise AuthorityUnavailable(f"no authority answered {PING} at {self.address} in {tries} tries: {last}")
 
     async def close(self) -> None:
-        """Close both channels."""
-        await self._channel.close()
+        """Close both connections."""
+        await self.connection.close()
         if self._blocking is not None:
             self._blocking.close()
 
-    def _make(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
-        stub, timeout = self._from_thread(), deadline.at_most(self._timeout if within is None else within)
-        if not observed:
-            return getattr(stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
-        return rpc.call_blocking(stub, method, request, timeout, self.headers, self.peer)
+    def _error(self, error: RpcError) -> Exception:
+        return snakepit_error(error, f"the authority at {self.address}")
 
-    async def _amake(self, method: str, request: Any, *, observed: bool = True, within: float | None = None) -> Any:
-        timeout = deadline.at_most(self._timeout if within is None else within)
-        if not observed:
-            return await getattr(self.stub, method.rpartition("/")[2])(request, timeout=timeout, metadata=self.headers)
-        return await rpc.call(self.stub, method, request, timeout, self.headers, self.peer)
+    async def _call_from_thread(self, *arguments: Any, observed: bool = True) -> Any:
+        """Block while the call is made; see `_run`."""
+        return self._blocking_connection().call(*arguments, observed=observed)
 
-    def _go_through(self, steps: Steps[T], asked_for: str) -> T:
-        """Make the calls of `steps` from a thread, in the time of one, and raise what the steps make of failed ones.
-
-        Calls other than those `asked_for` are no part of the caller's trace, like those that register its tools.
-        """
-        ends = monotonic() + self._timeout
-        try:
-            method, request = next(steps)
-            while True:
-                within = self._left(ends)
-                try:
-                    response = self._make(method, request, observed=method == asked_for, within=within)
-                except grpc.RpcError as error:
-                    method, request = steps.throw(error)
-                else:
-                    method, request = steps.send(response)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    async def _ago_through(self, steps: Steps[T], asked_for: str) -> T:
-        """Make the calls of `steps` from the event loop; see `_go_through`."""
-        ends = monotonic() + self._timeout
-        try:
-            method, request = next(steps)
-            while True:
-                within = self._left(ends)
-                try:
-                    response = await self._amake(method, request, observed=method == asked_for, within=within)
-                except grpc.RpcError as error:
-                    method, request = steps.throw(error)
-                else:
-                    method, request = steps.send(response)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    def _left(self, ends: float) -> float:
-        left = ends - monotonic()
-        if left <= 0:
-            raise DeadlineExceeded(f"the authority at {self.address} did not answer in time")
-        return left
-
-    def _wait_for(self, copying: Coroutine[Any, Any, None]) -> None:
-        """Wait in a thread for what the event loop is to copy."""
+    async def _copy_from_thread(self, copying: Coroutine[Any, Any, None]) -> None:
+        """Block while the event loop copies; see `_run`."""
         if threading.get_ident() == self._loop_thread:
             copying.close()
             raise ZeroCopyUnavailable(
@@ -246,16 +193,43 @@ class AuthorityLink:
                 raise
             raise DeadlineExceeded("the request's deadline passed while memory was copied") from None
 
-    def _from_thread(self) -> Any:
+    def _timed(self, call: Callable[..., Awaitable[Any]], observed_method: str) -> Call:
+        """Return what makes several calls in the time of one.
+
+        Calls of other methods than the observed one are no part of the caller's trace, like those that register tools.
+        """
+        ends = monotonic() + self._timeout
+
+        async def call_in_time(method: str, request: Any) -> Any:
+            left = ends - monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(f"the authority at {self.address} did not answer in time")
+            timeout = deadline.at_most(left)
+            return await call(method, request, timeout, self.headers, observed=method == observed_method)
+
+        return call_in_time
+
+    def _blocking_connection(self) -> BlockingConnection:
         with self._lock:
-            if self._blocking_stub is None:
-                self._blocking = rpc.blocking_channel(self.address, options=self._options)
-                self._blocking_stub = BridgeServiceStub(self._blocking)
-            return self._blocking_stub
+            if self._blocking is None:
+                self._blocking = transport_of(self.address).connect_blocking(
+                    self.address, (BridgeServiceStub,), max_message_bytes=self._max_message_bytes
+                )
+            return self._blocking
 
 
-def _disregard(_: grpc.ChannelConnectivity) -> None:
-    """Do nothing: to subscribe is how a blocking channel is asked to connect."""
+def _run(steps: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that blocks and never suspends, so that threads and the loop share the steps."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a call from a thread does not suspend")
+
+
+async def _copy(copying: Coroutine[Any, Any, None]) -> None:
+    await copying
 
 
 def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:
@@ -275,7 +249,7 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
 def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
     if not response.success:
         # A tool in Elixir that raises JSON as its message has an error of ours, as an authority of ours would send it.
-        described = response.error_message.removeprefix(_RAISED)
+        described = response.error_message.removeprefix(_ELIXIR_ERROR_PREFIX)
         text = described if described.startswith("{") else response.error_message
         raise from_wire(text, {"tool_name": tool})
     try:
@@ -286,11 +260,11 @@ def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
         text = response.result.value.decode(errors="replace")
         raise ValueRefused(
             f"the authority's tool {tool!r} returned what has no JSON, and Elixir sent it as it prints it: "
-            f"{text[:_MOST_OF_A_TERM]!r}; have the tool return a map, list, string, number, boolean or nil: no tuple, "
-            "such as {:ok, value}, nothing that holds one, and no struct, pid, reference or function"
+            f"{text[:_MAX_TERM_CHARACTERS]!r}; have the tool return a map, list, string, number, boolean or nil: no "
+            "tuple, such as {:ok, value}, nothing that holds one, and no struct, pid, reference or function"
         ) from error
 
 
 def _is_inspected(message: AnyMessage) -> bool:
-    """Say whether an Elixir authority has sent a term as `inspect` prints it, which is what JSON does not know."""
+    """Return whether an Elixir authority has sent a term as `inspect` prints it, because it has no JSON."""
     return message.type_url == STRING_VALUE and not message.value.startswith(b"\n")

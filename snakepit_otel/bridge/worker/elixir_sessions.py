@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
-
-import grpc
+from typing import Any
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.methods import EXECUTE_ELIXIR_TOOL, GET_EXPOSED_ELIXIR_TOOLS, INITIALIZE_SESSION
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.errors import NoSession, SessionNotFound, ToolNotFound
+from snakepit_otel.rpc import RpcError, StatusCode
 
 _log = logging.getLogger("snakepit_otel.worker")
 _MOST_SESSIONS = 10_000
@@ -24,10 +23,8 @@ _LONGEST_ID = 1_024
 _LISTED_FOR = 5.0
 """Seconds for which a list of tools is used, so that a tool which is no longer exposed is not called for long."""
 _PAGE = "docs/elixir-our-worker.md"
-T = TypeVar("T")
-Steps = Generator[tuple[str, Any], Any, T]
-"""Calls to make, by method and request, each answered by its response or `grpc.RpcError`; threads and the event loop
-go through the same ones."""
+Call = Callable[[str, Any], Awaitable[Any]]
+"""Makes a call of a method with a request; raises `RpcError`."""
 
 
 @dataclass
@@ -61,80 +58,80 @@ class ElixirSessions:
         with self._lock:
             self._sessions.pop(session_id, None)
 
-    def begin(self, session_id: str) -> Steps[bool]:
+    async def begin(self, call: Call, session_id: str) -> bool:
         """Have the authority make the session, or leave the one it has; return whether it did.
 
         Where it does not, the call that was to follow has the better error.
         """
         try:
-            response = yield INITIALIZE_SESSION, pb.InitializeSessionRequest(session_id=session_id)
-        except grpc.RpcError as error:
+            response = await call(INITIALIZE_SESSION, pb.InitializeSessionRequest(session_id=session_id))
+        except RpcError as error:
             _log.debug("session '%s' was not begun: %s", printable(session_id), printable_error(error))
             return False
         if response.success:
             self.begun(session_id)
         return bool(response.success)
 
-    def call(self, request: pb.ExecuteElixirToolRequest) -> Steps[pb.ExecuteElixirToolResponse]:
+    async def call(self, call: Call, request: pb.ExecuteElixirToolRequest) -> pb.ExecuteElixirToolResponse:
         """Call a tool.
 
         Raises `ToolNotFound` for one that is not exposed, `SessionNotFound` or `NoSession` if there is no session.
         """
         session_id = request.session_id
         if session_id and not self._session(session_id).begun:
-            yield from self.begin(session_id)
-        yield from self._require_exposed(session_id, request.tool_name)
-        response = yield from self._execute(request)
+            await self.begin(call, session_id)
+        await self._require_exposed(call, session_id, request.tool_name)
+        response = await self._execute(call, request)
         if response is None and session_id:
             # The tool did not run, so nothing is done twice.
-            yield from self._begin_again(session_id)
-            response = yield from self._execute(request)
+            await self._begin_again(call, session_id)
+            response = await self._execute(call, request)
         if response is not None:
             return response
         if session_id:
             raise SessionNotFound(session_id)
         raise NoSession(f"the authority's tool {request.tool_name!r} needs a session, and the request belongs to none")
 
-    def list_tools(self, session_id: str) -> Steps[pb.GetExposedElixirToolsResponse]:
+    async def list_tools(self, call: Call, session_id: str) -> pb.GetExposedElixirToolsResponse:
         """Return the tools that the authority exposes in a session."""
         request = pb.GetExposedElixirToolsRequest(session_id=session_id)
         try:
-            response = yield GET_EXPOSED_ELIXIR_TOOLS, request
-        except grpc.RpcError as error:
+            response = await call(GET_EXPOSED_ELIXIR_TOOLS, request)
+        except RpcError as error:
             if not _is_not_found(error) or not session_id:
                 raise
-            yield from self._begin_again(session_id)
-            response = yield GET_EXPOSED_ELIXIR_TOOLS, request
+            await self._begin_again(call, session_id)
+            response = await call(GET_EXPOSED_ELIXIR_TOOLS, request)
         session = self._session(session_id)
         session.exposed, session.listed_at = frozenset(spec.name for spec in response.tools), self._clock()
         tools: pb.GetExposedElixirToolsResponse = response
         return tools
 
-    def _require_exposed(self, session_id: str, tool: str) -> Steps[None]:
+    async def _require_exposed(self, call: Call, session_id: str, tool: str) -> None:
         session = self._session(session_id)
         if tool in session.exposed and self._clock() - session.listed_at < _LISTED_FOR:
             return
         # Tools may have been registered since.
         try:
-            tools = yield from self.list_tools(session_id)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            tools = await self.list_tools(call, session_id)
+        except RpcError as error:
+            if error.code is StatusCode.UNIMPLEMENTED:
                 # An authority without such a list has tools for all.
                 return
             raise
         if session_id and not tools.tools:
             # With a session that is lost its tools may be, until it begins again. An authority of ours always has some.
-            yield from self._begin_again(session_id)
-            tools = yield from self.list_tools(session_id)
+            await self._begin_again(call, session_id)
+            tools = await self.list_tools(call, session_id)
         exposed = [spec.name for spec in tools.tools]
         if tool not in exposed:
             raise ToolNotFound(_not_exposed(tool, session_id, exposed))
 
-    def _execute(self, request: pb.ExecuteElixirToolRequest) -> Steps[pb.ExecuteElixirToolResponse | None]:
+    async def _execute(self, call: Call, request: pb.ExecuteElixirToolRequest) -> pb.ExecuteElixirToolResponse | None:
         """Return the response; None if the authority does not have the session."""
         try:
-            response = yield EXECUTE_ELIXIR_TOOL, request
-        except grpc.RpcError as error:
+            response = await call(EXECUTE_ELIXIR_TOOL, request)
+        except RpcError as error:
             if not _is_not_found(error):
                 raise
             return None
@@ -142,9 +139,9 @@ class ElixirSessions:
         lost = not response.success and response.error_message.removeprefix(":") == "not_found"
         return None if lost else response
 
-    def _begin_again(self, session_id: str) -> Steps[None]:
+    async def _begin_again(self, call: Call, session_id: str) -> None:
         self.ended(session_id)
-        if (yield from self.begin(session_id)):
+        if await self.begin(call, session_id):
             self._on_begun_again(session_id)
 
     def _session(self, session_id: str) -> _Session:
@@ -160,8 +157,8 @@ class ElixirSessions:
             return session
 
 
-def _is_not_found(error: grpc.RpcError) -> bool:
-    return bool(error.code() is grpc.StatusCode.NOT_FOUND)
+def _is_not_found(error: RpcError) -> bool:
+    return error.code is StatusCode.NOT_FOUND
 
 
 def _not_exposed(tool: str, session_id: str, exposed: list[str]) -> str:

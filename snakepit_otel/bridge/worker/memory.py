@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._descriptor import Description, Owner
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
@@ -68,10 +68,10 @@ class WorkerMemory:
             foreign=not request_id,
         )
 
-    async def send(self, scope: Scope, link: AuthorityLink) -> None:
+    async def send(self, scope: Scope, authority: AuthorityClient) -> None:
         """Copy what could not be shared to where the other side can read it."""
         if scope.request is not None:
-            await link.copier.send(scope)
+            await authority.copier.send(scope)
             return
         loop = asyncio.get_running_loop()
         loop.call_later(self._settings.unused_ttl / 1000 + 1, self.kept.sweep)

@@ -23,7 +23,7 @@ from snakepit_otel.bridge.wire.buffer_copies import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.unserializable import Unserializable
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
@@ -103,11 +103,11 @@ class WorkerServer:
         self._thread_safe = thread_safe
         self._token = token
         self._max_message_bytes = max_message_bytes
-        self._authority = authority
+        self._authority_address = authority
         self._told_to_stop = asyncio.Event()
         self._told_again = asyncio.Event()
         self._ending: ProcessExit | None = None
-        self.link: AuthorityLink
+        self.authority: AuthorityClient
         self.events: TelemetryStream
         self.address = ""
         self.tools: list[str] = []
@@ -120,19 +120,19 @@ class WorkerServer:
         with telemetry.within(self._started_by):
             host = self._load([name.strip() for name in sensitive if name])
         self.tools = [] if host.takes_any else list(host.tools)
-        self.link = AuthorityLink(
-            self._authority,
+        self.authority = AuthorityClient(
+            self._authority_address,
             max_message_bytes=self._max_message_bytes,
             worker_id=self.worker_id,
             token=self._token,
         )
         if self._token is not None:
-            self.link.connect()
+            self.authority.connect()
         running = RunningRequests()
         self.events = TelemetryStream(Recording())
         self._service = WorkerService(
             host,
-            self.link,
+            self.authority,
             worker_id=self.worker_id,
             register_tools=self._register_tools,
             on_session=self._on_session,
@@ -179,7 +179,7 @@ class WorkerServer:
             await before_closing()
         self._service.close_stream()
         await self._finish_calls()
-        await self.link.close()
+        await self.authority.close()
         self._memory.close()
         left = LeftoverProcesses.by_this_process() if self._whole_process else LeftoverProcesses(())
         left.terminate(f"worker {self.worker_id}")

@@ -31,7 +31,7 @@ from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
@@ -39,6 +39,8 @@ from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
 from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ValueRefused, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
+from snakepit_otel.rpc import RpcError
+from snakepit_otel.rpc.transports.grpc import grpc_code
 from snakepit_otel.zero_copy._current_scope import enter
 from snakepit_otel.zero_copy._scope import Scope
 
@@ -70,7 +72,7 @@ class WorkerService(BridgeServiceServicer):
     def __init__(
         self,
         host: AdapterHost,
-        link: AuthorityLink,
+        authority: AuthorityClient,
         *,
         worker_id: str,
         register_tools: bool = False,
@@ -85,10 +87,10 @@ class WorkerService(BridgeServiceServicer):
         self._context = context
         self._running = running or RunningRequests()
         self._memory = memory or WorkerMemory()
-        self._link = link
+        self._authority = authority
         self._registration: ToolRegistration | None = None
         if register_tools:
-            self._registration = ToolRegistration(link, host.tools.values(), worker_id, on_session)
+            self._registration = ToolRegistration(authority, host.tools.values(), worker_id, on_session)
         self._unserializable = unserializable or Unserializable()
         self._events = events or TelemetryStream(Recording())
 
@@ -120,12 +122,12 @@ class WorkerService(BridgeServiceServicer):
         try:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
-                await self._link.copier.fetch(scope)
+                await self._authority.copier.fetch(scope)
             async with self._watched(job):
                 outcome = await self._host.run(job)
             result, binary = await codec.encoded(codec.encode_result, outcome.result, self._outgoing(scope))
             if scope.to_send:
-                await self._memory.send(scope, self._link)
+                await self._memory.send(scope, self._authority)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
@@ -185,7 +187,7 @@ class WorkerService(BridgeServiceServicer):
                 value = StreamChunk(value)
             data, metadata = await self._encode_chunk(value.data, scope)
             if scope.to_send:
-                await self._memory.send(scope, self._link)
+                await self._memory.send(scope, self._authority)
             await context.write(
                 pb.ToolChunk(
                     chunk_id=f"{request.tool_name}-{number}",
@@ -200,7 +202,7 @@ class WorkerService(BridgeServiceServicer):
         try:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
-                await self._link.copier.fetch(scope)
+                await self._authority.copier.fetch(scope)
             async with self._watched(job):
                 await self._host.stream(job, send)
         except asyncio.CancelledError:
@@ -303,7 +305,7 @@ class WorkerService(BridgeServiceServicer):
         )
         session = self._context(
             request.session_id or None,
-            self._link,
+            self._authority,
             metadata,
             may_block=on_main_thread,
             deadline=due,
@@ -341,9 +343,9 @@ class WorkerService(BridgeServiceServicer):
             if key in methods.SESSION_HEADERS and isinstance(value, str)
         ]
         try:
-            return await self._link.forward(method, request, headers)
-        except aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+            return await self._authority.forward(method, request, headers)
+        except RpcError as error:
+            await context.abort(grpc_code(error.code), error.details)
 
 
 @lru_cache(maxsize=1_000)

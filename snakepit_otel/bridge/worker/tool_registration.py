@@ -7,20 +7,20 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from grpc import aio
-
 from snakepit_otel.adapters._tool import Tool
 from snakepit_otel.bridge.authority.tool_registry import registrations
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.wire.methods import INITIALIZE_SESSION, REGISTER_TOOLS
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
+from snakepit_otel.rpc import RpcError
 
 _log = logging.getLogger("snakepit_otel.worker")
 _REMEMBERED_SESSIONS = 10_000
 _LONGEST_ID = 1_024
 """Characters of a session's id: one that is longer is not remembered, and has no tools."""
-_TIMEOUT = 5.0
+_TIMEOUT_S = 5.0
 
 
 class ToolRegistration:
@@ -28,19 +28,19 @@ class ToolRegistration:
 
     def __init__(
         self,
-        link: AuthorityLink,
+        authority: AuthorityClient,
         tools: Iterable[Tool],
         worker_id: str,
         on_session: Callable[[str], None] | None = None,
     ) -> None:
-        self._link = link
+        self._authority = authority
         self._tools = registrations(tools)
         self._worker_id = worker_id
         self._on_session = on_session
         self._loop = asyncio.get_running_loop()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self.sessions = link.sessions = ElixirSessions(self.begin_again)
+        self.sessions = authority.sessions = ElixirSessions(self.begin_again)
 
     def notice(self, session_id: str) -> None:
         """Register for a session that is new to this worker."""
@@ -72,18 +72,18 @@ class ToolRegistration:
     async def _register(self, session_id: str) -> None:
         session = pb.InitializeSessionRequest(session_id=session_id)
         request = pb.RegisterToolsRequest(session_id=session_id, tools=self._tools, worker_id=self._worker_id)
-        stub, headers = self._link.stub, self._link.headers
+        connection, headers = self._authority.connection, self._authority.headers
         try:
             # An authority need not have the session yet; for one that has it, this changes nothing.
-            begun = await stub.InitializeSession(session, timeout=_TIMEOUT, metadata=headers)
+            begun = await connection.call(INITIALIZE_SESSION, session, _TIMEOUT_S, headers, observed=False)
             if begun.success:
                 self.sessions.begun(session_id)
-            response = await stub.RegisterTools(request, timeout=_TIMEOUT, metadata=headers)
-        except aio.AioRpcError as error:
+            response = await connection.call(REGISTER_TOOLS, request, _TIMEOUT_S, headers, observed=False)
+        except RpcError as error:
             _log.warning(
                 "tools could not be registered for session %s: %s",
                 printable(session_id),
-                printable(error.details(), MAX_MESSAGE_CHARACTERS),
+                printable(error.details, MAX_MESSAGE_CHARACTERS),
             )
             # To be tried again with the session's next request.
             self._seen.pop(session_id, None)

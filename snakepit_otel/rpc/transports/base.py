@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.rpc.tls import Tls
-
-MAX_MESSAGE_BYTES = 100 << 20
-"""Default limit of a message either way, as upstream's workers have it."""
 
 Metadata = Sequence[tuple[str, str]]
 Service = Callable[[Any], object]
@@ -73,6 +71,9 @@ class BlockingConnection(Protocol):
         observed: bool = True,
     ) -> Any:
         """Send one message and return the answer."""
+
+    def stub(self, service: Service) -> Any:
+        """Return the service's client class over this connection, for code that has to have one; no spans."""
 
     def connect(self) -> None:
         """Begin to connect now, and not with the first call."""

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel
 from snakepit_otel.rpc.keepalive import CALLER
@@ -18,7 +18,7 @@ from snakepit_otel.rpc.method import Method, method_of
 from snakepit_otel.rpc.server_interceptors import ServerInterceptor
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.tls import Tls
-from snakepit_otel.rpc.transports.base import MAX_MESSAGE_BYTES, Metadata, Service
+from snakepit_otel.rpc.transports.base import Metadata, Service
 from snakepit_otel.telemetry import _switch as switch
 from snakepit_otel.telemetry import outgoing
 
@@ -219,6 +219,10 @@ class GrpcBlockingConnection:
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 
+    def stub(self, service: Service) -> Any:
+        """See `BlockingConnection`."""
+        return service(self.channel)
+
     def connect(self) -> None:
         """See `BlockingConnection`."""
         self.channel.subscribe(_ignore, try_to_connect=True)
@@ -267,6 +271,14 @@ class GrpcListener:
     async def stop(self, grace: float | None) -> None:
         """See `Listener`."""
         await self._server.stop(grace)
+
+
+_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def grpc_code(code: StatusCode) -> grpc.StatusCode:
+    """Return gRPC's form of a status code."""
+    return _GRPC_CODES[code.value]
 
 
 def rpc_error(error: grpc.RpcError) -> RpcError:

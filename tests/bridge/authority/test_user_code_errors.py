@@ -16,6 +16,7 @@ from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry, authority_tool
 from snakepit_otel.bridge.client.client import execute_request, result_of, stream_error
 from snakepit_otel.errors import ToolError
+from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import Authority, NoWorkers, authority
@@ -179,7 +180,7 @@ async def ask(served: Authority, name: str) -> Any:
         try:
             return [chunk async for chunk in served.stub.ExecuteStreamingTool(execute_request(name, {}, None))]
         except aio.AioRpcError as error:
-            raise stream_error(error, "the worker") from None
+            raise stream_error(rpc_error(error), "the worker") from None
 
 
 async def test_every_error_is_answered_in_every_place(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

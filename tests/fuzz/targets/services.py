@@ -47,7 +47,7 @@ from snakepit_otel.bridge.wire.method_guards import GuardedServer, Limit
 from snakepit_otel.bridge.wire.restart_report import RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
-from snakepit_otel.bridge.worker.authority_client import AuthorityLink
+from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
@@ -180,7 +180,7 @@ class _Servers:
             partial(snakepit_admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
         )
         threads, running = ToolThreads(1), RunningRequests()
-        link = AuthorityLink(ours, max_message_bytes=_LARGEST, worker_id="worker-1", token=None)
+        link = AuthorityClient(ours, max_message_bytes=_LARGEST, worker_id="worker-1", token=None)
         self._running.push_async_callback(link.close)
         self._running.callback(threads.close)
         service = WorkerService(
@@ -197,7 +197,7 @@ class _Servers:
                 snakepit_supervision_pb2_grpc.add_SupervisionServiceServicer_to_server, SupervisionService(running)
             ),
         )
-        await enter(pool.channel)
+        await enter(pool.connection.channel)
         self.channels = [await enter(rpc.aio_channel(address, options=options(_LARGEST))) for address in (ours, theirs)]
 
     async def _serve(self, address: str, limits: Mapping[str, Limit], *services: Callable[[Any], None]) -> None:
