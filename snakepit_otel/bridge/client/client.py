@@ -412,10 +412,8 @@ class Client:
 
     def _error(self, error: RpcError, session_id: str) -> SnakepitError:
         code, details = error.code, error.details
-        if details.startswith("{"):
-            return from_wire(details)
-        if code is StatusCode.NOT_FOUND:
-            return SessionNotFound(session_id)
+        if details.startswith("{") or code is StatusCode.NOT_FOUND:
+            return from_wire(details) if details.startswith("{") else SessionNotFound(session_id)
         if details.startswith("configuration: "):
             return ConfigurationError(details.removeprefix("configuration: "))
         if code is StatusCode.INVALID_ARGUMENT:
@@ -424,9 +422,9 @@ class Client:
             quota = SessionQuotaExceeded(0)
             quota.args = (details.partition(": ")[2],)
             return quota
-        if code is StatusCode.UNIMPLEMENTED:
-            return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
-        return self._advised(snakepit_error(error, f"the authority at {self.address}"))
+        if code is not StatusCode.UNIMPLEMENTED:
+            return self._advised(snakepit_error(error, f"the authority at {self.address}"))
+        return ToolError(code.name, f"{self.address} does not offer this; use the authority's Unix socket")
 
     def _advised(self, error: SnakepitError) -> SnakepitError:
         """Return the error with what to do about it, where it lies in TLS."""
