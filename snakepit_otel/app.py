@@ -53,7 +53,8 @@ from snakepit_otel.pool import (
 )
 from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers
-from snakepit_otel.sessions import Creator, SessionSettings, SessionStore
+from snakepit_otel.sessions import Creator, SessionBackend, SessionSettings, SessionStore
+from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings import DEFAULT_POOL, ServerSettings, further_pools
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import SocketFile, checked_socket_directory
@@ -83,7 +84,8 @@ class Snakepit:
     may call them. `authority` (how these run), `session_store`, `pool`, `server` and `zero_copy` are settings, as
     objects or as dicts; bad ones raise `ConfigurationError`. `workers` is short for
     `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level
-    `adapter`, they are all there are.
+    `adapter`, they are all there are. `session_backend` keeps the sessions, in place of the backend of the settings:
+    a `SessionBackend`, or a class that is called with the `Limits`.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Snakepit:
         pools: Mapping[str, PoolSettings | Mapping[str, Any]] | None = None,
         server: ServerSettings | Mapping[str, Any] | None = None,
         zero_copy: ZeroCopySettings | Mapping[str, Any] | None = None,
+        session_backend: SessionBackend | BackendFactory | None = None,
     ) -> None:
         self._pool_settings: dict[str, tuple[str, PoolSettings]] = {}
         if adapter is not None:
@@ -115,7 +118,9 @@ class Snakepit:
             raise ConfigurationError("say which adapter to run: Snakepit(adapter=...), or pools with one each")
         self._server_settings = _settings(ServerSettings, server, "server.")
         self._zero_copy_settings = _settings(ZeroCopySettings, zero_copy, "zero_copy.")
-        self.sessions = SessionStore(_settings(SessionSettings, session_store, "session_store."))
+        self.sessions = SessionStore(
+            _settings(SessionSettings, session_store, "session_store."), backend=session_backend
+        )
         running = _settings(AuthoritySettings, authority, "authority.")
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), running)
         self._pools: WorkerPools | None = None
@@ -159,6 +164,9 @@ class Snakepit:
         child_signals.watch()
         self._configured = self._controls = Controls.in_force()
         async with AsyncExitStack() as running:
+            # Before anything listens, and closed after it.
+            running.push_async_callback(self.sessions.stop)
+            await self.sessions.start()
             directory = PrivateDirectory(_bury)
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
@@ -189,8 +197,6 @@ class Snakepit:
                 self.address = await self._serve(running, dispatcher, self._server_settings.listen, admin=False)
             running.push_async_callback(pools.stop)
             await pools.start()
-            self.sessions.start()
-            running.push_async_callback(self.sessions.stop)
             self._since = time.monotonic()
             self._pools, self._dispatcher = pools, dispatcher
             keeper = SocketWatcher(kept, context.ensure)

@@ -1,4 +1,4 @@
-"""Who made a session, so that a leak can be laid at somebody's door."""
+"""Attribution of sessions to their creators, for the report of leaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snakepit_otel.common.printable import printable
 
 
 class Creator(NamedTuple):
-    """What sessions are grouped by: the code that made them, in whose name."""
+    """The code that created a session, the key by which sessions are grouped."""
 
     call_site: str
     tool: str | None = None
@@ -33,8 +33,8 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """One creator's live sessions: how many, the age of the oldest in seconds, and its trace."""
+class CreatorSummary:
+    """One creator's live sessions: number, age of the oldest in seconds, and its trace."""
 
     creator: Creator
     sessions: int
@@ -46,20 +46,23 @@ class Suspect:
         return f"{self.sessions} sessions, oldest {self.oldest_age:.0f} s, {self.creator}{trace}"
 
 
-class Census:
-    """The live sessions by creator, kept up to date as they come and go; used in strict mode."""
+class CreatorIndex:
+    """The live sessions that this authority created, by creator; used in strict mode.
+
+    It is local: with several authorities over one backend, each reports the creators among its own callers.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[Creator, OrderedDict[str, tuple[float, str | None]]] = {}
 
     def add(self, session_id: str, created: float, origin: Origin) -> None:
-        """Count a session in; `created` is on the monotonic clock."""
+        """Add a session; `created` is on the monotonic clock of this process."""
         if origin.creator is None:
             return
         self._groups.setdefault(origin.creator, OrderedDict())[session_id] = (created, origin.trace)
 
     def remove(self, session_id: str, origin: Origin | None) -> None:
-        """Count a session out."""
+        """Remove a session that has ended."""
         if origin is None or origin.creator is None:
             return
         group = self._groups.get(origin.creator)
@@ -68,11 +71,11 @@ class Census:
             if not group:
                 del self._groups[origin.creator]
 
-    def suspects(self, now: float, most: int = 5) -> list[Suspect]:
+    def largest(self, now: float, most: int = 5) -> list[CreatorSummary]:
         """Return the creators with the most live sessions, largest first."""
         largest = sorted(self._groups.items(), key=lambda item: len(item[1]), reverse=True)[:most]
         found = []
         for creator, sessions in largest:
             created, trace = next(iter(sessions.values()))
-            found.append(Suspect(creator, len(sessions), now - created, trace))
+            found.append(CreatorSummary(creator, len(sessions), now - created, trace))
         return found

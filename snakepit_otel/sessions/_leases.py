@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Self
 
 from snakepit_otel.errors import SessionNotFound
-from snakepit_otel.sessions._attribution import Creator
 from snakepit_otel.sessions._bindings import Binding, Bindings
 from snakepit_otel.sessions._session import Session, checked_id
-from snakepit_otel.sessions.backends.base import Room
 
 _log = logging.getLogger("snakepit_otel.sessions")
 _SHORTEST_PACE = 0.5
 """Seconds between two touches, at least: a TTL shorter than about three times this may run out."""
-
-
-class Obtain(Protocol):
-    """How a lease creates a session: `taken` is called with it in the same step."""
-
-    async def __call__(
-        self,
-        session_id: str | None,
-        *,
-        ttl: float | None,
-        metadata: Mapping[str, str] | None,
-        owner: str | None,
-        creator: Creator | None,
-        room: Room | None,
-        taken: Callable[[Session], object],
-    ) -> Session:
-        """Create the session, or touch the live one with that id."""
-        ...
-
-
-class Touch(Protocol):
-    """How a lease looks for a live session, and touches it. Raises `SessionNotFound`."""
-
-    def __call__(self, session_id: str) -> Awaitable[Session]:
-        """Return the session."""
-        ...
 
 
 class _Held(NamedTuple):
@@ -53,7 +25,7 @@ class Lease:
     """Holds sessions until `end`, or the end of its `async with` block; they are deleted then.
 
     While a session is held its TTL does not run out. Others can still delete it, and a quota that evicts
-    can evict it: then it is held no more, and `ended` is called with its id. A session that is created
+    can evict it: then it is held no more, and `on_lost` is called with its id. A session that is created
     later under that id is another one, and not touched.
     """
 
@@ -61,16 +33,16 @@ class Lease:
         self,
         bindings: Bindings,
         *,
-        obtain: Obtain,
-        access: Touch,
-        touch: Touch,
-        ended: Callable[[str], object] = bool,
+        create: Callable[..., Awaitable[Session]],
+        access: Callable[[str], Awaitable[Session]],
+        touch: Callable[[str], Awaitable[Session]],
+        on_lost: Callable[[str], object] = bool,
     ) -> None:
         self._bindings = bindings
-        self._obtain = obtain
+        self._create = create
         self._access = access
         self._touch = touch
-        self._ended = ended
+        self._on_lost = on_lost
         self._held: dict[str, _Held] = {}
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
@@ -88,20 +60,9 @@ class Lease:
     def __len__(self) -> int:
         return len(self._held)
 
-    async def create(
-        self,
-        session_id: str | None = None,
-        *,
-        ttl: float | None = None,
-        metadata: Mapping[str, str] | None = None,
-        owner: str | None = None,
-        creator: Creator | None = None,
-        room: Room | None = None,
-    ) -> Session:
+    async def create(self, session_id: str | None = None, **options: Any) -> Session:
         """Create a session, or take the live one with that id, and hold it; see `SessionStore.create`."""
-        return await self._obtain(
-            session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, room=room, taken=self._take
-        )
+        return await self._create(session_id, **options, on_session=self._take)
 
     async def hold(self, session_id: str) -> Session:
         """Hold a live session. Raises `SessionNotFound`."""
@@ -149,7 +110,7 @@ class Lease:
             except SessionNotFound:
                 # Expired all the same, or ended by another process that shares the backend.
                 if self.release(session_id):
-                    self._ended(session_id)
+                    self._on_lost(session_id)
 
     def _take(self, session: Session) -> None:
         known = self._held.get(session.id)
@@ -165,7 +126,7 @@ class Lease:
 
     def _lose(self, session_id: str) -> None:
         self._held.pop(session_id, None)
-        self._ended(session_id)
+        self._on_lost(session_id)
 
     def _touch_in(self, ttl: float) -> None:
         """Touch before a TTL that starts now runs out; sooner, if that was to be anyway."""

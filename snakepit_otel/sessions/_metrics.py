@@ -1,4 +1,4 @@
-"""Tells telemetry which sessions ended, and lets it read the ledger."""
+"""Metrics and events of the session ledger."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from collections.abc import Sequence
 
 from snakepit_otel import telemetry
 from snakepit_otel.sessions._watchdog import Emit
-from snakepit_otel.sessions.backends.base import Backend, Ended, EndReason
+from snakepit_otel.sessions.backends.base import Ended, EndReason, SessionBackend
 from snakepit_otel.telemetry import names
 
+_COUNTERS = {
+    names.METRIC_SESSION_COUNT: "live",
+    names.METRIC_SESSION_MEMORY_USAGE: "memory_bytes",
+    names.METRIC_SESSION_CREATED: "created",
+    names.METRIC_SESSION_REJECTED: "rejected",
+}
 
-class Announcer:
-    """Emits `snakepit.bridge.session.pruned` and the lifetimes of sessions that ended."""
 
-    def __init__(self, backend: Backend, table_name: str, emit: Emit = telemetry.emit) -> None:
+class SessionMetrics:
+    """Registers the gauges of the ledger, and records the ends of sessions."""
+
+    def __init__(self, backend: SessionBackend, table_name: str, emit: Emit = telemetry.emit) -> None:
         self._backend = backend
         self._table_name = table_name
         self._emit = emit
-        self._glance = backend.glance
-        telemetry.observe(self, names.METRIC_SESSION_COUNT, lambda me: [(me._glance().live, {})])
-        telemetry.observe(self, names.METRIC_SESSION_MEMORY_USAGE, lambda me: [(me._glance().memory_bytes, {})])
-        telemetry.observe(self, names.METRIC_SESSION_CREATED, lambda me: [(me._glance().created, {})])
-        telemetry.observe(self, names.METRIC_SESSION_REJECTED, lambda me: [(me._glance().rejected, {})])
-        telemetry.observe(self, names.METRIC_SESSION_ENDED, Announcer._read_ended)
+        for metric, counter in _COUNTERS.items():
+            telemetry.observe(
+                self, metric, lambda me, counter=counter: [(getattr(me._backend.last_stats, counter), {})]
+            )
+        telemetry.observe(self, names.METRIC_SESSION_ENDED, SessionMetrics._read_ended)
         if math.isfinite(backend.limits.max_sessions):
             telemetry.observe(self, names.METRIC_SESSION_LIMIT, lambda me: [(int(me._backend.limits.max_sessions), {})])
 
-    def ended(self, ended: Sequence[Ended], live: int) -> None:
-        """Record every lifetime, and one event per reason for those that were pruned."""
+    def record_ended(self, ended: Sequence[Ended], live: int) -> None:
+        """Record every lifetime, and emit one `snakepit.bridge.session.pruned` event per reason."""
         pruned: dict[EndReason, int] = {}
         for one in ended:
             telemetry.record(
@@ -47,7 +53,7 @@ class Announcer:
             )
 
     def _read_ended(self) -> list[tuple[float, dict[str, str]]]:
-        stats = self._glance()
+        stats = self._backend.last_stats
         by_reason = {
             EndReason.DELETED: stats.deleted,
             EndReason.TTL: stats.pruned_ttl,

@@ -1,4 +1,4 @@
-"""What a session is, and which ids, TTLs and metadata it may have."""
+"""Sessions, and the checks of their ids, TTLs, owners and metadata."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from snakepit_otel.errors import InvalidSession
 from snakepit_otel.sessions._attribution import Origin
 
 MAX_ID_BYTES = 256
-MAX_OWNER = 200
-"""Characters of an owner."""
+MAX_OWNER = 200  # characters
 MAX_METADATA_ENTRIES = 1_000
-"""Entries of a session's metadata; their bytes count into those of the session."""
-MAX_TTL = 10 * 366 * 86_400.0
-"""The longest TTL in seconds: ten years, so that a slip of units is caught."""
+MAX_TTL = 10 * 366 * 86_400.0  # seconds: ten years, which catches a wrong unit
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
@@ -25,10 +22,10 @@ _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Session(NamedTuple):
-    """A session as it was when the call that returned it looked; it does not change afterwards.
+    """A snapshot of a session.
 
-    `ttl` is in seconds and slides from the last access. `created_at` is seconds since the epoch;
-    `last_accessed` is on the store's monotonic clock. `version` is that of its last write, 0 if its
+    `ttl` is in seconds and slides from the last access. `created_at` and `last_accessed` are seconds since the epoch,
+    on the clock of the backend. `version` is that of its last write, 0 if its
     state was never written. `memory_bytes` counts id, metadata and state.
     """
 
@@ -45,7 +42,7 @@ class Session(NamedTuple):
 
 
 def checked_id(session_id: Any) -> str:
-    """Return the id, or raise `InvalidSession` saying what is wrong with it.
+    """Return the id, or raise `InvalidSession` with the reason.
 
     Ids are non-empty text of at most 256 bytes in UTF-8 without control characters.
     """
@@ -54,7 +51,7 @@ def checked_id(session_id: Any) -> str:
     if not session_id:
         raise InvalidSession("a session id must not be empty")
     if len(session_id) > MAX_ID_BYTES:
-        # Before anything walks along it.
+        # Checked before anything iterates over it.
         size = len(session_id) if session_id.isascii() else len(session_id.encode(errors="replace"))
         raise InvalidSession(f"session id {session_id[:32]!r}… has {size} bytes; at most {MAX_ID_BYTES} are allowed")
     if not session_id.isprintable() and _CONTROL.search(session_id):
@@ -68,7 +65,7 @@ def checked_id(session_id: Any) -> str:
 
 
 def is_id(session_id: Any) -> bool:
-    """Say whether a session can have that id: what is refused is not recorded either."""
+    """Return whether a session can have that id."""
     try:
         checked_id(session_id)
     except InvalidSession:
@@ -76,8 +73,8 @@ def is_id(session_id: Any) -> bool:
     return True
 
 
-def checked_ttl(ttl: Any, name: str = "ttl") -> float:
-    """Return the TTL in seconds as a float, or raise `InvalidSession` naming the setting."""
+def checked_ttl(ttl: Any, name: str = "ttl", longest: float = MAX_TTL) -> float:
+    """Return the TTL in seconds as a float, or raise `InvalidSession` naming the setting; `longest` is `max_ttl`."""
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
         raise InvalidSession(f"{name} is a number of seconds, not {type(ttl).__name__} {ttl!r}")
     if not 0 < ttl <= MAX_TTL:  # also false for NaN
@@ -85,6 +82,8 @@ def checked_ttl(ttl: Any, name: str = "ttl") -> float:
             "not a number" if isinstance(ttl, float) and math.isnan(ttl) else f"{ttl:g}" if abs(ttl) < 1e300 else "huge"
         )
         raise InvalidSession(f"{name} is {shown}; it must be above 0 and at most {MAX_TTL:.0f} seconds (ten years)")
+    if ttl > longest:
+        raise InvalidSession(f"{name} is {ttl:g}; session_store.max_ttl allows at most {longest:g} seconds")
     return float(ttl)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from snakepit_otel.common.validation import Number, Whole
+from snakepit_otel.sessions._quota import Limits, Overflow, checked_quota
 from snakepit_otel.sessions._session import checked_ttl
-from snakepit_otel.sessions.backends.base import Limits, Overflow
+
+MEMORY = "memory"
 
 
 def _ttl(value: float) -> float:
@@ -19,57 +22,75 @@ def _longest_ttl(value: float) -> float:
     return checked_ttl(value, "max_ttl")
 
 
-def _quota(value: float) -> float:
-    if not value >= 1:
-        raise ValueError("max_sessions must be 1 or more, or inf for no quota")
-    if value != float("inf") and value != int(value):
-        raise ValueError("max_sessions must be a whole number, or inf for no quota")
+def _backend(value: str) -> str:
+    if value != MEMORY and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+        raise ValueError('backend must be "memory" or "package.module:Class"')
     return value
 
 
 class SessionSettings(BaseModel):
-    """How sessions live; the first four as in the guide's configuration table."""
+    """Settings of a session store; the first four as in the guide's configuration table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
 
-    default_ttl: Annotated[Number, AfterValidator(_ttl)] = 3600.0
-    """Seconds a session lives after its last access, unless created with a TTL of its own."""
-
-    max_ttl: Annotated[Number, AfterValidator(_longest_ttl)] = 31 * 86_400.0
-    """The longest TTL in seconds that a session may be created with; at most ten years."""
-
-    max_sessions: Annotated[Number, AfterValidator(_quota)] = 10_000.0
-    """The quota of live sessions; `inf` for none."""
-
-    cleanup_interval: Annotated[Whole, Field(ge=1, le=86_400_000)] = 60_000
-    """Milliseconds between two sweeps, and the shortest time between two warnings of one kind."""
-
-    strict_mode: bool = False
-    """Warn loudly when sessions accumulate, and say who made them."""
-
-    overflow: Overflow = Overflow.REJECT
-    """At the quota: `reject` the new session, or `evict` the least recently used one."""
-
-    accumulation_threshold: Annotated[Number, Field(gt=0, le=1)] = 0.8
-    """The share of the quota from which accumulation is warned of."""
-
-    max_session_bytes: Annotated[Whole, Field(ge=256)] = 1 << 20
-    """Bytes of id, metadata and JSON state that one session may hold."""
-
-    max_total_bytes: Annotated[Whole, Field(ge=1 << 16)] = 1 << 30
-    """Bytes that all sessions together may take of memory: their content, and about 1 KiB a session and 512 bytes a
-    key of state. At the limit, `overflow` decides."""
-
-    table_name: str = "sessions"
-    """The store's name in events and metrics."""
+    default_ttl: Annotated[
+        Number,
+        AfterValidator(_ttl),
+        Field(description="Seconds a session lives after its last access, unless created with a TTL of its own."),
+    ] = 3600.0
+    max_ttl: Annotated[
+        Number,
+        AfterValidator(_longest_ttl),
+        Field(description="The longest TTL in seconds that a session may be created with; at most ten years."),
+    ] = 31 * 86_400.0
+    max_sessions: Annotated[
+        Number, AfterValidator(checked_quota), Field(description="The quota of live sessions; `inf` for none.")
+    ] = 10_000.0
+    cleanup_interval: Annotated[
+        Whole,
+        Field(
+            ge=1,
+            le=86_400_000,
+            description="Milliseconds between two sweeps, and the shortest time between two warnings of one kind.",
+        ),
+    ] = 60_000
+    strict_mode: Annotated[
+        bool, Field(description="Warn loudly when sessions accumulate, and name their creators.")
+    ] = False
+    overflow: Annotated[
+        Overflow, Field(description="At the quota: `reject` the new session, or `evict` the least recently used one.")
+    ] = Overflow.REJECT
+    accumulation_threshold: Annotated[
+        Number, Field(gt=0, le=1, description="The share of the quota from which the watchdog warns.")
+    ] = 0.8
+    max_session_bytes: Annotated[
+        Whole, Field(ge=256, description="Bytes of id, metadata and JSON state that one session may have.")
+    ] = 1 << 20
+    max_total_bytes: Annotated[
+        Whole,
+        Field(
+            ge=1 << 16,
+            description="Bytes of memory that all sessions together may take: their content, and about 1 KiB a "
+            "session and 512 bytes a key of state. At the limit, `overflow` decides.",
+        ),
+    ] = 1 << 30
+    table_name: Annotated[str, Field(description="The store's name in events and metrics.")] = "sessions"
+    backend: Annotated[
+        str,
+        AfterValidator(_backend),
+        Field(description="The session backend: `memory`, or `package.module:Class` of another one."),
+    ] = MEMORY
+    backend_options: Annotated[dict[str, Any], Field(description="Keyword arguments of another backend's class.")] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.default_ttl > self.max_ttl:
             raise ValueError(f"default_ttl is {self.default_ttl:g} seconds, and max_ttl only {self.max_ttl:g}")
+        if self.backend == MEMORY and self.backend_options:
+            raise ValueError("backend_options are for another backend; `memory` has none")
         return self
 
     @property
     def limits(self) -> Limits:
-        """What a backend has to enforce."""
+        """The limits that a backend enforces."""
         return Limits(self.max_sessions, self.overflow, self.max_session_bytes, self.max_total_bytes)

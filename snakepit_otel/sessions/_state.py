@@ -1,10 +1,10 @@
-"""Session state as JSON: what may be kept, and how it is written down."""
+"""Session state as JSON: encoding, and the refusal of what JSON cannot represent."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,62 +19,68 @@ _SMALL = 512
 _LARGEST_INT = 2**63 - 1
 _SLACK = 64 << 10
 _MOST_STEPS = 10
-_MOST_LOOKED_AT = 20_000
-"""Parts of a value that are looked at to name the one that cannot be kept."""
+_MOST_PARTS = 20_000
 
+# The place of the enclosing part, or None, and the part's name or number in it.
 _Place = tuple[Any, Any]
-"""The place of a part of a value: the place of what it is in, None outside of all, and its name or number in that."""
+
+
+class Versioned(NamedTuple):
+    """A value of session state and the version of its last write; version 0 if there is no value."""
+
+    value: Any
+    version: int
 
 
 def encode(key: str, value: Any, most: float = math.inf, *, is_json: bool = False) -> bytes:
-    """Return `value` as JSON, or raise `StateRefused` naming the part that JSON cannot say.
+    """Return `value` as JSON, or raise `StateRefused` naming the part that JSON cannot represent.
 
-    Tuples are kept as lists. What would come back as something else (NaN, an enum, a UUID) is refused;
-    a member of `IntEnum` or `StrEnum` equals its number or text and is kept as that. Of a value that `is_json`, read
-    from it, nothing can. So is what has more than `most` bytes, as soon as that is known.
+    Tuples are kept as lists. A value that JSON would return as something else (NaN, an enum, a UUID) is refused;
+    a member of `IntEnum` or `StrEnum` equals its number or text and is kept as that. A value that `is_json` was read
+    from JSON, so JSON can represent it. More than `most` bytes are refused, as soon as the size is known.
     """
     checked_key(key)
     if type(value) in _PLAIN and -_LARGEST_INT <= (value or 0) <= _LARGEST_INT:
         return _compact(orjson.dumps(value))
-    _refuse_what_is_too_large(key, _least_bytes(value), most, "at least ")
-    raw = _dumped(value)
-    # Before it is read again, which takes ten times as long, and as much memory as the value.
-    _refuse_what_is_too_large(key, len(raw), most)
-    faithful = raw and ((is_json and type(value) is not float) or _is_read_as(raw, value))
+    _check_size(key, _minimum_bytes(value), most, "at least ")
+    raw = _try_dumps(value)
+    # Checked before it is decoded again, which takes ten times as long, and as much memory as the value.
+    _check_size(key, len(raw), most)
+    faithful = raw and ((is_json and type(value) is not float) or _survives(raw, value))
     if not faithful:
-        _Look(_MOST_LOOKED_AT if is_json else None).at(value, (None, key))
+        _Inspector(_MOST_PARTS if is_json else None).check(value, (None, key))
         raw = raw or _dumps(key, value)
-        _refuse_what_is_too_large(key, len(raw), most)
+        _check_size(key, len(raw), most)
     if _MARK in raw:
         _refuse_reference(key, orjson.loads(raw))
     return _compact(raw)
 
 
-def _dumped(value: Any) -> bytes:
-    """Return a value as JSON, empty where that cannot be."""
+def _try_dumps(value: Any) -> bytes:
+    """Return a value as JSON, empty where JSON cannot represent it."""
     try:
         return orjson.dumps(value, option=_OPTIONS)
     except (orjson.JSONEncodeError, ValueError, TypeError, RecursionError):
         return b""
 
 
-def _is_read_as(raw: bytes, value: Any) -> bool:
+def _survives(raw: bytes, value: Any) -> bool:
     try:
         return bool(orjson.loads(raw) == value)
     except (orjson.JSONDecodeError, ValueError, TypeError, RecursionError):
         return False
 
 
-def _least_bytes(value: Any) -> int:
-    """Return how many bytes of JSON a value has at least, at once."""
+def _minimum_bytes(value: Any) -> int:
+    """Return a lower bound of the bytes of a value as JSON, in constant time."""
     kind = type(value)
     if kind is str:
         return len(value) + 2
     return (6 if kind is dict else 2) * len(value) if kind in (list, tuple, dict) else 0
 
 
-def _refuse_what_is_too_large(key: str, size: int, most: float, about: str = "") -> None:
-    # What is little more is for the backend to refuse, which knows what else the session holds.
+def _check_size(key: str, size: int, most: float, about: str = "") -> None:
+    # A size just above is for the backend to refuse, which adds what else the session holds.
     if size > most + _SLACK:
         raise StateRefused(f"state[{key!r}] would take {about}{size} bytes; max_session_bytes is {most:.0f}")
 
@@ -92,13 +98,13 @@ def checked_json(key: str, raw: bytes) -> bytes:
 
 
 def _compact(raw: bytes) -> bytes:
-    # orjson writes into a kilobyte and shrinks it, which leaves the heap full of holes where many small
-    # values are kept; a copy of the right size gives the room back at once.
+    # orjson writes into a kilobyte and shrinks it, which fragments the heap where many small values are kept;
+    # a copy of the right size frees the kilobyte at once.
     return bytes(memoryview(raw)) if len(raw) < _SMALL else raw
 
 
 def decode(raw: bytes) -> Any:
-    """Return the value that `encode` wrote down."""
+    """Return the value that `encode` was called with."""
     return orjson.loads(raw)
 
 
@@ -123,9 +129,9 @@ def _dumps(key: str, value: Any) -> bytes:
 
 
 def _refuse_reference(key: str, value: Any) -> None:
-    # A place is what is around it, and the name in that: as text, it would be made anew for each of its parts.
+    # Places are linked, not texts: a text would be built anew for each part.
     remaining: list[tuple[_Place, Any]] = [((None, key), value)]
-    for _ in range(_MOST_LOOKED_AT):
+    for _ in range(_MOST_PARTS):
         if not remaining:
             return
         place, part = remaining.pop()
@@ -155,25 +161,25 @@ def _reference_refused(path: str) -> str:
     )
 
 
-class _Look:
-    """Looks for the part of a value that JSON cannot say, at so many parts at most."""
+class _Inspector:
+    """Finds the part of a value that JSON cannot represent, among so many parts at most."""
 
     def __init__(self, most: int | None) -> None:
         self._left = math.inf if most is None else most
         self._open: set[int] = set()
 
-    def at(self, value: Any, place: _Place, depth: int = 0) -> None:
-        """Raise `StateRefused` for a part that JSON cannot say, or for too many parts to find it in."""
+    def check(self, value: Any, place: _Place, depth: int = 0) -> None:
+        """Raise `StateRefused` for a part that JSON cannot represent, or for too many parts."""
         self._left -= 1
         if self._left < 0:
             raise StateRefused(
-                "the state has a part that JSON state cannot say, such as an integer of more than 64 bits, "
+                "the state has a part that JSON cannot represent, such as an integer of more than 64 bits, "
                 "and too many parts to find it"
             )
         if depth > 200:
             raise StateRefused(f"{_path(place)} is nested too deeply for JSON state")
         if isinstance(value, float) and not math.isfinite(value):
-            raise StateRefused(f"{_path(place)} is {value}, which JSON cannot say")
+            raise StateRefused(f"{_path(place)} is {value}, which JSON cannot represent")
         if value is None or type(value) in (bool, int, float, str):
             return
         if id(value) in self._open:
@@ -185,13 +191,13 @@ class _Look:
     def _inside(self, value: Any, place: _Place, depth: int) -> None:
         if type(value) in (list, tuple):
             for index, item in enumerate(value):
-                self.at(item, (place, index), depth + 1)
+                self.check(item, (place, index), depth + 1)
             return
         if type(value) is dict:
             for key, item in value.items():
                 if type(key) is not str:
                     raise StateRefused(f"{_path(place)} has the key {key!r:.100}; keys of JSON objects are text")
-                self.at(item, (place, key), depth + 1)
+                self.check(item, (place, key), depth + 1)
             return
         if hasattr(type(value), ZERO_COPY):
             raise StateRefused(_reference_refused(_path(place)))

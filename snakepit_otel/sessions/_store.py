@@ -1,4 +1,4 @@
-"""The authority's sessions: the rules of the guide, over any backend."""
+"""Store of an authority's sessions: the rules of the guide, over any backend."""
 
 from __future__ import annotations
 
@@ -6,56 +6,39 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from snakepit_otel import telemetry
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import (
-    BudgetExceeded,
     ConfigurationError,
-    InvalidSession,
     SessionQuotaExceeded,
-    SessionStoreFull,
+    SnakepitError,
     StateRefused,
 )
 from snakepit_otel.sessions import _state as state
-from snakepit_otel.sessions._attribution import Census, Creator, Origin
+from snakepit_otel.sessions._attribution import Creator, CreatorIndex, Origin
 from snakepit_otel.sessions._bindings import Bindings
 from snakepit_otel.sessions._leases import Lease
-from snakepit_otel.sessions._metrics import Announcer
+from snakepit_otel.sessions._metrics import SessionMetrics
+from snakepit_otel.sessions._quota import with_space
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
-from snakepit_otel.sessions.backends.base import (
-    Backend,
-    Created,
-    Ended,
-    Entry,
-    NewSession,
-    Overflow,
-    Room,
-    StateView,
-    Stats,
-)
-from snakepit_otel.sessions.backends.memory import MemoryBackend
+from snakepit_otel.sessions.backends.base import Created, Ended, Entry, NewSession, SessionBackend, StateView, Stats
+from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend
 from snakepit_otel.telemetry import names
 
 _SWEEP_BATCH = 1_000
 T = TypeVar("T")
 
 
-class Versioned(NamedTuple):
-    """A value of session state and the version of its last write; version 0 if it is not there."""
-
-    value: Any
-    version: int
-
-
 def _session_id(_store: SessionStore, session_id: str, *_: Any, **__: Any) -> dict[str, Any]:
-    # Before it is checked: what is refused may be of any length.
+    # Called before the check: a refused id may be of any length.
     return {names.SESSION_ID: session_id} if is_id(session_id) else {}
 
 
@@ -63,8 +46,9 @@ class SessionStore:
     """Owns sessions: TTL, quota, state, sweeping and the watchdog.
 
     Settings are those of `SessionSettings`, either as keyword arguments or as one `settings` object; a bad
-    one raises `ConfigurationError`. Use it as an async context manager, or `start` and `stop` it, for the
-    periodic sweep; everything else works without. It belongs to one event loop.
+    one raises `ConfigurationError`. `backend` is a `SessionBackend`, or a class that is called with the limits; by
+    default the one of the settings. Use the store as an async context manager, or `start` and `stop` it, for the
+    periodic sweep and for backends beyond memory. It belongs to one event loop.
 
     Every method that takes a session id raises `InvalidSession` for one that cannot be, and, where it
     needs the session, `SessionNotFound` if it does not exist or has expired.
@@ -74,7 +58,7 @@ class SessionStore:
         self,
         settings: SessionSettings | None = None,
         *,
-        backend: Backend | None = None,
+        backend: SessionBackend | BackendFactory | None = None,
         clock: Clock | None = None,
         emit: Emit = telemetry.emit,
         **values: Any,
@@ -85,33 +69,55 @@ class SessionStore:
             )
         self.settings = settings = settings or build(SessionSettings, values)
         self._clock = clock or SystemClock()
-        self._backend = backend or MemoryBackend(settings.limits, self._clock)
-        self._census = Census() if settings.strict_mode else None
-        self._watchdog = Watchdog(settings, self._clock, self._census, emit)
-        self._announcer = Announcer(self._backend, settings.table_name, emit)
+        self._backend = create_backend(backend, settings, self._clock)
+        self._is_open = False
+        self._creators = CreatorIndex() if settings.strict_mode else None
+        self._watchdog = Watchdog(settings, self._clock, self._creators, emit)
+        self._metrics = SessionMetrics(self._backend, settings.table_name, emit)
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
         self._bindings = Bindings(self.delete)
-        self._on_ended: list[Callable[[str], object]] = []
+        self._ended_listeners: list[Callable[[str], object]] = []
 
     async def __aenter__(self) -> Self:
-        self.start()
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     def on_ended(self, listener: Callable[[str], object]) -> None:
-        """Call `listener` with the id of every session that ends, however it ends, before another can have the id."""
-        self._on_ended.append(listener)
+        """Call `listener` with the id of every session that ends, before another session can have the id.
 
-    def start(self) -> None:
-        """Start the periodic sweep in the running event loop."""
+        Sessions that another authority over the same backend ends are not included.
+        """
+        self._ended_listeners.append(listener)
+
+    async def start(self) -> None:
+        """Open the backend, and start the periodic sweep in the running event loop; again does nothing.
+
+        Raises `ConfigurationError` if the backend cannot be opened.
+        """
+        if not self._is_open:
+            try:
+                await self._backend.open()
+            except BaseException as error:
+                await self._backend.close()
+                if not isinstance(error, Exception) or isinstance(error, SnakepitError):
+                    raise
+                kind = type(self._backend).__qualname__
+                raise ConfigurationError(
+                    f"session_store.backend: {kind} cannot be opened: {type(error).__name__}: {error}"
+                ) from error
+            self._is_open = True
         self._sweeper.start()
 
     async def stop(self) -> None:
-        """Stop the periodic sweep and the watching of owners. Sessions stay."""
+        """Stop the periodic sweep, remove all bindings and close the backend. Sessions stay."""
         await self._sweeper.stop()
         await self._bindings.close()
+        if self._is_open:
+            self._is_open = False
+            await self._backend.close()
 
     # Sessions
 
@@ -123,58 +129,45 @@ class SessionStore:
         metadata: Mapping[str, str] | None = None,
         owner: str | None = None,
         creator: Creator | None = None,
-        room: Room | None = None,
+        charge: ByteCharge | None = None,
+        on_session: Callable[[Session], object] = bool,
     ) -> Session:
         """Create a session and return it; a live one with that id is returned unchanged.
 
-        `ttl` is in seconds, sliding; the default is `default_ttl`. Without an id one is made up. `owner`
-        says in whose name, for people; see `bind_to_task` for sessions that end with their owner.
-        `creator` says who creates it, for the strict mode's report, where that is not the calling code. `room` has
-        the bytes that the session takes, for as long as it lives, where it is kept for somebody else.
+        `ttl` is in seconds, sliding; the default is `default_ttl`. Without an id one is drawn. `owner` is a name for
+        people; see `bind_to_task` for sessions that end with their owner. `creator` is for the strict mode's report,
+        by default the calling code. `charge` is charged with the session's bytes while it lives.
+        `on_session` is called with the session before anybody else can end it.
 
         Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota. Raises
-        `SessionStoreFull` likewise at `max_total_bytes`, and `BudgetExceeded` where the `room` does.
+        `SessionStoreFull` likewise at `max_total_bytes`, and `BudgetExceeded` where the `charge` does.
         """
-        return await self._obtain(session_id, ttl=ttl, metadata=metadata, owner=owner, creator=creator, room=room)
-
-    async def _obtain(
-        self,
-        session_id: str | None,
-        *,
-        ttl: float | None,
-        metadata: Mapping[str, str] | None,
-        owner: str | None,
-        creator: Creator | None,
-        room: Room | None = None,
-        taken: Callable[[Session], object] = bool,
-    ) -> Session:
-        """Create a session, or touch the live one; `taken` has it before anybody else can end it."""
         new = NewSession(
             uuid.uuid4().hex if session_id is None else checked_id(session_id),
-            self.settings.default_ttl if ttl is None else self._checked_ttl(ttl),
+            self.settings.default_ttl if ttl is None else checked_ttl(ttl, longest=self.settings.max_ttl),
             checked_metadata(metadata),
             checked_owner(owner),
-            room=room,
+            charge=charge,
         )
-        if self._census is None:
+        if self._creators is None:
             creator = None
         elif creator is None:
             creator = Creator(call_site(), owner=owner)
         try:
             created = await self._create(new.id, new, creator)
         except SessionQuotaExceeded:
-            self._watchdog.refused(self._backend.glance().live)
+            self._watchdog.on_rejected(self._backend.last_stats.live)
             raise
         if created.ended:
-            self._settle(created.ended, created.live - created.new)
-        taken(created.session)
+            self._record_ended(created.ended, created.live - created.new)
+        on_session(created.session)
         if created.new:
-            if self._census is not None and created.session.origin is not None:
-                self._census.add(new.id, created.session.last_accessed, created.session.origin)
-            if self._watchdog.minds(created.live):
-                # What has expired does not count, so it goes before the count is judged.
+            if self._creators is not None and created.session.origin is not None:
+                self._creators.add(new.id, self._clock.monotonic(), created.session.origin)
+            if self._watchdog.is_threshold(created.live):
+                # Expired sessions do not count: they are pruned before the count is compared.
                 _, live = await self._prune()
-                self._watchdog.created(live)
+                self._watchdog.on_created(live)
         return created.session
 
     @telemetry.observed(
@@ -186,30 +179,13 @@ class SessionStore:
         trace = telemetry.current_trace()
         if creator is not None or trace is not None:
             new = new._replace(origin=Origin(creator, trace))
-        return await self._with_room(new.id, lambda: self._backend.create(new))
+        return await self._with_space(new.id, lambda: self._backend.create(new))
 
-    def _checked_ttl(self, ttl: float) -> float:
-        seconds = checked_ttl(ttl)
-        if seconds > self.settings.max_ttl:
-            raise InvalidSession(
-                f"ttl is {seconds:g}; session_store.max_ttl allows at most {self.settings.max_ttl:g} seconds"
-            )
-        return seconds
+    def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        async def evict(size: int) -> None:
+            self._record_ended(await self._backend.evict(size, session_id), self._backend.last_stats.live)
 
-    async def _with_room(self, keep: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Do what takes memory; where there is none, what has expired goes first, and then the policy decides."""
-        try:
-            return await attempt()
-        except (SessionStoreFull, BudgetExceeded):
-            await self._prune()
-        try:
-            return await attempt()
-        except SessionStoreFull as full:
-            if self.settings.overflow is not Overflow.EVICT:
-                raise
-            ended = await self._backend.evict(full.missing, keep)
-            self._settle(ended, self._backend.glance().live)
-        return await attempt()
+        return with_space(attempt, self._prune, evict, self.settings.overflow)
 
     @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def get(self, session_id: str, *, touch: bool = True) -> Session:
@@ -217,7 +193,7 @@ class SessionStore:
         return await self._backend.get(checked_id(session_id), touch=touch)
 
     async def exists(self, session_id: str) -> bool:
-        """Say whether the session is live, without touching it."""
+        """Return whether the session is live, without touching it."""
         try:
             await self._backend.get(checked_id(session_id), touch=False)
         except LookupError:
@@ -230,7 +206,7 @@ class SessionStore:
         ended = await self._backend.delete(checked_id(session_id))
         if ended is None:
             return False
-        self._settle([ended], self._backend.glance().live)
+        self._record_ended([ended], self._backend.last_stats.live)
         return True
 
     async def list(self, *, after: str | None = None, limit: int = 1_000) -> list[Session]:
@@ -238,7 +214,7 @@ class SessionStore:
         return list(await self._backend.page(after, limit))
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
-        """Remember which worker served the session last, as a hint for the next request."""
+        """Store the worker that served the session last, as a hint for the next request."""
         await self._backend.assign_worker(checked_id(session_id), worker_id)
 
     # State
@@ -248,13 +224,13 @@ class SessionStore:
         entry = (await self.read(session_id)).entries.get(key)
         return default if entry is None else state.decode(entry.raw)
 
-    async def get_versioned(self, session_id: str, key: str) -> Versioned:
+    async def get_versioned(self, session_id: str, key: str) -> state.Versioned:
         """Return one value with its version, for `compare_and_set`."""
         entry = (await self.read(session_id)).entries.get(key)
-        return Versioned(None, 0) if entry is None else Versioned(state.decode(entry.raw), entry.version)
+        return state.Versioned(None, 0) if entry is None else state.Versioned(state.decode(entry.raw), entry.version)
 
     async def set_state(self, session_id: str, key: str, value: Any, *, is_json: bool = False) -> int:
-        """Set one value and return its new version; `is_json` says that it was read from JSON.
+        """Set one value and return its new version; with `is_json`, the value was read from JSON.
 
         Raises `StateRefused` for what is not JSON, for a reference, and over the byte budget.
         """
@@ -290,7 +266,7 @@ class SessionStore:
     async def _update(
         self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]
     ) -> int:
-        return await self._with_room(session_id, lambda: self._backend.update(session_id, change))
+        return await self._with_space(session_id, lambda: self._backend.update(session_id, change))
 
     async def list_state(self, session_id: str) -> dict[str, int]:
         """Return the keys of the session's state with their versions."""
@@ -346,12 +322,12 @@ class SessionStore:
 
         The JSON must have passed `state.encode` or `state.checked_json`.
         """
-        return await self._with_room(
+        return await self._with_space(
             checked_id(session_id),
             lambda: self._backend.write(session_id, changes, if_version=if_version, if_versions=if_versions),
         )
 
-    # Owners
+    # Ends
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
@@ -362,30 +338,30 @@ class SessionStore:
         async with self.lease() as lease:
             yield await lease.create(session_id, **options)
 
-    def lease(self, ended: Callable[[str], object] = bool) -> Lease:
+    def lease(self, on_lost: Callable[[str], object] = bool) -> Lease:
         """Return a lease, which keeps sessions alive until it ends, and ends them with it.
 
-        `ended` is called with the id of a session that ends while it is held.
+        `on_lost` is called with the id of a session that ends while it is held.
         """
-        return Lease(self._bindings, obtain=self._obtain, access=self.get, touch=self._backend.get, ended=ended)
+        return Lease(self._bindings, create=self.create, access=self.get, touch=self._backend.get, on_lost=on_lost)
 
     def bind_to_task(self, session_id: str, task: asyncio.Task[Any] | None = None) -> None:
-        """Let the session end with `task`, by default the current one."""
+        """End the session when `task` ends, by default the current one."""
         task = task or asyncio.current_task()
         if task is None:
             raise RuntimeError("there is no current task to bind the session to")
         self._bindings.bind_to_task(checked_id(session_id), task)
 
     def bind_to_process(self, session_id: str, pid: int) -> None:
-        """Let the session end with the process `pid` of this machine."""
+        """End the session when the process `pid` of this machine ends."""
         self._bindings.bind_to_process(checked_id(session_id), pid)
 
-    # Upkeep
+    # Sweeps and the ledger
 
     async def sweep(self) -> int:
-        """Remove every expired session, let the watchdog look, and return how many went.
+        """Remove every expired session, have the watchdog check the rest, and return the number removed.
 
-        Works in batches and lets other tasks run between them; the cost is that of the expired.
+        Works in batches and lets other tasks run between them; the cost is in proportion to the removed sessions.
         """
         return len(await self._sweep())
 
@@ -396,46 +372,49 @@ class SessionStore:
     )
     async def _sweep(self) -> Sequence[Ended]:
         ended, live = await self._prune()
-        self._watchdog.swept(live)
+        self._watchdog.on_swept(live)
         return ended
 
     async def _prune(self) -> tuple[Sequence[Ended], int]:
-        """Remove every expired session; return those that went, and how many live."""
+        """Remove every expired session; return their ends, and how many live."""
         ended: list[Ended] = []
-        live = self._backend.glance().live
+        live = self._backend.last_stats.live
         more = True
         try:
             while more:
                 gone, live, more = await self._backend.prune(_SWEEP_BATCH)
-                self._forget(gone)
+                self._release_ended(gone)
                 ended += gone
                 if more:
                     await asyncio.sleep(0)
         finally:
-            # Also for a sweep that is stopped half-way: who went is not reported again.
-            self._announcer.ended(ended, live)
+            # Also for a sweep that is cancelled half-way: the backend reports no end twice.
+            self._metrics.record_ended(ended, live)
         return ended, live
 
     async def stats(self) -> Stats:
         """Return the ledger: `created - deleted - pruned_ttl - pruned_overflow == live`.
 
-        What has expired is swept first, so that it is counted as pruned and not as live.
+        Expired sessions are swept first, so that they count as pruned and not as live.
         """
         await self.sweep()
         return await self._backend.stats()
 
-    def glance(self) -> Stats:
-        """Return the ledger as it stands, at once; what has expired and is not yet swept counts as live."""
-        return self._backend.glance()
+    def stats_snapshot(self) -> Stats:
+        """Return the ledger as this process last saw it, from any thread and without I/O.
 
-    def _settle(self, ended: Sequence[Ended], live: int) -> None:
-        self._forget(ended)
-        self._announcer.ended(ended, live)
+        Expired sessions that are not swept yet count as live.
+        """
+        return self._backend.last_stats
 
-    def _forget(self, ended: Sequence[Ended]) -> None:
+    def _record_ended(self, ended: Sequence[Ended], live: int) -> None:
+        self._release_ended(ended)
+        self._metrics.record_ended(ended, live)
+
+    def _release_ended(self, ended: Sequence[Ended]) -> None:
         for one in ended:
             self._bindings.release(one.session_id)
-            for on_ended in self._on_ended:
-                on_ended(one.session_id)
-            if self._census is not None:
-                self._census.remove(one.session_id, one.origin)
+            for listener in self._ended_listeners:
+                listener(one.session_id)
+            if self._creators is not None:
+                self._creators.remove(one.session_id, one.origin)

@@ -1,4 +1,4 @@
-"""The periodic sweep, and how it is kept from blocking anybody."""
+"""Periodic task that sweeps expired sessions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _log = logging.getLogger("snakepit_otel.sessions")
 
 
 class Sweeper:
-    """Calls `sweep` every `interval` seconds until stopped; a failed sweep is logged, not the last."""
+    """Calls `sweep` every `interval` seconds until stopped; a failed sweep is logged, and does not end the task."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Warns when sessions accumulate: at every sweep, and at once when a threshold is crossed."""
+"""Watchdog that warns when sessions accumulate: at every sweep, and at once when a threshold is crossed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from snakepit_otel import telemetry
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.common.printable import printable_lines
-from snakepit_otel.sessions._attribution import Census
+from snakepit_otel.sessions._attribution import CreatorIndex
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.telemetry import names
 
@@ -28,18 +28,18 @@ class WarningReason(StrEnum):
 
 
 class Watchdog:
-    """Emits at most one event per reason and cleanup interval; its `count` is what it stands for.
+    """Emits at most one event per reason and cleanup interval, which counts the occurrences since the one before.
 
-    What is counted: each crossing of the threshold and of the quota, each create that was refused or
+    An occurrence is each crossing of the threshold and of the quota, each create that was rejected or
     had to evict at the quota, and each sweep that still finds too many.
     """
 
     def __init__(
-        self, settings: SessionSettings, clock: Clock, census: Census | None, emit: Emit = telemetry.emit
+        self, settings: SessionSettings, clock: Clock, creators: CreatorIndex | None, emit: Emit = telemetry.emit
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._census = census
+        self._creators = creators
         self._emit = emit
         limit = settings.max_sessions
         self._limit = limit
@@ -49,36 +49,36 @@ class Watchdog:
         self._pending = dict.fromkeys(WarningReason, 0)
         self._quiet_until = dict.fromkeys(WarningReason, -math.inf)
 
-    def minds(self, live: int) -> bool:
-        """Say whether a new session that makes this count is one of those to be looked at."""
+    def is_threshold(self, live: int) -> bool:
+        """Return whether a new session that makes this count reaches the threshold or the quota."""
         return live in (self._threshold, self._limit)
 
-    def created(self, live: int) -> None:
-        """Look at the count after a new session; at the quota it is that of each that had to evict, too."""
+    def on_created(self, live: int) -> None:
+        """Check the count after a new session; each that had to evict another finds it at the quota, too."""
         if live == self._limit:
             self._note(WarningReason.QUOTA_EXCEEDED, live)
         elif live == self._threshold:
             self._note(WarningReason.THRESHOLD_WARNING, live)
 
-    def refused(self, live: int) -> None:
-        """Count a create that was refused at the quota."""
+    def on_rejected(self, live: int) -> None:
+        """Count a create that was rejected at the quota."""
         self._note(WarningReason.QUOTA_EXCEEDED, live)
 
-    def swept(self, live: int) -> None:
-        """Look at the count after a sweep, and say what was held back since the last event."""
+    def on_swept(self, live: int) -> None:
+        """Check the count after a sweep, and emit what is pending since the last event."""
         if live >= self._limit:
             self._pending[WarningReason.QUOTA_EXCEEDED] += 1
         elif live >= self._threshold:
             self._pending[WarningReason.THRESHOLD_WARNING] += 1
         for reason, pending in self._pending.items():
             if pending:
-                self._say(reason, live)
+                self._emit_pending(reason, live)
 
     def _note(self, reason: WarningReason, live: int) -> None:
         self._pending[reason] += 1
-        self._say(reason, live)
+        self._emit_pending(reason, live)
 
-    def _say(self, reason: WarningReason, live: int) -> None:
+    def _emit_pending(self, reason: WarningReason, live: int) -> None:
         now = self._clock.monotonic()
         if now < self._quiet_until[reason]:
             return
@@ -96,11 +96,11 @@ class Watchdog:
             "utilization": live / self._limit,
         }
         text = f"{reason.value}: {live} of {int(self._limit)} sessions are live ({live / self._limit:.0%})"
-        if self._census is not None:
-            suspects = [str(suspect) for suspect in self._census.suspects(now)]
-            if suspects:
-                attributes[names.SNAKEPIT_SESSION_CREATOR] = suspects[0]
-                attributes[names.SNAKEPIT_SESSION_CREATORS] = suspects
-            text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in suspects)))
+        if self._creators is not None:
+            creators = [str(creator) for creator in self._creators.largest(now)]
+            if creators:
+                attributes[names.SNAKEPIT_SESSION_CREATOR] = creators[0]
+                attributes[names.SNAKEPIT_SESSION_CREATORS] = creators
+            text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in creators)))
             _log.warning("%s", printable_lines(text))
         self._emit(names.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING, attributes, measurements, body=text)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Protocol, Self
+from typing import Self
 
 from snakepit_otel import telemetry
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased, ZeroCopyLimitExceeded
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import _memory as memory
@@ -30,16 +31,6 @@ BEARER = "bearer"
 """A peer of which nothing is known but that it knows the id of a request, or of a result."""
 
 
-class Room(Protocol):
-    """Bytes that are reserved for whoever a buffer is held for, beside those that are the authority's own limit."""
-
-    size: int
-
-    def resize(self, size: int) -> None:
-        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`, and changes nothing then."""
-        ...
-
-
 @dataclass(eq=False)
 class _Held:
     description: Description
@@ -47,7 +38,7 @@ class _Held:
     by: str
     request: _Request | None
     since: float
-    room: Room | None = None
+    charge: ByteCharge | None = None
     lent: int = 0
     """How many read it, who keep the memory whatever becomes of it."""
     dropped: bool = False
@@ -168,12 +159,12 @@ class BufferStore:
         by: str = HERE,
         *,
         reserved: Reservation | None = None,
-        room: Room | None = None,
+        charge: ByteCharge | None = None,
     ) -> None:
         """Hold a buffer for a request, or for one to come; the buffer is ours from here on, whatever happens.
 
-        What was `reserved` for it is given back, since it counts itself from now on. `room` is given back when it is
-        let go of, and also where this raises. Raises `ReferenceRefused`, `ReferenceMisused`, `ReferenceReleased`,
+        What was `reserved` for it is given back, since it counts itself from now on. `charge` is released with the
+        buffer, and also where this raises. Raises `ReferenceRefused`, `ReferenceMisused`, `ReferenceReleased`,
         `ZeroCopyLimitExceeded`.
         """
         held = buffer.twin() if by == HERE else buffer
@@ -189,7 +180,7 @@ class BufferStore:
                     reserved.release()
                 self._admit(found, max(description.size, buffer.size))
                 now = self._clock()
-                entry = _Held(description, held, by, found, now, room)
+                entry = _Held(description, held, by, found, now, charge)
                 if found is None:
                     entry.deadline = now + self.settings.unused_ttl / 1000
                 else:
@@ -199,8 +190,8 @@ class BufferStore:
                 self._take(buffer.size)
         except BaseException:
             held.close()
-            if room is not None:
-                room.resize(0)
+            if charge is not None:
+                charge.resize(0)
             raise
 
     def fetch(self, request: str | None, ref: str, by: str = HERE) -> tuple[Description, Buffer]:
@@ -270,18 +261,18 @@ class BufferStore:
                 raise ReferenceMisused(f"reference {ref[:8]} is a result, for its caller only")
             self._bind(held, found)
 
-    def offer(self, request: str, ref: str, room: Room | None = None) -> None:
+    def offer(self, request: str, ref: str, charge: ByteCharge | None = None) -> None:
         """Let a caller in another process come for a result of the request, also for a while after its end.
 
-        Its bytes are in `room` until then, if there is one. Raises `BudgetExceeded` where that does.
+        Its bytes are charged to `charge` until then, if there is one. Raises `BudgetExceeded` where that does.
         """
         with self._lock:
             found, held = self._requests.get(request), self._held.get(ref)
             if held is None or found is None or held.request is not found or held.was_placed or held.is_result:
                 return
-            if room is not None and held.room is None:
-                room.resize(held.buffer.size)
-                held.room = room
+            if charge is not None and held.charge is None:
+                charge.resize(held.buffer.size)
+                held.charge = charge
             held.is_result = True
 
     def join(self, request: str, session_id: str | None) -> Scope:
@@ -381,8 +372,8 @@ class BufferStore:
 
     def _give_back(self, held: _Held) -> None:
         self._take(held.buffer.size, -1)
-        if held.room is not None:
-            held.room.resize(0)
+        if held.charge is not None:
+            held.charge.resize(0)
 
     def _take(self, size: int, count: int = 1) -> None:
         """Count a reference of `size` bytes, or so many fewer."""

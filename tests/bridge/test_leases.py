@@ -64,13 +64,13 @@ class Served:
 
     def balanced(self) -> bool:
         """Say whether the ledger is exact."""
-        stats = self.sessions.glance()
+        stats = self.sessions.stats_snapshot()
         return stats.created - stats.deleted - stats.pruned_ttl - stats.pruned_overflow == stats.live
 
     async def all_gone(self, deleted: int) -> None:
         """Wait until no session lives; every one was deleted, once."""
-        await until(lambda: self.sessions.glance().live == 0)
-        assert self.sessions.glance().deleted == deleted
+        await until(lambda: self.sessions.stats_snapshot().live == 0)
+        assert self.sessions.stats_snapshot().deleted == deleted
         assert self.balanced()
 
 
@@ -153,7 +153,7 @@ async def test_bound_sessions_end_when_the_client_is_closed(served: Served) -> N
         await client.create_session("b", bound=True)
         await client.create_session("c")
     assert [session.id for session in await served.sessions.list()] == ["c"]
-    assert served.sessions.glance().deleted == 2
+    assert served.sessions.stats_snapshot().deleted == 2
 
 
 async def test_one_that_was_released_stays(served: Served) -> None:
@@ -188,9 +188,9 @@ async def test_a_killed_client_leaves_nothing_behind(sessions: SessionStore, sho
         await holder.says("held")
         assert [session.id for session in await sessions.list()] == ["a", "b", "other"]
         holder.process.kill()
-        await until(lambda: sessions.glance().live == 1)
+        await until(lambda: sessions.stats_snapshot().live == 1)
         assert await sessions.exists("other")
-        assert sessions.glance()[:2] == (3, 2)
+        assert sessions.stats_snapshot()[:2] == (3, 2)
         assert served.balanced()
 
 
@@ -207,7 +207,7 @@ async def test_a_busy_client_keeps_its_sessions(sessions: SessionStore, short_pa
         await stopped.says("held")
         stopped.process.send_signal(signal.SIGSTOP)
         # By the time that pings have told of the one, the other has had to answer several.
-        await until(lambda: sessions.glance().live == 1)
+        await until(lambda: sessions.stats_snapshot().live == 1)
         assert await sessions.exists("a")
         busy.process.kill()
         await served.all_gone(2)
@@ -382,7 +382,7 @@ async def test_a_session_evicted_while_bound_is_told_of(short_path: Path) -> Non
         await until(lambda: client._leases._lost)
         with pytest.raises(SessionNotFound, match="was evicted"):
             await client.execute("any", session_id="a")
-    assert sessions.glance()[:5] == (2, 0, 0, 1, 0)
+    assert sessions.stats_snapshot()[:5] == (2, 0, 0, 1, 0)
 
 
 async def test_a_session_that_expires_while_bound_ends_once(short_path: Path, clock: FakeClock) -> None:
@@ -393,7 +393,7 @@ async def test_a_session_that_expires_while_bound_ends_once(short_path: Path, cl
         clock.advance(60)
         await sessions.sweep()
         await until(lambda: client._leases._lost)
-    assert sessions.glance()[:4] == (1, 0, 1, 0)
+    assert sessions.stats_snapshot()[:4] == (1, 0, 1, 0)
 
 
 async def test_the_ttl_of_a_bound_session_does_not_run_out(client: Client, served: Served) -> None:
@@ -424,7 +424,7 @@ async def test_refusals_are_those_of_any_create(client: Client, served: Served) 
         await client.create_session("b", bound=True)
     assert refused.value.limit == 50
     await client.create_session("a", bound=True)
-    assert served.sessions.glance().live == 50
+    assert served.sessions.stats_snapshot().live == 50
 
 
 async def test_a_connection_holds_so_many_sessions(short_path: Path) -> None:
@@ -471,7 +471,7 @@ async def test_what_is_created_while_its_client_goes_ends_too(short_path: Path, 
         if how == "client":
             client._leases._stream._call.cancel()
             await until(lambda: not served.leases._streams)
-        assert sessions.glance().live == 1
+        assert sessions.stats_snapshot().live == 1
         backend.go.set()
         await served.all_gone(1)
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from snakepit_otel.errors import InvalidSession, SessionNotFound
-from snakepit_otel.sessions import MemoryBackend, SessionStore, Stats
-from snakepit_otel.sessions.backends.base import Limits, NewSession
+from snakepit_otel.sessions import Limits, MemoryBackend, SessionStore, Stats
+from snakepit_otel.sessions.backends.base import NewSession
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import FakeClock
 from tests.sessions.conftest import Emissions
@@ -86,7 +86,7 @@ async def test_an_expired_session_does_not_exist_on_any_path(clock: FakeClock, e
         await store.set_state("a", "key", 1)
     assert await store.sweep() == 1
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1)]
-    assert (store.glance().deleted, store.glance().pruned_ttl) == (0, 1)
+    assert (store.stats_snapshot().deleted, store.stats_snapshot().pruned_ttl) == (0, 1)
 
 
 async def test_an_expired_id_is_created_anew(clock: FakeClock, emissions: Emissions) -> None:
@@ -98,7 +98,7 @@ async def test_an_expired_id_is_created_anew(clock: FakeClock, emissions: Emissi
     session = await store.create("a", ttl=20)
     assert (session.metadata, session.owner, session.last_worker_id, session.ttl) == ({}, None, None, 20)
     assert session.created_at == clock.time()
-    assert store.glance() == Stats(created=2, pruned_ttl=1, live=1, memory_bytes=1)
+    assert store.stats_snapshot() == Stats(created=2, pruned_ttl=1, live=1, memory_bytes=1)
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1)]
 
 
@@ -147,7 +147,7 @@ async def test_stats_count_the_expired_as_pruned(clock: FakeClock, emissions: Em
     store = SessionStore(clock=clock, emit=emissions.take)
     await store.create("a", ttl=10)
     clock.advance(10)
-    assert store.glance().live == 1
+    assert store.stats_snapshot().live == 1
     assert await store.stats() == Stats(created=1, pruned_ttl=1)
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1)]
 
@@ -189,7 +189,7 @@ async def test_a_long_sweep_lets_other_tasks_run(clock: FakeClock, emissions: Em
 
     async def other() -> None:
         while not seen or seen[-1]:
-            seen.append(store.glance().live)
+            seen.append(store.stats_snapshot().live)
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
@@ -210,5 +210,5 @@ async def test_a_sweep_that_is_stopped_tells_what_it_did(clock: FakeClock, emiss
     sweep.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sweep
-    assert store.glance().pruned_ttl == 1_000
+    assert store.stats_snapshot().pruned_ttl == 1_000
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1_000)]

@@ -32,7 +32,7 @@ async def test_create_refuses_an_id_that_cannot_be(session_id: Any, message: str
     store = SessionStore()
     with pytest.raises(InvalidSession, match=message):
         await store.create(session_id)
-    assert store.glance().created == 0
+    assert store.stats_snapshot().created == 0
 
 
 @pytest.mark.parametrize("method", ["get", "read", "exists", "delete", "list_state"])
@@ -87,7 +87,7 @@ async def test_create_refuses_a_ttl_that_cannot_be(ttl: Any) -> None:
     store = SessionStore()
     with pytest.raises(InvalidSession, match=r"^ttl is "):
         await store.create("a", ttl=ttl)
-    assert store.glance().created == 0
+    assert store.stats_snapshot().created == 0
 
 
 @pytest.mark.parametrize("ttl", [1, 0.001, 3600.5, MAX_TTL])
@@ -113,7 +113,7 @@ async def test_create_refuses_metadata_that_is_not_text_by_text(metadata: Any) -
     store = SessionStore()
     with pytest.raises(InvalidSession, match="metadata"):
         await store.create("a", metadata=metadata)
-    assert store.glance().created == 0
+    assert store.stats_snapshot().created == 0
 
 
 async def test_metadata_over_the_byte_budget_is_refused() -> None:
@@ -122,7 +122,7 @@ async def test_metadata_over_the_byte_budget_is_refused() -> None:
     await store.create("fits", metadata={"key": "€" * 83})
     with pytest.raises(InvalidSession, match="max_session_bytes is 256"):
         await store.create("large", metadata={"key": "€" * 84})
-    assert store.glance().memory_bytes == 256
+    assert store.stats_snapshot().memory_bytes == 256
 
 
 async def test_metadata_is_copied_and_read_only() -> None:
@@ -142,4 +142,4 @@ async def test_a_live_id_is_returned_unchanged() -> None:
     first = await store.create("a", ttl=60, metadata={"user": "ann"}, owner="one")
     again = await store.create("a", ttl=5, metadata={"user": "bob"}, owner="two")
     assert (again.ttl, again.metadata, again.owner, again.created_at) == (60, {"user": "ann"}, "one", first.created_at)
-    assert store.glance().created == 1
+    assert store.stats_snapshot().created == 1

@@ -40,7 +40,7 @@ async def test_a_leases_sessions_end_with_it(store: SessionStore) -> None:
         assert not lease.release("released")
         assert len(lease) == 2
     assert [session.id for session in await store.list()] == ["other", "released"]
-    assert store.glance()[:2] == (4, 2)
+    assert store.stats_snapshot()[:2] == (4, 2)
 
 
 async def test_one_session_can_be_ended_before_the_others(store: SessionStore) -> None:
@@ -122,7 +122,7 @@ async def test_a_scopes_session_does_not_expire_inside_the_block() -> None:
         async with asyncio.timeout(30):
             while (await store.get("a", touch=False)).last_accessed == session.last_accessed:
                 await asyncio.sleep(0.01)
-    assert store.glance()[:2] == (1, 1)
+    assert store.stats_snapshot()[:2] == (1, 1)
 
 
 async def test_a_scope_leaves_a_later_session_of_the_same_id_alone(store: SessionStore) -> None:
@@ -139,7 +139,7 @@ async def test_what_is_created_after_the_end_of_a_lease_ends_at_once(store: Sess
     await lease.end()
     await lease.create("a")
     await store.stop()
-    assert store.glance()[:2] == (1, 1)
+    assert store.stats_snapshot()[:2] == (1, 1)
 
 
 async def test_after_the_stop_of_a_store_leases_end_nothing(store: SessionStore) -> None:
@@ -171,7 +171,7 @@ async def test_an_id_taken_between_an_owners_end_and_the_deletion_is_left_alone(
     task.cancel()
     await store.stop()
     assert await store.exists("a")
-    assert store.glance()[:2] == (2, 1)
+    assert store.stats_snapshot()[:2] == (2, 1)
 
 
 async def test_a_session_of_two_owners_ends_once(store: SessionStore) -> None:
@@ -183,7 +183,7 @@ async def test_a_session_of_two_owners_ends_once(store: SessionStore) -> None:
         await other.hold("a")
     assert gone == ["a"]
     await other.end()
-    assert store.glance()[:2] == (1, 1)
+    assert store.stats_snapshot()[:2] == (1, 1)
 
 
 class FailingBackend(MemoryBackend):
@@ -345,7 +345,7 @@ class Owners(RuleBasedStateMachine):
     @invariant()
     def the_store_agrees(self) -> None:
         """The live sessions are those of the model, and every end was counted once."""
-        stats = self.store.glance()
+        stats = self.store.stats_snapshot()
         assert [session.id for session in self.run(self.store.list())] == sorted(self.live)
         assert (stats.created, stats.deleted, stats.live) == (self.created, self.deleted, len(self.live))
         for number, lease in enumerate(self.leases):

@@ -88,7 +88,7 @@ async def test_a_scope_whose_session_is_deleted_inside_ends_in_peace(store: Watc
     """Deleting the session before the end of its block is no error."""
     async with store.scope("b"):
         await store.delete("b")
-    assert store.glance().deleted == 1
+    assert store.stats_snapshot().deleted == 1
 
 
 @pytest.mark.parametrize("end", ["success", "error", "cancel"])
@@ -151,7 +151,7 @@ async def test_all_sessions_of_a_process_end_with_it(store: WatchedStore, child:
         while await store.list():
             store.deleted.clear()
             await store.deleted.wait()
-    assert store.glance().deleted == 2
+    assert store.stats_snapshot().deleted == 2
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**40])

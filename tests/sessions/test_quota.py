@@ -29,14 +29,14 @@ async def test_a_create_at_the_quota_is_refused(clock: FakeClock) -> None:
     with pytest.raises(SessionQuotaExceeded, match="2 sessions are live") as caught:
         await store.create("c")
     assert caught.value.limit == 2
-    assert store.glance() == Stats(created=2, rejected=1, live=2, memory_bytes=2)
+    assert store.stats_snapshot() == Stats(created=2, rejected=1, live=2, memory_bytes=2)
 
 
 async def test_a_live_id_needs_no_quota() -> None:
     """At the quota a live session can still be asked for by creating it."""
     store = await filled(SessionStore(max_sessions=2), "a", "b")
     assert (await store.create("a")).id == "a"
-    assert store.glance().rejected == 0
+    assert store.stats_snapshot().rejected == 0
 
 
 async def test_a_deletion_makes_room() -> None:
@@ -57,7 +57,7 @@ async def test_expired_sessions_make_room_first(clock: FakeClock, emissions: Emi
     await store.create("new")
     assert await ids(store) == ["long", "new"]
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 2)]
-    assert (store.glance().pruned_ttl, store.glance().pruned_overflow) == (2, 0)
+    assert (store.stats_snapshot().pruned_ttl, store.stats_snapshot().pruned_overflow) == (2, 0)
 
 
 async def test_the_least_recently_used_is_evicted() -> None:
@@ -85,11 +85,11 @@ async def test_an_eviction_is_told_as_overflow(clock: FakeClock, emissions: Emis
     (event,) = [one for one in emissions if one.event is names.EVENT_BRIDGE_SESSION_PRUNED]
     assert event.attributes == {"reason": "overflow", "table_name": "sessions"}
     assert event.measurements == {"count": 1, "remaining_sessions": 1}
-    assert store.glance() == Stats(created=3, pruned_overflow=1, live=2, memory_bytes=2)
+    assert store.stats_snapshot() == Stats(created=3, pruned_overflow=1, live=2, memory_bytes=2)
 
 
 async def test_without_a_quota_nothing_is_refused() -> None:
     """An infinite quota takes every session."""
     store = SessionStore(max_sessions=float("inf"))
     await filled(store, *(str(number) for number in range(200)))
-    assert store.glance().live == 200
+    assert store.stats_snapshot().live == 200

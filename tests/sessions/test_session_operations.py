@@ -164,7 +164,7 @@ async def test_observed_metrics_equal_the_ledger(capture: Capture, clock: FakeCl
         await store.create(session_id, metadata={"key": "value"})
     with pytest.raises(SnakepitError):
         await store.create("d")
-    after, ledger = observed(capture), store.glance()
+    after, ledger = observed(capture), store.stats_snapshot()
     assert after["count"] - before["count"] == ledger.live == 3
     assert after["memory.usage"] - before["memory.usage"] == ledger.memory_bytes == 27
     assert after["limit"] - before["limit"] == 3

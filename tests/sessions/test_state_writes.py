@@ -135,7 +135,7 @@ async def test_a_write_over_the_budget_is_refused_and_changes_nothing(store: Ses
     with pytest.raises(StateRefused, match="max_session_bytes is 256"):
         await store.set_state("a", "more", "€" * 50)
     assert await store.list_state("a") == {"key": before}
-    assert (await store.get("a")).memory_bytes == used == store.glance().memory_bytes
+    assert (await store.get("a")).memory_bytes == used == store.stats_snapshot().memory_bytes
 
 
 async def test_the_budget_may_be_used_to_the_last_byte(store: SessionStore) -> None:
@@ -145,7 +145,7 @@ async def test_the_budget_may_be_used_to_the_last_byte(store: SessionStore) -> N
     await store.set_state("a", "key", "y" * room)
     with pytest.raises(StateRefused):
         await store.set_state("a", "key", "x" * (room + 1))
-    assert store.glance().memory_bytes == 256
+    assert store.stats_snapshot().memory_bytes == 256
 
 
 async def test_removing_state_frees_its_budget(store: SessionStore) -> None:
@@ -157,7 +157,7 @@ async def test_removing_state_frees_its_budget(store: SessionStore) -> None:
     assert await store.delete_state("a", "first") is False
     await store.set_state("a", "second", "x" * 200)
     await store.delete("a")
-    assert store.glance().memory_bytes == 0
+    assert store.stats_snapshot().memory_bytes == 0
 
 
 @pytest.mark.parametrize("gone", ["deleted", "expired"])

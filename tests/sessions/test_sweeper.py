@@ -76,10 +76,10 @@ async def test_a_failed_sweep_is_logged_and_not_the_last(
     sweeper = Sweeper(sweep, 10, nights.sleep)
     sweeper.start()
     await nights.pass_by()
-    assert store.glance().live == 1
+    assert store.stats_snapshot().live == 1
     await nights.pass_by()
     await sweeper.stop()
-    assert store.glance().live == 0
+    assert store.stats_snapshot().live == 0
     (record,) = caplog.records
     assert record.getMessage() == "the session sweep failed; the next one is in 10.0 s"
     assert "the disk is on fire" in caplog.text
@@ -128,4 +128,4 @@ async def test_a_store_sweeps_by_itself_while_it_is_open() -> None:
     async with SessionStore(cleanup_interval=40, emit=emit) as store, asyncio.timeout(30):
         await store.create("a", ttl=0.001)
         await pruned.wait()
-    assert store.glance().pruned_ttl == 1
+    assert store.stats_snapshot().pruned_ttl == 1

@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {"max_total_bytes": 128 * KIB, "max_session_bytes": 1
 
 def ledger_is_exact(store: SessionStore) -> bool:
     """Say whether every session that was made is live, or was counted out once."""
-    stats = store.glance()
+    stats = store.stats_snapshot()
     return stats.created - stats.deleted - stats.pruned_ttl - stats.pruned_overflow == stats.live
 
 
@@ -41,7 +41,7 @@ async def test_what_goes_over_is_refused() -> None:
     await store.create("a")
     await store.set_state("a", "key", "v" * 90 * KIB)
     await store.create("b")
-    before = store.glance()
+    before = store.stats_snapshot()
     with pytest.raises(SessionStoreFull, match=r"session_store\.max_total_bytes is 131072") as caught:
         await store.set_state("b", "key", "v" * 60 * KIB)
     assert 0 < caught.value.missing < 60 * KIB
@@ -49,7 +49,7 @@ async def test_what_goes_over_is_refused() -> None:
         await store.update("b", lambda state: {**state, "key": "v" * 60 * KIB})
     with pytest.raises(SessionStoreFull):
         await store.create("c", metadata={"k": "v" * 60 * KIB})
-    assert store.glance() == before
+    assert store.stats_snapshot() == before
     await store.set_state("b", "key", "v" * 20 * KIB)
     await store.delete("a")
     await store.set_state("b", "key", "v" * 60 * KIB)
@@ -63,7 +63,7 @@ async def test_what_has_expired_goes_first(clock: FakeClock) -> None:
     await store.create("new")
     clock.advance(2)
     await store.set_state("new", "key", "v" * 95 * KIB)
-    assert store.glance().pruned_ttl == 1
+    assert store.stats_snapshot().pruned_ttl == 1
     assert ledger_is_exact(store)
 
 
@@ -83,7 +83,7 @@ async def test_the_least_recently_used_are_evicted(write: bool) -> None:
     else:
         await store.create("c", metadata={"k": "v" * 40 * KIB})
         assert ended == ["own", "a"]
-    assert store.glance().pruned_overflow == 2
+    assert store.stats_snapshot().pruned_overflow == 2
     assert ledger_is_exact(store)
 
 
@@ -127,7 +127,7 @@ async def test_the_longest_ttl() -> None:
     await store.create("a", ttl=100)
     with pytest.raises(InvalidSession, match=r"ttl is 101; session_store\.max_ttl allows at most 100 seconds"):
         await store.create("b", ttl=101)
-    assert store.glance().created == 1
+    assert store.stats_snapshot().created == 1
     with pytest.raises(ConfigurationError, match="default_ttl: is 60 seconds, and max_ttl only 59"):
         SessionStore(default_ttl=60, max_ttl=59)
 
@@ -136,10 +136,10 @@ async def test_the_longest_ttl() -> None:
 async def test_a_session_is_charged_to_its_creator_until_it_ends(clock: FakeClock, budget: Budget, end: str) -> None:
     """Its metadata and its state are, by whomever they were written, however it ends; a live id is not twice."""
     store = SessionStore(clock=clock, max_sessions=1, overflow="evict")
-    await store.create("a", ttl=10, metadata={"k": "v" * KIB}, room=Charge(budget, SOMEBODY, 0, "sessions"))
+    await store.create("a", ttl=10, metadata={"k": "v" * KIB}, charge=Charge(budget, SOMEBODY, 0, "sessions"))
     made = budget.held(SOMEBODY)
     assert made > 2 * KIB
-    await store.create("a", room=Charge(budget, SOMEBODY, 0, "sessions"))
+    await store.create("a", charge=Charge(budget, SOMEBODY, 0, "sessions"))
     assert budget.held(SOMEBODY) == made
     await store.set_state("a", "key", "v" * 10 * KIB)
     assert budget.held(SOMEBODY) > made + 10 * KIB
@@ -158,21 +158,21 @@ async def test_a_session_is_charged_to_its_creator_until_it_ends(clock: FakeCloc
 async def test_a_creator_without_room_is_refused(clock: FakeClock, budget: Budget) -> None:
     """Over the budget nothing is kept, what has expired goes first, and others' sessions are not concerned."""
     store = SessionStore(clock=clock)
-    await store.create("a", ttl=10, room=Charge(budget, SOMEBODY, 0, "sessions"))
+    await store.create("a", ttl=10, charge=Charge(budget, SOMEBODY, 0, "sessions"))
     await store.create("others")
     before = budget.held(SOMEBODY)
     for attempt in (
         store.set_state("a", "key", "v" * 64 * KIB),
-        store.create("b", metadata={"k": "v" * 64 * KIB}, room=Charge(budget, SOMEBODY, 0, "sessions")),
+        store.create("b", metadata={"k": "v" * 64 * KIB}, charge=Charge(budget, SOMEBODY, 0, "sessions")),
     ):
         with pytest.raises(BudgetExceeded, match="of sessions: this peer holds"):
             await attempt
-    assert (budget.held(SOMEBODY), store.glance().live) == (before, 2)
+    assert (budget.held(SOMEBODY), store.stats_snapshot().live) == (before, 2)
     await store.set_state("others", "key", "v" * 100 * KIB)
     await store.set_state("a", "key", "v" * 50 * KIB)
     clock.advance(11)
-    await store.create("b", metadata={"k": "v" * 50 * KIB}, room=Charge(budget, SOMEBODY, 0, "sessions"))
-    assert store.glance().pruned_ttl == 1
+    await store.create("b", metadata={"k": "v" * 50 * KIB}, charge=Charge(budget, SOMEBODY, 0, "sessions"))
+    assert store.stats_snapshot().pruned_ttl == 1
     assert ledger_is_exact(store)
 
 
@@ -181,5 +181,5 @@ async def test_a_create_that_the_quota_refuses_is_charged_for_nothing(budget: Bu
     store = SessionStore(max_sessions=1)
     await store.create("a")
     with pytest.raises(Exception, match="1 sessions are live"):
-        await store.create("b", room=Charge(budget, SOMEBODY, 0, "sessions"))
+        await store.create("b", charge=Charge(budget, SOMEBODY, 0, "sessions"))
     assert budget.held(SOMEBODY) == 0

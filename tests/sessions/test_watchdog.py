@@ -160,7 +160,7 @@ async def test_what_has_expired_is_not_held_against_the_living(clock: FakeClock,
     clock.advance(1)
     await fill(store, 7)
     assert emissions.counts(WARNING) == []
-    assert (store.glance().pruned_ttl, store.glance().live) == (6, 7)
+    assert (store.stats_snapshot().pruned_ttl, store.stats_snapshot().live) == (6, 7)
     await fill(store, 1)
     assert emissions.counts(WARNING) == [("threshold_warning", 1)]
 

@@ -147,7 +147,8 @@ class AdminService(AdminServiceServicer):
             _log.warning("the rolling restart ended early: %s", printable(error, MAX_MESSAGE_CHARACTERS))
 
     def _info(self, session: Session) -> pb.SessionInfo:
-        idle = self._clock.monotonic() - session.last_accessed
+        # Both are wall clocks, and the backend's may be of another machine.
+        idle = max(0.0, self._clock.time() - session.last_accessed)
         return pb.SessionInfo(
             id=session.id,
             ttl_seconds=session.ttl,

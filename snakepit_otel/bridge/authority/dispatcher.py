@@ -276,8 +276,8 @@ class Dispatcher:
             return False
         for ref in await ids_in(raw):
             # Callers that are known have the limits of shared memory instead.
-            room = None if peer.is_known else Charge(self.budget, peer, 0, "references")
-            self.buffer_store.offer(scope.request or "", ref, room)
+            charge = None if peer.is_known else Charge(self.budget, peer, 0, "references")
+            self.buffer_store.offer(scope.request or "", ref, charge)
         return True
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
@@ -295,8 +295,8 @@ class Dispatcher:
     async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
         if not session_id:
             return None
-        room = Charge(self.lasting, peer, 0, SESSIONS)
-        return (await self.sessions.create(session_id, creator=creator, room=room)).last_worker_id
+        charge = Charge(self.lasting, peer, 0, SESSIONS)
+        return (await self.sessions.create(session_id, creator=creator, charge=charge)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
         """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""

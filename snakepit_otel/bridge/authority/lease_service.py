@@ -237,7 +237,7 @@ class _Stream:
             metadata=dict(create.metadata),
             owner=owner,
             creator=Creator(site, owner=owner),
-            room=Charge(self._lasting, self._peer, 0, SESSIONS),
+            charge=Charge(self._lasting, self._peer, 0, SESSIONS),
         )
 
     def _refuse(self, request: pb.HoldRequest, error: Exception) -> None:

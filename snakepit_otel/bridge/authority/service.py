@@ -129,7 +129,7 @@ class AuthorityService(BridgeServiceServicer):
                 metadata=dict(request.metadata),
                 owner=_owner(headers),
                 creator=_creator(context, headers, "InitializeSession"),
-                room=Charge(self._dispatcher.lasting, peer_of(context), 0, SESSIONS),
+                charge=Charge(self._dispatcher.lasting, peer_of(context), 0, SESSIONS),
             )
         except SnakepitError as error:
             await _abort(context, error)
@@ -221,8 +221,8 @@ class AuthorityService(BridgeServiceServicer):
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
-            room = Charge(self._dispatcher.lasting, peer_of(context), 0, "registered tools")
-            ids = self._tools.register_foreign(request.session_id, request.tools, room)
+            charge = Charge(self._dispatcher.lasting, peer_of(context), 0, "registered tools")
+            ids = self._tools.register_foreign(request.session_id, request.tools, charge)
         except SessionNotFound:
             return pb.RegisterToolsResponse(success=False, error_message="not_found")
         except (ToolRefused, InvalidSession, WorkerFenced, BudgetExceeded) as error:

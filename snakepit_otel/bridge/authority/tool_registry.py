@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from snakepit_otel.adapters import tool
 from snakepit_otel.adapters._completion import run_isolated
@@ -18,6 +18,7 @@ from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.codec import encode_parameters
 from snakepit_otel.bridge.wire.values import to_json
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import DeadlineExceeded, SnakepitError, ToolNotFound, ToolRefused
 
@@ -36,21 +37,11 @@ _KEPT_BYTES = 256
 """Bytes that it takes to keep a worker's tool, which is its name."""
 
 
-class Room(Protocol):
-    """Bytes that are reserved for whoever registers tools."""
-
-    size: int
-
-    def resize(self, size: int) -> None:
-        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`."""
-        ...
-
-
 class _Foreign(NamedTuple):
     """The names of a session's tools, and what is reserved for them."""
 
     names: set[str]
-    rooms: list[Room]
+    charges: list[ByteCharge]
 
 
 @dataclass(frozen=True)
@@ -184,12 +175,12 @@ class ToolRegistry:
         ]
 
     def register_foreign(
-        self, session_id: str, tools: Sequence[pb.ToolRegistration], room: Room | None = None
+        self, session_id: str, tools: Sequence[pb.ToolRegistration], charge: ByteCharge | None = None
     ) -> dict[str, str]:
         """Register a worker's tools for a session, all or none, and return their ids by name.
 
-        Only their names are kept, in `room` if there is one, until the session ends. Raises `ToolRefused`; its message
-        holds `duplicate_tool` for one that is there already. Raises `BudgetExceeded` where the `room` does.
+        Only their names are kept, and charged to `charge`, until the session ends. Raises `ToolRefused`; its message
+        holds `duplicate_tool` for one that is there already. Raises `BudgetExceeded` where the `charge` does.
         """
         there = self._foreign.get(session_id) or _Foreign(set(), [])
         if len(there.names) + len(tools) > _MAX_TOOLS_PER_SESSION:
@@ -201,9 +192,9 @@ class ToolRegistry:
             if name in there.names or name in new:
                 raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
             new[name] = None
-        if room is not None and new:
-            room.resize(_KEPT_BYTES * len(new))
-            there.rooms.append(room)
+        if charge is not None and new:
+            charge.resize(_KEPT_BYTES * len(new))
+            there.charges.append(charge)
         if new:
             there.names.update(new)
             self._foreign[session_id] = there
@@ -217,8 +208,8 @@ class ToolRegistry:
     def forget(self, session_id: str) -> None:
         """Forget what workers registered for a session that has ended."""
         found = self._foreign.pop(session_id, None)
-        for room in () if found is None else found.rooms:
-            room.resize(0)
+        for charge in () if found is None else found.charges:
+            charge.resize(0)
 
 
 def _checked_registration(registration: pb.ToolRegistration) -> str:

@@ -106,18 +106,18 @@ class BufferService(BufferServiceServicer):
         description = _description(first)
         assert first is not None
         of_request = first.request_id or None
-        room = self._room(peer)
+        charge = self._room(peer)
         # Before there is any memory: what has been promised to one is not there for the next.
         with self._buffer_store.reserve(of_request, description.size, BEARER) as reserved:
             try:
-                if room is not None:
-                    room.resize(description.size)
+                if charge is not None:
+                    charge.resize(description.size)
                 buffer = await self._filled(description.size, messages, pace)
             except BaseException:
-                if room is not None:
-                    room.release()
+                if charge is not None:
+                    charge.release()
                 raise
-            self._buffer_store.publish(of_request, description, buffer, BEARER, reserved=reserved, room=room)
+            self._buffer_store.publish(of_request, description, buffer, BEARER, reserved=reserved, charge=charge)
 
     async def _filled(self, size: int, messages: AsyncIterator[pb.WriteRequest], pace: _Pace) -> Buffer:
         filling = Filling(size, shared=self._buffer_store.shares)

@@ -95,7 +95,7 @@ async def _run_the_day() -> workload.Batch:
         _tell_of_restart(await workload.replace_workers(pit))
         _head("6. The visitors' sessions expire")
         await workload.wait_for_pruning(pit)
-        stats = pit.sessions.glance()
+        stats = pit.sessions.stats_snapshot()
         _say(f"   pruned by TTL: {stats.pruned_ttl}; live: {stats.live}")
 
         _head("7. Somebody opens sessions and forgets them, up to the quota and beyond")

@@ -189,7 +189,7 @@ async def open_tabs_and_forget_them(pit: Snakepit) -> None:
 
 async def wait_for_pruning(pit: Snakepit) -> None:
     """Wait until the periodic sweep has removed the visitors."""
-    while pit.sessions.glance().pruned_ttl < VISITORS:
+    while pit.sessions.stats_snapshot().pruned_ttl < VISITORS:
         await asyncio.sleep(0.05)
 
 

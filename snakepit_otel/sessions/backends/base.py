@@ -1,25 +1,19 @@
-"""The contract between the session store and whatever keeps the sessions."""
+"""The contract of session backends, which keep the sessions of a `SessionStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.sessions._attribution import Origin
+from snakepit_otel.sessions._quota import Limits
 from snakepit_otel.sessions._session import Session
 
 
-class Overflow(StrEnum):
-    """What a create at the quota does once nothing expired is left to sweep."""
-
-    REJECT = "reject"
-    EVICT = "evict"
-
-
 class EndReason(StrEnum):
-    """Why a session ended."""
+    """The reason for the end of a session."""
 
     DELETED = "deleted"
     TTL = "ttl"
@@ -27,7 +21,7 @@ class EndReason(StrEnum):
 
 
 class Ended(NamedTuple):
-    """A session that ended, why, and how many seconds it had lived."""
+    """The end of a session; `lifetime` is in seconds."""
 
     session_id: str
     reason: EndReason
@@ -42,32 +36,22 @@ class Entry(NamedTuple):
     version: int
 
 
-class Room(Protocol):
-    """Bytes that are reserved for one session, by whoever it is kept for."""
-
-    def resize(self, size: int) -> None:
-        """Reserve `size` bytes in place of those before. Raises `BudgetExceeded`, and changes nothing then."""
-        ...
-
-    def release(self) -> None:
-        """Give all of them back."""
-        ...
-
-
 class NewSession(NamedTuple):
-    """What a session is to be created with; all of it checked already."""
+    """The checked arguments of a create.
+
+    A backend that keeps the session in this process resizes `charge` with it, and releases it at its end.
+    """
 
     id: str
     ttl: float
     metadata: Mapping[str, str]
     owner: str | None = None
     origin: Origin | None = None
-    room: Room | None = None
-    """Has what the session takes of this process' memory, for as long as it lives. None for sessions of nobody else."""
+    charge: ByteCharge | None = None
 
 
 class Created(NamedTuple):
-    """The outcome of a create: the session, whether it is new, and who had to go for it."""
+    """The outcome of a create: the session, whether it is new, and the sessions that it replaced."""
 
     session: Session
     new: bool
@@ -76,7 +60,7 @@ class Created(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """The outcome of a prune: who went, how many remain, and whether more may be due."""
+    """The outcome of a prune: the sessions that ended, how many remain, and whether more may be due."""
 
     ended: Sequence[Ended]
     live: int
@@ -95,22 +79,6 @@ class Stats(NamedTuple):
     memory_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a backend enforces: the quota, what happens at it, and the bytes one session may hold."""
-
-    max_sessions: float = 10_000
-    overflow: Overflow = Overflow.REJECT
-    max_session_bytes: int = 1 << 20
-    max_total_bytes: int = 1 << 30
-    """What all sessions take of memory, with what it takes to keep them."""
-
-    @property
-    def max_session_keys(self) -> int:
-        """How many keys a session's state may have."""
-        return max(1_000, self.max_session_bytes // 64)
-
-
 class StateView(NamedTuple):
     """A session's state at one moment: its version, and its entries by key."""
 
@@ -118,23 +86,49 @@ class StateView(NamedTuple):
     entries: Mapping[str, Entry]
 
 
-class Backend(Protocol):
-    """Keeps sessions. Every method is one atomic step.
+class SessionBackend(Protocol):
+    """Keeps sessions, for one authority or for several. Every method between `open` and `close` is one atomic step.
 
     A session whose `last_accessed + ttl` has passed does not exist for any method, whether it has been
-    pruned yet or not. Ids, TTLs, metadata, keys and JSON come checked. Every session that ends is
-    reported exactly once, in an `Ended` or as True from `delete`, and counted once in `stats`.
+    pruned yet or not. Ids, TTLs, metadata, keys and JSON come checked. Over all authorities, every session that
+    ends is reported exactly once, in an `Ended`, and counted once in `stats`.
     Versions grow over the whole backend, so that no version of a session comes back after its end.
+
+    Times: a backend has one clock, its own where several authorities share it, and no other decides about TTLs. In a
+    `Session`, `created_at` and `last_accessed` are seconds since the epoch on that clock; `Ended.lifetime` is a
+    difference on it.
+
+    A class that is named in `session_store.backend` is called with `Limits`, and with `backend_options` as keyword
+    arguments. It must not connect before `open`.
     """
 
     limits: Limits
+
+    @property
+    def last_stats(self) -> Stats:
+        """The ledger as this process last saw it, read from any thread and without I/O.
+
+        A plain attribute will do, assigned from each reply of a server that carries the counters.
+        """
+        ...
+
+    async def open(self) -> None:
+        """Connect; called before all else by `SessionStore.start`, and again after each `close`.
+
+        Whatever it raises fails the start of the authority. `close` is called then, too.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what `open` acquired, as far as it did. Sessions stay where they are kept beyond the process."""
+        ...
 
     async def create(self, new: NewSession) -> Created:
         """Create a session, or touch and return the live one with that id unchanged.
 
         At the quota, expired sessions are pruned first; then the policy decides.
         Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget; and with nothing
-        changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `room`.
+        changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `charge`.
         """
         ...
 
@@ -171,11 +165,11 @@ class Backend(Protocol):
         ...
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
-        """Remember the worker that served the session last; no error if it is gone."""
+        """Store the worker that served the session last; no error if there is no such session."""
         ...
 
     async def delete(self, session_id: str) -> Ended | None:
-        """Delete the session and say so, or return None if there is none."""
+        """Delete the session and return its end, or None if there is no such session."""
         ...
 
     async def prune(self, limit: int) -> Pruned:
@@ -183,7 +177,7 @@ class Backend(Protocol):
         ...
 
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
-        """Remove the least recently used sessions, but for `keep`, until they have given back `size` bytes."""
+        """Remove the least recently used sessions, but not `keep`, until `size` bytes are free."""
         ...
 
     async def page(self, after: str | None, limit: int) -> Sequence[Session]:
@@ -191,9 +185,5 @@ class Backend(Protocol):
         ...
 
     async def stats(self) -> Stats:
-        """Return the ledger as it stands, pruning nothing: what ends is reported by `prune`."""
-        ...
-
-    def glance(self) -> Stats:
-        """Return the ledger as this process last knew it, at once and from any thread."""
+        """Return the ledger of all authorities as it stands, pruning nothing, and keep it as `last_stats`."""
         ...

@@ -1,4 +1,4 @@
-"""Sessions in the memory of one process, for one event loop."""
+"""Session backend in the memory of one process, for one event loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.errors import (
     InvalidSession,
@@ -16,43 +17,40 @@ from snakepit_otel.errors import (
     StateConflict,
     StateRefused,
 )
+from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions._session import Session
 from snakepit_otel.sessions.backends.base import (
     Created,
     Ended,
     EndReason,
     Entry,
-    Limits,
     NewSession,
-    Overflow,
     Pruned,
-    Room,
     StateView,
     Stats,
 )
 
 _SWEEP_AT_QUOTA = 1_000
+# What a session, and a key of its state, take of memory besides their content.
 _SESSION_BYTES = 1_024
-"""Bytes that it takes to keep a session, besides its content."""
 _ENTRY_BYTES = 512
-"""Bytes that it takes to keep a key of its state, besides its content."""
 _NO_STATE: Mapping[str, Entry] = {}
 
 
 class _Record:
-    """One session as it is kept; every session has one, so it is as small as it can be."""
+    """One session as it is kept: small, because there is one for every session."""
 
     __slots__ = (
         "accessed",
         "base",
         "began",
+        "charge",
         "created_at",
         "id",
         "memory",
         "metadata",
         "origin",
         "owner",
-        "room",
         "state",
         "ttl",
         "version",
@@ -60,7 +58,7 @@ class _Record:
     )
 
     def __init__(self, new: NewSession, now: float, created_at: float, memory: int, base: int) -> None:
-        self.id, self.ttl, self.metadata, self.owner, self.origin, self.room = new
+        self.id, self.ttl, self.metadata, self.owner, self.origin, self.charge = new
         self.base = base
         self.began = self.accessed = now
         self.created_at = created_at
@@ -74,7 +72,7 @@ class _Record:
             self.id,
             self.ttl,
             self.created_at,
-            self.accessed,
+            self.created_at + self.accessed - self.began,
             self.metadata,
             self.owner,
             self.worker,
@@ -106,6 +104,12 @@ class MemoryBackend:
         self._created = self._deleted = self._ttl = self._overflow = self._rejected = self._memory = 0
         self._weight = 0
 
+    async def open(self) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    async def close(self) -> None:
+        """Do nothing: sessions stay for the next start."""
+
     async def create(self, new: NewSession) -> Created:
         """Create a session or return the live one; see the contract."""
         now = self._now()
@@ -122,8 +126,8 @@ class MemoryBackend:
                 f"session {new.id!r} would hold {memory} bytes of metadata; max_session_bytes is {self._budget}"
             )
         base = _base_of(new, memory)
-        # Before anything ends for it, of which nobody would hear.
-        self._reserve(base + memory, new.room, base + memory)
+        # Before another session ends for it: its end would be lost with an error here.
+        self._reserve(base + memory, new.charge, base + memory)
         if record is not None:
             ended.append(self._end(new.id, record, EndReason.TTL, now))
         if len(self._recent) >= self._quota:
@@ -131,8 +135,8 @@ class MemoryBackend:
             while len(self._recent) >= self._quota:
                 if self.limits.overflow is Overflow.REJECT:
                     self._rejected += 1
-                    if new.room is not None:
-                        new.room.release()
+                    if new.charge is not None:
+                        new.charge.release()
                     raise SessionQuotaExceeded(self._quota)
                 oldest, record = next(iter(self._recent.items()))
                 ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
@@ -206,7 +210,7 @@ class MemoryBackend:
         if more > 0 and len(state) > (most := self.limits.max_session_keys):
             raise StateRefused(f"session {record.id!r} would have {len(state)} keys; at most {most} are allowed")
         heavier = growth + _ENTRY_BYTES * more
-        self._reserve(heavier, record.room, _weight_of(record) + heavier)
+        self._reserve(heavier, record.charge, _weight_of(record) + heavier)
         record.state = state
         record.version = self._version = version
         record.memory += growth
@@ -214,13 +218,13 @@ class MemoryBackend:
         self._weight += heavier
         return version
 
-    def _reserve(self, more: int, room: Room | None, size: int) -> None:
-        """Raise unless there is room for `more` bytes, of a session that then has `size`."""
+    def _reserve(self, more: int, charge: ByteCharge | None, size: int) -> None:
+        """Raise unless `more` bytes are free, and charge the session with `size` bytes."""
         missing = self._weight + more - self.limits.max_total_bytes
         if more > 0 and missing > 0:
             raise SessionStoreFull(missing, self.limits.max_total_bytes)
-        if room is not None:
-            room.resize(size)
+        if charge is not None:
+            charge.resize(size)
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Remember the session's last worker."""
@@ -266,10 +270,11 @@ class MemoryBackend:
 
     async def stats(self) -> Stats:
         """Return the ledger."""
-        return self.glance()
+        return self.last_stats
 
-    def glance(self) -> Stats:
-        """Return the ledger as it stands."""
+    @property
+    def last_stats(self) -> Stats:
+        """The ledger as it stands."""
         return Stats(
             self._created,
             self._deleted,
@@ -308,8 +313,8 @@ class MemoryBackend:
                 heapq.heapify(self._due)
         self._memory -= record.memory
         self._weight -= _weight_of(record)
-        if record.room is not None:
-            record.room.release()
+        if record.charge is not None:
+            record.charge.release()
         if reason is EndReason.DELETED:
             self._deleted += 1
         elif reason is EndReason.TTL:

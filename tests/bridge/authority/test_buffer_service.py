@@ -214,8 +214,8 @@ def test_a_result_is_its_callers_until_it_is_taken() -> None:
 def test_a_refused_publication_gives_its_room_back() -> None:
     """What cannot be held is charged to nobody."""
     buffer_store, budget = BufferStore(), Budget()
-    room = budget.charge(Peer("10.0.0.1", is_known=False), 600, "references")
+    charge = budget.charge(Peer("10.0.0.1", is_known=False), 600, "references")
     about = description(600)
     with pytest.raises(ReferenceRefused):
-        buffer_store.publish(None, about, Buffer.of([memoryview(bytes(10))], 10), BEARER, room=room)
+        buffer_store.publish(None, about, Buffer.of([memoryview(bytes(10))], 10), BEARER, charge=charge)
     assert (budget.held(), buffer_store._count) == (0, 0)

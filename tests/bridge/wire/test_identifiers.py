@@ -63,7 +63,7 @@ async def test_what_is_refused_is_not_recorded(ours: Authority, capture: Capture
         assert names.SESSION_ID not in span.attributes
         assert all(len(str(value)) <= LONGEST_ATTRIBUTE for value in span.attributes.values())
     assert all(len(key) <= 256 for key in dispatcher_module._requests_of_session._last)
-    assert ours.sessions.glance().live == 0
+    assert ours.sessions.stats_snapshot().live == 0
 
 
 @pytest.mark.parametrize(

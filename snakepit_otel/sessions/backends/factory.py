@@ -1,0 +1,53 @@
+"""Construction of the session backend that the settings or the program choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from snakepit_otel.common.clock import Clock
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.sessions._settings import MEMORY, SessionSettings
+from snakepit_otel.sessions.backends.base import SessionBackend
+from snakepit_otel.sessions.backends.memory import MemoryBackend
+
+BackendFactory = Callable[..., SessionBackend]
+
+
+def create_backend(
+    given: SessionBackend | BackendFactory | None, settings: SessionSettings, clock: Clock
+) -> SessionBackend:
+    """Return the given backend, or what a given class returns for the limits, else the backend of the settings.
+
+    Raises `ConfigurationError` for a backend that cannot be imported or constructed.
+    """
+    if given is not None and not callable(given):
+        return given
+    if given is None and settings.backend == MEMORY:
+        return MemoryBackend(settings.limits, clock)
+    factory, name = (given, getattr(given, "__qualname__", repr(given))) if given is not None else _imported(settings)
+    try:
+        backend = factory(settings.limits, **settings.backend_options if given is None else {})
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"session_store.backend_options: {name} cannot be constructed: {type(error).__name__}: {error}"
+        ) from error
+    if missing := sorted(method for method in _METHODS if not hasattr(backend, method)):
+        raise ConfigurationError(f"session_store.backend: {name} is no session backend; it has no {missing[0]!r}")
+    return backend
+
+
+_METHODS = tuple(name for name in vars(SessionBackend) if not name.startswith("_"))
+
+
+def _imported(settings: SessionSettings) -> tuple[Any, str]:
+    module, _, name = settings.backend.partition(":")
+    try:
+        return getattr(import_module(module), name), settings.backend
+    except Exception as error:
+        raise ConfigurationError(
+            f"session_store.backend: {settings.backend!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
