@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from snakepit_otel import telemetry
 from snakepit_otel.sessions._watchdog import Emit
@@ -26,9 +27,7 @@ class SessionMetrics:
         self._table_name = table_name
         self._emit = emit
         for metric, counter in _COUNTERS.items():
-            telemetry.observe(
-                self, metric, lambda me, counter=counter: [(getattr(me._backend.last_stats, counter), {})]
-            )
+            telemetry.observe(self, metric, partial(SessionMetrics._read_counter, counter=counter))
         telemetry.observe(self, names.METRIC_SESSION_ENDED, SessionMetrics._read_ended)
         if math.isfinite(backend.limits.max_sessions):
             telemetry.observe(self, names.METRIC_SESSION_LIMIT, lambda me: [(int(me._backend.limits.max_sessions), {})])
@@ -51,6 +50,9 @@ class SessionMetrics:
                 {"count": count, "remaining_sessions": live},
                 body=f"{count} sessions pruned ({reason.value}), {live} remain",
             )
+
+    def _read_counter(self, counter: str) -> list[tuple[float, dict[str, str]]]:
+        return [(getattr(self._backend.last_stats, counter), {})]
 
     def _read_ended(self) -> list[tuple[float, dict[str, str]]]:
         stats = self._backend.last_stats
