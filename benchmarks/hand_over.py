@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from benchmarks.memory import Watch, memfds
 from snakepit_otel import AuthorityContext, BaseAdapter, Snakepit, authority_tool, tool, zero_copy
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 from snakepit_otel.zero_copy import ZeroCopySettings
 
 ROUNDS = 9
@@ -112,7 +112,7 @@ class Looks:
 async def main() -> None:
     """Measure and print everything."""
     # Here, and by inheritance in the workers.
-    switch.turn(False)
+    _switch.set_enabled(False)
     os.environ["SNAKEPIT_TELEMETRY_LEVEL"] = "off"
     print(f"float32 arrays, medians of {ROUNDS}, in ms; ranges in brackets")
     looks = Looks()

@@ -27,9 +27,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from benchmarks.worker import start
 from snakepit_otel import SessionStore, telemetry
-from snakepit_otel.telemetry import _metric_cells as cells
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _metric_cells, _switch, names
 
 LIVE, CALLS, ROUNDS = 100_000, 500, 60
 
@@ -37,10 +35,10 @@ LIVE, CALLS, ROUNDS = 100_000, 500, 60
 async def main() -> None:
     """Measure and print everything."""
     store = SessionStore(max_sessions=float("inf"))
-    switch.turn(False)
+    _switch.set_enabled(False)
     for number in range(LIVE):
         await store.create(f"s{number}")
-    switch.turn(True)
+    _switch.set_enabled(True)
     before = series()
     keys = [f"s{number * 97 % LIVE}" for number in range(CALLS)]
     taken: dict[str, list[float]] = {name: [] for name in CASES}
@@ -65,17 +63,17 @@ async def main() -> None:
 
 def series() -> int:
     """Return how many metric series there are."""
-    return sum(len(of_metric) for _, of_metric in cells.every())
+    return sum(len(of_metric) for _, of_metric in _metric_cells.every())
 
 
 @contextmanager
 def bare() -> Iterator[None]:
     """Telemetry off."""
-    switch.turn(False)
+    _switch.set_enabled(False)
     try:
         yield
     finally:
-        switch.turn(True)
+        _switch.set_enabled(True)
 
 
 @contextmanager
@@ -95,11 +93,11 @@ async def stock_get(store: SessionStore, key: str) -> Any:
     started = time.perf_counter()
     attributes = {"snakepit.operation": "access", "session.id": key}
     with STOCK.start_as_current_span("access session", attributes=attributes):
-        switch.turn(False)
+        _switch.set_enabled(False)
         try:
             found = await store.get(key)
         finally:
-            switch.turn(True)
+            _switch.set_enabled(True)
         HISTOGRAM.record(time.perf_counter() - started, {"snakepit.operation": "access"})
     return found
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 from snakepit_otel.testing import FakeClock
 
 LIVE = 100_000
@@ -26,7 +26,7 @@ EXPIRED = 1_000
 
 async def main() -> None:
     """Measure and print everything."""
-    switch.turn(False)
+    _switch.set_enabled(False)
     await operations()
     await sweeps()
 

@@ -13,8 +13,7 @@ from opentelemetry import trace
 from snakepit_otel import Client, Snakepit, ToolError
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import ConfigurationError, PoolNotStarted
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _controls, names
 from snakepit_otel.testing import Capture, OtlpSink
 from tests.adapters_for_tests import Useful
 from tests.waiting import until
@@ -75,7 +74,7 @@ async def test_levels_while_it_runs(capture: Capture, sink: OtlpSink) -> None:
         assert await recorded(sink, await traced(running)) == ALL
         # By now its spans would have come as well.
         assert not [span for span in sink.spans if span.trace_id == nothing]
-    assert controls.level == "full"
+    assert _controls.level == "full"
 
 
 async def test_no_traces_and_all_metrics(capture: Capture, sink: OtlpSink) -> None:
@@ -146,7 +145,7 @@ async def test_the_command_line_and_programs_say_the_same(sink: OtlpSink) -> Non
     async with pit(sink) as running, Client(running.socket) as client:
         now = await client.set_telemetry(level="essential", deny=["snakepit.pool.*"])
         assert (now.level, now.sampling, now.allow, now.deny) == ("essential", 1, [], ["snakepit.pool.*"])
-        assert names.ADAPTER_BUILD in controls.unwanted
+        assert names.ADAPTER_BUILD in _controls.suppressed
         assert await running.set_telemetry(deny=[]) == Controls(level="essential")
         assert (await client.set_telemetry()).deny == []
         with pytest.raises(ConfigurationError, match=r"telemetry\.sampling: .*got 2"):
@@ -167,13 +166,13 @@ async def test_what_cannot_be_set(sink: OtlpSink) -> None:
 
 async def test_what_was_started_off_stays_off(sink: OtlpSink) -> None:
     """Where nothing is set up to export, turning it up is refused, in words that help."""
-    controls.set_level("off")
+    _controls.set_level("off")
     try:
         async with pit(sink, SNAKEPIT_TELEMETRY_LEVEL="off") as running:
             with pytest.raises(ConfigurationError, match="start it with SNAKEPIT_TELEMETRY_LEVEL=essential or full"):
                 await running.set_telemetry(level="full")
     finally:
-        controls.set_level("full")
+        _controls.set_level("full")
 
 
 async def test_it_is_not_offered_on_tcp(sink: OtlpSink) -> None:

@@ -26,7 +26,7 @@ from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.heap import limit_heap
 from snakepit_otel.system.process_exit import ProcessExit
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls
 
 _TIME_TO_FLUSH = 1.7
 """Seconds; as long as workers have for their telemetry."""
@@ -215,7 +215,7 @@ def _adapters(pit: Snakepit) -> str:
 
 
 def _telemetry_of(exporting: telemetry.Telemetry) -> str:
-    if controls.level is telemetry.Level.OFF:
+    if _controls.level is telemetry.Level.OFF:
         return "; telemetry is off"
     if exporting.set_up_before:
         return "; telemetry was set up before, as opentelemetry-instrument does, and goes by that"

@@ -14,7 +14,7 @@ from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.compatibility.finding import PACKAGE, is_ours
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from snakepit_otel.telemetry._foreign_events import EventFold
 
 _log = logging.getLogger("snakepit_otel.compatibility")
@@ -53,13 +53,13 @@ class Backend:
                 with suppress(RuntimeError):  # the loop has been closed: nobody listens
                     self._loop.call_soon_threadsafe(self._send, *sent)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain("taking an adapter's event", error)
+            _guard.contain("taking an adapter's event", error)
 
     def _send(self, *sent: Any) -> None:
         try:
             self._stream.emit(*sent)
         except Exception as error:  # noqa: BLE001 - as above
-            faults.contain("sending an adapter's event", error)
+            _guard.contain("sending an adapter's event", error)
 
     def close(self) -> None:
         """Do nothing: the stream is the worker's."""

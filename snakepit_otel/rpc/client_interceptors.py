@@ -11,8 +11,7 @@ from grpc import aio
 from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.grpc_factories import unduplicated
 from snakepit_otel.rpc.method import method_of
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import outgoing
+from snakepit_otel.telemetry import _switch, outgoing
 
 
 def client_interceptors(target: str | None = None) -> list[aio.ClientInterceptor]:
@@ -26,7 +25,7 @@ class _Aio:
         self._peer = peer
 
     async def _observe(self, proceed: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
-        if not switch.on:
+        if not _switch.enabled:
             return await proceed(details, request)
         observed = ClientCall(method_of(details.method), self._peer)
         try:
@@ -82,7 +81,7 @@ class BlockingClientInterceptor(
         self._peer = None if target is None else Peer(target)
 
     def _observe(self, proceed: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-        if not switch.on:
+        if not _switch.enabled:
             return proceed(details, request)
         observed = ClientCall(method_of(details.method), self._peer)
         try:
@@ -141,7 +140,7 @@ class ObservedCallable:
 
     def __call__(self, request: Any, *by_place: Any, **given: Any) -> Any:
         """Make the call; see `grpc.UnaryUnaryMultiCallable` and its namesake in `grpc.aio`."""
-        if not switch.on or not self._enabled():
+        if not _switch.enabled or not self._enabled():
             return self._multicallable(request, *by_place, **given)
         given.update(zip(_BY_PLACE, by_place, strict=False))
         metadata = given.pop("metadata", None)

@@ -12,8 +12,7 @@ from snakepit_otel.errors import AuthorityUnavailable, BudgetExceeded, DeadlineE
 from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.local_sockets import without_descriptors
 from snakepit_otel.rpc.method import method_of
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import outgoing
+from snakepit_otel.telemetry import _switch, outgoing
 
 _NO_ROOM = f"{BudgetExceeded.reason}: "
 
@@ -28,7 +27,7 @@ async def call(
 ) -> Any:
     """Make a unary call on an aio stub; `method` is the full name. Raises `grpc.aio.AioRpcError`."""
     multicallable = getattr(stub, method.rpartition("/")[2])
-    if not switch.on:
+    if not _switch.enabled:
         return await multicallable(request, timeout=timeout, metadata=headers)
     with ClientCall(method_of(method), peer):
         return await multicallable(request, timeout=timeout, metadata=outgoing(headers))
@@ -44,7 +43,7 @@ def call_blocking(
 ) -> Any:
     """Make a unary call on a blocking stub. Raises `grpc.RpcError`."""
     multicallable = getattr(stub, method.rpartition("/")[2])
-    if not switch.on:
+    if not _switch.enabled:
         return multicallable(request, timeout=timeout, metadata=headers)
     with ClientCall(method_of(method), peer):
         return multicallable(request, timeout=timeout, metadata=outgoing(headers))
@@ -64,7 +63,7 @@ async def pour(
     Whatever `take` raises cancels the call.
     """
     multicallable = getattr(stub, method.rpartition("/")[2])
-    if not switch.on:
+    if not _switch.enabled:
         await _hand_on(multicallable(request, timeout=timeout, metadata=headers), take)
         return
     observed = ClientCall(method_of(method), peer)
@@ -89,7 +88,7 @@ async def push(stub: Any, method: str, messages: Iterable[Any], peer: Peer | Non
         for message in messages:
             yield message
 
-    if not switch.on:
+    if not _switch.enabled:
         return await multicallable(each())
     with ClientCall(method_of(method), peer):
         return await multicallable(each(), metadata=outgoing())

@@ -23,8 +23,7 @@ from snakepit_otel.rpc.method import (
     Method,
     error_text,
 )
-from snakepit_otel.telemetry import Observation, names
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import Observation, _guard, names
 
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -63,7 +62,7 @@ class ServerCall(Observation):
         try:
             self._take_status(error)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"telling how a call of {self._method.name} ended", fault)
+            _guard.contain(f"telling how a call of {self._method.name} ended", fault)
 
     def _take_status(self, error: BaseException | None) -> None:
         code = self.status(error)

@@ -22,9 +22,7 @@ from snakepit_otel.rpc.server_call import (
     StatusRecorder,
     ThreadServerCall,
 )
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import incoming
+from snakepit_otel.telemetry import _guard, _switch, incoming
 from snakepit_otel.telemetry._links import without_state
 
 _KINDS = {
@@ -226,7 +224,7 @@ class ServerInterceptor(_Observing, aio.ServerInterceptor):
     ) -> Any:
         """Put the observed handler in place of the handler; see `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
-        if not switch.on:
+        if not _switch.enabled:
             return handler
         known = self._handlers.get(handler_call_details.method)
         if known is None or known.handler is not handler or known.in_task is None or not self._trusted:
@@ -246,7 +244,7 @@ class BlockingServerInterceptor(_Observing, grpc.ServerInterceptor):
     ) -> Any:
         """Put the observed handler in place of the handler; see `grpc.ServerInterceptor`."""
         handler = continuation(handler_call_details)
-        return self._observed(handler_call_details, handler, in_aio=False) if switch.on else handler
+        return self._observed(handler_call_details, handler, in_aio=False) if _switch.enabled else handler
 
 
 class ObservedHandler(_Observing, grpc.GenericRpcHandler):
@@ -263,12 +261,12 @@ class ObservedHandler(_Observing, grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """See `grpc.GenericRpcHandler`."""
         handler = self._handler.service(handler_call_details)
-        if handler is None or not switch.on or not self._enabled():
+        if handler is None or not _switch.enabled or not self._enabled():
             return handler
         try:
             return self._observed(handler_call_details, handler, in_aio=True)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain("observing calls of another's server", error)
+            _guard.contain("observing calls of another's server", error)
             return handler
 
 

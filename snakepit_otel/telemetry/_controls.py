@@ -1,4 +1,4 @@
-"""How much is recorded, which may change while the process runs: level, sampling, filters."""
+"""Controls that may change while the process runs: level, sampling share, filters."""
 
 from __future__ import annotations
 
@@ -9,24 +9,20 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import NamedTuple
 
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.telemetry._definitions import Point
 
 
 class Level(StrEnum):
     """How much is recorded of a request."""
 
-    OFF = "off"
-    """Nothing: every lifecycle point is a plain call."""
-    ESSENTIAL = "essential"
-    """All metrics and events, and the spans of requests and calls, without what happens inside them."""
+    OFF = "off"  # every lifecycle point is a plain call
+    ESSENTIAL = "essential"  # all metrics and events; spans of requests and calls only
     FULL = "full"
-    """All there is."""
 
 
-class InForce(NamedTuple):
-    """All that may be set here."""
+class ControlState(NamedTuple):
+    """Level, sampling share and filters of this process."""
 
     level: Level
     sampling: float
@@ -34,9 +30,8 @@ class InForce(NamedTuple):
     deny: tuple[str, ...]
 
 
-_LOW = (1 << 56) - 1
-unwanted: set[Point] = set()
-"""The points that have no spans, by level and filter."""
+_RANDOM_BITS = (1 << 56) - 1
+suppressed: set[Point] = set()  # points without spans, by level and filter
 level = Level.FULL
 sampling_rate = 1.0
 _bound = 1 << 56
@@ -45,11 +40,11 @@ denied: tuple[str, ...] = ()
 
 
 def set_level(new: Level | str) -> None:
-    """Set the level, from now on. Raises `ValueError` for a word that is none."""
+    """Set the level, from now on. Raises `ValueError` for an unknown one."""
     global level  # noqa: PLW0603 - one level per process is the point
     level = Level(new)
-    switch.turn(level is not Level.OFF)
-    _reconsider()
+    _switch.set_enabled(level is not Level.OFF)
+    _update_suppressed()
 
 
 def set_sampling(rate: float) -> None:
@@ -63,40 +58,39 @@ def set_sampling(rate: float) -> None:
 
 
 def set_filter(allow: Collection[str] = (), deny: Collection[str] = ()) -> None:
-    """Record spans only of points whose names `allow` matches, if it says any, and `deny` does not.
+    """Record spans only of points whose names `allow` matches, if there are any, and `deny` does not.
 
     Names are those of the registry without `span.`, such as `snakepit.adapter.build`; `*` and `?` match as
     in file names, and to deny wins.
     """
     global allowed, denied
     allowed, denied = tuple(allow), tuple(deny)
-    _reconsider()
+    _update_suppressed()
 
 
-def in_force() -> InForce:
-    """Return what this process records now."""
-    return InForce(level, sampling_rate, allowed, denied)
+def current() -> ControlState:
+    """Return the controls of this process."""
+    return ControlState(level, sampling_rate, allowed, denied)
 
 
-def put_in_force(wanted: InForce) -> None:
-    """Have this process record so, from now on."""
-    set_filter(wanted.allow, wanted.deny)
-    set_sampling(wanted.sampling)
-    set_level(wanted.level)
+def apply(state: ControlState) -> None:
+    """Set all controls of this process."""
+    set_filter(state.allow, state.deny)
+    set_sampling(state.sampling)
+    set_level(state.level)
 
 
-def keeps(trace_id: int) -> bool:
-    """Say whether a trace is in the share to be kept; by the random part of its id, as the W3C has it."""
-    return trace_id & _LOW < _bound
+def keeps_trace(trace_id: int) -> bool:
+    """Return whether a trace is in the sampled share, by the random part of its id, as the W3C has it."""
+    return trace_id & _RANDOM_BITS < _bound
 
 
-def _reconsider() -> None:
-    """Find the points that are to have no spans."""
-    unwanted.clear()
-    unwanted.update(point for point in names.POINTS if not _wants(point))
+def _update_suppressed() -> None:
+    suppressed.clear()
+    suppressed.update(point for point in names.POINTS if not _has_spans(point))
 
 
-def _wants(point: Point) -> bool:
+def _has_spans(point: Point) -> bool:
     if level is Level.OFF or (level is Level.ESSENTIAL and not point.essential):
         return False
     if matches(point.name, denied):
@@ -105,7 +99,7 @@ def _wants(point: Point) -> bool:
 
 
 def matches(name: str, patterns: Collection[str]) -> bool:
-    """Say whether one of the patterns matches the name, as in file names."""
+    """Return whether one of the patterns matches the name, as in file names."""
     return any(_compiled(pattern).match(name) for pattern in patterns)
 
 

@@ -13,10 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import wrapt
 from opentelemetry.trace import SpanContext
 
-from snakepit_otel.telemetry import _context as current
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _context, _guard, _switch, names
 from snakepit_otel.telemetry._attributes import NONE, AttributeSet, interned
 from snakepit_otel.telemetry._context import SPAN_KEY
 from snakepit_otel.telemetry._definitions import Point
@@ -91,11 +88,11 @@ class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
         if instance is None:
             return self
         # Switched off, the method is the plain one.
-        return MethodType(self._self_observing if switch.on else self._self_function, instance)
+        return MethodType(self._self_observing if _switch.enabled else self._self_function, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, observed or not."""
-        return (self._self_observing if switch.on else self._self_function)(*args, **kwargs)
+        return (self._self_observing if _switch.enabled else self._self_function)(*args, **kwargs)
 
 
 def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
@@ -104,7 +101,7 @@ def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+        if not tells_more and _context.get().get(SPAN_KEY).__class__ is Unsampled:
             started = perf_counter_ns()
             try:
                 returned = function(*args, **kwargs)
@@ -131,7 +128,7 @@ def _observing_async(function: Callable[..., Any], about: _About) -> Callable[..
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not tells_more and current.get().get(SPAN_KEY).__class__ is Unsampled:
+        if not tells_more and _context.get().get(SPAN_KEY).__class__ is Unsampled:
             started = perf_counter_ns()
             try:
                 returned = await function(*args, **kwargs)
@@ -156,7 +153,7 @@ def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         found = describe(*args, **kwargs)
         return found if found.__class__ is AttributeSet else interned(found)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
+        _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
         return NONE
 
 
@@ -173,7 +170,7 @@ def _tell_at_start(observation: Observation, about: _About, args: tuple[Any, ...
         if before is not None:
             observation.link(before)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"linking {about.point.name}", error)
+        _guard.contain(f"linking {about.point.name}", error)
 
 
 def _tell_at_end(observation: Observation, about: _About, returned: Any) -> None:
@@ -189,7 +186,7 @@ def _tell_at_end(observation: Observation, about: _About, returned: Any) -> None
             for link in about.result_links(returned):
                 observation.link(link)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"describing the result of {about.point.name}", error)
+        _guard.contain(f"describing the result of {about.point.name}", error)
 
 
 def _unused(*_: Any) -> None:

@@ -13,12 +13,11 @@ from opentelemetry.context import Context
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.common.secrets import masked_text
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.telemetry._attributes import MOST_TEXT, copied
 from snakepit_otel.telemetry._definitions import Event
 from snakepit_otel.telemetry._exception_text import formatted, message_of
+from snakepit_otel.telemetry._guard import guard
 from snakepit_otel.telemetry._instruments import record
 
 _MOST_TEXT = 10_000
@@ -53,10 +52,10 @@ def emit(
     `attributes` are the event's documented metadata; those its metrics allow go there too.
     `body` is one line for people. `timestamp` is when it happened, in ns since 1970, if not now.
     """
-    if not switch.on:
+    if not _switch.enabled:
         return
     measurements = measurements or {}
-    try:
+    with guard(f"emitting {event.name}"):
         _logger.emit(
             event_name=event.name,
             timestamp=timestamp,
@@ -66,8 +65,6 @@ def emit(
             body=body if body is None else body[:_MOST_TEXT],
             attributes={**_cut(_request_attributes.get()), **measurements, **_cut(attributes)},
         )
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"emitting {event.name}", error)
     if event.marks:
         _mark(copied({key: attributes[key] for key in event.marks if attributes.get(key)}))
     for key, value in measurements.items():

@@ -11,12 +11,10 @@ from typing import Any, Protocol
 from opentelemetry.context import Context, get_current
 
 from snakepit_otel import telemetry
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _retrospective as afterwards
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _guard, _switch, names
 from snakepit_otel.telemetry._definitions import Event, Metric, Point
 from snakepit_otel.telemetry._labels import OTHER
+from snakepit_otel.telemetry._retrospective import record_span
 
 _MAX_BYTES = 64 << 10
 _MAX_ENTRIES = 64
@@ -119,12 +117,12 @@ class EventFold:
 
     def take(self, event: ForeignEvent, worker_id: str = "") -> None:
         """Fold one event that was sent; never raises, whatever it has."""
-        if not switch.on:
+        if not _switch.enabled:
             return
         try:
             self._fold(_read(event), worker_id, None)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain("folding a worker's event", error)
+            _guard.contain("folding a worker's event", error)
 
     def tell(
         self,
@@ -134,7 +132,7 @@ class EventFold:
         correlation_id: str | None = None,
     ) -> None:
         """Fold one event where it happens, in the current trace; never raises, whatever it has."""
-        if not switch.on:
+        if not _switch.enabled:
             return
         try:
             metadata = metadata or {}
@@ -147,7 +145,7 @@ class EventFold:
             said = _Said(name, measurements, told, self._now(), correlation_id or "", size)
             self._fold(said, "", get_current())
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain("folding an event", error)
+            _guard.contain("folding an event", error)
 
     def _fold(self, said: _Said, worker_id: str, context: Context | None) -> None:
         kind = CATALOGUE.get(said.name)
@@ -167,7 +165,7 @@ class EventFold:
             telemetry.record(kind.duration, duration / 1e9, labels)
             if kind.span is not None and end is not None:
                 start, failure = end - round(duration), labels.get(names.ERROR_TYPE)
-                context = afterwards.tell(kind.span, start, end, attributes, context=context, failure=failure)
+                context = record_span(kind.span, start, end, attributes, context=context, failure=failure)
             attributes[names.SNAKEPIT_WORKER_EVENT_DURATION] = duration / 1e9
         measurements = {key: _measured(said, measures) for key, measures in kind.measures.items()}
         found = {key: value for key, value in measurements.items() if value is not None}

@@ -12,7 +12,7 @@ import weakref
 from typing import Any
 
 from snakepit_otel.common.printable import printable
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 
 _log = logging.getLogger("snakepit_otel.telemetry")
 _in_child: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -52,6 +52,6 @@ def _note() -> None:
 
 
 def _silence() -> None:
-    switch.turn(False)
+    _switch.set_enabled(False)
     for owner in list(_in_child):
         owner.forget()

@@ -1,29 +1,48 @@
-"""The guard that keeps our own telemetry's faults away from the code it observes."""
+"""Guard that keeps faults of telemetry away from the code it observes."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import ContextDecorator
+from types import TracebackType
 
 from snakepit_otel.common.printable import MAX_NAME_CHARACTERS, printable, printable_error
 
 _log = logging.getLogger("snakepit_otel.telemetry")
-_MOST_REPORTED = 1_000
-_reported: set[tuple[type[BaseException], str]] = set()
-count = 0
-"""How many faults this process has contained."""
+_MAX_LOGGED = 1_000
+_logged: set[tuple[type[BaseException], str]] = set()
+fault_count = 0
 
 
-def contain(where: str, error: Exception) -> None:
-    """Count a fault and say it once per kind and place; never raises."""
-    global count  # noqa: PLW0603 - one tally per process is the point
-    count += 1
-    key = (type(error), where[:MAX_NAME_CHARACTERS])
+class guard(ContextDecorator):  # noqa: N801 - used as a function
+    """Contain every `Exception` of a block or function; a function then returns None. Not for the hot path."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        contain(self._action, error)
+        return True
+
+
+def contain(action: str, error: Exception) -> None:
+    """Count a fault, and log it once per kind and action; never raises."""
+    global fault_count  # noqa: PLW0603 - one tally per process is the point
+    fault_count += 1
+    key = (type(error), action[:MAX_NAME_CHARACTERS])
     # What a fault is called may have a name of a peer's in it.
-    if key in _reported or len(_reported) >= _MOST_REPORTED:
+    if key in _logged or len(_logged) >= _MAX_LOGGED:
         return
-    _reported.add(key)
+    _logged.add(key)
     _log.warning(
         "telemetry fault in %s, contained (further ones of this kind are only counted): %s",
-        printable(where),
+        printable(action),
         printable_error(error),
     )

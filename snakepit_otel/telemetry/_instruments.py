@@ -14,12 +14,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _metric_cells as cells
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _guard, _metric_cells, _switch, names
 from snakepit_otel.telemetry._attributes import AttributeSet, interned
 from snakepit_otel.telemetry._definitions import Metric, Point
+from snakepit_otel.telemetry._guard import guard
 from snakepit_otel.telemetry._labels import Labels
 
 Attributes = Mapping[str, Any]
@@ -53,7 +51,7 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
     Attributes outside the metric's allowed set are dropped and counted as
     `snakepit.telemetry.attribute.dropped`.
     """
-    if not switch.on:
+    if not _switch.enabled:
         return
     try:
         if not attributes.keys() <= metric.attributes:
@@ -61,17 +59,17 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
             attributes = {key: value for key, value in attributes.items() if key not in dropped}
             record(names.METRIC_TELEMETRY_ATTRIBUTE_DROPPED, len(dropped), {})
         # The rest is for the SDK to refuse.
-        if cells.live and metric.instrument in _IN_CELLS and 0 <= value < _INFINITY:
+        if _metric_cells.live and metric.instrument in _IN_CELLS and 0 <= value < _INFINITY:
             labels = interned(attributes)
             cell = labels.cells.get(metric)
-            if cell.__class__ is not cells.Histogram and cell.__class__ is not cells.Sum:
-                cell = labels.cells[metric] = cells.cell(metric, attributes)
+            if cell.__class__ is not _metric_cells.Histogram and cell.__class__ is not _metric_cells.Sum:
+                cell = labels.cells[metric] = _metric_cells.cell(metric, attributes)
             trace_id, span_id = _sampled_span() if metric.instrument == "histogram" else _NO_SPAN
             cell.record(value, time_ns() if span_id else 0, trace_id, span_id)
         else:
             _instrument(metric)(value, attributes)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"recording {metric.name}", error)
+        _guard.contain(f"recording {metric.name}", error)
 
 
 def cell_for(point: Point, labels: AttributeSet, late: Attributes) -> Any:
@@ -100,7 +98,7 @@ class _ByApi:
     new = ()
     """Nothing is kept here."""
 
-    def add(self, value: cells.Value) -> None:
+    def add(self, value: _metric_cells.Value) -> None:
         """Record a value with its time, trace and span."""
         self.record(*value)
 
@@ -108,9 +106,9 @@ class _ByApi:
         """Do nothing, since nothing is kept."""
 
     def record(self, value: float, time: int = 0, trace_id: int = 0, span_id: int = 0) -> None:
-        """Record the value; the span may no longer be the current one. See `cells.Histogram.record`."""
-        if cells.live:
-            cells.cell(self._metric, self._attributes).record(value, time, trace_id, span_id)
+        """Record the value; the span may no longer be the current one. See `_metric_cells.Histogram.record`."""
+        if _metric_cells.live:
+            _metric_cells.cell(self._metric, self._attributes).record(value, time, trace_id, span_id)
             return
         context = None
         if span_id:
@@ -122,7 +120,7 @@ class _ByApi:
 def _cell_of(point: Point, labels: AttributeSet) -> Any:
     metric = point.duration
     attributes = {key: value for key, value in {**point.fixed, **labels.values}.items() if key in metric.attributes}
-    cell = cells.cell(metric, attributes) if cells.live else _ByApi(metric, attributes)
+    cell = _metric_cells.cell(metric, attributes) if _metric_cells.live else _ByApi(metric, attributes)
     labels.cells[point] = cell
     return cell
 
@@ -164,7 +162,7 @@ def _instrument(metric: Metric) -> Callable[..., None]:
 def _create(metric: Metric) -> Any:
     # With the first instrument, so that importing this has no effect.
     if names.METRIC_TELEMETRY_FAULTS not in _owners:
-        observe(_process, names.METRIC_TELEMETRY_FAULTS, lambda _: [(faults.count, {})])
+        observe(_process, names.METRIC_TELEMETRY_FAULTS, lambda _: [(_guard.fault_count, {})])
     about = {"unit": metric.unit, "description": metric.description}
     if metric.observable:
         create = {
@@ -188,12 +186,10 @@ def _create(metric: Metric) -> Any:
 def _collect(metric: Metric, _options: CallbackOptions) -> Iterator[Observation]:
     totals = dict(_retired.get(metric, {}))
     for owner, source in list(_owners[metric].items()):
-        try:
-            said = {tuple(sorted(attributes.items())): value for value, attributes in source.read(owner)}
-            source.last.update(said)
-            _add(totals, said)
-        except Exception as error:  # noqa: BLE001 - one broken owner must not silence the others
-            faults.contain(f"reading {metric.name}", error)
+        with guard(f"reading {metric.name}"):
+            readings = {tuple(sorted(attributes.items())): value for value, attributes in source.read(owner)}
+            source.last.update(readings)
+            _add(totals, readings)
     for key, value in totals.items():
         yield Observation(value, dict(key))
 

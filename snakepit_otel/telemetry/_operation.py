@@ -14,12 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
 from snakepit_otel.common.secrets import masked_text
-from snakepit_otel.telemetry import _context as current
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _events as events
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _instruments as instruments
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _context, _controls, _events, _guard, _instruments, names
 from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details, copied
 from snakepit_otel.telemetry._context import SPAN_KEY
 from snakepit_otel.telemetry._definitions import Point
@@ -89,10 +84,10 @@ class Observation:
         if links:
             self.links = list(links)
         try:
-            context = current.get() if parent is None else parent
+            context = _context.get() if parent is None else parent
             above: Any = context.get(SPAN_KEY)
             kind = above.__class__
-            if kind is not Unsampled and point not in controls.unwanted:
+            if kind is not Unsampled and point not in _controls.suppressed:
                 lane = self._lane = above.trace.lane if kind is LeanSpan else choosing.lane()
                 if lane is not None:
                     if details is not None:
@@ -103,7 +98,7 @@ class Observation:
             elif parent is not None:
                 self._within = parent
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"starting {self.span_name}", error)
+            _guard.contain(f"starting {self.span_name}", error)
 
     @classmethod
     def resumed(cls, point: Point, labels: AttributeSet, details: Details | None, started: int) -> Observation:
@@ -125,16 +120,16 @@ class Observation:
         try:
             caller = plain_parent(metadata)
             lane = self._lane = choosing.lane()
-            if caller and caller[0] and lane.__class__ is LeanLane and self.point not in controls.unwanted:
-                current.attach(lane.continue_from(self, *caller))
+            if caller and caller[0] and lane.__class__ is LeanLane and self.point not in _controls.suppressed:
+                _context.attach(lane.continue_from(self, *caller))
                 return
             context = incoming(metadata)
-            if lane is None or self.point in controls.unwanted:
-                current.attach(context)
+            if lane is None or self.point in _controls.suppressed:
+                _context.attach(context)
             else:
-                current.attach(lane.start(self, context) or context)
+                _context.attach(lane.start(self, context) or context)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"starting {self.span_name}", error)
+            _guard.contain(f"starting {self.span_name}", error)
 
     def tell(self, _span: LeanSpan) -> Observation:
         """Return itself; what a span has to ask of its passage."""
@@ -160,7 +155,7 @@ class Observation:
 
     def __enter__(self) -> Observation:
         if self._within is not None:
-            self._token = current.attach(self._within)
+            self._token = _context.attach(self._within)
         return self
 
     def __exit__(
@@ -168,7 +163,7 @@ class Observation:
     ) -> None:
         self.end(error)
         if self._token is not None:
-            current.detach(self._token)
+            _context.detach(self._token)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -176,11 +171,11 @@ class Observation:
         if self._within is None:
             yield
             return
-        token = current.attach(self._within)
+        token = _context.attach(self._within)
         try:
             yield
         finally:
-            current.detach(token)
+            _context.detach(token)
 
     def end_well(self) -> None:
         """End a passage of which there is nothing to say but its labels: `end`, with less work."""
@@ -197,7 +192,7 @@ class Observation:
                     self.span = None
                     return
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"ending {self.span_name}", fault)
+            _guard.contain(f"ending {self.span_name}", fault)
             return
         self.end()
 
@@ -212,7 +207,7 @@ class Observation:
             span = self.span
             cell = None if self.late else self.labels.cells.get(self.point)
             if cell is None:
-                cell = instruments.cell_for(self.point, self.labels, self.late)
+                cell = _instruments.cell_for(self.point, self.labels, self.late)
             if span is None:
                 cell.record(elapsed * 1e-9)
             else:
@@ -222,7 +217,7 @@ class Observation:
                 # The span knows its passage; without this the two would be a cycle for the collector.
                 self.span = None
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"ending {self.span_name}", fault)
+            _guard.contain(f"ending {self.span_name}", fault)
 
     def _note(self, error: BaseException) -> None:
         if self.failure is None:
@@ -231,7 +226,7 @@ class Observation:
             self.message = _shown(message_of(error))
         if self.point.exceptions and self.failure != CANCELLED:
             details = {} if self.details is None else self.details.values
-            events.emit_exception(error, details.get(names.SESSION_ID))
+            _events.emit_exception(error, details.get(names.SESSION_ID))
 
 
 def _described(describe: Describe, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Details | None:
@@ -239,7 +234,7 @@ def _described(describe: Describe, args: Iterable[Any], kwargs: Mapping[str, Any
         found = describe(*args, **kwargs)
         return found if found is None or isinstance(found, Details) else Details(found)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
+        _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
         return None
 
 
@@ -257,10 +252,10 @@ def count(point: Point, labels: AttributeSet, started: int) -> None:
     try:
         cell = labels.cells.get(point)
         if cell is None:
-            cell = instruments.cell_for(point, labels, _NOTHING)
+            cell = _instruments.cell_for(point, labels, _NOTHING)
         cell.record(elapsed * 1e-9)
     except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"counting {point.name}", fault)
+        _guard.contain(f"counting {point.name}", fault)
 
 
 def count_failed(

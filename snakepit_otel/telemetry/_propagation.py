@@ -13,8 +13,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _guard, _switch
 from snakepit_otel.telemetry._context import SPAN_KEY
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -38,7 +37,7 @@ _usual = False
 def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes], ...]:
     """Return gRPC metadata with the current trace context added."""
     given = tuple(metadata or ())
-    if not switch.on:
+    if not _switch.enabled:
         return given
     try:
         if _usual_propagators():
@@ -52,7 +51,7 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
         propagate.inject(carrier)
         _limit_baggage(carrier)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain("passing trace context on", error)
+        _guard.contain("passing trace context on", error)
         return given
     # gRPC takes lower-case keys only.
     return (*given, *((key.lower(), value) for key, value in carrier.items()))
@@ -75,7 +74,7 @@ def incoming(metadata: Metadata | None) -> Context:
             del carrier[_STATE]
         return propagate.extract(carrier)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain("reading trace context", error)
+        _guard.contain("reading trace context", error)
         return Context()
 
 
@@ -90,7 +89,7 @@ def _limit_baggage(carrier: dict[str, str]) -> None:
     else:
         del carrier[_BAGGAGE]
     lost = header.count(",") - kept.count(",") + (not kept)
-    faults.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were left out"))
+    _guard.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were left out"))
 
 
 def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
@@ -128,7 +127,7 @@ def _usual_propagators() -> bool:
 
 def current_trace() -> str | None:
     """Return the current span as `<trace id>-<span id>` in hex, or None where none is recorded."""
-    if not switch.on:
+    if not _switch.enabled:
         return None
     span: Any = trace.get_current_span().get_span_context()
     if not span.trace_flags.sampled:

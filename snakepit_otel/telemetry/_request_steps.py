@@ -14,10 +14,7 @@ from functools import wraps
 from time import perf_counter_ns
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
-from snakepit_otel.telemetry import _context as current
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _instruments as instruments
+from snakepit_otel.telemetry import _context, _controls, _guard, _instruments
 from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry._decorators import LifecyclePoint
@@ -84,7 +81,7 @@ class Steps:
             if error is not None:
                 self._passage(self.point, self.started, self.span_id).end(error)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"recording {self.point.name}", fault)
+            _guard.contain(f"recording {self.point.name}", fault)
 
     def note(self, point: Point, function: Callable[..., R], *args: Any) -> R:
         """Run a step of which others see no span, and note when it began and ended."""
@@ -99,7 +96,7 @@ class Steps:
 
     def failed(self, point: Point, started: int, error: BaseException) -> None:
         """Record a step that raised."""
-        if self.above is None or point in controls.unwanted:
+        if self.above is None or point in _controls.suppressed:
             Observation.resumed(point, self.request.labels, self._described(), started).end(error)
         else:
             self._passage(point, started, self.above.trace.lane.span_id()).end(error)
@@ -108,7 +105,7 @@ class Steps:
         try:
             return self.request.details or self.describe(self.owner, self.request)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            faults.contain(f"describing {self.point.name}", fault)
+            _guard.contain(f"describing {self.point.name}", fault)
             return None
 
     def begin(self, point: Point) -> LeanSpan:
@@ -159,7 +156,7 @@ class Steps:
         if kept is not None and details.encoded is not None and kept[1].isdisjoint(details.values):
             rest = kept[0] + details.encoded + otlp.NO_STATUS
             begin = otlp.beginning(_USUAL_HEAD, rest)
-        cell = instruments.cell_for(point, labels, _NOTHING)
+        cell = _instruments.cell_for(point, labels, _NOTHING)
         plan = self._plans()[point] = Plan(cell.add, begin, rest, cell)
         return plan
 
@@ -172,13 +169,13 @@ class Steps:
             _fold(plans)
 
     def _record(self, above: LeanSpan) -> None:
-        of, own_id, plans, unwanted = above.trace, self.span_id, self._plans(), controls.unwanted
+        of, own_id, plans, suppressed = above.trace, self.span_id, self._plans(), _controls.suppressed
         lane, since, trace_id, head = of.lane, of.since, of.trace_id, of.head
         new_id, usual = lane.span_id, len(head) == len(_USUAL_HEAD)
         encoded = []
         for point, started, ended, known_id in self.done:
             add, begin, rest, cell = plans.get(point) or self._plan(point)
-            if point in unwanted:
+            if point in suppressed:
                 add(((ended - started) * 1e-9, ended + since, trace_id, own_id))
                 continue
             # Nobody has asked for the ids of quiet steps, so they have none yet.
@@ -227,15 +224,15 @@ def request(
 
         @wraps(run)
         async def call(owner: Any, request: Stepped, *args: Any) -> Any:
-            above: Any = current.get().get(SPAN_KEY)
+            above: Any = _context.get().get(SPAN_KEY)
             kind = above.__class__
             try:
                 request.labels = labels(owner, request)
                 if kind is not Unsampled:
                     request.details = details(owner, request)
             except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-                faults.contain(f"describing {point.name}", error)
-            if kind is LeanSpan and above.trace.lane.take is not None and point not in controls.unwanted:
+                _guard.contain(f"describing {point.name}", error)
+            if kind is LeanSpan and above.trace.lane.take is not None and point not in _controls.suppressed:
                 steps = request.steps = Steps(point, request, above, owner, details)
             elif kind is Unsampled:
                 steps = request.steps = Steps(point, request, None, owner, details)
@@ -287,10 +284,10 @@ def _step(function: Any, point: Point) -> Callable[..., Any]:
         if steps is None:
             with _alone(point, request):
                 return function(owner, request, *args)
-        if steps.above is None or point in controls.unwanted:
+        if steps.above is None or point in _controls.suppressed:
             return steps.note(point, function, owner, request, *args)
         span = steps.begin(point)
-        token = current.attach(with_span(current.get(), span))
+        token = _context.attach(with_span(_context.get(), span))
         try:
             returned = function(owner, request, *args)
         except BaseException as error:
@@ -300,7 +297,7 @@ def _step(function: Any, point: Point) -> Callable[..., Any]:
             steps.settle(span)
             return returned
         finally:
-            current.detach(token)
+            _context.detach(token)
 
     return call
 
@@ -312,7 +309,7 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
         if steps is None:
             with _alone(point, request):
                 return await function(owner, request, *args)
-        if steps.above is None or point in controls.unwanted:
+        if steps.above is None or point in _controls.suppressed:
             started = perf_counter_ns()
             try:
                 returned = await function(owner, request, *args)
@@ -322,7 +319,7 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
             steps.done.append((point, started, perf_counter_ns(), 0))
             return returned
         span = steps.begin(point)
-        token = current.attach(with_span(current.get(), span))
+        token = _context.attach(with_span(_context.get(), span))
         try:
             returned = await function(owner, request, *args)
         except BaseException as error:
@@ -332,7 +329,7 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
             steps.settle(span)
             return returned
         finally:
-            current.detach(token)
+            _context.detach(token)
 
     return call
 

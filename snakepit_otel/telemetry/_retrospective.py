@@ -1,4 +1,4 @@
-"""Spans of what happened where there is no OpenTelemetry, told when it is over."""
+"""Spans recorded after their end, of work in processes without OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _controls, _switch, names
 from snakepit_otel.telemetry._definitions import Point
+from snakepit_otel.telemetry._guard import guard
 from snakepit_otel.telemetry.spans.sdk import KINDS, tracer_of
 
 
-def tell(
+def record_span(
     point: Point,
     start: int,
     end: int,
@@ -28,17 +26,17 @@ def tell(
     failure: str | None = None,
     draw: Callable[[], float] = random.random,
 ) -> Context:
-    """Make the span of a passage that began and ended at these times, in ns since 1970; return its context.
+    """Record a finished span from explicit start and end times, in ns since 1970; return its context.
 
-    The span's parent is that of `context`. Without one it is a trace of its own, and `draw` decides whether
-    it is in the share to be kept. `failure` is the error type of a passage that failed. Where there is to be
-    no span, `context` is returned. The duration is not recorded.
+    The span's parent is that of `context`. Without one the span begins a trace, and `draw` decides whether the trace
+    is in the sampled share. `failure` is the error type of a failed operation. Without a span, `context` is
+    returned. The duration is not recorded.
     """
-    if not switch.on or point in controls.unwanted:
+    if not _switch.enabled or point in _controls.suppressed:
         return context
-    try:
+    with guard(f"recording {point.name}"):
         parent = trace.get_current_span(context).get_span_context()
-        kept = controls.keeps(parent.trace_id) if parent.is_valid else draw() < controls.sampling_rate
+        kept = _controls.keeps_trace(parent.trace_id) if parent.is_valid else draw() < _controls.sampling_rate
         if not kept:
             return context
         span = tracer_of(trace.get_tracer_provider()).start_span(
@@ -53,6 +51,4 @@ def tell(
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
         return trace.set_span_in_context(span, context)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        faults.contain(f"telling {point.name}", error)
-        return context
+    return context

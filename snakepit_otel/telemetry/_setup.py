@@ -17,11 +17,9 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.common import secrets
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.printable import printable, printable_error
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls, _instruments, names
 from snakepit_otel.telemetry import _fork as fork
-from snakepit_otel.telemetry import _instruments as instruments
 from snakepit_otel.telemetry import _process_metrics as process
-from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
 from snakepit_otel.telemetry.export.foreign import Foreign, set_up_before
@@ -139,7 +137,7 @@ def setup(
     if environ is None or environ is os.environ:
         os.environ.pop(LEDGER_FILE, None)
     warn(read.faults)
-    controls.set_level(_level(read))
+    _controls.set_level(_level(read))
     if read.given("OTEL_LOG_LEVEL") is not None:
         logging.getLogger("opentelemetry").setLevel(read["OTEL_LOG_LEVEL"])
     with applied(read.texts()):
@@ -148,7 +146,7 @@ def setup(
 
 def _set_up(read: Environment, service_name: str, role: str, instance_id: str | None, whole_process: bool) -> Telemetry:
     before = set_up_before() if whole_process else {}
-    if controls.level is controls.Level.OFF:
+    if _controls.level is _controls.Level.OFF:
         telemetry = Telemetry()
         telemetry._foreign = before
         return telemetry
@@ -196,7 +194,7 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
     if telemetry.exporting:
         if not telemetry.set_up_before:
             _report(telemetry)
-        instruments.observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
+        _instruments.observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
         fork.watch()
         fork.in_child(telemetry)
     return telemetry
@@ -204,11 +202,11 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
 
 def set_level_by(environ: Mapping[str, str]) -> None:
     """Set how much is recorded, as the environment says; `setup` warns of what cannot be taken."""
-    controls.set_level(_level(Environment(environ)))
+    _controls.set_level(_level(Environment(environ)))
 
 
 def _level(read: Environment) -> str:
-    return controls.Level.OFF if read["OTEL_SDK_DISABLED"] else read["SNAKEPIT_TELEMETRY_LEVEL"]
+    return _controls.Level.OFF if read["OTEL_SDK_DISABLED"] else read["SNAKEPIT_TELEMETRY_LEVEL"]
 
 
 def _about(
@@ -268,7 +266,7 @@ def _apart(others: Mapping[str, Foreign]) -> tuple[list[Foreign], list[Foreign]]
 def _report(telemetry: Telemetry) -> None:
     """Let the ledger be read as metrics."""
     accounts = telemetry.ledger.accounts
-    observe = instruments.observe
+    observe = _instruments.observe
 
     def each(read: Callable[[Any], float]) -> Callable[[Telemetry], list[tuple[float, dict[str, str]]]]:
         return lambda _: [

@@ -1,12 +1,11 @@
-"""Whether lifecycle points do anything at all."""
+"""Switch of all lifecycle points."""
 
 from __future__ import annotations
 
-on = True
-"""False makes every lifecycle point a plain call. Read by the decorators on each call."""
+enabled = True  # where false, every lifecycle point is a plain call; decorators read it on each call
 
 
-def turn(state: bool) -> None:
+def set_enabled(state: bool) -> None:
     """Turn all lifecycle points on or off, from now on."""
-    global on  # noqa: PLW0603 - one switch per process is the point
-    on = state
+    global enabled  # noqa: PLW0603 - one switch per process is the point
+    enabled = state

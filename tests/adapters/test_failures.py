@@ -11,8 +11,7 @@ import pytest
 from snakepit_otel.adapters import BaseAdapter, SessionContext, tool
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.errors import ToolRefused
-from snakepit_otel.telemetry import Observation, names
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import Observation, _controls, names
 from snakepit_otel.testing import Capture
 from tests.adapters.hosting import hosted, request
 
@@ -118,12 +117,12 @@ async def test_an_exception_is_an_event_of_its_session(
 ) -> None:
     """What is raised is logged with the session whose request it ended, whether the trace is recorded or not."""
     adapter.failing.add(failing)
-    controls.set_sampling(sampling)
+    _controls.set_sampling(sampling)
     try:
         with hosted(adapter) as host, Observation(names.REQUEST), suppress(Boom):
             await host.run(request("paint", session_id="s"))
     finally:
-        controls.set_sampling(1.0)
+        _controls.set_sampling(1.0)
     (event,) = capture.events("snakepit.adapter.exception")
     assert event.attributes["session.id"] == "s"
     assert event.attributes["exception.message"] == failing

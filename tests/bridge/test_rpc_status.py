@@ -15,8 +15,7 @@ from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer, BridgeServiceStub
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, PING
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import serving
 from tests.waiting import until
@@ -263,10 +262,10 @@ async def test_streams_both_ways(
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
 async def test_switched_off(stub: Any, service: ProcessExit, capture: Capture, make: Any, method: str) -> None:
     """With telemetry off, calls work and nothing is emitted."""
-    switch.turn(False)
+    _switch.set_enabled(False)
     try:
         assert await ended(make(stub, "ok"), "ok", service) is grpc.StatusCode.OK
     finally:
-        switch.turn(True)
+        _switch.set_enabled(True)
     assert capture.spans() == []
     assert method not in str(capture.metrics())

@@ -20,8 +20,7 @@ from snakepit_otel.bridge.wire.telemetry_controls import Controls, Recording
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.bridge.worker.telemetry_stream import RECEIPT, TelemetryStream
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import Level, names
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import Level, _controls, names
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, worker
@@ -67,18 +66,18 @@ def filtering(allow: tuple[str, ...] = (), deny: tuple[str, ...] = ()) -> dict[s
 
 def wanted() -> set[Any]:
     """The points that have spans."""
-    return set(names.POINTS) - controls.unwanted
+    return set(names.POINTS) - _controls.suppressed
 
 
 async def test_toggle_turns_recording_off_and_on(stub: Any, listener: Listener, capture: Capture) -> None:
     """Off, a call leaves no span and no metric; on, it has all that was configured."""
     listener.say(**toggle(False))
-    await until(lambda: controls.level is Level.OFF)
+    await until(lambda: _controls.level is Level.OFF)
     await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
     assert capture.spans() == []
     assert "snakepit.adapter.request.duration" not in capture.metrics()
     listener.say(**toggle(True))
-    await until(lambda: controls.level is Level.FULL)
+    await until(lambda: _controls.level is Level.FULL)
     await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
     assert {"handle request", "build adapter", "execute tool"} <= {span.name for span in capture.spans()}
 
@@ -86,20 +85,20 @@ async def test_toggle_turns_recording_off_and_on(stub: Any, listener: Listener, 
 async def test_on_is_as_configured() -> None:
     """An authority that says `on`, as Elixir's does first of all, raises nothing above what was configured."""
     for level in Level:
-        controls.set_level(level)
+        _controls.set_level(level)
         recording = Recording()
         recording.toggle(True)
-        assert controls.level is level
+        assert _controls.level is level
         recording.filter(allow=["*"])
-        assert controls.level is (Level.OFF if level is Level.OFF else Level.FULL)
+        assert _controls.level is (Level.OFF if level is Level.OFF else Level.FULL)
         recording.restore()
-        assert controls.level is level
+        assert _controls.level is level
 
 
 async def test_a_rate_goes_for_whole_traces(stub: Any, listener: Listener, capture: Capture) -> None:
     """A rate without patterns is that of traces, too; at 0 there are none, and metrics go on."""
     listener.say(**sampling(0))
-    await until(lambda: controls.sampling_rate == 0)
+    await until(lambda: _controls.sampling_rate == 0)
     await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
     assert capture.spans() == []
     assert [point.count for point in capture.points("snakepit.adapter.request.duration")] == [1]
@@ -120,7 +119,7 @@ def test_a_rate_with_patterns_goes_for_traces_if_one_matches_a_point(patterns: t
     """Patterns that match events alone leave the traces as configured."""
     recording = Recording()
     recording.sample(0.25, patterns)
-    assert controls.sampling_rate == rate
+    assert _controls.sampling_rate == rate
 
 
 def test_the_last_rate_is_the_one_in_force() -> None:
@@ -128,13 +127,13 @@ def test_the_last_rate_is_the_one_in_force() -> None:
     recording = Recording()
     recording.sample(0.25)
     recording.sample(0.5, ["python.*"])
-    assert controls.sampling_rate == 1.0
+    assert _controls.sampling_rate == 1.0
 
 
 async def test_a_filter_picks_points(stub: Any, listener: Listener, capture: Capture) -> None:
     """Points that are denied have no spans, and their durations are counted."""
     listener.say(**filtering(deny=("snakepit.adapter.build", "tool.*")))
-    await until(lambda: names.ADAPTER_BUILD in controls.unwanted)
+    await until(lambda: names.ADAPTER_BUILD in _controls.suppressed)
     await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
     assert "execute tool" in {span.name for span in capture.spans()}
     assert not capture.spans("build adapter")
@@ -167,7 +166,7 @@ async def test_what_was_configured_is_back_when_the_listener_is_gone(stub: Any, 
     listener.say(**sampling(0))
     listener.say(**filtering(deny=("*",)))
     listener.say(**toggle(False))
-    await until(lambda: controls.level is Level.OFF)
+    await until(lambda: _controls.level is Level.OFF)
     listener.call.cancel()
     await until(lambda: Controls.in_force() == Controls())
     newcomer = Listener(stub)
@@ -180,14 +179,14 @@ async def test_what_was_configured_is_back_when_the_listener_is_gone(stub: Any, 
 async def test_a_new_listener_begins_with_what_was_configured(stub: Any, listener: Listener) -> None:
     """What the listener before had said is forgotten, and what it says now is not heard."""
     listener.say(**toggle(False))
-    await until(lambda: controls.level is Level.OFF)
+    await until(lambda: _controls.level is Level.OFF)
     newcomer = Listener(stub)
     await newcomer.ready()
-    assert controls.level is Level.FULL
+    assert _controls.level is Level.FULL
     newcomer.say(**sampling(0.5))
-    await until(lambda: controls.sampling_rate == 0.5)
+    await until(lambda: _controls.sampling_rate == 0.5)
     assert await listener.hear() is aio.EOF
-    assert controls.sampling_rate == 0.5
+    assert _controls.sampling_rate == 0.5
     newcomer.call.cancel()
 
 
@@ -201,7 +200,7 @@ async def test_a_bad_control_costs_nothing_but_itself(
     listener.say(**filtering(deny=("x" * 1_000,) * 33))
     listener.say(**sampling(float("inf")))
     listener.say(**sampling(0.75))
-    await until(lambda: controls.sampling_rate == 0.75)
+    await until(lambda: _controls.sampling_rate == 0.75)
     assert wanted() == set(names.POINTS)
     assert caplog.text.count("more than 1,000 patterns, or one of more than 1,000 characters") == 2
     assert "patterns of 33,000 characters; at most 32,000 are allowed" in caplog.text
@@ -215,7 +214,7 @@ async def test_a_message_that_is_no_control(short_path: Path, stub: Any) -> None
         await call.initial_metadata()
         await call.write(b"\xff\xff\xff")
         await call.write(pb.TelemetryControl(**sampling(0.5, "*.adapter.*")).SerializeToString())
-        await until(lambda: controls.sampling_rate == 0.5)
+        await until(lambda: _controls.sampling_rate == 0.5)
         await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
         assert pb.TelemetryEvent.FromString(await call.read()).event_parts[-1] == "start"
         call.cancel()
@@ -233,7 +232,7 @@ async def test_receipts_instead_of_events(stub: Any, capture: Capture) -> None:
         receipt = await asyncio.wait_for(call.read(), 10)
         assert tuple(receipt.event_parts) == RECEIPT
         obeyed = receipt.measurements["count"].int_value
-    assert controls.sampling_rate == 0.5
+    assert _controls.sampling_rate == 0.5
     call.cancel()
 
 
@@ -252,7 +251,7 @@ async def test_a_listener_holds_up_no_stop(short_path: Path) -> None:
         listening = Listener(stub)
         await listening.ready()
         listening.say(**sampling(0.5, "*.adapter.*"))
-        await until(lambda: controls.sampling_rate == 0.5)
+        await until(lambda: _controls.sampling_rate == 0.5)
         call = stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="block"))
         await asyncio.to_thread(Painting.started.wait, 10)
         assert await listening.name() == "tool.execution.start"
@@ -264,7 +263,7 @@ async def test_a_listener_holds_up_no_stop(short_path: Path) -> None:
         assert await listening.name() == "tool.execution.stop"
         assert await listening.hear() is aio.EOF
         await stopping
-    assert controls.sampling_rate == 0.5, "until its end a worker records as it was told to"
+    assert _controls.sampling_rate == 0.5, "until its end a worker records as it was told to"
 
 
 async def test_dropped_events_are_counted(capture: Capture) -> None:
@@ -282,13 +281,13 @@ def test_controls_cross_the_wire(level: Level, configured: Level, patterns: dict
     """A worker of ours records what was meant, essential among it, whatever it was configured for."""
     meant = Controls(level=level, sampling=0.5, **patterns)
     meant.apply()
-    expected = wanted(), controls.sampling_rate
+    expected = wanted(), _controls.sampling_rate
     Controls(level=configured).apply()
     stream = TelemetryStream(Recording())
     for message in meant.messages():
         stream.control(message)
-    assert (wanted(), controls.sampling_rate) == expected
-    assert (controls.level is Level.OFF) == (level is Level.OFF)
+    assert (wanted(), _controls.sampling_rate) == expected
+    assert (_controls.level is Level.OFF) == (level is Level.OFF)
 
 
 @pytest.mark.parametrize(

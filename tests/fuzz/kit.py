@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from tests.hostile_text import unsafe
 
 SEEDS = Path(__file__).parent / "seeds"
@@ -143,13 +143,13 @@ class _Records(logging.Handler):
 
 @contextmanager
 def _nothing_raw_in_logs() -> Iterator[None]:
-    records, root, contained = _Records(), logging.getLogger(), faults.count
+    records, root, contained = _Records(), logging.getLogger(), _guard.fault_count
     ours = logging.getLogger("snakepit_otel")
     before, was = ours.level, ours.propagate
     ours.setLevel(logging.DEBUG)
     root.addHandler(records)
     ours.propagate = True
-    faults._reported.clear()
+    _guard._logged.clear()
     try:
         yield
     finally:
@@ -157,7 +157,7 @@ def _nothing_raw_in_logs() -> Iterator[None]:
         ours.setLevel(before)
         ours.propagate = was
     insist(records.wrong is None, records.wrong or "")
-    insist(faults.count == contained, "telemetry contained a fault of its own:", records.last)
+    insist(_guard.fault_count == contained, "telemetry contained a fault of its own:", records.last)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.snakepit import SnakepitInstrumentor
 
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from tests.instrumentation import inside
 from tests.instrumentation.upstream import run_inside
 from tests.waiting import until
@@ -186,7 +186,7 @@ def odd_streams(threaded: bool) -> dict[str, Any]:
     plain, _ = asyncio.run(all_of_them(False))
     SnakepitInstrumentor().instrument()
     observed, told = asyncio.run(all_of_them(True))
-    return {"plain": plain, "observed": observed, "late": told["late"], "faults": faults.count}
+    return {"plain": plain, "observed": observed, "late": told["late"], "faults": _guard.fault_count}
 
 
 def held_spans(threaded: bool) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def kept_alive() -> dict[str, Any]:
                 task.cancel()
             return left
 
-    return {"alive": asyncio.run(serve()), "faults": faults.count}
+    return {"alive": asyncio.run(serve()), "faults": _guard.fault_count}
 
 
 def cancelled_while_executing() -> dict[str, Any]:
@@ -258,7 +258,7 @@ def left_streams(threaded: bool) -> dict[str, Any]:
             gc.collect()
 
     asyncio.run(serve())
-    return {"request": ended()["handle request"][1], "faults": faults.count}
+    return {"request": ended()["handle request"][1], "faults": _guard.fault_count}
 
 
 def other_kinds() -> dict[str, Any]:
@@ -296,7 +296,7 @@ def other_kinds() -> dict[str, Any]:
         await server.stop(None)
         return said
 
-    return {kind.__name__: asyncio.run(serve(kind)) for kind in (Plain, Writing)} | {"faults": faults.count}
+    return {kind.__name__: asyncio.run(serve(kind)) for kind in (Plain, Writing)} | {"faults": _guard.fault_count}
 
 
 def not_to_be_changed() -> dict[str, Any]:
@@ -349,7 +349,7 @@ def too_late() -> dict[str, Any]:
             told["after"] = inside.names_of_spans()
 
     asyncio.run(serve())
-    return {**told, "faults": faults.count}
+    return {**told, "faults": _guard.fault_count}
 
 
 # The tests.

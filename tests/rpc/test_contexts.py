@@ -12,8 +12,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from snakepit_otel import rpc, telemetry
 from snakepit_otel.rpc import method as rpc_method
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.testing import Capture
 from tests.rpc.ends import (
     CHILD,
@@ -262,7 +261,7 @@ async def test_switched_off(capture: Capture, gate: Gate, blocking: bool, kind: 
             seen.append([key for key, _ in context.invocation_metadata()])
             return b""
 
-    switch.turn(False)
+    _switch.set_enabled(False)
     try:
         if blocking:
             with blocking_ends(BlockingEnding(gate)) as plain:
@@ -271,7 +270,7 @@ async def test_switched_off(capture: Capture, gate: Gate, blocking: bool, kind: 
             async with aio_ends(Aio(gate)) as channel:
                 assert await aio_finish(aio_call(channel, kind, "ok"), kind) is grpc.StatusCode.OK
     finally:
-        switch.turn(True)
+        _switch.set_enabled(True)
     assert "traceparent" not in str(seen)
     assert told(capture, kind) == ([], [])
     assert measured(capture, kind) == {}
@@ -287,9 +286,9 @@ async def test_handlers_are_left_alone_when_off() -> None:
     async def proceed(_: Any) -> Any:
         return handler
 
-    switch.turn(False)
+    _switch.set_enabled(False)
     try:
         assert await rpc.ServerInterceptor().intercept_service(proceed, Details()) is handler
         assert rpc.BlockingServerInterceptor().intercept_service(lambda _: handler, Details()) is handler
     finally:
-        switch.turn(True)
+        _switch.set_enabled(True)

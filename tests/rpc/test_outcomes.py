@@ -15,7 +15,7 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.rpc.server_call import AioServerCall
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from snakepit_otel.testing import Capture
 from tests.rpc.ends import (
     CHILD,
@@ -351,9 +351,9 @@ async def test_a_fault_of_ours_is_not_the_callers(
 ) -> None:
     """A call goes its way though we fail at telling of it, and the fault is counted."""
     monkeypatch.setattr(AioServerCall, "status", None)
-    before = faults.count
+    before = _guard.fault_count
     with caplog.at_level("CRITICAL", "snakepit_otel"):
         async with aio_ends(AioEnding(gate)) as channel:
             assert await aio_finish(aio_call(channel, "unary_unary", "ok"), "unary_unary") is grpc.StatusCode.OK
             await until(both(capture, "unary_unary"))
-    assert faults.count == before + 1
+    assert _guard.fault_count == before + 1

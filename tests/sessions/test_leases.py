@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from snakepit_otel.errors import SessionNotFound, SessionQuotaExceeded
 from snakepit_otel.sessions import MemoryBackend, SessionStore
 from snakepit_otel.sessions.backends.base import Ended
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 from snakepit_otel.testing import FakeClock
 from tests.waiting import until
 
@@ -211,7 +211,7 @@ class Owners(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        switch.turn(False)
+        _switch.set_enabled(False)
         self.loop = asyncio.new_event_loop()
         self.clock = FakeClock()
         self.store = SessionStore(clock=self.clock, max_sessions=2)
@@ -229,7 +229,7 @@ class Owners(RuleBasedStateMachine):
         self.run(self.store.stop())
         assert not self.store._bindings._standing
         self.loop.close()
-        switch.turn(True)
+        _switch.set_enabled(True)
 
     def run(self, what: Any) -> Any:
         """Run a coroutine to its end."""
@@ -356,7 +356,7 @@ class Owners(RuleBasedStateMachine):
 def _telemetry_again() -> Iterator[None]:
     """Turn telemetry on again, whatever a machine has left."""
     yield
-    switch.turn(True)
+    _switch.set_enabled(True)
 
 
 Owners.TestCase.settings = settings(stateful_step_count=30)

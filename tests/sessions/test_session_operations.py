@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.sessions import SessionStore
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 from snakepit_otel.testing import Capture, FakeClock
 
 DURATION = "snakepit.session.operation.duration"
@@ -73,9 +73,9 @@ async def store(capture: Capture, clock: FakeClock) -> SessionStore:
 @pytest.fixture
 def switched_off() -> Iterator[None]:
     """No lifecycle point does anything during the test."""
-    switch.turn(False)
+    _switch.set_enabled(False)
     yield
-    switch.turn(True)
+    _switch.set_enabled(True)
 
 
 @pytest.mark.parametrize(("operation", "name"), OPERATIONS.values(), ids=OPERATIONS)

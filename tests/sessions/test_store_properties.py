@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.sessions import MemoryBackend, Overflow, SessionSettings
-from snakepit_otel.telemetry import _switch as switch
+from snakepit_otel.telemetry import _switch
 from tests.sessions.backend_contract import store_machine
 
 
@@ -17,11 +17,11 @@ from tests.sessions.backend_contract import store_machine
 def _quiet() -> Iterator[None]:
     """Keep the spans and warnings of some hundred thousand calls out of memory."""
     log = logging.getLogger("snakepit_otel.sessions")
-    switch.turn(False)
+    _switch.set_enabled(False)
     log.disabled = True
     yield
     log.disabled = False
-    switch.turn(True)
+    _switch.set_enabled(True)
 
 
 def _memory(settings: SessionSettings, clock: Clock) -> MemoryBackend:

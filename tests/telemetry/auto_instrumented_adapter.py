@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel import BaseAdapter, tool
-from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import _metric_cells
 from snakepit_otel.telemetry.spans import select as choosing
 
 _log = logging.getLogger("telling")
@@ -41,7 +41,7 @@ class Telling(BaseAdapter):
             "processors": [type(processor).__name__ for processor in processors],
             "lane": type(choosing.lane()).__name__,
             "encoded": getattr(choosing.lane(), "take", None) is not None,
-            "cells": cells.live,
+            "cells": _metric_cells.live,
         }
 
     @tool

@@ -21,9 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel.telemetry import _attributes as attributes
-from snakepit_otel.telemetry import _instruments as instruments
-from snakepit_otel.telemetry import _metric_cells as cells
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _instruments, _metric_cells, names
 from snakepit_otel.telemetry.export.metrics import CellCollector
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
@@ -34,11 +32,11 @@ Collect = Callable[[], list[Encoded]]
 def _anew(*, live: bool) -> Iterator[None]:
     with ExitStack() as undo:
         undo.enter_context(patch.object(attributes, "_known", {}))
-        undo.enter_context(patch.object(cells, "_cells", {}))
-        undo.enter_context(patch.object(cells, "live", live))
-        undo.enter_context(patch.object(instruments, "_instruments", {}))
+        undo.enter_context(patch.object(_metric_cells, "_cells", {}))
+        undo.enter_context(patch.object(_metric_cells, "live", live))
+        undo.enter_context(patch.object(_instruments, "_instruments", {}))
         # What is first observed here is observed anew afterwards, at the meter that is there then.
-        undo.enter_context(patch.object(instruments, "_owners", dict(instruments._owners)))
+        undo.enter_context(patch.object(_instruments, "_owners", dict(_instruments._owners)))
         # The one set that all share remembers where it is counted.
         undo.callback(attributes.NONE.cells.clear)
         attributes.NONE.cells.clear()
@@ -49,7 +47,7 @@ def _anew(*, live: bool) -> Iterator[None]:
 def in_cells(temporality: AggregationTemporality = CUMULATIVE) -> Iterator[Collect]:
     """Count in cells; gives what collects them."""
     with _anew(live=True):
-        cells.go_live()
+        _metric_cells.go_live()
         collector = CellCollector(temporality, temporality)
 
         def collect() -> list[Encoded]:
@@ -64,7 +62,7 @@ def by_instruments(temporality: AggregationTemporality = CUMULATIVE) -> Iterator
     """Count by the SDK's instruments; gives what collects them."""
     reader = InMemoryMetricReader({Counter: temporality, Histogram: temporality})
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    with _anew(live=False), patch.object(instruments, "_meter", provider.get_meter("snakepit_otel")):
+    with _anew(live=False), patch.object(_instruments, "_meter", provider.get_meter("snakepit_otel")):
 
         def collect() -> list[Encoded]:
             data = reader.get_metrics_data()

@@ -33,9 +33,8 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from snakepit_otel.telemetry import Observation, names, observed
+from snakepit_otel.telemetry import Observation, _guard, names, observed
 from snakepit_otel.telemetry import _decorators as lifecycle
-from snakepit_otel.telemetry import _guard as faults
 from snakepit_otel.telemetry import _operation as observation
 from snakepit_otel.telemetry import _request_steps as steps
 from snakepit_otel.telemetry._attributes import AttributeSet, Details
@@ -431,10 +430,10 @@ def _times(clock: Clock) -> Iterator[None]:
 def perform(script: list[Node], provider: TracerProvider, lane: choosing.Lane) -> Run:
     """Do the script's work by a lane; fails where telemetry contained a fault."""
     run, clock = Run(), Clock()
-    before = faults.count
+    before = _guard.fault_count
     with _times(clock), patch.object(choosing, "lane", lambda: lane):
         _Performance(provider, clock, run).of(tuple(script))
-    assert faults.count == before
+    assert _guard.fault_count == before
     return run
 
 

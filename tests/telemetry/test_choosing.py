@@ -33,9 +33,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, names, outgoing
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import Observation, _controls, _guard, names, outgoing
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.spans import SpanPipeline
@@ -251,10 +249,10 @@ class OwnRatio(TraceIdRatioBased):
 )
 def test_what_is_not_stock_is_served_by_its_own_tracer(use: Use, provider: Callable[[], TracerProvider]) -> None:
     """Providers, samplers and switches whose workings we do not know do their own work; that is no fault."""
-    before = faults.count
+    before = _guard.fault_count
     use(provider())
     assert way() == "plain"
-    assert faults.count == before
+    assert _guard.fault_count == before
 
 
 def test_a_custom_sampler_is_asked_for_every_span(use: Use) -> None:
@@ -299,34 +297,34 @@ def test_limits_that_could_touch_ours_need_objects(use: Use, limits: dict[str, i
 )
 def test_an_encoding_that_differs_is_not_used(use: Use, monkeypatch: pytest.MonkeyPatch, broken: str, by: Any) -> None:
     """Should OpenTelemetry's encoding come to differ from ours, theirs is used, and a fault is counted."""
-    before = faults.count
+    before = _guard.fault_count
     monkeypatch.setattr(otlp, broken, by)
     use(ours()[0])
     assert way() == "adopted"
-    assert faults.count == before + 1
+    assert _guard.fault_count == before + 1
     assert way() == "adopted"
-    assert faults.count == before + 1
+    assert _guard.fault_count == before + 1
 
 
 def test_an_adoption_that_breaks_leaves_the_plain_way(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the SDK's inner names change, spans are made by the API, and a fault is counted."""
-    before = faults.count
+    before = _guard.fault_count
     monkeypatch.setattr(adoption, "_Span", None)
     use(ours()[0])
     assert way() == "plain"
-    assert faults.count == before + 1
+    assert _guard.fault_count == before + 1
 
 
 def test_the_choice_does_not_depend_on_the_share_that_is_kept(use: Use) -> None:
     """With the sampling turned down to nothing, the way is the same."""
-    before = faults.count
-    controls.set_sampling(0)
+    before = _guard.fault_count
+    _controls.set_sampling(0)
     try:
         use(ours()[0])
         assert way() == "direct"
     finally:
-        controls.set_sampling(1)
-    assert faults.count == before
+        _controls.set_sampling(1)
+    assert _guard.fault_count == before
 
 
 def test_no_thread_goes_by_half_a_choice(use: Use) -> None:

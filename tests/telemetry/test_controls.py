@@ -16,9 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_trace_id, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, names, observed, outgoing
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import Observation, _controls, _guard, names, observed, outgoing
 from snakepit_otel.telemetry.spans import compat as adoption
 from snakepit_otel.telemetry.spans import select as choosing
 from snakepit_otel.telemetry.spans.sdk import PlainLane
@@ -48,9 +46,9 @@ REQUEST: list[Node] = [
 def _as_before() -> Iterator[None]:
     """Whatever a test sets, the next one begins with everything."""
     yield
-    controls.set_level("full")
-    controls.set_sampling(1)
-    controls.set_filter()
+    _controls.set_level("full")
+    _controls.set_sampling(1)
+    _controls.set_filter()
 
 
 def spans_of(run: Run) -> list[Any]:
@@ -81,7 +79,7 @@ def tree(run: Run) -> set[tuple[str, str | None]]:
 )  # fmt: skip
 def test_levels_say_which_points_have_spans(lane: Lane, level: str, expected: Any) -> None:
     """Essential are requests and calls; what has no span does not break the tree, and is counted as ever."""
-    controls.set_level(level)
+    _controls.set_level(level)
     with in_cells() as collect:
         assert tree(lane(REQUEST, provided())) == expected
         durations = points(collect())
@@ -91,7 +89,7 @@ def test_levels_say_which_points_have_spans(lane: Lane, level: str, expected: An
 @LANES
 def test_off_nothing_is_recorded(lane: Lane) -> None:
     """Off, decorated functions are plain calls: no span, no count."""
-    controls.set_level("off")
+    _controls.set_level("off")
     decorated: list[Node] = [
         Passage(names.REQUEST, how="function", children=(Passage(names.ADAPTER_BUILD, how="function"),))
     ]
@@ -103,11 +101,11 @@ def test_off_nothing_is_recorded(lane: Lane) -> None:
 
 def test_a_level_that_is_none_changes_nothing() -> None:
     """A wrong word is refused, and what was, stays."""
-    controls.set_level("essential")
-    unwanted = set(controls.unwanted)
+    _controls.set_level("essential")
+    suppressed = set(_controls.suppressed)
     with pytest.raises(ValueError, match="loud"):
-        controls.set_level("loud")
-    assert (controls.level, controls.unwanted) == (controls.Level.ESSENTIAL, unwanted)
+        _controls.set_level("loud")
+    assert (_controls.level, _controls.suppressed) == (_controls.Level.ESSENTIAL, suppressed)
 
 
 @LANES
@@ -123,14 +121,14 @@ def test_a_level_that_is_none_changes_nothing() -> None:
 )
 def test_filters_go_by_the_registrys_names(lane: Lane, allow: list[str], deny: list[str], expected: set[str]) -> None:
     """Spans of points that are not allowed, or are denied, are not made, however they are made."""
-    controls.set_filter(allow, deny)
+    _controls.set_filter(allow, deny)
     assert {span.name for span in spans_of(lane(REQUEST, provided()))} == expected
 
 
 def test_filter_and_level_both_hold() -> None:
     """A filter does not bring back what the level leaves out."""
-    controls.set_level("essential")
-    controls.set_filter(allow=["snakepit.adapter.*"])
+    _controls.set_level("essential")
+    _controls.set_filter(allow=["snakepit.adapter.*"])
     assert {span.name for span in spans_of(directly(REQUEST, provided()))} == {"handle request"}
 
 
@@ -146,7 +144,7 @@ MANY: list[Node] = [
 def test_sampling_keeps_whole_traces(lane: Lane, rate: float) -> None:
     """Of the traces that would be recorded a share is, each with all its spans; which, does not depend on the way."""
     everything = spans_of(lane(MANY, provided(id_generator=Ids())))
-    controls.set_sampling(rate)
+    _controls.set_sampling(rate)
     kept = spans_of(lane(MANY, provided(id_generator=Ids())))
     expected = sorted((span.trace_id, span.name) for span in everything if _in_share(span.trace_id, rate))
     assert sorted((span.trace_id, span.name) for span in kept) == expected
@@ -162,12 +160,12 @@ def _in_share(trace_id: bytes, rate: float) -> bool:
 def test_more_is_more(trace_id: int, rates: tuple[float, float]) -> None:
     """What is kept of little is kept of more; all is all, and none is none."""
     low, high = sorted(rates)
-    controls.set_sampling(low)
-    kept = controls.keeps(trace_id)
-    controls.set_sampling(high)
-    assert controls.keeps(trace_id) or not kept
-    assert controls.keeps(trace_id) or high < 1
-    assert not controls.keeps(trace_id) or high > 0
+    _controls.set_sampling(low)
+    kept = _controls.keeps_trace(trace_id)
+    _controls.set_sampling(high)
+    assert _controls.keeps_trace(trace_id) or not kept
+    assert _controls.keeps_trace(trace_id) or high < 1
+    assert not _controls.keeps_trace(trace_id) or high > 0
 
 
 @LANES
@@ -183,14 +181,14 @@ def test_peers_are_told_of_what_is_left_out(made: Callable[[Any], Any]) -> None:
     provider.add_span_processor(SimpleSpanProcessor(memory))
     lane = made(provider)
     out = SpanContext(5 << 100 | 0xFF << 48, 1, True, TraceFlags(1))
-    controls.set_sampling(0.5)
-    before = faults.count
+    _controls.set_sampling(0.5)
+    before = _guard.fault_count
     with patch.object(choosing, "lane", lambda: lane):
         for parent, trace_id in (
             (set_span_in_context(NonRecordingSpan(out)), format_trace_id(out.trace_id)),
             (None, None),
         ):
-            controls.set_sampling(0.5 if parent else 0)
+            _controls.set_sampling(0.5 if parent else 0)
             with Observation(names.REQUEST, parent=parent), Observation(names.ADAPTER_EXECUTE):
                 header = dict(outgoing())["traceparent"].split("-")
                 assert trace_id is None or header[1] == trace_id
@@ -198,7 +196,7 @@ def test_peers_are_told_of_what_is_left_out(made: Callable[[Any], Any]) -> None:
                 with provider.get_tracer("user").start_as_current_span("theirs"):
                     pass
     assert memory.get_finished_spans() == ()
-    assert faults.count == before
+    assert _guard.fault_count == before
 
 
 def test_what_changes_holds_for_what_begins_then() -> None:
@@ -213,7 +211,7 @@ def test_what_changes_holds_for_what_begins_then() -> None:
     lane = adoption.adopt(provider)
     with patch.object(choosing, "lane", lambda: lane):
         with Observation(names.REQUEST) as passage:
-            controls.set_filter(deny=["snakepit.request"])
+            _controls.set_filter(deny=["snakepit.request"])
             assert passage.span is not None
             assert passage.span.is_recording()
             build()

@@ -18,11 +18,9 @@ from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 
 from snakepit_otel.cli.doctor.environment import check_environment
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls, _metric_cells, setup
 from snakepit_otel.telemetry import _fork as fork
-from snakepit_otel.telemetry import _metric_cells as cells
 from snakepit_otel.telemetry import _process_metrics as process
-from snakepit_otel.telemetry import setup
 from snakepit_otel.telemetry.environment import Environment, applied, value
 from snakepit_otel.telemetry.environment.variables import ALL, OTEL, OURS
 from tests.processes import program
@@ -382,7 +380,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
         monkeypatch.setattr(module, f"set_{name}_provider", lambda made, name=name: provided.update({name: made}))
     monkeypatch.setattr(fork, "watch", lambda: None)
     monkeypatch.setattr(process, "report", lambda: None)
-    monkeypatch.setattr(cells, "live", False)
+    monkeypatch.setattr(_metric_cells, "live", False)
     root = list(logging.getLogger().handlers)
     sdk = logging.getLogger("opentelemetry").level
 
@@ -403,7 +401,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
 
     yield act
     logging.getLogger("opentelemetry").setLevel(sdk)
-    controls.set_level("full")
+    _controls.set_level("full")
 
 
 def around(name: str) -> dict[str, str]:

@@ -17,9 +17,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, names, record
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import Observation, _guard, _metric_cells, names, record
 from snakepit_otel.telemetry._attributes import AttributeSet, interned
 from snakepit_otel.telemetry._definitions import Metric
 from snakepit_otel.telemetry.export.metrics import CellCollector
@@ -76,12 +74,12 @@ def rounds(collect: Collect, rounds: list[Any]) -> list[dict[str, Any]]:
 @given(given_rounds=st.lists(st.lists(STEPS, max_size=8), min_size=1, max_size=4), temporality=TEMPORALITIES)
 def test_same_values_are_told_the_same(given_rounds: list[Any], temporality: AggregationTemporality) -> None:
     """Counts, sums, extremes, bounds and exemplars are equal, collection after collection."""
-    before = faults.count
+    before = _guard.fault_count
     with by_instruments(temporality) as collect:
         expected = rounds(collect, given_rounds)
     with in_cells(temporality) as collect:
         assert rounds(collect, given_rounds) == expected
-    assert faults.count == before
+    assert _guard.fault_count == before
 
 
 @settings(max_examples=settings.default.max_examples // 4)
@@ -125,7 +123,7 @@ def test_equal_values_of_other_kinds_are_other_attributes() -> None:
 
 def test_odd_attributes_are_counted_too() -> None:
     """A list is an attribute like others, and what becomes of it later is not the metric's."""
-    before = faults.count
+    before = _guard.fault_count
     value = [1, 2]
     with in_cells() as collect:
         record(TOTAL, 1, {"a": value})
@@ -137,7 +135,7 @@ def test_odd_attributes_are_counted_too() -> None:
         (2, 2)
     ]
     assert len(points(found, names.METRIC_REQUEST_DURATION.name)) == 1
-    assert faults.count == before
+    assert _guard.fault_count == before
 
 
 def test_attributes_that_are_not_allowed_are_left_out() -> None:
@@ -186,7 +184,7 @@ def test_exemplars_are_of_their_time() -> None:
     """An exemplar's time is when it was measured, not when it was collected, and lies in its interval."""
     with in_cells(DELTA) as collect:
         add([(TIMES, 1, {}, SPANS[1])])
-        early = cells.time_ns()
+        early = _metric_cells.time_ns()
         (recorded,) = points(collect())
         assert recorded.start_time_unix_nano <= recorded.exemplars[0].time_unix_nano <= early
         run = directly([Passage(names.REQUEST)], provided())
@@ -220,7 +218,7 @@ def _at_once(work: Any, threads: int = 4) -> None:
 def test_threads_lose_no_value() -> None:
     """Values from many threads at once are all counted, exactly, extremes included."""
     each = 5_000
-    with in_cells() as collect, patch.object(cells, "MOST_KEPT", 8):
+    with in_cells() as collect, patch.object(_metric_cells, "MOST_KEPT", 8):
 
         def work(number: int) -> None:
             for step in range(each):
@@ -239,7 +237,7 @@ def test_threads_lose_no_value() -> None:
 def test_deltas_lose_nothing_to_threads() -> None:
     """While threads record, collections with deltas add up to everything, and have extremes that can be."""
     each, seen = 4_000, []
-    with in_cells(DELTA) as collect, patch.object(cells, "MOST_KEPT", 8):
+    with in_cells(DELTA) as collect, patch.object(_metric_cells, "MOST_KEPT", 8):
 
         def work(number: int) -> None:
             for step in range(each):
@@ -262,7 +260,7 @@ def test_deltas_lose_nothing_to_threads() -> None:
 
 def test_a_value_on_its_way_is_in_the_next_collection() -> None:
     """A thread that is held up between looking up a histogram and adding to it loses nothing."""
-    cell = cells.Histogram({}, (1,))
+    cell = _metric_cells.Histogram({}, (1,))
     held = cell.new
     cell.record(0.5)
     assert cell.read(anew=False)[0] == [1, 0]

@@ -10,9 +10,7 @@ import pytest
 from opentelemetry import trace
 
 from snakepit_otel import telemetry
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _guard, _switch, names
 from snakepit_otel.testing import Capture
 
 
@@ -128,12 +126,12 @@ def test_decorated_functions_look_like_themselves() -> None:
 
 async def test_switched_off_nothing_is_emitted(capture: Capture) -> None:
     """Off, a point is a plain call."""
-    switch.turn(False)
+    _switch.set_enabled(False)
     try:
         assert Work().do("v") == "v"
         assert await Work().do_async("v") == "v"
     finally:
-        switch.turn(True)
+        _switch.set_enabled(True)
     assert capture.spans() == []
     assert capture.points("snakepit.session.operation.duration") == []
 
@@ -145,9 +143,9 @@ def test_faults_of_our_own_are_contained_and_counted(capture: Capture, caplog: p
     def work() -> str:
         return "done"
 
-    before = faults.count
+    before = _guard.fault_count
     assert [work(), work()] == ["done", "done"]
-    assert faults.count == before + 2
+    assert _guard.fault_count == before + 2
     assert len([record for record in caplog.records if "contained" in record.message]) == 1
     assert len(capture.spans("access session")) == 2
     assert [point.value for point in capture.points("snakepit.telemetry.faults")] == [2]

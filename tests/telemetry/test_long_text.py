@@ -11,8 +11,7 @@ from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 from snakepit_otel import telemetry
 from snakepit_otel.rpc.method import OTHER_METHOD, method_of
 from snakepit_otel.telemetry import _attributes as attributes
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _guard, names
 from snakepit_otel.telemetry._attributes import MOST_TEXT
 from snakepit_otel.telemetry._links import Trail, without_state
 from snakepit_otel.testing import Capture
@@ -102,5 +101,5 @@ def test_long_methods_are_other() -> None:
 
 def test_faults_are_remembered_by_a_short_name() -> None:
     """The table of what has been reported holds no long name, and does not grow without bound."""
-    faults.contain(LONG, ValueError("once"))
-    assert max(len(where) for _, where in faults._reported) <= 200
+    _guard.contain(LONG, ValueError("once"))
+    assert max(len(where) for _, where in _guard._logged) <= 200

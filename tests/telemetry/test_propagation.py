@@ -14,8 +14,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import Observation, incoming, names, outgoing
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import Observation, _guard, incoming, names, outgoing
 from snakepit_otel.telemetry import _propagation as propagation
 from snakepit_otel.testing import Capture
 
@@ -98,7 +97,7 @@ def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nearly every caller sends is read, and written, without the propagators."""
     monkeypatch.setattr(propagate, "extract", None)
     monkeypatch.setattr(propagate, "inject", None)
-    before = faults.count
+    before = _guard.fault_count
     assert identity(incoming((("user-agent", "grpc"), ("traceparent", GOOD))))[0].trace_id == int(ID, 16)
     assert incoming(()) == {}
     token = context.attach(trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(1)))))
@@ -106,7 +105,7 @@ def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         assert outgoing() == (("traceparent", f"00-{1:032x}-{2:016x}-01"),)
     finally:
         context.detach(token)
-    assert faults.count == before
+    assert _guard.fault_count == before
 
 
 states = st.sampled_from([None, TraceState([("a", "1")])])
@@ -180,7 +179,7 @@ def test_other_propagators(set_propagator: object) -> None:
     propagate.set_global_textmap(Named())
     assert outgoing() == (("x-trace", "1"),)
     propagate.set_global_textmap(Broken())
-    before = faults.count
+    before = _guard.fault_count
     assert incoming([("traceparent", GOOD)]) == {}
     assert outgoing([("x", "y")]) == (("x", "y"),)
-    assert faults.count == before + 2
+    assert _guard.fault_count == before + 2

@@ -23,10 +23,8 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls, _metric_cells, names, record, setup
 from snakepit_otel.telemetry import _fork as fork
-from snakepit_otel.telemetry import _metric_cells as cells
-from snakepit_otel.telemetry import names, record, setup
 from snakepit_otel.telemetry._definitions import Metric
 from snakepit_otel.telemetry._setup import Telemetry, _all_at_once
 from snakepit_otel.telemetry.export.ledger import Ledger
@@ -50,7 +48,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: provided.update(trace=provider))
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: provided["metrics"])
     monkeypatch.setattr(metrics, "set_meter_provider", lambda provider: provided.update(metrics=provider))
-    monkeypatch.setattr(cells, "live", False)
+    monkeypatch.setattr(_metric_cells, "live", False)
     monkeypatch.setattr(fork, "watch", lambda: None)
     begun = []
 
@@ -63,7 +61,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     yield act
     for telemetry in begun:
         telemetry.shutdown(0.1)
-    controls.set_level("full")
+    _controls.set_level("full")
 
 
 def way() -> str:
@@ -113,7 +111,7 @@ def test_variables_lead_to_a_way(begin: SetUp, environ: dict[str, str], expected
 def test_cells_count_where_one_reader_takes_them(begin: SetUp, environ: dict[str, str], live: bool) -> None:
     """Histograms of another kind, other exemplars or two readers are left to OpenTelemetry's instruments."""
     begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_TRACES_EXPORTER="none", **environ)
-    assert cells.live is live
+    assert _metric_cells.live is live
 
 
 def test_what_the_application_has_set_is_left_alone(begin: SetUp) -> None:
@@ -123,7 +121,7 @@ def test_what_the_application_has_set_is_left_alone(begin: SetUp) -> None:
     telemetry = begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, OTEL_TRACES_EXPORTER="none")
     assert metrics.get_meter_provider() is provider
     assert not telemetry.exporting
-    assert not cells.live
+    assert not _metric_cells.live
     provider.shutdown()
 
 
@@ -162,7 +160,7 @@ def test_the_sampler_comes_from_the_environment(begin: SetUp) -> None:
 def test_a_level_that_is_none_is_full(begin: SetUp, level: str, caplog: pytest.LogCaptureFixture) -> None:
     """The variable, the words it takes and what is taken are named."""
     begin(SNAKEPIT_TELEMETRY_LEVEL=level)
-    assert controls.level is controls.Level.FULL
+    assert _controls.level is _controls.Level.FULL
     assert caplog.messages == [
         f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}, which is none of off, essential, full; full is taken"
     ]

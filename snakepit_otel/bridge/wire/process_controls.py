@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from snakepit_otel.errors import ValueRefused
-from snakepit_otel.telemetry import Level, names
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import Level, _controls, names
 
 _POINTS = tuple(point.name for point in names.POINTS)
 _MOST_PATTERNS = 1_000
@@ -23,7 +22,7 @@ class Recording:
     """
 
     def __init__(self) -> None:
-        self._configured = controls.in_force()
+        self._configured = _controls.current()
         self._enabled = True
         self._filtered = self._configured
         self._changed = False
@@ -39,7 +38,7 @@ class Recording:
         Traces are kept or not as a whole, so that one point among many stands for all of them.
         """
         concerned = not patterns or of_points(patterns)
-        controls.set_sampling(rate if concerned else self._configured.sampling)
+        _controls.set_sampling(rate if concerned else self._configured.sampling)
         self._changed = True
 
     def filter(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
@@ -58,15 +57,15 @@ class Recording:
     def restore(self) -> None:
         """Record again as was configured at the start."""
         if self._changed:
-            controls.put_in_force(self._configured)
+            _controls.apply(self._configured)
         self._enabled, self._filtered, self._changed = True, self._configured, False
 
     def _consider(self) -> None:
         self._changed = True
-        controls.set_filter(self._filtered.allow, self._filtered.deny)
+        _controls.set_filter(self._filtered.allow, self._filtered.deny)
         # What was configured to be off has nothing set up that could record.
         on = self._enabled and self._configured.level is not Level.OFF
-        controls.set_level(self._filtered.level if on else Level.OFF)
+        _controls.set_level(self._filtered.level if on else Level.OFF)
 
 
 def checked(patterns: Sequence[str]) -> tuple[str, ...]:
@@ -83,4 +82,4 @@ def checked(patterns: Sequence[str]) -> tuple[str, ...]:
 
 def of_points(patterns: Iterable[str]) -> tuple[str, ...]:
     """Return those of the patterns that match a lifecycle point."""
-    return tuple(pattern for pattern in patterns if any(controls.matches(name, [pattern]) for name in _POINTS))
+    return tuple(pattern for pattern in patterns if any(_controls.matches(name, [pattern]) for name in _POINTS))

@@ -10,8 +10,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.process_controls import Recording, of_points
 from snakepit_otel.common.validation import Number, build
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import Level, names
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import Level, _controls, names
 
 __all__ = ["Controls", "Recording", "refuse_if_off"]
 
@@ -26,7 +25,7 @@ Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
 class Controls(BaseModel):
     """What may be changed while processes run.
 
-    `allow` and `deny` are patterns for the names of lifecycle points, as `controls.set_filter` takes them.
+    `allow` and `deny` are patterns for the names of lifecycle points, as `_controls.set_filter` takes them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +54,7 @@ class Controls(BaseModel):
     @classmethod
     def in_force(cls) -> Controls:
         """Return what this process records now."""
-        return cls.model_construct(**controls.in_force()._asdict())
+        return cls.model_construct(**_controls.current()._asdict())
 
     def changed(self, **changes: Any) -> Controls:
         """Return these with what is not None changed. Raises `ConfigurationError` naming what cannot be."""
@@ -64,7 +63,7 @@ class Controls(BaseModel):
 
     def apply(self) -> None:
         """Have this process record so, from now on."""
-        controls.put_in_force(controls.InForce(self.level, self.sampling, self.allow, self.deny))
+        _controls.apply(_controls.ControlState(self.level, self.sampling, self.allow, self.deny))
 
     def messages(self) -> tuple[pb.TelemetryControl, ...]:
         """Return the same as a worker of ours understands it, whatever level it was configured for.

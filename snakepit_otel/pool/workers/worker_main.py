@@ -49,7 +49,7 @@ def main() -> int:
     from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
     from snakepit_otel.pool.settings import Profile
     from snakepit_otel.system import event_loop
-    from snakepit_otel.telemetry import _controls as controls
+    from snakepit_otel.telemetry import _controls
     from snakepit_otel.zero_copy._current_scope import loose
     from snakepit_otel.zero_copy._descriptor import Owner
     from snakepit_otel.zero_copy._limits import Limits
@@ -93,7 +93,7 @@ def main() -> int:
         )
         await server.start()
         spare_what_is_loaded()
-        report({"tools": server.tools, "level": controls.level})
+        report({"tools": server.tools, "level": _controls.level})
         await server.run_until_told_to_stop()
 
     try:

@@ -19,8 +19,7 @@ from snakepit_otel.rpc.server_interceptors import ServerInterceptor
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.rpc.transports.base import Metadata, Service
-from snakepit_otel.telemetry import _switch as switch
-from snakepit_otel.telemetry import outgoing
+from snakepit_otel.telemetry import _switch, outgoing
 
 
 class GrpcTransport:
@@ -117,7 +116,7 @@ class GrpcConnection:
         """See `Connection`."""
         multicallable, observed_method = self._methods[method]
         try:
-            if not (observed and switch.on):
+            if not (observed and _switch.enabled):
                 return await multicallable(request, timeout=timeout, metadata=metadata)
             with ClientCall(observed_method, self._peer):
                 return await multicallable(request, timeout=timeout, metadata=outgoing(metadata))
@@ -137,7 +136,7 @@ class GrpcConnection:
         """See `Connection`."""
         multicallable, observed_method = self._methods[method]
         try:
-            if not switch.on:
+            if not _switch.enabled:
                 await _read_all(multicallable(request, timeout=timeout, metadata=metadata), take)
                 return
             call = ClientCall(observed_method, self._peer)
@@ -166,7 +165,7 @@ class GrpcConnection:
                 yield message
 
         try:
-            if not switch.on:
+            if not _switch.enabled:
                 return await multicallable(each())
             with ClientCall(observed_method, self._peer):
                 return await multicallable(each(), metadata=outgoing())
@@ -212,7 +211,7 @@ class GrpcBlockingConnection:
         """See `BlockingConnection`."""
         multicallable, observed_method = self._methods[method]
         try:
-            if not (observed and switch.on):
+            if not (observed and _switch.enabled):
                 return multicallable(request, timeout=timeout, metadata=metadata)
             with ClientCall(observed_method, self._peer):
                 return multicallable(request, timeout=timeout, metadata=outgoing(metadata))

@@ -33,8 +33,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.common.printable import printable_error
-from snakepit_otel.telemetry import _metric_cells as cells
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _metric_cells, names
 from snakepit_otel.telemetry.export import quiet
 from snakepit_otel.telemetry.export.ledger import DELIVERED, ENCODE, ENDED, FAILED, IN_FLIGHT, SHUTDOWN, Account
 from snakepit_otel.telemetry.export.outbox import Batching, Sent
@@ -69,7 +68,7 @@ class MetricPipeline(MetricExporter):
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
         """See `MetricExporter`."""
-        if cells.live and self.adds_cells:
+        if _metric_cells.live and self.adds_cells:
             metrics_data = with_cells(metrics_data, self._collector.collect())
         count = _points(metrics_data)
         figures = self._figures
@@ -193,12 +192,14 @@ class CellCollector:
         """Return every metric with what its cells hold."""
         now = time_ns()
         found = []
-        for metric, of_metric in cells.every():
+        for metric, of_metric in _metric_cells.every():
             data: Any
             if metric.instrument == "histogram":
                 delta = self._of_histograms is AggregationTemporality.DELTA
                 points = [
-                    self._histogram(cell, now, delta=delta) for cell in of_metric if isinstance(cell, cells.Histogram)
+                    self._histogram(cell, now, delta=delta)
+                    for cell in of_metric
+                    if isinstance(cell, _metric_cells.Histogram)
                 ]
                 data = HistogramData([point for point in points if point.count], self._of_histograms)
             else:
@@ -212,7 +213,7 @@ class CellCollector:
         return found
 
     def _start(self, *, delta: bool) -> int:
-        return self._since if delta and self._since else cells.started
+        return self._since if delta and self._since else _metric_cells.started
 
     def _sum(self, cell: Any, now: int, *, delta: bool) -> NumberDataPoint:
         value = total = cell.total
@@ -221,7 +222,7 @@ class CellCollector:
             self._last[cell] = total
         return NumberDataPoint(cell.attributes, self._start(delta=delta), now, value)
 
-    def _histogram(self, cell: cells.Histogram, now: int, *, delta: bool) -> HistogramDataPoint:
+    def _histogram(self, cell: _metric_cells.Histogram, now: int, *, delta: bool) -> HistogramDataPoint:
         # The next interval has its own extremes.
         counts, total, smallest, largest = cell.read(anew=delta)
         if delta:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
 from snakepit_otel.common.secrets import masked_text
-from snakepit_otel.telemetry import _metric_cells as cells
+from snakepit_otel.telemetry import _metric_cells
 from snakepit_otel.telemetry.environment import Environment, applied
 from snakepit_otel.telemetry.environment.components import provided
 from snakepit_otel.telemetry.environment.variables import SAMPLERS
@@ -82,7 +82,7 @@ def set_up_metrics(read: Environment, resource: Resource, ledger: Ledger) -> lis
     # What is kept for the next collection, as extremes and exemplars are, is kept once: for one reader that takes it.
     trace_based = read["OTEL_METRICS_EXEMPLAR_FILTER"] == "trace_based"
     if trace_based and len(readers) == 1 and readers[0].adds_cells:
-        cells.go_live()
+        _metric_cells.go_live()
     metrics.set_meter_provider(
         MeterProvider([reader.reader for reader in readers], resource=resource, shutdown_on_exit=False)
     )

@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from snakepit_otel.telemetry.spans import selfcheck as selftest
 from snakepit_otel.telemetry.spans.fast import LeanLane, LeanSpan
 from snakepit_otel.telemetry.spans.sdk import KINDS, known_at_start, tracer_of
@@ -79,7 +79,7 @@ def adopt(provider: object) -> LeanLane:
     if take is not None:
         difference = selftest.differs(lambda taking, giving: lane(taking, _Giving(giving)))
         if difference is not None:
-            faults.contain("encoding spans; OpenTelemetry's encoder is used", RuntimeError(difference))
+            _guard.contain("encoding spans; OpenTelemetry's encoder is used", RuntimeError(difference))
             take = None
     return lane(take)
 

@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls
 from snakepit_otel.telemetry._attributes import AttributeSet
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry._definitions import Point
@@ -216,7 +216,7 @@ class LeanLane:
         sampled: bool,
     ) -> Span:
         span_id = self.span_id()
-        if not sampled or not controls.keeps(trace_id):
+        if not sampled or not _controls.keeps_trace(trace_id):
             return Unsampled(SpanContext(trace_id, span_id, False, _UNSAMPLED[flags & _RANDOM], state))
         span = passage.span = LeanSpan(
             Trace(self, trace_id, flags, state), span_id, parent_id, passage.started, passage.tell

@@ -20,8 +20,7 @@ from opentelemetry.trace import (
 )
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _controls, names
 
 if TYPE_CHECKING:
     from snakepit_otel.telemetry._operation import Observation
@@ -43,7 +42,7 @@ class PlainLane:
     def start(self, passage: Observation, context: Context) -> Context | None:
         """Begin the passage's span and return the context to work in."""
         parent = trace.get_current_span(context).get_span_context()
-        if parent.is_valid and not controls.keeps(parent.trace_id):
+        if parent.is_valid and not _controls.keeps_trace(parent.trace_id):
             return _left_out(context, parent)
         point = passage.point
         # Samplers and processors may want to see what is known at the start.
@@ -56,7 +55,7 @@ class PlainLane:
         )
         passage.links = []
         made = span.get_span_context()
-        if not parent.is_valid and made.is_valid and not controls.keeps(made.trace_id):
+        if not parent.is_valid and made.is_valid and not _controls.keeps_trace(made.trace_id):
             # Known only now. As it is never ended, nobody gets it.
             return _left_out(context, made)
         if span.is_recording():

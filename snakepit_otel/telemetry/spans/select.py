@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 from snakepit_otel.telemetry.spans.sdk import PlainLane
 
 _log = logging.getLogger("snakepit_otel.telemetry")
@@ -70,7 +70,7 @@ def _best(provider: Any) -> Lane | None:
     except adoption.CannotServe as reason:
         _say_once(f"spans are made by OpenTelemetry's own means, which cost more: {reason}")
     except Exception as error:  # noqa: BLE001 - the plain lane always serves
-        faults.contain("choosing how to make spans", error)
+        _guard.contain("choosing how to make spans", error)
     return PlainLane(provider)
 
 

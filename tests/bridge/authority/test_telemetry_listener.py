@@ -19,9 +19,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
-from snakepit_otel.telemetry import _controls as controls
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _controls, _guard, names
 from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
@@ -250,14 +248,14 @@ def test_events_that_are_too_large(capture: Capture, event: pb.TelemetryEvent) -
 def test_recording_is_controlled_here_too(capture: Capture) -> None:
     """Off, nothing is folded; a share of the traces is kept; a filter leaves the spans out and the metrics in."""
     stop = said("tool.execution.stop", {"duration": SECOND}, tool="t")
-    controls.set_level("off")
+    _controls.set_level("off")
     fold(stop)
-    controls.set_level("full")
+    _controls.set_level("full")
     assert (capture.events(), capture.spans(), values(capture)) == ([], [], {})
-    controls.set_sampling(0)
+    _controls.set_sampling(0)
     fold(stop)
-    controls.set_sampling(1)
-    controls.set_filter(deny=["snakepit.worker.tool.*"])
+    _controls.set_sampling(1)
+    _controls.set_filter(deny=["snakepit.worker.tool.*"])
     fold(stop)
     assert capture.spans() == []
     assert len(capture.events()) == 2
@@ -292,9 +290,9 @@ hostile = st.builds(
 @given(st.lists(hostile, max_size=5))
 def test_whatever_a_worker_sends(events: list[pb.TelemetryEvent]) -> None:
     """No event raises or is a fault of ours, and nothing is current when it was folded."""
-    before = faults.count
+    before = _guard.fault_count
     fold(*events)
-    assert faults.count == before
+    assert _guard.fault_count == before
     assert not trace.get_current_span().get_span_context().is_valid
 
 
@@ -382,7 +380,7 @@ async def test_a_worker_of_ours_tells_what_it_obeys(short_path: Path, capture: C
         await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
         assert {span.name for span in capture.spans()} == {"handle request", methods.EXECUTE_TOOL}
         assert await listening.tell(Controls(level="off").messages())
-        assert controls.level == "off"
+        assert _controls.level == "off"
         await listening.close()
         await until(lambda: Controls.in_force() == Controls())
     assert capture.events() == []

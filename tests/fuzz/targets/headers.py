@@ -14,8 +14,7 @@ from snakepit_otel.bridge.worker.service import _deadline
 from snakepit_otel.errors import InvalidSession, SnakepitError, ValueRefused
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.sessions._session import MAX_OWNER, MAX_TTL
-from snakepit_otel.telemetry import _guard as faults
-from snakepit_otel.telemetry import incoming
+from snakepit_otel.telemetry import _guard, incoming
 from snakepit_otel.telemetry._propagation import outgoing, plain_parent
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
@@ -50,10 +49,10 @@ def trace_context(data: bytes) -> None:
         known = {"traceparent": _PARENTS, "tracestate": _STATES, "baggage": _BAGGAGE}.get(key, ("x",))
         value: Any = choices.pick(known) if choices.chance() else choices.raw().decode("latin-1")
         metadata.append((key, choices.raw() if key.endswith("-bin") else value))
-    before = faults.count
+    before = _guard.fault_count
     found = incoming(metadata)
     # Baggage that is too long is left out with a word, which is no fault of ours.
-    faults.count = before
+    _guard.fault_count = before
     expected = _by_propagators(metadata)
     insist(_identity(found)[:2] == _identity(expected)[:2], "another trace:", metadata, _identity(found))
     insist(_identity(found)[2] & 1 == _identity(expected)[2] & 1)
@@ -65,7 +64,7 @@ def trace_context(data: bytes) -> None:
         sent = outgoing()
     finally:
         detach(token)
-        faults.count = before
+        _guard.fault_count = before
     for key, value in sent:
         insist(key == key.lower() and isinstance(value, str) and len(value) <= 8_192, key, len(value))
         insist(value.isascii() and value.isprintable(), "a header that gRPC refuses:", value)

@@ -12,7 +12,7 @@ from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.errors import ConfigurationError, ValueRefused
-from snakepit_otel.telemetry import _controls as controls
+from snakepit_otel.telemetry import _controls
 from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
@@ -61,7 +61,7 @@ def told_events(data: bytes) -> None:
 def telemetry_controls(data: bytes) -> None:
     """A control is obeyed or `ValueRefused`, at a cost that its size explains; what was configured comes back."""
     choices = Choices(data)
-    before = controls.in_force()
+    before = _controls.current()
     stream = TelemetryStream(Recording(), draw=lambda: 0.5)
     try:
         for _ in range(choices.below(4)):
@@ -75,7 +75,7 @@ def telemetry_controls(data: bytes) -> None:
                 choices.fill(control)
             with refusing(ValueRefused):
                 stream.control(control)
-            insist(0 <= controls.in_force().sampling <= 1)
+            insist(0 <= _controls.current().sampling <= 1)
             stream._listener = stream._listener or _Listening()  # type: ignore[assignment]
             stream.emit("tool.execution.start", {"duration": choices.real()}, {})
         with refusing(ConfigurationError, ours=True):
@@ -84,7 +84,7 @@ def telemetry_controls(data: bytes) -> None:
             ).messages()
     finally:
         stream._obey_nobody()
-    insist(controls.in_force() == before)
+    insist(_controls.current() == before)
 
 
 class _Listening:

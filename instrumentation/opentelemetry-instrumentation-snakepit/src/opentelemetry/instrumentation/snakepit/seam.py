@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from snakepit_otel.telemetry import _guard as faults
+from snakepit_otel.telemetry import _guard
 
 T = TypeVar("T")
 Function = Callable[..., Any]
@@ -19,7 +19,7 @@ Function = Callable[..., Any]
 
 def contain(what: str, error: Exception) -> None:
     """Count a fault, and report it once for its kind and place."""
-    faults.contain(f"the instrumentation of snakepit, {what}", error)
+    _guard.contain(f"the instrumentation of snakepit, {what}", error)
 
 
 def quietly(what: str, act: Callable[..., T], /, *args: Any, **kwargs: Any) -> T | None:
