@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from snakepit_otel.app import Snakepit
     from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, authority_tool
     from snakepit_otel.bridge.client.client import Client
-    from snakepit_otel.errors import SnakepitError, ToolError
+    from snakepit_otel.errors import RequestRefused, SnakepitError, ToolError
+    from snakepit_otel.middleware import Caller, Middleware, MiddlewareRequest, MiddlewareResult
     from snakepit_otel.sessions import Session, SessionStore
 
 __version__ = VERSION
@@ -21,7 +22,12 @@ __version__ = VERSION
 __all__ = [
     "AuthorityContext",
     "BaseAdapter",
+    "Caller",
     "Client",
+    "Middleware",
+    "MiddlewareRequest",
+    "MiddlewareResult",
+    "RequestRefused",
     "Session",
     "SessionContext",
     "SessionStore",
@@ -41,7 +47,12 @@ __getattr__, __dir__ = lazy_exports(
     {
         "AuthorityContext": "bridge.authority.tool_registry",
         "BaseAdapter": "adapters",
+        "Caller": "middleware",
         "Client": "bridge.client.client",
+        "Middleware": "middleware",
+        "MiddlewareRequest": "middleware",
+        "MiddlewareResult": "middleware",
+        "RequestRefused": "errors",
         "Session": "sessions",
         "SessionContext": "adapters",
         "SessionStore": "sessions",

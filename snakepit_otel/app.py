@@ -20,6 +20,7 @@ from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.lease_service import LeaseService
 from snakepit_otel.bridge.authority.listeners import Listener
+from snakepit_otel.bridge.authority.middleware_dispatcher import dispatcher_with
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.settings import AuthoritySettings
 from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher, WatchedSocket
@@ -42,6 +43,8 @@ from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import AlreadyStarted, ConfigurationError, PoolNotStarted
+from snakepit_otel.middleware import Middleware
+from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
 from snakepit_otel.pool import (
     PoolContext,
     PoolSettings,
@@ -86,6 +89,8 @@ class Snakepit:
     `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level
     `adapter`, they are all there are. `session_backend` keeps the sessions, in place of the backend of the settings:
     a `SessionBackend`, or a class that is called with the `Limits`.
+    `middleware` are the authority's, in order; as settings, they may be the workers'
+    as well.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Snakepit:
         server: ServerSettings | Mapping[str, Any] | None = None,
         zero_copy: ZeroCopySettings | Mapping[str, Any] | None = None,
         session_backend: SessionBackend | BackendFactory | None = None,
+        middleware: Sequence[Middleware | str] | MiddlewareSettings | Mapping[str, Any] = (),
     ) -> None:
         self._pool_settings: dict[str, tuple[str, PoolSettings]] = {}
         if adapter is not None:
@@ -123,6 +129,7 @@ class Snakepit:
         )
         running = _settings(AuthoritySettings, authority, "authority.")
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), running)
+        self._middleware, self._worker_middleware = middleware_of(middleware)
         self._pools: WorkerPools | None = None
         self._dispatcher: Dispatcher | None = None
         self._run_id = ""
@@ -173,14 +180,17 @@ class Snakepit:
             socket = self._server_settings.socket or authority_socket(directory.path)
             buffer_store, fd_server = self._share_memory(running, Path(socket))
             pid_file = WorkerPidFile(directory.path)
-            context = PoolContext(directory, buffer_store, fd_server, FencingTokens(), pid_file)
+            context = PoolContext(
+                directory, buffer_store, fd_server, FencingTokens(), pid_file, self._worker_middleware
+            )
             pools = WorkerPools(
                 {
                     name: WorkerPool(name, adapter, settings, context)
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
-            dispatcher = Dispatcher(
+            dispatcher = dispatcher_with(
+                self._middleware,
                 self.sessions,
                 self.tools,
                 pools,

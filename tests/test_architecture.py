@@ -16,14 +16,26 @@ SHARED = (
     "snakepit_otel.common",
 )
 """What the instrumentation of others' workers uses of ours; the bridge's messages have the names of theirs."""
-ROOMS = ("telemetry", "sessions", "zero_copy", "adapters", "bridge", "compatibility", "pool", "testing", "cli")
+ROOMS = (
+    "telemetry",
+    "sessions",
+    "zero_copy",
+    "adapters",
+    "middleware",
+    "bridge",
+    "compatibility",
+    "pool",
+    "testing",
+    "cli",
+)
 ABOVE = {"compatibility", "pool", "testing", "cli", "app"}
 """What stands on the bridge."""
 FORBIDDEN = {
-    "telemetry": {*ABOVE, "sessions", "zero_copy", "adapters", "bridge", "grpc"},
-    "sessions": {*ABOVE, "zero_copy", "adapters", "bridge", "grpc", "subprocess"},
-    "zero_copy": {*ABOVE, "sessions", "adapters", "bridge", "grpc", "subprocess"},
-    "adapters": {*ABOVE, "bridge", "grpc", "subprocess"},
+    "telemetry": {*ABOVE, "sessions", "zero_copy", "adapters", "middleware", "bridge", "grpc"},
+    "sessions": {*ABOVE, "zero_copy", "adapters", "middleware", "bridge", "grpc", "subprocess"},
+    "zero_copy": {*ABOVE, "sessions", "adapters", "middleware", "bridge", "grpc", "subprocess"},
+    "adapters": {*ABOVE, "middleware", "bridge", "grpc", "subprocess"},
+    "middleware": {*ABOVE, "sessions", "zero_copy", "bridge", "grpc", "subprocess"},
     "bridge": {*ABOVE},
     "compatibility": {"pool", "testing", "cli", "app"},
     "pool": {"testing", "cli", "app"},

@@ -76,7 +76,7 @@ def dotted(where: Where) -> str:
 
 def is_secret(where: Where) -> bool:
     """Say whether a setting's value is better not shown: what workers have in their environment may be anything."""
-    return "environment" in where
+    return "environment" in where or where[:2] == ("middleware", "options")
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 Side = Literal["authority", "worker"]
 Attribute = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 MAX_ATTRIBUTES = 64
-_NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Middleware:
@@ -55,7 +54,7 @@ class Caller:
     name: str = "unix"
     is_trusted: bool = True
     tls_subject: str | None = None
-    headers: Mapping[str, str] = field(default=_NO_TEXTS)
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class MiddlewareRequest:

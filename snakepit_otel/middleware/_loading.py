@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from snakepit_otel.adapters._adapter_loading import import_from, located, parts_of
-from snakepit_otel.common.validation import build
+from snakepit_otel.adapters._adapter_loading import import_from, parts_of
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.middleware._base import Middleware, Side
-from snakepit_otel.middleware._settings import MiddlewareSettings
+from snakepit_otel.middleware._base import Middleware
 
 Spec = tuple[str, Mapping[str, Any]]
 """The name of a middleware's class and the options that it is made with."""
@@ -47,36 +45,3 @@ def load_middleware(spec: str, options: Mapping[str, Any]) -> Middleware:
 def load_all(specs: Iterable[Spec]) -> list[Middleware]:
     """Return the middleware of each name, in order. Raises `ConfigurationError`."""
     return [load_middleware(spec, options) for spec, options in specs]
-
-
-def specs_of(settings: MiddlewareSettings, side: Side) -> tuple[Spec, ...]:
-    """Return the names and options of one side's middleware; files with their whole path, for other processes."""
-    listed = settings.authority if side == "authority" else settings.worker
-    return tuple((located(spec), settings.options.get(spec, {})) for spec in listed)
-
-
-def separated(
-    given: Sequence[Middleware | str] | MiddlewareSettings | Mapping[str, Any],
-) -> tuple[list[Middleware | str], MiddlewareSettings]:
-    """Return the authority's middleware, instances and names in their order, and the settings.
-
-    Raises `ConfigurationError` for what is neither.
-    """
-    if isinstance(given, MiddlewareSettings):
-        return list(given.authority), given
-    values = dict(given) if isinstance(given, Mapping) else {"authority": given}
-    authority = list(values.get("authority", ()))
-    for one in authority:
-        if not isinstance(one, Middleware | str):
-            raise ConfigurationError(
-                f"middleware.authority has {one!r:.100}; it takes instances of Middleware, and names of classes"
-            )
-    values["authority"] = [one for one in authority if isinstance(one, str)]
-    return authority, build(MiddlewareSettings, values, "middleware.")
-
-
-def authority_middleware(listed: Iterable[Middleware | str], settings: MiddlewareSettings) -> list[Middleware]:
-    """Return the authority's middleware: instances as they are, the others loaded. Raises `ConfigurationError`."""
-    return [
-        one if isinstance(one, Middleware) else load_middleware(one, settings.options.get(one, {})) for one in listed
-    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.common.printable import printable
+from snakepit_otel.middleware._loading import Spec
 from snakepit_otel.pool.workers.orphans import WorkerPidFile
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.zero_copy._buffer_store import BufferStore
@@ -34,6 +36,7 @@ class PoolContext(NamedTuple):
     """Who may call back, and for which request."""
     pid_file: WorkerPidFile
     """Which processes are ours, for whoever comes after us."""
+    middleware: Sequence[Spec] = ()
 
     @property
     def directory(self) -> Path:

@@ -1,5 +1,6 @@
 """One tree of settings: keyword arguments, then environment, then a TOML file, then defaults."""
 
+from snakepit_otel.middleware._settings import MiddlewareSettings
 from snakepit_otel.settings._loading import Loaded, load, load_settings
 from snakepit_otel.settings._tree import (
     DEFAULT_POOL,
@@ -13,6 +14,7 @@ from snakepit_otel.settings._tree import (
 __all__ = [
     "DEFAULT_POOL",
     "Loaded",
+    "MiddlewareSettings",
     "Pools",
     "ServerSettings",
     "Settings",

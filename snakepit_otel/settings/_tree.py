@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.bridge.authority.settings import AuthoritySettings
 from snakepit_otel.common.validation import build
+from snakepit_otel.middleware._settings import MiddlewareSettings
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.sessions._settings import SessionSettings
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
     pools: Pools = {}
     """Further pools by name, each with an adapter of its own."""
 
+    middleware: MiddlewareSettings = MiddlewareSettings()
     server: ServerSettings = ServerSettings()
     zero_copy: ZeroCopySettings = ZeroCopySettings()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
     json_of,
 )
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata, reserved_metadata, user_metadata
-from snakepit_otel.middleware import Caller, MiddlewareRequest, MiddlewareResult
+from snakepit_otel.middleware import Caller, Middleware, MiddlewareRequest, MiddlewareResult
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.sessions import Creator
@@ -100,6 +100,13 @@ class MiddlewareDispatcher(Dispatcher):
             await _stream(self, _rewritten(request, call), count_and_take, creator, call.time_remaining(), scope, peer)
 
         await self._middleware.run(call, work, lambda _: MiddlewareResult(chunks=chunks))
+
+
+def dispatcher_with(middleware: Sequence[Middleware], *args: Any, **kwargs: Any) -> Dispatcher:
+    """Return a dispatcher with this middleware; with none, it is a plain one. The other arguments are its own."""
+    if not middleware:
+        return Dispatcher(*args, **kwargs)
+    return MiddlewareDispatcher(*args, middleware=MiddlewareChain(middleware), **kwargs)
 
 
 async def _call_of(

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,12 @@ from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
+from snakepit_otel.bridge.worker.middleware_host import MiddlewareHost
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
+from snakepit_otel.middleware._chain import MiddlewareChain
+from snakepit_otel.middleware._loading import Spec, load_all
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
 from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
@@ -61,6 +64,7 @@ class WorkerServer:
     `ConfigurationError` for an address that will not, or where the adapter is to be thread-safe and does not say
     that it is. `started_by` is trace context: loading the adapter belongs to that trace. `token` shows the authority
     whose call-backs these are. `whole_process` says that the process is nothing else; see `telemetry.setup`.
+    `middleware` are names of classes with their options; `start` raises `ConfigurationError` for one that will not do.
     `load` finds the adapter's class, and `context` makes what each of its requests knows.
     """
 
@@ -85,6 +89,7 @@ class WorkerServer:
         whole_process: bool = False,
         load: Callable[[str], type] = load_adapter,
         context: type[SessionContext] = SessionContext,
+        middleware: Iterable[Spec] = (),
     ) -> None:
         self._adapter = adapter
         self._listen = listen
@@ -93,6 +98,7 @@ class WorkerServer:
         self._started_by = telemetry.incoming((started_by or {}).items())
         self._load_adapter = load
         self._context = context
+        self._middleware = list(middleware)
         self._grace = grace
         self._tls = tls
         self._insecure = insecure
@@ -164,6 +170,9 @@ class WorkerServer:
         adapter = self._load_adapter(self._adapter)
         if self._thread_safe:
             require_thread_safe(adapter, "profile = 'process'")
+        if self._middleware:
+            chain = MiddlewareChain(load_all(self._middleware))
+            return MiddlewareHost(adapter, self._threads, thread_sensitive, middleware=chain)
         return AdapterHost(adapter, self._threads, thread_sensitive)
 
     def tell_to_stop(self) -> None:

@@ -290,8 +290,9 @@ class WorkerService(BridgeServiceServicer):
         metadata = dict(request.metadata)
         metadata.pop(methods.REQUEST_ID, None)
         if self._host.has_middleware:
-            peer = context.peer()
-            current_caller.enter(peer, context.invocation_metadata() or (), is_trusted=peer.startswith("unix:"))
+            is_local = (peer := context.peer()).startswith("unix:")
+            name = "unix" if is_local else peer
+            current_caller.enter(name, context.invocation_metadata() or (), is_trusted=is_local)
         due = _deadline(metadata, context)
         if due is not None:
             deadline.enter(due)

@@ -38,6 +38,7 @@ def prepare(
         fd_server=str(context.fd_server.path) if context.fd_server is not None else None,
         zero_copy=asdict(context.buffer_store.settings),
         strict=context.buffer_store.strict,
+        middleware=context.middleware,
     )
     ours = {**os.environ, **settings.environment}
     environ = {**limits(settings.library_threads, ours), **settings.environment}

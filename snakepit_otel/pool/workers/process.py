@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -26,6 +26,7 @@ from snakepit_otel.bridge.wire.raw_messages import worker_stub
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.errors import SnakepitError, ToolError, WorkerStartFailed
+from snakepit_otel.middleware._loading import Spec
 from snakepit_otel.pool.workers import start_report
 from snakepit_otel.pool.workers.in_flight import InFlight
 from snakepit_otel.pool.workers.os_process import Process, describe_exit
@@ -68,6 +69,7 @@ class WorkerSpec:
     """The path of the authority's socket for memory."""
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
+    middleware: Sequence[Spec] = ()
     program: Program | None = None
     """Without one, the adapter is found where the worker is."""
 

@@ -84,6 +84,7 @@ def main() -> int:
             grace=spec["shutdown_grace"],
             started_by=spec["started_by"],
             whole_process=True,
+            middleware=spec["middleware"],
             load=partial(load_adapter, main=MainModule(*main) if main is not None else None),
             memory=WorkerMemory(
                 Limits(**spec["zero_copy"]),
