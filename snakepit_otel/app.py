@@ -260,13 +260,15 @@ class Snakepit:
         timeout: float | None = None,
         pool: str | None = None,
         idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> Any:
         """Run a tool and return its result.
 
         With a `session_id` the request belongs to that session, which is created with the default TTL if it
         is not live. `timeout` is in seconds, for all of it: waiting, running and calling back. It goes to the `pool` of
         that name, else to the first whose adapter has the tool. A request runs at most once; one that is
-        `idempotent` is run again if it loses its worker, up to `max_retries` times within its time.
+        `idempotent` is run again if it loses its worker, up to `max_retries` times within its time. `metadata` are for
+        middleware, and for the tool as `context.request_metadata`.
 
         Raises what the tool raised as `ToolError`, `InvalidArguments` and `ToolNotFound` as themselves,
         `WorkerExited` if the worker died with the request, `DeadlineExceeded`; `PoolSaturated`, `QueueTimeout`,
@@ -277,7 +279,9 @@ class Snakepit:
         dispatcher, creator = self._started(), self._creator(tool, session_id)
         timeout = checked_timeout(timeout)
         with dispatcher.buffer_store.request(session_id, tool) as scope:
-            request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
+            request = execute_request(
+                tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent, metadata=metadata
+            )
             response = await dispatcher.execute(request, creator, timeout, scope)
             return result_of(response, request, scope.take)
 
@@ -290,6 +294,7 @@ class Snakepit:
         timeout: float | None = None,
         pool: str | None = None,
         idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run a tool and yield its chunks as they come; see `execute`.
 
@@ -304,7 +309,14 @@ class Snakepit:
                 return decode_chunk(chunk.data, chunk.metadata, scope.take)
 
             request = execute_request(
-                tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
+                tool,
+                parameters,
+                session_id,
+                stream=True,
+                scope=scope,
+                pool=pool,
+                idempotent=idempotent,
+                metadata=metadata,
             )
             pushed = chunks(lambda take: dispatcher.stream(request, take, creator, timeout, scope), decode)
             async with aclosing(pushed) as stream:

@@ -23,6 +23,7 @@ from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import checked_text, message
 from snakepit_otel.bridge.wire.raw_messages import LargeResponse, ToolResponse
 from snakepit_otel.bridge.wire.references import Opened, Outgoing, has_references
+from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.values import plain_markers
@@ -64,6 +65,7 @@ def execute_request(
     scope: Scope | None = None,
     pool: str | None = None,
     idempotent: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> pb.ExecuteToolRequest:
     """Return the message for a tool call, arrays and tables by references of `scope`.
 
@@ -83,6 +85,8 @@ def execute_request(
         request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
     if idempotent:
         request.metadata[methods.IDEMPOTENT] = "true"
+    if metadata:
+        request.metadata.update(checked_metadata(metadata))
     return request
 
 
@@ -119,6 +123,7 @@ class Client:
     A Unix socket is connected to only if it, its directory and whoever listens are this user's or root's, and others
     may not write to the directory; if not, making a client raises `UnsafeSocket`, and nothing is sent.
     SNAKEPIT_OTEL_SERVER_USER names one more user whose sockets will do.
+    Every request has the client's `metadata`, besides its own; middleware reads them.
     Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
     seconds, and what the tool or the authority raised.
     """
@@ -132,8 +137,10 @@ class Client:
         key: Path | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         zero_copy: ZeroCopySettings | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.address = address
+        self._metadata = checked_metadata(metadata or {})
         self._memory = (zero_copy or ZeroCopySettings()).limits
         shared = socket_of(address) if self._memory.enabled else None
         self._fd_client = None if shared is None else FdClient(fd_server_path(shared.path))
@@ -173,13 +180,22 @@ class Client:
         timeout: float | None = None,
         pool: str | None = None,
         idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> Any:
         """Run a tool and return its result; see `Snakepit.execute`."""
         self._leases.check(session_id)
         timeout = _time_left(timeout)
         scope = self._scope(tool, session_id)
         try:
-            request = execute_request(tool, parameters, session_id, scope=scope, pool=pool, idempotent=idempotent)
+            request = execute_request(
+                tool,
+                parameters,
+                session_id,
+                scope=scope,
+                pool=pool,
+                idempotent=idempotent,
+                metadata=self._with_own(metadata),
+            )
             await self._copier.send(scope)
             response = await self._call(methods.EXECUTE_TOOL, request, timeout)
             if has_references(response.result.value):
@@ -198,6 +214,7 @@ class Client:
         timeout: float | None = None,
         pool: str | None = None,
         idempotent: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run a tool and yield its chunks as they come; leaving early cancels it.
 
@@ -215,7 +232,14 @@ class Client:
 
         async def run(take: Any) -> None:
             request = execute_request(
-                tool, parameters, session_id, stream=True, scope=scope, pool=pool, idempotent=idempotent
+                tool,
+                parameters,
+                session_id,
+                stream=True,
+                scope=scope,
+                pool=pool,
+                idempotent=idempotent,
+                metadata=self._with_own(metadata),
             )
             await self._copier.send(scope)
             try:
@@ -229,6 +253,10 @@ class Client:
                     yield chunk
         finally:
             scope.close()
+
+    def _with_own(self, metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return a request's metadata with the client's."""
+        return {**self._metadata, **(metadata or {})} if self._metadata else metadata
 
     def _scope(self, tool: str, session_id: str | None) -> Scope:
         return Scope(
