@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from snakepit_otel.bridge.worker.heartbeat import Heartbeats, HeartbeatSettings
     from snakepit_otel.bridge.worker.server import WorkerServer
+    from snakepit_otel.middleware._loading import Spec
 
 _USAGE = 2
 
@@ -128,6 +129,7 @@ async def _serve(work: _Work) -> None:
         whole_process=True,
         load=_loader(work.bridge, work.threads),
         context=compatibility.BridgeContext if work.bridge else SessionContext,
+        middleware=_middleware(),
     )
     await server.start()
     if work.bridge:
@@ -146,6 +148,16 @@ async def _serve(work: _Work) -> None:
     await server.run_until_told_to_stop(before_closing=wind_up)
     with suppress(asyncio.CancelledError):
         await ready
+
+
+def _middleware() -> tuple[Spec, ...]:
+    """Return the middleware of the settings, which are read only where variables name it or a file."""
+    if not any(name.startswith(("SNAKEPIT_OTEL_MIDDLEWARE", "SNAKEPIT_OTEL_CONFIG")) for name in os.environ):
+        return ()
+    from snakepit_otel.middleware._settings import worker_specs
+    from snakepit_otel.settings import load_settings
+
+    return worker_specs(load_settings().middleware)
 
 
 def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> None:

@@ -57,4 +57,9 @@ def middleware_of(
         settings = build(MiddlewareSettings, values, "middleware.")
     options = settings.options
     made = [one if isinstance(one, Middleware) else load_middleware(one, options.get(one, {})) for one in authority]
-    return made, tuple((located(spec), options.get(spec, {})) for spec in settings.worker)
+    return made, worker_specs(settings)
+
+
+def worker_specs(settings: MiddlewareSettings) -> tuple[Spec, ...]:
+    """Return the names and options of the workers' middleware."""
+    return tuple((located(spec), settings.options.get(spec, {})) for spec in settings.worker)

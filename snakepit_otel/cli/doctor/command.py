@@ -11,6 +11,7 @@ import typer
 
 from snakepit_otel.cli.doctor.adapter import check_adapter
 from snakepit_otel.cli.doctor.environment import check_environment
+from snakepit_otel.cli.doctor.middleware import check_middleware
 from snakepit_otel.cli.doctor.packages import check_packages
 from snakepit_otel.cli.doctor.provided import check_provided
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
@@ -70,6 +71,8 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
         if adapters := _adapters(settings):
             checks = [check_adapter(spec, seconds) for spec, seconds in adapters.items()]
             sections.append(Section("Adapter" if len(checks) == 1 else "Adapters", checks))
+        if checks := check_middleware(settings.middleware):
+            sections.append(Section("Middleware", checks))
     return [*sections, _environment()]
 
 
