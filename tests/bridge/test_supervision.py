@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grpc
 import pytest
+from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,9 @@ from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_p
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
 from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.worker.supervision import RunningRequests
+from snakepit_otel.telemetry import Level
 from tests.bridge.parts import worker
 from tests.waiting import until
 
@@ -206,7 +210,7 @@ def test_a_request_runs_as_long_as_a_part_of_it_does(steps: list[tuple[str, str]
                 parts[name] -= 1
             elif what == "go on":
                 rests[name].append(asyncio.get_running_loop().create_future())
-                running.go_on(name, rests[name][-1])
+                running.add_work(name, rests[name][-1])
             elif what == "done" and rests[name]:
                 rests[name].pop().set_result(None)
             for _ in range(3):
@@ -230,3 +234,30 @@ def test_a_request_runs_as_long_as_a_part_of_it_does(steps: list[tuple[str, str]
             await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(check())
+
+
+@pytest.fixture
+def as_configured() -> Iterator[None]:
+    """Leave the process as it was."""
+    before = Controls.in_force()
+    yield
+    before.apply()
+
+
+@pytest.mark.usefixtures("as_configured")
+@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("patterns", [{}, {"allow": ["snakepit.*"], "deny": ["snakepit.adapter.execute"]}])
+async def test_controls_cross_the_wire(ours: Worker, level: Level, patterns: dict[str, Any]) -> None:
+    """When the call returns, what was meant is in force in the worker."""
+    meant = Controls(level=level, sampling=0.5, **patterns)
+    await ours.supervision.SetTelemetry(meant.to_message())
+    assert Controls.in_force() == meant
+
+
+@pytest.mark.usefixtures("as_configured")
+async def test_controls_that_cannot_be_are_refused(ours: Worker) -> None:
+    """A worker refuses controls that no authority of ours sends, by name."""
+    with pytest.raises(aio.AioRpcError, match="sampling") as raised:
+        await ours.supervision.SetTelemetry(supervision_pb.SetTelemetryRequest(level="full", sampling=2))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert Controls.in_force() == Controls()

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from snakepit_otel.adapters._adapter_loading import spec_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.telemetry_controls import Controls, Recording
+from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.server import WorkerServer
-from snakepit_otel.bridge.worker.telemetry_stream import RECEIPT, TelemetryStream
+from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import Level, _controls, names
 from snakepit_otel.testing import Capture
@@ -86,7 +86,7 @@ async def test_on_is_as_configured() -> None:
     """An authority that says `on`, as Elixir's does first of all, raises nothing above what was configured."""
     for level in Level:
         _controls.set_level(level)
-        recording = Recording()
+        recording = ProcessControls()
         recording.toggle(True)
         assert _controls.level is level
         recording.filter(allow=["*"])
@@ -117,14 +117,14 @@ async def test_a_rate_goes_for_whole_traces(stub: Any, listener: Listener, captu
 )
 def test_a_rate_with_patterns_goes_for_traces_if_one_matches_a_point(patterns: tuple[str, ...], rate: float) -> None:
     """Patterns that match events alone leave the traces as configured."""
-    recording = Recording()
+    recording = ProcessControls()
     recording.sample(0.25, patterns)
     assert _controls.sampling_rate == rate
 
 
 def test_the_last_rate_is_the_one_in_force() -> None:
     """A rate for events alone takes back one that went for traces."""
-    recording = Recording()
+    recording = ProcessControls()
     recording.sample(0.25)
     recording.sample(0.5, ["python.*"])
     assert _controls.sampling_rate == 1.0
@@ -157,7 +157,7 @@ def test_patterns_that_match_no_point_say_nothing_of_them(
     allow: list[str], deny: list[str], expected: set[Any]
 ) -> None:
     """To allow events alone leaves the spans as they are; what matches points is obeyed, and to deny wins."""
-    Recording().filter(allow, deny)
+    ProcessControls().filter(allow, deny)
     assert wanted() == expected
 
 
@@ -220,22 +220,6 @@ async def test_a_message_that_is_no_control(short_path: Path, stub: Any) -> None
         call.cancel()
 
 
-async def test_receipts_instead_of_events(stub: Any, capture: Capture) -> None:
-    """A listener that only controls is told what was obeyed, gets no events, and costs calls nothing."""
-    call = stub.StreamTelemetry(metadata=((methods.CONTROL_ONLY_HEADER, "true"),))
-    await call.initial_metadata()
-    await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
-    obeyed = 0
-    for control in (sampling(0.5), toggle(True), filtering(allow=("a",) * 1_001)):
-        await call.write(pb.TelemetryControl(**control))
-    while obeyed < 3:
-        receipt = await asyncio.wait_for(call.read(), 10)
-        assert tuple(receipt.event_parts) == RECEIPT
-        obeyed = receipt.measurements["count"].int_value
-    assert _controls.sampling_rate == 0.5
-    call.cancel()
-
-
 async def test_a_listener_holds_up_no_stop(short_path: Path) -> None:
     """A worker that is told to stop sends its listener the events of what still runs, lets it go, and is gone."""
     server = WorkerServer(
@@ -274,22 +258,6 @@ async def test_dropped_events_are_counted(capture: Capture) -> None:
     del events
 
 
-@pytest.mark.parametrize("level", list(Level))
-@pytest.mark.parametrize("configured", [Level.ESSENTIAL, Level.FULL])
-@pytest.mark.parametrize("patterns", [{}, {"allow": ["snakepit.*"], "deny": ["snakepit.adapter.execute"]}])
-def test_controls_cross_the_wire(level: Level, configured: Level, patterns: dict[str, Any]) -> None:
-    """A worker of ours records what was meant, essential among it, whatever it was configured for."""
-    meant = Controls(level=level, sampling=0.5, **patterns)
-    meant.apply()
-    expected = wanted(), _controls.sampling_rate
-    Controls(level=configured).apply()
-    stream = TelemetryStream(Recording())
-    for message in meant.messages():
-        stream.control(message)
-    assert (wanted(), _controls.sampling_rate) == expected
-    assert (_controls.level is Level.OFF) == (level is Level.OFF)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -322,10 +290,10 @@ def test_controls_that_cannot_be(changes: dict[str, Any], words: str) -> None:
 )
 def test_whatever_is_said_can_be_taken_back(said: list[dict[str, Any]]) -> None:
     """No series of controls raises, and after any of them what was configured can be restored."""
-    stream = TelemetryStream(Recording())
+    stream = TelemetryStream(ProcessControls())
     for control in said:
         stream.control(pb.TelemetryControl(**control))
         stream._wanted("tool.execution.start")
-    stream._obey_nobody()
+    stream._reset_controls()
     assert Controls.in_force() == Controls()
     assert wanted() == set(names.POINTS)

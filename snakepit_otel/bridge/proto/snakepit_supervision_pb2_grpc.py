@@ -39,6 +39,11 @@ class SupervisionServiceStub:
                 request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndRequest.SerializeToString,
                 response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndResponse.FromString,
                 _registered_method=True)
+        self.SetTelemetry = channel.unary_unary(
+                '/snakepit_otel.supervision.SupervisionService/SetTelemetry',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryResponse.FromString,
+                _registered_method=True)
 
 
 class SupervisionServiceServicer:
@@ -51,6 +56,13 @@ class SupervisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTelemetry(self, request, context):
+        """Sets what the worker records from now on, and answers when that is in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SupervisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_SupervisionServiceServicer_to_server(servicer, server):
                     servicer.AwaitEnd,
                     request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndRequest.FromString,
                     response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndResponse.SerializeToString,
+            ),
+            'SetTelemetry': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTelemetry,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class SupervisionService:
             '/snakepit_otel.supervision.SupervisionService/AwaitEnd',
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndRequest.SerializeToString,
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.AwaitEndResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTelemetry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.supervision.SupervisionService/SetTelemetry',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__supervision__pb2.SetTelemetryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,7 @@ WRITE_BUFFER = f"{_BUFFERS}/Write"
 HOLD = "snakepit_otel.leases.LeaseService/Hold"
 
 AWAIT_END = f"{_SUPERVISION}/AwaitEnd"
+SET_TELEMETRY = f"{_SUPERVISION}/SetTelemetry"
 
 ADMIN = "snakepit_otel.admin.AdminService"
 """The service that only the authority's Unix socket offers."""
@@ -40,8 +41,6 @@ WORKER_TOKEN_HEADER = "x-snakepit-worker-token"  # noqa: S105 - the header's nam
 """What shows that it is that worker: the token that it was given at its start."""
 CORRELATION_HEADER = "x-snakepit-correlation-id"
 """Upstream's own correlation id."""
-CONTROL_ONLY_HEADER = "x-snakepit-telemetry-control-only"
-"""`true` from a listener that wants no events of a worker, but to be told when its controls are obeyed."""
 REQUEST_HEADER = "x-snakepit-request-id"
 """Names the request whose references a large call has, which is passed on as it came; goes before `REQUEST_ID`."""
 REQUEST_ID = "snakepit_request_id"

@@ -14,8 +14,7 @@ from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.wire.method_guards import MOST_BYTES, limited
-from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, EXECUTE_TOOL, STREAM_TELEMETRY
+from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, EXECUTE_TOOL
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
 
 LARGE: Final = 64 << 10
@@ -198,11 +197,6 @@ def worker_stub(channel: aio.Channel) -> BridgeServiceStub:
         f"/{EXECUTE_STREAMING_TOOL}",
         request_serializer=serialized,
         response_deserializer=read_chunk,
-    )
-    stub.StreamTelemetry = channel.stream_stream(
-        f"/{STREAM_TELEMETRY}",
-        request_serializer=serialized,
-        response_deserializer=limited(STREAM_TELEMETRY, pb.TelemetryEvent.FromString, MOST_BYTES),
     )
     return stub
 

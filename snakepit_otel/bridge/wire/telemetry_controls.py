@@ -1,22 +1,19 @@
-"""What a process records: as it was configured at its start, and as somebody has it now."""
+"""Telemetry controls of a process: what it records, as configured at its start or changed since."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire.process_controls import Recording, of_points
+from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
 from snakepit_otel.common.validation import Number, build
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import Level, _controls, names
 
-__all__ = ["Controls", "Recording", "refuse_if_off"]
-
 _WHERE = "telemetry."
-_INSIDE = tuple(point.name for point in names.POINTS if not point.essential)
-_EVERYTHING = ("*",)
+_POINTS = tuple(point.name for point in names.POINTS)
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
@@ -65,19 +62,15 @@ class Controls(BaseModel):
         """Have this process record so, from now on."""
         _controls.apply(_controls.ControlState(self.level, self.sampling, self.allow, self.deny))
 
-    def messages(self) -> tuple[pb.TelemetryControl, ...]:
-        """Return the same as a worker of ours understands it, whatever level it was configured for.
+    def to_message(self) -> pb.SetTelemetryRequest:
+        """Return these for a worker of the pool."""
+        return pb.SetTelemetryRequest(level=self.level, sampling=self.sampling, allow=self.allow, deny=self.deny)
 
-        The wire has no word for a level. Off is the toggle; essential is to deny, name by name, the points
-        that are not; and a filter that allows at all is obeyed in place of the worker's own level.
-        """
-        inside = _INSIDE if self.level is Level.ESSENTIAL else ()
-        filters = pb.TelemetryEventFilter(allow=self.allow or _EVERYTHING, deny=(*self.deny, *inside))
-        return (
-            pb.TelemetryControl(filter=filters),
-            pb.TelemetryControl(sampling=pb.TelemetrySamplingUpdate(sampling_rate=self.sampling)),
-            pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=self.level is not Level.OFF)),
-        )
+    @classmethod
+    def of_message(cls, message: pb.SetTelemetryRequest) -> Controls:
+        """Return the controls of a message. Raises `ConfigurationError`."""
+        given = {"level": message.level, "sampling": message.sampling}
+        return build(cls, {**given, "allow": [*message.allow], "deny": [*message.deny]}, _WHERE)
 
 
 def refuse_if_off(configured: Controls, wanted: Controls) -> None:
@@ -87,3 +80,8 @@ def refuse_if_off(configured: Controls, wanted: Controls) -> None:
             f"{_WHERE}level: telemetry was off when this process started, so that nothing is set up to export it; "
             "start it with SNAKEPIT_TELEMETRY_LEVEL=essential or full"
         )
+
+
+def of_points(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the patterns that match a lifecycle point."""
+    return tuple(pattern for pattern in patterns if any(_controls.matches(name, [pattern]) for name in _POINTS))

@@ -21,11 +21,11 @@ from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServi
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
-from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.middleware_host import MiddlewareHost
+from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
@@ -135,7 +135,7 @@ class WorkerServer:
         if self._token is not None:
             self.authority.connect()
         running = RunningRequests()
-        self.events = TelemetryStream(Recording())
+        self.events = TelemetryStream(ProcessControls())
         self._service = WorkerService(
             host,
             self.authority,

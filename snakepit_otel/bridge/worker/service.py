@@ -27,12 +27,12 @@ from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.identifiers import where
 from snakepit_otel.bridge.wire.method_guards import Limit
-from snakepit_otel.bridge.wire.process_controls import Recording
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
+from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
@@ -92,7 +92,7 @@ class WorkerService(BridgeServiceServicer):
         if register_tools:
             self._registration = ToolRegistration(authority, host.tools.values(), worker_id, on_session)
         self._unserializable = unserializable or Unserializable()
-        self._events = events or TelemetryStream(Recording())
+        self._events = events or TelemetryStream(ProcessControls())
 
     async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingResponse:
         """Answer, with the time."""
@@ -143,7 +143,7 @@ class WorkerService(BridgeServiceServicer):
             return response
         finally:
             if job is not None and job.orphaned_work is not None:
-                self._running.go_on(scope.request, job.orphaned_work)
+                self._running.add_work(scope.request, job.orphaned_work)
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
@@ -213,17 +213,17 @@ class WorkerService(BridgeServiceServicer):
             return status
         finally:
             if job is not None and job.orphaned_work is not None:
-                self._running.go_on(scope.request, job.orphaned_work)
+                self._running.add_work(scope.request, job.orphaned_work)
         if not finished:
             await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
         return None
 
     async def StreamTelemetry(self, controls: Any, context: Context) -> None:
-        """Send telemetry events for as long as the authority listens, and obey its controls."""
+        """Send telemetry events for as long as the authority listens, under its controls."""
         await self._events.serve(context)
 
     def close_stream(self) -> None:
-        """Let who listens go, so that a stream without end does not hold up the worker's."""
+        """End the telemetry stream, which would hold up the end of the worker."""
         self._events.close()
 
     async def InitializeSession(self, request: Any, context: Context) -> Any:

@@ -1,30 +1,36 @@
-"""Tells the authority when nothing of a request runs in this worker any more."""
+"""Service for the authority that started this worker: the end of requests, and telemetry controls."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import grpc
 from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceServicer
+from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
+from snakepit_otel.common.printable import printable_error
+from snakepit_otel.errors import ConfigurationError
+
+Context = aio.ServicerContext[Any, Any]
 
 
 class RunningRequests:
-    """The requests of which something runs, by id; for the event loop's thread only."""
+    """Requests of which something runs, by id; for the event loop's thread only."""
 
     def __init__(self) -> None:
         self._parts: dict[str, int] = {}
         self._awaited: dict[str, asyncio.Event] = {}
 
     def begin(self, request_id: str | None) -> None:
-        """Note that a part of the request has begun; nobody can ask for one without an id."""
+        """Count a part of the request that has begun; a request without an id has no awaited end."""
         if request_id is not None:
             self._parts[request_id] = self._parts.get(request_id, 0) + 1
 
     def end(self, request_id: str | None) -> None:
-        """Note that a part of the request that had begun has ended."""
+        """Count a part of the request that has ended."""
         if request_id is None:
             return
         left = self._parts.pop(request_id) - 1
@@ -33,11 +39,11 @@ class RunningRequests:
         elif request_id in self._awaited:
             self._awaited.pop(request_id).set()
 
-    def go_on(self, request_id: str | None, rest: asyncio.Future[Any]) -> None:
-        """Note that the request runs at least until `rest` is done."""
-        if not rest.done():
+    def add_work(self, request_id: str | None, work: asyncio.Future[Any]) -> None:
+        """Let the request run at least until `work` is done."""
+        if not work.done():
             self.begin(request_id)
-            rest.add_done_callback(lambda _: self.end(request_id))
+            work.add_done_callback(lambda _: self.end(request_id))
 
     async def wait_for_end(self, request_id: str) -> None:
         """Return once nothing of the request runs: at once if nothing does."""
@@ -50,10 +56,19 @@ class SupervisionService(SupervisionServiceServicer):
 
     def __init__(self, running: RunningRequests) -> None:
         self._running = running
+        self._configured = Controls.in_force()
 
-    async def AwaitEnd(
-        self, request: pb.AwaitEndRequest, context: aio.ServicerContext[Any, Any]
-    ) -> pb.AwaitEndResponse:
+    async def AwaitEnd(self, request: pb.AwaitEndRequest, context: Context) -> pb.AwaitEndResponse:
         """Answer when nothing of the request runs here any more."""
         await self._running.wait_for_end(request.request_id)
         return pb.AwaitEndResponse()
+
+    async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
+        """Record what the controls allow from now on, until the worker ends."""
+        try:
+            controls = Controls.of_message(request)
+            refuse_if_off(self._configured, controls)
+        except ConfigurationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, printable_error(error))
+        controls.apply()
+        return pb.SetTelemetryResponse()

@@ -1,4 +1,4 @@
-"""The worker's end of StreamTelemetry: tool executions as events, under the authority's control."""
+"""Worker's end of StreamTelemetry: tool executions as events for an Elixir authority, under its controls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -19,8 +18,7 @@ from grpc import aio
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.process_controls import Recording, checked
+from snakepit_otel.bridge.worker.process_controls import ProcessControls, checked
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.telemetry import error_type, names
@@ -33,25 +31,13 @@ _MAX_TEXT = 256
 """Characters of a tool's name, or of a correlation id, which callers choose."""
 _START = "tool.execution.start"
 _emitted: ContextVar[set[str] | None] = ContextVar("snakepit_emitted", default=None)
-RECEIPT = ("telemetry", "control", "obeyed")
-"""The name of the event that answers a control, for a listener that asked for controls only."""
-
-
-@dataclass(eq=False)
-class _Listener:
-    """Who takes the events; with how many of its controls were obeyed, and how many it was told of."""
-
-    takes_events: bool
-    obeyed: int = 0
-    told: int = 0
 
 
 class TelemetryStream:
-    """Buffers at most 1024 events of 64 KiB for one listener, and counts what it drops.
+    """Buffers at most 1024 events of 64 KiB for one listener, and counts those it drops.
 
-    Nothing is made while nobody listens. What the listener says of events is obeyed here, and what it says
-    goes for what the process records, if a `recording` is given. With the listener its controls go: an
-    authority that died must not leave a worker silent.
+    Without a listener there are no events. The listener's controls choose the events here, and what the process
+    records if `process` is given. They end with the listener: an authority that died must not leave a worker silent.
     """
 
     _enabled: bool
@@ -60,23 +46,23 @@ class TelemetryStream:
     _allow: tuple[str, ...]
     _deny: tuple[str, ...]
 
-    def __init__(self, recording: Recording | None = None, *, draw: Callable[[], float] = random.random) -> None:
-        self._recording = recording
+    def __init__(self, process: ProcessControls | None = None, *, draw: Callable[[], float] = random.random) -> None:
+        self._process = process
         self._draw = draw
         self._buffer: deque[pb.TelemetryEvent] = deque()
         self._waiting = asyncio.Event()
-        self._listener: _Listener | None = None
+        self._listener: object | None = None
         self._executing = 0
         self._closing = False
         self.dropped = 0
         self.adapters_emit = False
-        self._obey_nobody()
+        self._reset_controls()
         telemetry.observe(self, names.METRIC_WORKER_EVENT_DROPPED, lambda me: [(me.dropped, {})])
 
     @property
     def listening(self) -> bool:
-        """Whether anybody takes the events."""
-        return self._listener is not None and self._listener.takes_events and self._enabled
+        """Whether events are taken."""
+        return self._listener is not None and self._enabled
 
     @contextmanager
     def tool_execution(self, tool: str, metadata: Mapping[str, str]) -> Iterator[None]:
@@ -117,7 +103,7 @@ class TelemetryStream:
                 self._waiting.set()
 
     def note_emitted(self, name: str) -> None:
-        """Note that the tool that runs here emits an event by itself; from any thread."""
+        """Record that the tool that runs here emits an event by itself; from any thread."""
         emitted = _emitted.get()
         if emitted is not None:
             emitted.add(name)
@@ -158,49 +144,45 @@ class TelemetryStream:
     async def serve(self, context: Any) -> None:
         """Send events until the listener goes; a new listener takes the place of the one before.
 
-        The controls are read from the context, which goes on after a message that cannot be parsed.
+        The controls are read from the context: an iterator of them would end at a message that cannot be parsed.
         """
         if self._listener is not None:
-            self._obey_nobody()
-        asked = (methods.CONTROL_ONLY_HEADER, "true") in (context.invocation_metadata() or ())
-        listener = self._listener = _Listener(takes_events=not asked)
+            self._reset_controls()
+        listener = self._listener = object()
         self._buffer.clear()
-        # The listener before, if there is one, is to leave.
+        # Wakes the listener before, if there is one, so that it leaves.
         self._waiting.set()
-        obeying = asyncio.ensure_future(self._obey(context, listener))
+        reading = asyncio.ensure_future(self._read_controls(context, listener))
         try:
             await context.send_initial_metadata(())
             await self._send(listener, context)
         finally:
-            obeying.cancel()
+            reading.cancel()
             if self._listener is listener:
                 self._listener = None
                 if not self._closing:
-                    self._obey_nobody()
+                    self._reset_controls()
             self._waiting.set()
 
     def close(self) -> None:
-        """Let the listener go, once it has the events of the executions that go on.
+        """End the stream once the listener has the events of the executions that go on.
 
-        The process is about to end, and until then records as it was told to.
+        The process is about to end, and keeps its controls until then.
         """
         self._closing = True
         self._waiting.set()
 
-    async def _send(self, listener: _Listener, context: Any) -> None:
+    async def _send(self, listener: object, context: Any) -> None:
         while self._listener is listener:
             if self._buffer:
                 await context.write(self._buffer.popleft())
-            elif listener.told < listener.obeyed and not listener.takes_events:
-                listener.told = listener.obeyed
-                await context.write(_receipt(listener.told))
             elif self._closing and not self._executing:
                 return
             else:
                 self._waiting.clear()
                 await self._waiting.wait()
 
-    async def _obey(self, context: Any, listener: _Listener) -> None:
+    async def _read_controls(self, context: Any, listener: object) -> None:
         while True:
             try:
                 control = await context.read()
@@ -208,46 +190,38 @@ class TelemetryStream:
                     return
                 self.control(control)
             except (DecodeError, ValueRefused) as error:
-                # One bad message is not to cost the others.
-                _log.warning("a telemetry control was not obeyed: %s", printable(error, MAX_MESSAGE_CHARACTERS))
-            listener.obeyed += 1
-            self._waiting.set()
+                # One bad message must not end the stream.
+                _log.warning("a telemetry control was refused: %s", printable(error, MAX_MESSAGE_CHARACTERS))
 
     def control(self, control: pb.TelemetryControl) -> None:
-        """Obey one control message. Raises `ValueRefused` for one that is too much to bear."""
+        """Apply one control message. Raises `ValueRefused` for too many or too long patterns."""
         match control.WhichOneof("control"):
             case "toggle":
                 self._enabled = control.toggle.enabled
-                if self._recording is not None:
-                    self._recording.toggle(self._enabled)
+                if self._process is not None:
+                    self._process.toggle(self._enabled)
             case "sampling":
                 patterns = checked(control.sampling.event_patterns)
                 rate = control.sampling.sampling_rate
                 self._rate = 1.0 if math.isnan(rate) else min(max(rate, 0.0), 1.0)
                 self._patterns = patterns
-                if self._recording is not None:
-                    self._recording.sample(self._rate, patterns)
+                if self._process is not None:
+                    self._process.sample(self._rate, patterns)
             case "filter":
                 self._allow, self._deny = checked(control.filter.allow), checked(control.filter.deny)
-                if self._recording is not None:
-                    self._recording.filter(self._allow, self._deny)
+                if self._process is not None:
+                    self._process.filter(self._allow, self._deny)
 
-    def _obey_nobody(self) -> None:
-        """Go by what was configured."""
+    def _reset_controls(self) -> None:
+        """Return to what was configured."""
         self._enabled = True
         self._rate = 1.0
         self._patterns = self._allow = self._deny = ()
-        if self._recording is not None:
-            self._recording.restore()
+        if self._process is not None:
+            self._process.restore()
 
     def _wanted(self, name: str) -> bool:
         if matches(name, self._deny) or (self._allow and not matches(name, self._allow)):
             return False
         sampled = not self._patterns or matches(name, self._patterns)
         return self._rate >= 1.0 or not sampled or self._draw() < self._rate
-
-
-def _receipt(obeyed: int) -> pb.TelemetryEvent:
-    receipt = pb.TelemetryEvent(event_parts=RECEIPT, timestamp_ns=time.time_ns())
-    receipt.measurements["count"].int_value = obeyed
-    return receipt

@@ -34,6 +34,7 @@ from snakepit_otel.pool.workers.program import WORKER_PROGRAM, Program, interpre
 from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.rpc.addresses import options
+from snakepit_otel.rpc.transports.grpc import GrpcConnection
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
@@ -237,7 +238,9 @@ class Worker:
                 await self._channel.channel_ready()
         self.stub = worker_stub(self._channel)
         self._supervision = SupervisionServiceStub(self._channel)
-        self._recording = WorkerTelemetryControls(self.stub, self.id, report.level)
+        self._recording = WorkerTelemetryControls(
+            GrpcConnection(self._channel, [SupervisionServiceStub]), self.id, report.level
+        )
         if self._controls is not None:
             await self._recording.apply(self._controls)
 

@@ -1,8 +1,7 @@
-"""The authority as listener: upstream's workers' events become OpenTelemetry, ours are only told what to record."""
+"""Events of upstream's workers become OpenTelemetry."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,13 +16,11 @@ from snakepit_otel.bridge.authority import telemetry_listener
 from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
-from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.telemetry import _controls, _guard, names
 from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
 from snakepit_otel.testing import Capture
-from tests.bridge.painting import Painting
-from tests.bridge.parts import raw, serving, worker
+from tests.bridge.parts import serving
 from tests.bridge.upstream import SECOND, UpstreamWorker, said
 from tests.waiting import until
 
@@ -60,7 +57,6 @@ async def test_an_upstream_worker_is_listened_to(
     """Its stream is turned on first of all; a tool's run is an event with its times, a duration and a span."""
     await until(lambda: upstream.heard)
     assert upstream.heard == [pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=True))]
-    assert methods.CONTROL_ONLY_HEADER not in upstream.headers
     end = time.time_ns()
     about = {"tool": "predict", "session_id": "s-1", "model": "secret"}
     start = said("tool.execution.start", {"system_time": end - SECOND // 4}, correlation_id="c-7", **about)
@@ -306,12 +302,12 @@ async def test_a_stream_that_breaks_is_begun_anew(short_path: Path, capture: Cap
     async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), pause=pause) as listener:
         # Nobody is there yet.
         await until(lambda: waits)
-        await listener.tell(Controls(sampling=0.5).messages())
-        once = list(Controls(sampling=0.5).messages())
+        once = [pb.TelemetryControl(sampling=pb.TelemetrySamplingUpdate(sampling_rate=0.5))]
+        listener.set_controls(once)
         service = UpstreamWorker()
         async with serving(service, f"unix:{short_path}/w"):
             for streams in (1, 2, 3):
-                await until(lambda streams=streams: service.streams == streams and service.heard[-3:] == once)
+                await until(lambda streams=streams: service.streams == streams and service.heard == once)
                 service.heard.clear()
                 service.events.put_nowait(said("python.gc.completed"))
                 service.events.put_nowait(None)
@@ -335,25 +331,12 @@ async def test_events_are_of_no_request_of_whoever_listens(
     await listening.close()
 
 
-async def test_without_a_fold_events_are_let_go(upstream: UpstreamWorker, short_path: Path, capture: Capture) -> None:
-    """Events that come unasked are dropped unseen, and who never tells what it obeys is not waited for for long."""
-    async with TelemetryListener(f"unix:{short_path}/w") as listening:
-        upstream.events.put_nowait(said("telemetry.control.obeyed"))
-        upstream.events.put_nowait(said("python.gc.completed"))
-        assert not await listening.tell(Controls(level="off").messages(), timeout=0.05)
-        await until(lambda: len(upstream.heard) >= 3)
-        await until(upstream.events.empty)
-    assert not upstream.heard[-1].toggle.enabled
-    assert capture.events() == []
-    assert upstream.headers[methods.CONTROL_ONLY_HEADER] == "true"
-
-
 async def test_a_worker_without_the_stream_is_left_alone(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Who does not serve the stream is asked once."""
     address = f"unix:{short_path}/w"
-    async with serving(BridgeServiceServicer(), address), TelemetryListener(address, worker_id="w-9") as listening:
+    listening = TelemetryListener(address, fold=EventFold(), worker_id="w-9")
+    async with serving(BridgeServiceServicer(), address), listening:
         await until(lambda: listening._ended)
-        assert not await listening.tell(Controls().messages(), timeout=0.05)
     assert "worker w-9 has no telemetry stream" in caplog.text
 
 
@@ -370,32 +353,6 @@ async def test_an_event_beyond_all_limits_costs_the_stream_only(
     assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "too_large"})]}
 
 
-async def test_a_worker_of_ours_tells_what_it_obeys(short_path: Path, capture: Capture) -> None:
-    """When `tell` returns, what the worker was told is in force; when the listener leaves, it is undone."""
-    async with worker(Painting, f"unix:{short_path}/nowhere", short_path) as stub:
-        listening = TelemetryListener(stub)
-        listening.start()
-        assert await listening.tell(Controls(level="essential").messages())
-        capture.clear()
-        await stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="add", parameters=raw(a=1)))
-        assert {span.name for span in capture.spans()} == {"handle request", methods.EXECUTE_TOOL}
-        assert await listening.tell(Controls(level="off").messages())
-        assert _controls.level == "off"
-        await listening.close()
-        await until(lambda: Controls.in_force() == Controls())
-    assert capture.events() == []
-
-
-async def test_closing_ends_the_waiting(upstream: UpstreamWorker, short_path: Path) -> None:
-    """Who waits for an answer while the listener is closed is told that there is none."""
-    listening = TelemetryListener(f"unix:{short_path}/w")
-    listening.start()
-    telling = asyncio.ensure_future(listening.tell(Controls().messages(), timeout=60))
-    await until(lambda: len(upstream.heard) >= 3)
-    await listening.close()
-    assert not await asyncio.wait_for(telling, 10)
-
-
 def test_spans_have_a_point_in_the_registry() -> None:
     """A span told afterwards is controlled and documented like every other."""
     assert names.WORKER_TOOL_EXECUTION in names.POINTS
@@ -405,7 +362,7 @@ async def test_a_flood_of_events_is_read_at_a_bounded_pace(
     upstream: UpstreamWorker, short_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After so many events in a second the listener waits for the next; none of them is lost."""
-    monkeypatch.setattr(telemetry_listener, "_MOST_EVENTS", 3)
+    monkeypatch.setattr(telemetry_listener, "_MAX_EVENTS_PER_SECOND", 3)
     waits: list[float] = []
 
     async def pause(wait: float) -> None:
