@@ -1,1 +1,1 @@
-"""What it costs, as ratios against baselines of the same run."""
+"""Costs, as ratios against baselines of the same run."""

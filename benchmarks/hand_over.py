@@ -1,4 +1,4 @@
-"""What it takes to hand an array to a worker that is running, and to get one back: python -m benchmarks.hand_over.
+"""The cost of handing an array to a worker that is running, and to get one back: python -m benchmarks.hand_over.
 
 A hand-over is timed from the call of `execute`, with a reference that exists, until the tool has read one element;
 CLOCK_MONOTONIC is the same in all processes. Another call comes right before, as on a worker that is in use; one case
@@ -31,8 +31,8 @@ MB = 1_000_000
 SIZES = (MB, 10 * MB, 100 * MB, 1000 * MB)
 COMPARED = 100 * MB
 TARGET_MS, TARGET_RATIO = 2.0, 100
+# Milliseconds of each turn, by what took them.
 Taken = dict[str, list[float]]
-"""Milliseconds of each turn, by what took them."""
 TABLE_ROWS = COMPARED // 4 // 8
 
 
@@ -154,12 +154,18 @@ async def arrays(pit: Snakepit, pids: list[int], size: int, over_grpc: list[floa
         # A worker that is in use: placing has turned the processor's caches over, and the processes were asleep.
         for _ in range(CALLS_BEFORE):
             await pit.execute("nothing")
-        asked = now()
+        requested = now()
         there = await pit.execute("nothing")
         called = now()
         read = await pit.execute("first", {"data": ref})
         answered = now()
-        figures = [ms(begun, sealed), ms(computed, sealed), ms(asked, there), ms(called, read), ms(called, answered)]
+        figures = [
+            ms(begun, sealed),
+            ms(computed, sealed),
+            ms(requested, there),
+            ms(called, read),
+            ms(called, answered),
+        ]
         del data, ref
         await freed(pids)
 

@@ -1,4 +1,4 @@
-"""What auto-instrumentation adds to a worker of upstream's: python -m benchmarks.instrumented.
+"""The cost of auto-instrumentation in a worker of upstream's: python -m benchmarks.instrumented.
 
 One tool that returns its argument, called as Elixir calls it, one request after the other, since that worker blocks
 its event loop for a call to the authority in each. The cases take turns in short bursts; ratios are medians of bursts

@@ -51,7 +51,7 @@ class Watch:
         self._watcher.wait()
 
     def peak(self) -> int:
-        """Return the most bytes that were seen since it was last asked, which takes a look now, too."""
+        """Return the most bytes that were seen since the last call, this moment included."""
         assert self._watcher.stdin is not None
         assert self._watcher.stdout is not None
         self._watcher.stdin.write(b"\n")
@@ -84,25 +84,25 @@ def _open(pid: int) -> dict[int, int]:
 
 
 def _watch(pids: list[int]) -> None:
-    asked = threading.Event()
+    sample_due = threading.Event()
     over = threading.Event()
 
     def listen() -> None:
         for _ in sys.stdin:
-            asked.set()
+            sample_due.set()
         over.set()
 
     threading.Thread(target=listen, daemon=True).start()
     most = 0
     while not over.is_set():
-        answering = asked.is_set()
+        answering = sample_due.is_set()
         most = max(most, used(pids))
         if answering:
-            asked.clear()
+            sample_due.clear()
             print(most, flush=True)
             most = 0
         else:
-            asked.wait(0.002)
+            sample_due.wait(0.002)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.codec import STRING_VALUE
 from snakepit_otel.common.json_keys import ZERO_COPY
 
+# Seconds without a message, before each.
 _QUIET = 1.0
-"""Seconds without a message, before each."""
 _CALL = "/snakepit.bridge.BridgeService/"
 _MARK = f'"{ZERO_COPY}"'.encode()
 
@@ -192,8 +192,8 @@ async def _measure(client: Client, address: str, pid: int, shape: str, size: int
     attacker.stdin.write(b"\n")
     answered = asyncio.ensure_future(attacker.wait())
     during = await _longest_wait(client, answered.done)
-    told = (await attacker.stdout.read()).decode().strip()
-    return before, during, (_status(pid, "VmHWM") - base) / size, told
+    output = (await attacker.stdout.read()).decode().strip()
+    return before, during, (_status(pid, "VmHWM") - base) / size, output
 
 
 async def _compare(socket: str, address: str, pid: int, shapes: list[str], size: int, times: int) -> None:

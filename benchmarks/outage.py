@@ -2,9 +2,9 @@
 
 500 requests a second for as long as it lasts, and some time before and after: 6 spans and 6 durations each,
 over OTLP/gRPC to a collector that is a process of its own. Prints what was measured against its targets, and
-exits with 1 if one was missed; that of latency is told only, since whatever else runs adds to it. Latencies
+exits with 1 if one was missed; that of latency is printed only, since other programs add to it. Latencies
 are of five requests sent at once, each hundredth of a second. A second worker, whose collector stays, gets the
-same in between, and what the outage adds to the p99 is told by the difference of the two, window by window of
+same in between, and the outage adds the difference of the two p99, window by window of
 five seconds.
 """
 
@@ -38,8 +38,8 @@ SPANS_OF_A_REQUEST = 6
 BEFORE_AND_AFTER = 30.0
 RESUMES_WITHIN = 10.0
 MORE_MEMORY = 32.0
+# The worker's grace, and what telemetry may add to it.
 STOPS_WITHIN = 2.0 + 3.0
-"""The worker's grace, and what telemetry may add to it."""
 
 
 class Collector:
@@ -57,11 +57,11 @@ class Collector:
 
     def be(self, mood: str) -> None:
         """Change its mood; returns when it has changed."""
-        self._ask(mood)
+        self._request(mood)
 
     def counts(self) -> dict[str, int]:
         """Return how many items it has taken, by signal; of spans, how many different ones."""
-        found: dict[str, int] = self._ask("counts")
+        found: dict[str, int] = self._request("counts")
         return found
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Collector:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, word: str) -> Any:
+    def _request(self, word: str) -> Any:
         assert self._process.stdin is not None
         print(word, file=self._process.stdin)
         return self._read()
@@ -181,8 +181,8 @@ class Line:
     measured: str
     target: str = ""
     met: bool = True
+    # Whether to miss it is a failure.
     counts: bool = True
-    """Whether to miss it is a failure."""
 
 
 def measure(mood: str, minutes: float) -> list[Line]:

@@ -25,17 +25,17 @@ from snakepit_otel import BaseAdapter, Client, Snakepit, tool
 from snakepit_otel.errors import PoolSaturated, SnakepitError
 
 WORKERS = 4
+# Seconds.
 WORK = 0.02
-"""Seconds."""
 TIMES = 3
 DEADLINE = 1.0
 LEAST_USEFUL = 0.85
 REFUSED_WITHIN = 0.02
 
+# Makes a request, with so many seconds until its deadline.
 Execute = Callable[[float | None], Awaitable[object]]
-"""Makes a request, with so many seconds until its deadline."""
+# Gives a way to an authority, and its process id.
 Where = Callable[[], AbstractAsyncContextManager[tuple[Execute, int]]]
-"""Gives a way to an authority, and its process id."""
 
 
 class Working(BaseAdapter):
@@ -51,18 +51,18 @@ class Working(BaseAdapter):
 class Offered:
     """What became of what was offered in so many seconds."""
 
+    # Requests a second.
     capacity: float
-    """Requests a second."""
     seconds: float
+    # How long those took that were answered.
     answered: list[float] = field(default_factory=list)
-    """How long those took that were answered."""
+    # How long those took that were refused because there were too many.
     refused: list[float] = field(default_factory=list)
-    """How long those took that were refused because there were too many."""
     others: Counter[str] = field(default_factory=Counter)
+    # Resident bytes of the authority, second by second.
     memory: list[int] = field(default_factory=list)
-    """Resident bytes of the authority, second by second."""
+    # By how much the offers were late, at most.
     behind: float = 0.0
-    """By how much the offers were late, at most."""
 
     @property
     def useful(self) -> float:

@@ -1,4 +1,4 @@
-"""What one lifecycle point costs: python -m benchmarks.points.
+"""The cost of one lifecycle point: python -m benchmarks.points.
 
 `SessionStore.get` at 100 000 sessions, bare and observed, and the same observed by plain calls of OpenTelemetry's
 SDK. The cases take turns, many short rounds each; the figures are medians of rounds, the bare one of the same round

@@ -1,4 +1,4 @@
-"""What a pool adds to bare gRPC servers, telemetry off: python -m benchmarks.pool.
+"""The cost of a pool beside bare gRPC servers, telemetry off: python -m benchmarks.pool.
 
 An async echo tool on two workers of the profile `thread`, 64 calls in flight: through `Snakepit.execute`, in the
 process of the authority, and through `Client`, from another one. Against the same code with nothing between: gRPC's own

@@ -31,13 +31,13 @@ from snakepit_otel.pool.workers.process import State
 ADAPTER = "tests.pool.proofs.adapter:Proving"
 POOL = {"size": 3, "spares": 1, "worker_max_requests": 2_000, "cancel_grace": 500}
 CALLERS = 6
+# Seconds between two requests of one caller, on average.
 PAUSE = 0.005
-"""Seconds between two requests of one caller, on average."""
 SESSIONS = 20
 RESTART_EVERY = 20.0
 KILL_EVERY = 7.0
+# From the first fifth after warming up to the last, by medians; MiB of memory. Generous, for busy machines.
 MOST_GROWTH = {"memory": 24.0, "descriptors": 12.0, "threads": 4.0}
-"""From the first fifth after warming up to the last, by medians; MiB of memory. Generous, for busy machines."""
 
 
 class Sample:
@@ -68,17 +68,17 @@ class Soak:
     """What was seen so far."""
 
     pit: Snakepit
+    # How requests ended, by kind and end.
     ends: Counter[str] = field(default_factory=Counter)
-    """How requests ended, by kind and end."""
     begun: int = 0
     latencies: Sample = field(default_factory=lambda: Sample(10_000))
+    # By session, what is known to have been added.
     added: Counter[str] = field(default_factory=Counter)
-    """By session, what is known to have been added."""
+    # By session, what may have been added by a request that lost its worker.
     in_doubt: Counter[str] = field(default_factory=Counter)
-    """By session, what may have been added by a request that lost its worker."""
     deleted: int = 0
+    # MiB, second by second.
     memory: list[float] = field(default_factory=list)
-    """MiB, second by second."""
     descriptors: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     kills: int = 0

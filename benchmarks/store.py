@@ -1,4 +1,4 @@
-"""What the session store costs, telemetry off: python -m benchmarks.store.
+"""The cost of the session store, telemetry off: python -m benchmarks.store.
 
 Prints the cost of an operation as a multiple of a dict insert measured beside it, and of a sweep at one
 size as a multiple of the same sweep at another. Each figure is a median of rounds in one process; garbage

@@ -1,4 +1,4 @@
-"""What telemetry costs a worker: python -m benchmarks.telemetry.
+"""The cost of telemetry in a worker: python -m benchmarks.telemetry.
 
 An echo tool on one worker, 32 calls in flight, each the beginning of a trace: 6 spans and 6 durations per
 request, exported over OTLP/gRPC to a peer that throws them away. The cases take turns in short bursts, each

@@ -1,4 +1,4 @@
-"""What a change of threads costs, against an executor: python -m benchmarks.threads.
+"""The cost of a change of threads, against an executor: python -m benchmarks.threads.
 
 A function that does next to nothing is run in one thread for 32 callers at a time, by the tool threads and
 by asyncio over a ThreadPoolExecutor, in turn. The figures are medians.

@@ -1,4 +1,4 @@
-"""What a worker adds to a bare gRPC server, telemetry off: python -m benchmarks.worker.
+"""The cost of a worker beside a bare gRPC server, telemetry off: python -m benchmarks.worker.
 
 An echo tool on one worker, called straight, 32 calls in flight, against a grpc.aio server that answers the
 same messages without doing anything. The three take turns in short bursts; the figures are medians. Two

@@ -1,4 +1,4 @@
-"""What is built, into which files, and what must hold of it."""
+"""Built files: their contents, their places, and the checks that they must pass."""
 
 from __future__ import annotations
 

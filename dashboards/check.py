@@ -126,13 +126,13 @@ def _wrong_groupings(expression: promql.Expr, recorded: Mapping[str, Known]) -> 
 def _wrong_matches(expression: promql.Expr, recorded: Mapping[str, Known]) -> Iterator[str]:
     """Say where two sides cannot meet: series match by all of their labels, so these find nothing, without an error."""
     for node in _nodes(expression):
-        if isinstance(node, promql.BinaryExpr) and str(node.op) != "or" and not _says_by_what(node):
+        if isinstance(node, promql.BinaryExpr) and str(node.op) != "or" and not _names_its_labels(node):
             one, other = labels_of(node.lhs, recorded), labels_of(node.rhs, recorded)
             if one is not None and other is not None and one != other:
                 yield f"{node.op} is between series by {_listed(one)} and series by {_listed(other)}"
 
 
-def _says_by_what(node: promql.BinaryExpr) -> bool:
+def _names_its_labels(node: promql.BinaryExpr) -> bool:
     return node.modifier is not None and node.modifier.matching is not None
 
 

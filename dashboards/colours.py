@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Colours, by what they mean.
 GOOD, NOTE, WARN, BAD, PLAIN = "green", "blue", "orange", "red", "text"
-"""Colours, by what they mean."""
 
+# What has one meaning has one colour, on every page: by the name of the series.
 MEANINGS = {
     # Sessions.
     "deleted": GOOD,
@@ -58,11 +59,10 @@ MEANINGS = {
     "limit": BAD,
     "failures": BAD,
 }
-"""What has one meaning has one colour, on every page: by the name of the series."""
 
 
+# Thresholds: from which value on which colour; the first has no value.
 Steps = Sequence[tuple[float | None, str]]
-"""Thresholds: from which value on which colour; the first has no value."""
 
 
 def at_least(warn: float, bad: float | None = None) -> Steps:

@@ -30,6 +30,7 @@ _ITSELF = frozenset({"job", "instance"})
 _EXPORTER = _ITSELF | {"exporter"}
 _RECEIVER = _ITSELF | {"receiver", "transport"}
 
+# By name.
 FOREIGN = {
     **{
         name: Known(_COLLECTOR, _EXPORTER)
@@ -64,4 +65,3 @@ FOREIGN = {
         {"alertstate": frozenset({"pending", "firing"})},
     ),
 }
-"""By name."""

@@ -40,8 +40,8 @@ class Query:
     expression: str
     legend: str = ""
     exemplars: bool = False
+    # Asked once, of now, instead of along the time shown: for what looks back over all of it by itself.
     instant: bool = False
-    """Asked once, of now, instead of along the time shown: for what looks back over all of it by itself."""
 
 
 class LogLines(logs_panel.Panel):
@@ -235,12 +235,12 @@ def states(
     query: Query,
     about: str,
     *,
-    says: Sequence[tuple[float, str, str]],
+    bands: Sequence[tuple[float, str, str]],
     zero: str | None = None,
     width: int = 24,
     height: int = 5,
 ) -> statetimeline_panel.Panel:
-    """A band for each series, by what its value says: pairs of a value, its word and its colour."""
+    """A band for each series, by its value: triples of a value, its word and its colour."""
     panel = (
         _laid_out(statetimeline_panel.Panel(), title, about, width, height)
         .unit("short")
@@ -251,7 +251,7 @@ def states(
                 models.ValueMap(
                     options={
                         f"{value:g}": models.ValueMappingResult(text=word, color=colour, index=index)
-                        for index, (value, word, colour) in enumerate(says)
+                        for index, (value, word, colour) in enumerate(bands)
                     }
                 )
             ]

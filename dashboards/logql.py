@@ -12,10 +12,10 @@ from dashboards.promql import PANELS, SERVICE, Matcher
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry._definitions import Event
 
+# The label of an event's name, which behind the collector is an attribute.
 EVENT_NAME = "event_name"
-"""The label of an event's name, which behind the collector is an attribute."""
+# The label of a log record's severity, in words.
 SEVERITY = "severity_text"
-"""The label of a log record's severity, in words."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Value:
     """The value of a label, as a part of a line."""
 
     label: str
+    # If not None, what stands before a value that is not empty; where it is empty, nothing does.
     before: str | None = None
-    """If not None, what stands before a value that is not empty; where it is empty, nothing does."""
 
     def __str__(self) -> str:
         shown = f".{self.label}"
@@ -46,12 +46,12 @@ Part = Value | Body | str
 class LogQuery:
     """Which log records are looked for, and how each is shown."""
 
+    # By index label: what chooses the streams. At least one has to rule out the empty value, or Loki refuses.
     stream: Mapping[str, Matcher]
-    """By index label: what chooses the streams. At least one has to rule out the empty value, or Loki refuses."""
+    # By label, of which all that a record has can be filtered, in their order.
     filters: tuple[tuple[str, Matcher], ...] = ()
-    """By label, of which all that a record has can be filtered, in their order."""
+    # What is shown of a record; its own text where there is nothing here.
     line: tuple[Part, ...] = field(default=())
-    """What is shown of a record; its own text where there is nothing here."""
 
     def where(self, attribute: str, value: Matcher | str) -> LogQuery:
         """Return the query for those records alone of which an attribute, or a field by its label, is this."""
@@ -95,5 +95,5 @@ class LogQuery:
         return " | ".join(stages)
 
 
+# A choice at the top of a dashboard.
 RECORDS = LogQuery({label: PANELS.matchers[label] for label in SERVICE})
-"""A choice at the top of a dashboard."""

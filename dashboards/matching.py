@@ -1,4 +1,4 @@
-"""Which labels the result of an expression has, as far as it says so by itself."""
+"""Labels of an expression's result, as far as its text defines them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import promql_parser as promql
 
 from dashboards.registry import Known
 
+# None where the expression does not say, as of plain series, or where there are no series, as of numbers.
 Labels = frozenset[str] | None
-"""None where the expression does not say, as of plain series, or where there are no series, as of numbers."""
 
 
 def labels_of(expression: promql.Expr, recorded: Mapping[str, Known]) -> Labels:

@@ -1,17 +1,18 @@
-"""What is promised, and from where on something is wrong: the numbers that panels and alerts share."""
+"""Objectives and thresholds: the numbers that panels and alerts share."""
 
 from __future__ import annotations
 
 from snakepit_otel import errors
 
+# The share of requests that are answered, of those that callers did nothing wrong with.
 AVAILABILITY = 0.999
-"""The share of requests that are answered, of those that callers did nothing wrong with."""
+# The share of answered requests that are answered within `IN_TIME_SECONDS`.
 IN_TIME = 0.99
-"""The share of answered requests that are answered within `IN_TIME_SECONDS`."""
+# A boundary of the request histogram's buckets.
 IN_TIME_SECONDS = 1
-"""A boundary of the request histogram's buckets."""
 BUDGET_DAYS = 30
 
+# What is asked wrongly, or given up by who asked, costs no budget.
 CALLERS_OWN = tuple(
     sorted(
         {
@@ -32,30 +33,29 @@ CALLERS_OWN = tuple(
         | {"cancelled"}
     )
 )
-"""What is asked wrongly, or given up by who asked, costs no budget."""
 
+# Times the budget's pace: a fiftieth of 30 days' budget within an hour.
 BURN_FAST = 14.4
-"""Times the budget's pace: a fiftieth of 30 days' budget within an hour."""
+# A twentieth within six hours.
 BURN_SLOW = 6
-"""A twentieth within six hours."""
+# A tenth within three days.
 BURN_LONG = 1
-"""A tenth within three days."""
 
+# The share of the session quota from which the watchdog warns as well.
 QUOTA_NEAR = 0.8
-"""The share of the session quota from which the watchdog warns as well."""
+# P95 of the wait for a worker.
 QUEUE_WAIT_SECONDS = 1
-"""p95 of the wait for a worker."""
+# The share of the queue's limit.
 QUEUE_NEAR = 0.8
-"""The share of the queue's limit."""
+# Workers that ended unasked, or before they were ready, within ten minutes.
 CRASHES = 3
-"""Workers that ended unasked, or before they were ready, within ten minutes."""
+# Within ten minutes.
 HEARTBEATS_MISSED = 5
-"""Within ten minutes."""
+# The share of requests with a last worker that did not get it.
 AFFINITY_LOST = 0.2
-"""The share of requests with a last worker that did not get it."""
+# The share of the limit of shared memory.
 SHARED_MEMORY_NEAR = 0.8
-"""The share of the limit of shared memory."""
+# The share of hand-overs that were copied instead of shared.
 COPIED = 0.5
-"""The share of hand-overs that were copied instead of shared."""
+# The share of spans, log records and metric points that were not delivered.
 TELEMETRY_LOST = 0.01
-"""The share of spans, log records and metric points that were not delivered."""

@@ -15,8 +15,8 @@ from dashboards.promql import PANELS, RATE, SERVICE, Matcher, Scope
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 
+# What all pages have, and links between them go by.
 TAG = "snakepit"
-"""What all pages have, and links between them go by."""
 
 CRASHES = "Worker crashes"
 ACCUMULATION = "Sessions accumulate"
@@ -34,16 +34,16 @@ class Row:
 class Page:
     """One dashboard."""
 
+    # Fixed for ever: links, alerts and bookmarks go by it.
     uid: str
-    """Fixed for ever: links, alerts and bookmarks go by it."""
     title: str
+    # What it answers; its description.
     question: str
-    """What it answers; its description."""
     rows: Sequence[Row]
+    # Whether pools can be chosen; queries of the page then have `BY_POOL` in their scope.
     pool: bool = False
-    """Whether pools can be chosen; queries of the page then have `BY_POOL` in their scope."""
+    # Whether tools can be chosen, as for pools.
     tool: bool = False
-    """Whether tools can be chosen, as for pools."""
     traces: bool = False
     logs: bool = False
     instance: bool = True

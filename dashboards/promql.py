@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from semconv.prometheus_names import label_name, series_name
 from snakepit_otel.telemetry._definitions import Metric
 
+# The window of Grafana's own choice: at least four scrapes long, and no shorter than a pixel.
 RATE = "$__rate_interval"
-"""The window of Grafana's own choice: at least four scrapes long, and no shorter than a pixel."""
+# The whole time that the dashboard shows.
 RANGE = "$__range"
-"""The whole time that the dashboard shows."""
 
+# The labels that say which deployment a series is of.
 SERVICE = ("service_namespace", "service_name")
-"""The labels that say which deployment a series is of."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ def none_of(values: Iterable[str]) -> Matcher:
     return Matcher("!~", "|".join(values))
 
 
+# Attributes, or labels that every series has, and what they must be.
 Where = Mapping[str, Matcher | str]
-"""Attributes, or labels that every series has, and what they must be."""
 
 
 @dataclass(frozen=True)
 class Scope:
     """What every query of a page or of the rules has in common: which series it looks at, and how it groups them."""
 
+    # By label; those of a metric's own attributes are used where the metric has the attribute.
     matchers: Mapping[str, Matcher]
-    """By label; those of a metric's own attributes are used where the metric has the attribute."""
     by: tuple[str, ...] = ()
 
     def also(self, **matchers: Matcher) -> Scope:
@@ -156,6 +156,7 @@ def _count(metric: Metric) -> str:
     return "_count" if metric.instrument == "histogram" else ""
 
 
+# What is chosen at the top of a dashboard.
 PANELS = Scope(
     {
         "service_namespace": Matcher("=~", "$service_namespace"),
@@ -163,9 +164,8 @@ PANELS = Scope(
         "instance": Matcher("=~", "$instance"),
     }
 )
-"""What is chosen at the top of a dashboard."""
 BY_POOL = {"snakepit_pool_name": Matcher("=~", "$pool")}
 BY_TOOL = {"snakepit_tool_name": Matcher("=~", "$tool")}
 
+# Every deployment, each by itself.
 RULES = Scope({}, SERVICE)
-"""Every deployment, each by itself."""

@@ -7,13 +7,13 @@ from dashboards.promql import ABSENT, RULES, Matcher, none_of, occurrences_of
 from dashboards.rules import Group, Recording
 from snakepit_otel.telemetry import names as n
 
+# Requests a second that callers did nothing wrong with.
 REQUESTS = "service:snakepit_requests:rate5m"
-"""Requests a second that callers did nothing wrong with."""
+# Of these, those that were not answered.
 ERRORS = "service:snakepit_request_errors:rate5m"
-"""Of these, those that were not answered."""
 ANSWERED = "service:snakepit_requests_answered:rate5m"
+# Answered later than was promised.
 LATE = "service:snakepit_requests_late:rate5m"
-"""Answered later than was promised."""
 WINDOWS = ("5m", "30m", "1h", "6h", "3d")
 BUDGET_LEFT = f"service:snakepit_error_budget:remaining{objectives.BUDGET_DAYS}d"
 

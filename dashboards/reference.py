@@ -1,4 +1,4 @@
-"""What the documentation says of pages, alerts and objectives, as they are built."""
+"""Reference of pages, alerts and objectives in the documentation, as they are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry says, by the names that Prometheus has for it."""
+"""The registry, by the names that Prometheus has for its entries."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from functools import cache
 from semconv.generate import Registry, attribute_names
 from semconv.prometheus_names import label_name, series_name
 
+# Labels that every series of ours has; they are the process's. See docs/collector.md.
 ALWAYS = frozenset({"job", "instance", "service_name", "service_namespace", "service_version", "snakepit_role"})
-"""Labels that every series of ours has; they are the process's. See docs/collector.md."""
 
+# Labels that Loki finds streams of log records by; they are the process's. It keeps the rest with each record.
 STREAM = frozenset({"service_name", "service_namespace", "service_instance_id"})
-"""Labels that Loki finds streams of log records by; they are the process's. It keeps the rest with each record."""
 
+# Labels of log records that no attribute of the registry becomes.
 _FIELDS = frozenset({"event_name", "severity_text", "trace_id", "span_id"})
-"""Labels of log records that no attribute of the registry becomes."""
 
+# The label of the one series that stands for all beyond a metric's limit of series.
 OVERFLOW = "otel_metric_overflow"
-"""The label of the one series that stands for all beyond a metric's limit of series."""
 
 
 @dataclass(frozen=True)
 class Known:
     """A series that there can be: its labels, and for those with a closed set of values, these."""
 
+    # Its name in the registry, or where it comes from.
     metric: str
-    """Its name in the registry, or where it comes from."""
     labels: frozenset[str]
+    # By label; empty where any value may be.
     values: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By label; empty where any value may be."""
 
 
 @cache

@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 from dashboards.promql import SERVICE
 
+# Where runbooks are to be read. Nothing is there: whoever installs the rules says where theirs are.
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
-"""Where runbooks are to be read. Nothing is there: whoever installs the rules says where theirs are."""
+# Where Grafana is.
 GRAFANA = "http://localhost:3000"
-"""Where Grafana is."""
 
 
 @dataclass(frozen=True)
 class Recording:
     """A series that Prometheus computes at every interval, and keeps."""
 
+    # `level:metric:operations`, as Prometheus recommends.
     record: str
-    """`level:metric:operations`, as Prometheus recommends."""
     expression: str
 
     def plain(self) -> dict[str, Any]:
@@ -32,24 +32,24 @@ class Recording:
 class Alert:
     """Something that somebody should look at."""
 
+    # Without the prefix that all of ours have.
     name: str
-    """Without the prefix that all of ours have."""
+    # Critical: callers suffer now. Warning: they will, or some do. Info: worth knowing in working hours.
     severity: Literal["critical", "warning", "info"]
-    """Critical: callers suffer now. Warning: they will, or some do. Info: worth knowing in working hours."""
     expression: str
+    # One line, with labels as Prometheus fills them in.
     summary: str
-    """One line, with labels as Prometheus fills them in."""
     description: str
+    # The uid of the page to look at.
     page: str
-    """The uid of the page to look at."""
+    # How long it must be so before it fires.
     lasts: str = "0m"
-    """How long it must be so before it fires."""
+    # How long it goes on firing when it is no longer so; against flapping, and for what is over in a moment.
     keeps: str | None = None
-    """How long it goes on firing when it is no longer so; against flapping, and for what is over in a moment."""
+    # Variables of the page, and the labels that fill them; those that say which service come by themselves.
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the page, and the labels that fill them; those that say which service come by themselves."""
+    # Whether its series say of which service they are.
     of_a_service: bool = True
-    """Whether its series say of which service they are."""
 
     @property
     def full_name(self) -> str:

@@ -25,21 +25,21 @@ from supply_chain.index import NoData
 from supply_chain.lock import ROOT, Locked, locked
 
 FOUND, NOT_EVERYTHING = 1, 69
+# The time that a package may be without a release before somebody has to say why it may stay.
 UNMAINTAINED = timedelta(days=730)
-"""The time that a package may be without a release before somebody has to say why it may stay."""
+# Packages that have had none for longer, and why they may stay.
 MAY_BE_QUIET: dict[str, str] = {
     "colorama": "pytest and click have it for Windows, where nothing of ours runs",
     "mdurl": "rich's, for Markdown, of which we print none",
     "shellingham": "typer's, for shell completion alone; it reads the names of processes",
     "sortedcontainers": "hypothesis's; runs in tests alone",
 }
-"""Packages that have had none for longer, and why they may stay."""
+# Ids of vulnerabilities that do not concern us, and why.
 HARMLESS: dict[str, str] = {}
-"""Ids of vulnerabilities that do not concern us, and why."""
 _AT_ONCE = 6
 _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, AttributeError)
+# The age that a copy of advisories may have.
 _FRESH = timedelta(days=30)
-"""The age that a copy of advisories may have."""
 _ABANDONED = {"archived", "deprecated", "quarantined"}
 GRAMMARS = ROOT / "tests" / "dashboards" / "grammars"
 
@@ -86,8 +86,8 @@ def audit_files(package: Locked, page: dict[str, Any], now: datetime, report: Re
     last = max((_moment(file["upload-time"]) for file in files), default=None)
     if last is not None and now - last > UNMAINTAINED:
         quiet = f"{package.name} has had no release since {last:%Y-%m-%d}"
-        if excuse := MAY_BE_QUIET.get(package.name):
-            report.notes.append(f"{quiet}: {excuse}")
+        if allowance := MAY_BE_QUIET.get(package.name):
+            report.notes.append(f"{quiet}: {allowance}")
         else:
             report.found.append(quiet)
 
@@ -106,8 +106,8 @@ def audit_python(advisories: Advisories | None, report: Report) -> None:
     """Look at every package of the lock file."""
     packages, loose = locked()
     report.found += [f"the lock file pins no version or has no hash: {line}" for line in loose]
-    knows = advisories is not None or index.knows_vulnerabilities()
-    if not knows:
+    has_vulnerability_data = advisories is not None or index.has_vulnerability_data()
+    if not has_vulnerability_data:
         report.gaps.append(f"vulnerabilities of {len(packages)} Python packages: {index.host()} has no such data")
     now = datetime.now(UTC)
     if advisories is not None and now - (newest := advisories.newest()) > _FRESH:
@@ -124,7 +124,7 @@ def audit_python(advisories: Advisories | None, report: Report) -> None:
         try:
             if advisories is not None:
                 audit_vulnerabilities(package, ((one, "") for one in advisories.of(package.name, package.version)), own)
-            elif knows:
+            elif has_vulnerability_data:
                 audit_vulnerabilities(package, _of_index(package), own)
         except NoData as error:
             own.gaps.append(f"{package.name} {package.version}: vulnerabilities ({error})")
@@ -144,9 +144,9 @@ def audit_node(report: Report) -> None:
     if (npm := shutil.which("npm")) is None:
         report.gaps.append(f"{what} (there is no npm)")
         return
-    asked = subprocess.run([npm, "audit", "--json"], cwd=GRAMMARS, capture_output=True, text=True, check=False)  # noqa: S603
+    completed = subprocess.run([npm, "audit", "--json"], cwd=GRAMMARS, capture_output=True, text=True, check=False)  # noqa: S603
     try:
-        found = json.loads(asked.stdout)["vulnerabilities"]
+        found = json.loads(completed.stdout)["vulnerabilities"]
     except (ValueError, KeyError, TypeError):
         report.gaps.append(f"{what} (npm has no answer from its registry)")
         return
@@ -159,10 +159,10 @@ def audit_go(report: Report) -> None:
         report.gaps.append("Go modules of the collector and Prometheus: vulnerabilities (there is no govulncheck)")
         return
     for program in programs():
-        asked = subprocess.run([check, "-mode=binary", program], capture_output=True, text=True, check=False)  # noqa: S603
-        if asked.returncode == 3:
+        completed = subprocess.run([check, "-mode=binary", program], capture_output=True, text=True, check=False)  # noqa: S603
+        if completed.returncode == 3:
             report.found.append(f"{program.name} (Go) is vulnerable; govulncheck -mode=binary {program} has more")
-        elif asked.returncode != 0:
+        elif completed.returncode != 0:
             report.gaps.append(f"Go modules of {program.name}: vulnerabilities (govulncheck has no data)")
 
 

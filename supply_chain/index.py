@@ -1,4 +1,4 @@
-"""The package index that pip is set up with, asked about files, releases and vulnerabilities."""
+"""The package index that pip is configured with: files, releases and vulnerabilities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 _SIMPLE = "application/vnd.pypi.simple.v1+json"
 _MOST_BYTES = 64 << 20
+# Seconds without a byte.
 _TIMEOUT = 60.0
-"""Seconds without a byte."""
+# A release that nobody maintains, and whose holes have been published for years: an index that has none of them has no
+# data.
 KNOWN_TO_BE_VULNERABLE = ("pycrypto", "2.6.1")
-"""A release that nobody maintains, and whose holes have been published for years: an index that has none of them
-has no data."""
 
 
 class NoData(Exception):
@@ -54,7 +54,7 @@ def vulnerabilities(name: str, version: str) -> list[dict[str, Any]]:
 
 
 @cache
-def knows_vulnerabilities() -> bool:
+def has_vulnerability_data() -> bool:
     """Say whether the index has such data at all, by a release that is known to have some."""
     try:
         return bool(vulnerabilities(*KNOWN_TO_BE_VULNERABLE))
@@ -78,10 +78,10 @@ def _trust() -> ssl.SSLContext:
 
 
 def _of_pip(setting: str) -> str:
-    asked = subprocess.run(  # noqa: S603 - pip of this environment
+    completed = subprocess.run(  # noqa: S603 - pip of this environment
         [sys.executable, "-m", "pip", "config", "get", setting], capture_output=True, text=True, check=False
     )
-    return asked.stdout.strip() if asked.returncode == 0 else ""
+    return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
 def _json(address: str, accepted: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from supply_chain.lock import ROOT, locked
 
 COPYLEFT = re.compile(r"\bA?GPL|Affero|GNU General Public|Server Side Public|\bSSPL", re.IGNORECASE)
 FOUND, NOT_EVERYTHING = 1, 69
+# Words that a licence's text is known by; others are not known, and that is shown.
 _BEGINNINGS = (
     ("Apache-2.0", re.compile(r"Apache License,?\s+Version 2\.0")),
     ("MPL-2.0", re.compile(r"Mozilla Public License,? (?:Version|v\.) ?2\.0", re.IGNORECASE)),
@@ -33,7 +34,8 @@ _BEGINNINGS = (
     ("CC0-1.0", re.compile(r"CC0 1\.0 Universal")),
     ("Unlicense", re.compile(r"This is free and unencumbered software")),
 )
-"""Words that a licence's text is known by; others are not known, and that is shown."""
+# Images that dashboards/compose.yaml names for who wants to look at telemetry. We neither ship, build nor start them;
+# whoever runs the file gets them unchanged from those who made them.
 IMAGES = {
     "otel/opentelemetry-collector-contrib": "Apache-2.0",
     "prom/prometheus": "Apache-2.0",
@@ -41,8 +43,6 @@ IMAGES = {
     "grafana/loki": "AGPL-3.0-only",
     "grafana/grafana": "AGPL-3.0-only",
 }
-"""Images that dashboards/compose.yaml names for who wants to look at telemetry. We neither ship, build nor start them;
-whoever runs the file gets them unchanged from those who made them."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Part:
     kind: str
     name: str
     version: str
+    # None where it is not on this machine, so that nothing is known of it.
     licence: str | None
-    """None where it is not on this machine, so that nothing is known of it."""
+    # Whether we ship, build or start it.
     ours: bool = True
-    """Whether we ship, build or start it."""
 
     @property
     def is_wrong(self) -> bool:

@@ -21,8 +21,8 @@ class Locked:
     name: str
     version: str
     hashes: frozenset[str]
+    # Whether it is installed on this machine, with this Python.
     is_for_here: bool = True
-    """Whether it is installed on this machine, with this Python."""
 
 
 def locked(text: str | None = None) -> tuple[list[Locked], list[str]]:

@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""The architecture: rooms, and the imports between them."""
 
 from __future__ import annotations
 

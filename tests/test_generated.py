@@ -1,4 +1,4 @@
-"""What is generated is what was committed."""
+"""Generated files equal committed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose settings are obeyed: ./snakepit.toml can have workers run any code, and may be anybody's."""
+"""Owners of files of settings: ./snakepit.toml can have workers run any code, and may be anybody's."""
 
 from __future__ import annotations
 

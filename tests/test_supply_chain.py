@@ -75,7 +75,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(audit, "locked", lambda: ([PACKAGE], []))
     monkeypatch.setattr(index, "vulnerabilities", vulnerabilities)
     monkeypatch.setattr(index, "files", files)
-    index.knows_vulnerabilities.cache_clear()
+    index.has_vulnerability_data.cache_clear()
     return known
 
 
@@ -83,7 +83,7 @@ def audited(advisories: Advisories | None = None) -> Report:
     """Return what is found, with the package index alone."""
     report = Report()
     audit_python(advisories, report)
-    index.knows_vulnerabilities.cache_clear()
+    index.has_vulnerability_data.cache_clear()
     return report
 
 

@@ -1,4 +1,4 @@
-"""Whose traces an authority continues."""
+"""Trust in callers' trace context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tool fails or is slow, and in which phase of its adapter's life."""
+"""Adapters: tools that fail or are slow, by phase of the adapter's life."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def page() -> Page:
 
 
 def _requests() -> Row:
-    asked = _Q.occurrences(_REQUEST, _TOOL)
+    requests = _Q.occurrences(_REQUEST, _TOOL)
     return Row(
         "Requests in the workers",
         [
@@ -80,9 +80,9 @@ def _requests() -> Row:
             table(
                 "Tools",
                 [
-                    Query(asked),
+                    Query(requests),
                     Query(_Q.rate(_REQUEST, _TOOL, window=RANGE)),
-                    Query(share(_Q.occurrences(_REQUEST, _TOOL, _FAILED), asked)),
+                    Query(share(_Q.occurrences(_REQUEST, _TOOL, _FAILED), requests)),
                     Query(_Q.quantile(0.5, _REQUEST, _TOOL, window=RANGE)),
                     Query(_Q.quantile(0.95, _REQUEST, _TOOL, window=RANGE)),
                 ],

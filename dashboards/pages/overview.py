@@ -1,4 +1,4 @@
-"""Whether callers are served as promised, and where to look if they are not."""
+"""Overview: objectives, alerts, and links to the page that explains them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _REQUEST = n.METRIC_REQUEST_DURATION
 _DISPATCH = n.METRIC_POOL_DISPATCH_DURATION
 _FAILED = {n.ERROR_TYPE: PRESENT}
 _NEEDS_RULES = " Needs the recording rules of `snakepit-rules.yaml`."
+# Tools that are shown by themselves, where there are many.
 _OFTEN = 10
-"""Tools that are shown by themselves, where there are many."""
 
 _WORDS = """\
 **Read from the top:** are the promises kept, does an alert fire, does every pool serve? If not: which tool or pool \
@@ -145,7 +145,7 @@ def _wrong() -> Row:
                 Query(alerts, f"{{{{alertname}}}} {{{{service_name}}}} {each(n.SNAKEPIT_POOL_NAME)}"),
                 "Good is none. Firing ones have a runbook and a page, in their annotations; pending ones fire if it "
                 "goes on. Needs the alerts of `snakepit-alerts.yaml`.",
-                says=[(1, "pending", WARN), (2, "firing", BAD)],
+                bands=[(1, "pending", WARN), (2, "firing", BAD)],
                 zero="none firing",
                 width=12,
                 height=8,
@@ -157,7 +157,7 @@ def _wrong() -> Row:
                 ),
                 "Good is serving, without a break. Without a ready worker requests wait; while the circuit breaker "
                 "is open they are refused at once, and half open one is tried. Of several authorities, the worst.",
-                says=[
+                bands=[
                     (0, "no worker ready", "dark-red"),
                     (1, "breaker open", BAD),
                     (2, "breaker half open", WARN),
@@ -211,7 +211,7 @@ def _objectives() -> Row:
 
 
 def _requests() -> Row:
-    asked = _Q.occurrences(_REQUEST, [n.SNAKEPIT_TOOL_NAME])
+    requests = _Q.occurrences(_REQUEST, [n.SNAKEPIT_TOOL_NAME])
     return Row(
         "Requests, of all pools",
         [
@@ -244,8 +244,8 @@ def _requests() -> Row:
             table(
                 "By tool",
                 [
-                    Query(asked),
-                    Query(share(_Q.occurrences(_REQUEST, [n.SNAKEPIT_TOOL_NAME], _FAILED), asked)),
+                    Query(requests),
+                    Query(share(_Q.occurrences(_REQUEST, [n.SNAKEPIT_TOOL_NAME], _FAILED), requests)),
                     Query(_Q.quantile_of_all(0.5, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
                     Query(_Q.quantile_of_all(0.99, _REQUEST, [n.SNAKEPIT_TOOL_NAME])),
                 ],

@@ -1,4 +1,4 @@
-"""Whether pools are saturated, and what becomes of their workers."""
+"""Pools: saturation, and the starts and exits of workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _Q = PANELS.also(**BY_POOL)
 _POOL = label_name(n.SNAKEPIT_POOL_NAME)
 _QUANTILES = (0.5, 0.95, 0.99)
 _PROCESS = ("snakepit_role", "instance")
+# Processes that are shown by themselves, where there are many.
 _LARGEST = 12
-"""Processes that are shown by themselves, where there are many."""
 
 
 def page() -> Page:
@@ -46,7 +46,7 @@ def _now() -> Row:
                 "Good is closed. Open, requests are refused at once because they lost their workers one after the "
                 "other: see the exits below, and the log for what workers said before. Half open, one is tried. Of "
                 "several authorities, the worst.",
-                says=[(0, "closed", GOOD), (1, "half open", WARN), (2, "open", BAD)],
+                bands=[(0, "closed", GOOD), (1, "half open", WARN), (2, "open", BAD)],
                 width=12,
                 height=4,
             ),

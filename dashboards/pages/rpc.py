@@ -1,4 +1,4 @@
-"""Whether the bridge is what is slow or fails: its calls, its streams, call-backs and affinity."""
+"""The bridge, as a cause of slowness or failure: its calls, its streams, call-backs and affinity."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CLIENT = n.METRIC_RPC_CLIENT_CALL_DURATION
 _SERVER = n.METRIC_RPC_SERVER_CALL_DURATION
 _CALLBACK = n.METRIC_CALLBACK_DURATION
 _METHOD = [n.RPC_METHOD]
+# In legends: the method without the service that it is of, so that more than the service is seen.
 _CALLED = "{{method}}"
-"""In legends: the method without the service that it is of, so that more than the service is seen."""
 _TOOL = [n.SNAKEPIT_TOOL_NAME]
 _FAILED: Where = {n.ERROR_TYPE: PRESENT}
 _LATE: Where = {n.RPC_RESPONSE_STATUS_CODE: "DEADLINE_EXCEEDED"}

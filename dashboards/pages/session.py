@@ -1,4 +1,4 @@
-"""What happened to one session."""
+"""One session: its requests, its events and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether sessions leak, and how near the quota is."""
+"""Sessions: leaks, and the use of the quota."""
 
 from __future__ import annotations
 

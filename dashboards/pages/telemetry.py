@@ -1,4 +1,4 @@
-"""Whether telemetry itself can be believed: what is lost, where, and why."""
+"""Telemetry itself: losses, by place and reason."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BY_SIGNAL = each(n.SNAKEPIT_TELEMETRY_SIGNAL)
 _ENDED, _DELIVERED = n.METRIC_TELEMETRY_ENDED, n.METRIC_TELEMETRY_DELIVERED
 _FAILED, _DROPPED = n.METRIC_TELEMETRY_FAILED, n.METRIC_TELEMETRY_DROPPED
 _LOST = n.METRIC_WORKER_TELEMETRY_LOST
+# Series that stand for all those beyond a metric's limit, whatever the metric.
 _BEYOND = ",".join((f'{OVERFLOW}="true"', *(matcher.on(label) for label, matcher in Q.matchers.items())))
-"""Series that stand for all those beyond a metric's limit, whatever the metric."""
 _OF_COLLECTORS = " Of every collector that this Prometheus scrapes: what it says of itself is no service's own."
 
 

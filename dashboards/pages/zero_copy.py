@@ -1,4 +1,4 @@
-"""Whether arrays and tables are shared and given back, and what memory the processes use."""
+"""Zero copy: sharing and release of arrays and tables, and the memory of processes."""
 
 from __future__ import annotations
 

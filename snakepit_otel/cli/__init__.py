@@ -30,7 +30,7 @@ def _run_server(run: Callable[[], None]) -> None:
     if has_orphans():
         reap_for_a_child()
     end_with_first_process()
-    standard_streams.serve_without_waiting()
+    standard_streams.make_output_non_blocking()
     run()
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.system.file_ownership import own_users, user
-from snakepit_otel.system.private_directory import Limit, bases, refused
+from snakepit_otel.system.private_directory import Requirement, bases, refused
 
 _NAME = "snakepit-otel"
-_LIMIT = Limit(60, safe=False)
+_LIMIT = Requirement(60, safe=False)
 """The directory in it is checked for its owner by whoever uses it."""
 
 

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, in directories that others may write to, too."""
+"""Atomic replacement of files, safe in directories that other users may write to."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
     """
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _refuse_what_is_in_the_way(path, directory)
-        made = f".{path.name[:_LONGEST]}.{secrets.token_hex(8)}.tmp"
+        _refuse_other_kinds(path, directory)
+        made = f".{path.name[:_MAX_NAME_CHARACTERS]}.{secrets.token_hex(8)}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(made, flags, 0o666 if mode is None else mode, dir_fd=directory)
         try:
@@ -29,7 +29,7 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
                     os.fchmod(file.fileno(), mode)
                 file.write(text)
             # Once more, since writing may have taken its time. It replaces no more than a name, and follows no link.
-            _refuse_what_is_in_the_way(path, directory)
+            _refuse_other_kinds(path, directory)
             os.replace(made, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with suppress(OSError):
@@ -54,11 +54,11 @@ def refuse_what_is_no_file(path: Path) -> None:
         raise PermissionError(f"{path} is reached by {link[0]}, a link that user {user(link[1])} has made")
 
 
-_LONGEST = 200
-"""Characters of a file's name in that of the one which is written first; a name has at most 255 bytes."""
+# Of the file's name in the name of the temporary file; a name has 255 bytes at most.
+_MAX_NAME_CHARACTERS = 200
 
 
-def _refuse_what_is_in_the_way(path: Path, directory: int) -> None:
+def _refuse_other_kinds(path: Path, directory: int) -> None:
     try:
         status = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:

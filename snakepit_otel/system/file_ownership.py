@@ -1,4 +1,4 @@
-"""Owners of files, directories and listeners: which users' are used, and what keeps a file from being used."""
+"""Owners of files, directories and listeners: the users whose files may be used."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
 
+# A variable that names one more user whose sockets may be called.
 SERVER_USER = "SNAKEPIT_OTEL_SERVER_USER"
-"""The variable that names one more user, whose authority's socket this process may call."""
 _ROOT = 0
 
 
 def own_users() -> frozenset[int]:
-    """Return the ids of the users whose files are obeyed: this process' own user, and root."""
+    """Return the ids of the users whose files are used: this process' own user, and root."""
     return frozenset((_ROOT, os.geteuid()))
 
 
@@ -38,7 +38,7 @@ def callable_users() -> frozenset[int]:
         return own_users() | {pwd.getpwnam(named).pw_uid}
     except (KeyError, ValueError):
         raise ConfigurationError(
-            f"{SERVER_USER}={printable(named)} is no user of this machine; say a name, or a number"
+            f"{SERVER_USER}={printable(named)} is no user of this machine; set it to a name or a number"
         ) from None
 
 
@@ -51,7 +51,7 @@ def user(uid: int) -> str:
 
 
 def others_may_write(status: os.stat_result) -> bool:
-    """Say whether users besides the owner and root may write to a file, or into a directory.
+    """Return whether users besides the owner and root may write to a file, or into a directory.
 
     Members of the group may if its bits say so, unless the group is root's, or the owner's private one, of the same
     name and without other members: on many machines that is the group of everything that a user makes.
@@ -62,7 +62,7 @@ def others_may_write(status: os.stat_result) -> bool:
 
 
 def file_problem(status: os.stat_result) -> str | None:
-    """Return what keeps a file, which is named by nobody, from being obeyed; None if nothing does."""
+    """Return why a file that was found, not named, must not be used; None if it may be."""
     if status.st_uid not in own_users():
         return f"it belongs to user {user(status.st_uid)}"
     if others_may_write(status):
@@ -84,7 +84,7 @@ def foreign_link(path: Path) -> tuple[Path, int] | None:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """Return the process id and the user id of the process at the other end, as the kernel knows them."""
+    """Return the process id and the user id of the process at the other end, as the kernel reports them."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, _ = (int.from_bytes(raw[start : start + 4], "little", signed=True) for start in (0, 4, 8))
     return pid, uid
@@ -103,7 +103,7 @@ def _steps(path: Path) -> Iterator[Path]:
         yield step
         if step.is_symlink():
             links += 1
-            if links > _MOST_LINKS:
+            if links > _MAX_LINKS:
                 raise OSError(40, os.strerror(40), str(path))
             target = step.readlink()
             if target.is_absolute():
@@ -113,8 +113,7 @@ def _steps(path: Path) -> Iterator[Path]:
             here = step
 
 
-_MOST_LINKS = 40
-"""As many as the kernel follows."""
+_MAX_LINKS = 40  # as the kernel's
 
 
 def _is_private(gid: int, uid: int) -> bool:

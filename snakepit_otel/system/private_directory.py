@@ -24,22 +24,19 @@ _log = logging.getLogger("snakepit_otel.bridge")
 _PREFIX = "snakepit-"
 _NAME = re.compile(r"snakepit-[a-z0-9_]{8}")
 _LOCK = "lock"
-_MOST = 200
-"""Bytes that are read of a lock, which has fewer."""
+_MAX_LOCK_BYTES = 200
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
-class Limit(NamedTuple):
-    """What is asked of the place for sockets."""
+class Requirement(NamedTuple):
+    """Requirements for a directory that is to hold sockets."""
 
-    path: int
-    """Bytes that its path has at most: the path of a socket has 107, with the names of workers."""
-    safe: bool
-    """Whether nobody but the user and root may remove what is in it."""
+    max_path_bytes: int  # the path of a socket has 107 at most, with the name of a worker
+    safe: bool  # only the user and root can remove its entries
 
 
-_LIMITS = (Limit(40, True), Limit(60, False))
-"""Room for a socket's name: the first is looked for first, the second is enough but for long names of pools."""
+# The first leaves room for every name of a pool; the second is a fallback that does not for the longest.
+_REQUIREMENTS = (Requirement(40, True), Requirement(60, False))
 
 
 class PrivateDirectory:
@@ -56,7 +53,7 @@ class PrivateDirectory:
         self.path, self._lock = _made_somewhere(on_abandoned)
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether its name still leads to it."""
         return _is(self._lock, self.path)
 
@@ -66,7 +63,7 @@ class PrivateDirectory:
         It has another path afterwards if its name is taken, or the place where it was is gone. Raises
         `ConfigurationError` if there is no place for one.
         """
-        if self.is_there:
+        if self.exists:
             return False
         try:
             with suppress(FileExistsError):
@@ -80,7 +77,7 @@ class PrivateDirectory:
 
     def close(self) -> None:
         """Remove the directory and all in it; one that has taken its name meanwhile stays."""
-        if self.is_there:
+        if self.exists:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -96,29 +93,29 @@ def bases() -> Iterator[tuple[str, Path]]:
             yield variable, Path(path)
 
 
-def refused(base: Path, limit: Limit) -> str | None:
+def refused(base: Path, requirement: Requirement) -> str | None:
     """Return why there can be no sockets in a directory, as far as its path and its owner say."""
     path = str(base)
     if not base.is_absolute():
         return "not an absolute path"
-    if len(os.fsencode(path)) > limit.path:
-        return f"more than {limit.path} bytes"
+    if len(os.fsencode(path)) > requirement.max_path_bytes:
+        return f"more than {requirement.max_path_bytes} bytes"
     if "," in path or not _is_text(path):
         return "gRPC takes no such path"
     try:
         status = base.stat()
     except OSError as error:
         return error.strerror or str(error)
-    return _owner_problem(status, limit)
+    return _owner_problem(status, requirement)
 
 
-def _owner_problem(status: os.stat_result, limit: Limit) -> str | None:
+def _owner_problem(status: os.stat_result, requirement: Requirement) -> str | None:
     if not stat.S_ISDIR(status.st_mode):
         return "not a directory"
-    if limit.safe and status.st_uid not in (0, os.getuid()):
+    if requirement.safe and status.st_uid not in (0, os.getuid()):
         return "another user's"
     # Who may write to it could put another directory in the place of ours, unless the sticky bit forbids.
-    if limit.safe and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+    if requirement.safe and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         return "others may write to it"
     return None
 
@@ -134,8 +131,8 @@ def _is_text(path: str) -> bool:
 def _made_somewhere(on_abandoned: Callable[[Path], object] | None) -> tuple[Path, int]:
     """Make a directory in the first place that will do. Raises `ConfigurationError` if none does."""
     tried: dict[str, str] = {}
-    for limit, (variable, base) in itertools.product(_LIMITS, bases()):
-        why = refused(base, limit)
+    for requirement, (variable, base) in itertools.product(_REQUIREMENTS, bases()):
+        why = refused(base, requirement)
         if why is None:
             _remove_abandoned(base, on_abandoned)
             try:
@@ -146,7 +143,7 @@ def _made_somewhere(on_abandoned: Callable[[Path], object] | None) -> tuple[Path
     places = ", ".join(f"{printable(name)} ({why})" for name, why in tried.items())
     raise ConfigurationError(
         f"no place for the sockets of workers: {places}; "
-        f"set XDG_RUNTIME_DIR to a directory of your own with a path of at most {_LIMITS[0].path} bytes"
+        f"set XDG_RUNTIME_DIR to a directory of your own with a path of at most {_REQUIREMENTS[0].max_path_bytes} bytes"
     )
 
 
@@ -173,7 +170,7 @@ def _locked(path: Path) -> int:
             raise PermissionError(errno.EPERM, "it is another user's", str(path))
         # A mask of 0777 would keep us out, too.
         os.chmod(f"/proc/self/fd/{directory}", 0o700)  # noqa: PTH101 - the one that is open
-        # It gets its name once it is locked, so that nobody finds it without.
+        # It gets its name once it is locked, so that no other process finds it unlocked.
         made = f"{_LOCK}.{secrets.token_hex(4)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(made, flags, 0o600, dir_fd=directory)
@@ -235,7 +232,7 @@ def _lock_of(path: Path) -> int | None:
         lock = os.open(_LOCK, flags, dir_fd=directory)
     finally:
         os.close(directory)
-    if _is_ours(os.fstat(lock), stat.S_IFREG) and os.pread(lock, _MOST, 0) == _mark(path):
+    if _is_ours(os.fstat(lock), stat.S_IFREG) and os.pread(lock, _MAX_LOCK_BYTES, 0) == _mark(path):
         return lock
     os.close(lock)
     return None
@@ -250,11 +247,11 @@ def _remove_if_abandoned(path: Path, lock: int, on_abandoned: Callable[[Path], o
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     # Its owner may have made another one of this name, while it was opened.
     if _is(lock, path):
-        _tell(on_abandoned, path)
+        _call(on_abandoned, path)
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _tell(on_abandoned: Callable[[Path], object] | None, directory: Path) -> None:
+def _call(on_abandoned: Callable[[Path], object] | None, directory: Path) -> None:
     try:
         if on_abandoned is not None:
             on_abandoned(directory)

@@ -39,7 +39,7 @@ class SocketFile:
         return cls(path, status.st_dev, status.st_ino)
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether it still has its name; another of that name is not it."""
         try:
             status = self.path.lstat()
@@ -49,7 +49,7 @@ class SocketFile:
 
     def remove(self) -> None:
         """Remove it; what else may have its name by now stays."""
-        if self.is_there:
+        if self.exists:
             with suppress(OSError):
                 self.path.unlink()
 

@@ -1,6 +1,6 @@
-"""Standard streams that may be closed, full, or without a reader, and must not change what a process does.
+"""Standard streams that may be closed, full, or without a reader, and must not change the behaviour of a process.
 
-A server's log never blocks and never fails: what nobody reads is dropped, and counted, once a backlog is full. A
+A server's log never blocks and never fails: once a backlog of unread output is full, more is dropped and counted. A
 command's output is its result: where that is lost, the command has failed.
 """
 
@@ -20,16 +20,11 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-_BACKLOG = 1 << 18
-"""Bytes that are kept of what is not read yet, for each stream."""
-_AT_ONCE = select.PIPE_BUF
-"""Bytes that a pipe which is writable takes without blocking."""
-_LAST_CHANCE = 0.3
-"""Seconds that readers have at the end."""
-_LOOK_AGAIN = 1.0
-"""Seconds."""
-_PAUSE = 0.01
-"""Seconds."""
+_BACKLOG_BYTES = 1 << 18
+_ATOMIC_WRITE_BYTES = select.PIPE_BUF
+_DRAIN_SECONDS = 0.3
+_POLL_SECONDS = 1.0
+_PAUSE_SECONDS = 0.01
 
 
 def open_closed(*, output: bool) -> None:
@@ -48,18 +43,18 @@ def open_closed(*, output: bool) -> None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process
 
 
-def serve_without_waiting() -> None:
-    """Have what this process prints and logs written as soon as it is read, and never waited for."""
+def make_output_non_blocking() -> None:
+    """Make standard output and standard error never block: unread output waits in a bounded backlog."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        _replace(name, _Unwaited(descriptor))
+        _replace(name, _NonBlocking(descriptor))
     atexit.register(drain)
 
 
 def check_output() -> Output:
-    """Have standard output checked: `Output.lost` says at the end whether all of it has been written."""
+    """Watch standard output: `Output.lost` is the error by which part of it was lost."""
     output = Output(1)
     _replace("stdout", output)
-    _replace("stderr", _Unfailing(2))
+    _replace("stderr", _BestEffort(2))
     return output
 
 
@@ -101,8 +96,8 @@ class Output(_Descriptor):
         return len(view)
 
 
-class _Unfailing(_Descriptor):
-    """Standard error of a command, which says no more where it cannot."""
+class _BestEffort(_Descriptor):
+    """Standard error of a command: failures to write are ignored."""
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -111,14 +106,14 @@ class _Unfailing(_Descriptor):
         return len(view)
 
 
-class _Unwaited(_Descriptor):
-    """A stream of a server. What cannot be written at once is written by a thread, as far as there is room for it."""
+class _NonBlocking(_Descriptor):
+    """A stream of a server. A thread writes what cannot be written at once, from a bounded backlog."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
         self._lock = threading.RLock()
         self._backlog: deque[bytes] = deque()
-        self._kept = self._dropped = 0
+        self._backlog_bytes = self._dropped = 0
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -134,23 +129,23 @@ class _Unwaited(_Descriptor):
         with self._lock:
             rest = piece if self._backlog or self._dropped else self._write_now(piece)
             if rest:
-                self._keep(rest)
+                self._enqueue(rest)
         return len(piece)
 
     def drain(self, seconds: float) -> None:
         """Wait until all is written, for so many seconds at most."""
         end = time.monotonic() + seconds
         while self._backlog and time.monotonic() < end:
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)
 
-    def _keep(self, data: bytes) -> None:
-        if self._dropped or self._kept + len(data) > _BACKLOG:
+    def _enqueue(self, data: bytes) -> None:
+        if self._dropped or self._backlog_bytes + len(data) > _BACKLOG_BYTES:
             self._dropped += len(data)
         else:
             self._backlog.append(data)
-            self._kept += len(data)
+            self._backlog_bytes += len(data)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._pour, name=f"stream_{self._descriptor}", daemon=True)
+            self._thread = threading.Thread(target=self._write_backlog, name=f"stream_{self._descriptor}", daemon=True)
             with suppress(RuntimeError):  # at the interpreter's end, or where there are no more threads
                 self._thread.start()
         self._changed.set()
@@ -178,44 +173,44 @@ class _Unwaited(_Descriptor):
                 return duplicate.send(data, socket.MSG_DONTWAIT)
         if kind == "file":
             return os.write(self._descriptor, data)
-        return os.write(self._descriptor, data[:_AT_ONCE]) if _is_writable(self._descriptor, 0) else 0
+        return os.write(self._descriptor, data[:_ATOMIC_WRITE_BYTES]) if _is_writable(self._descriptor, 0) else 0
 
-    def _pour(self) -> None:
-        """Write the backlog whenever somebody reads."""
+    def _write_backlog(self) -> None:
+        """Write the backlog whenever the stream becomes writable."""
         while True:
             self._changed.wait()
             with self._lock:
                 while self._backlog:
                     piece = self._backlog.popleft()
-                    self._kept -= len(piece)
+                    self._backlog_bytes -= len(piece)
                     rest = self._write_now(piece)
                     if rest:
                         self._backlog.appendleft(rest)
-                        self._kept += len(rest)
+                        self._backlog_bytes += len(rest)
                         break
                 else:
                     if self._dropped:
                         dropped, self._dropped = self._dropped, 0
                         note = f"\n{dropped} bytes that were printed here are lost, as nobody read them\n".encode()
                         self._backlog.append(note)
-                        self._kept += len(note)
+                        self._backlog_bytes += len(note)
                         continue
                     self._changed.clear()
                     continue
-            _is_writable(self._descriptor, _LOOK_AGAIN)
+            _is_writable(self._descriptor, _POLL_SECONDS)
             # Where that is always so, as for some devices.
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)
 
 
 def drain() -> None:
-    """Give readers of the standard streams a last moment."""
+    """Wait 0.3 seconds at most for readers of the standard streams."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
             raw = stream.buffer
             raw = getattr(raw, "raw", raw)
-            if isinstance(raw, _Unwaited):
-                raw.drain(_LAST_CHANCE)
+            if isinstance(raw, _NonBlocking):
+                raw.drain(_DRAIN_SECONDS)
 
 
 def _own_description(descriptor: int) -> tuple[str, int]:
@@ -245,7 +240,7 @@ def _write_all(descriptor: int, view: memoryview) -> None:
             written = os.write(descriptor, view)
         except BlockingIOError:
             # Somebody else has set it to that.
-            _is_writable(descriptor, _LOOK_AGAIN)
+            _is_writable(descriptor, _POLL_SECONDS)
             continue
         view = view[written:]
 
@@ -268,5 +263,5 @@ def _replace(name: str, raw: io.RawIOBase) -> None:
 
 
 def is_broken_pipe(error: OSError) -> bool:
-    """Return whether the reader has gone, which is how a reader says that it has enough."""
+    """Return whether the reader has closed its end."""
     return error.errno == errno.EPIPE

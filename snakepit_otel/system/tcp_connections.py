@@ -1,4 +1,4 @@
-"""Connections that callers on TCP have with this process, as the kernel counts their bytes."""
+"""TCP connections of callers with this process, and the bytes that the kernel counts on them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-_BYTES = struct.Struct("QQ")
-_BYTES_AT = 120
-"""Offsets in the kernel's `tcp_info`: of the bytes that were acknowledged, and of those received."""
+# The kernel's `tcp_info` has the acknowledged bytes at this offset, and the received bytes after them.
+_BYTE_COUNTS = struct.Struct("QQ")
+_BYTE_COUNTS_OFFSET = 120
 _INFO_SIZE = 192
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -23,20 +23,17 @@ Address = tuple[str, int]
 
 
 class Traffic(NamedTuple):
-    """How much has passed on a connection since it was made, in bytes."""
+    """Bytes that have passed on a connection since it was made."""
 
-    taken: int
-    """By the peer."""
-    received: int
-    """By the kernel, from the peer, read or not."""
+    acknowledged: int  # by the peer
+    received: int  # by the kernel, from the peer, read or not
 
 
 class Connections:
     """The connections to one port of ours, found by the names that gRPC has for their other ends."""
 
     def __init__(self) -> None:
-        self.port = 0
-        """The port that is listened on; no connection is found until it is set."""
+        self.port = 0  # the listener's; no connection is found until it is set
         self._descriptors: dict[Address, int] = {}
         self._others: dict[int, int] = {}
 
@@ -51,7 +48,7 @@ class Connections:
             try:
                 if self._other_end(connection) == address:
                     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
-                    return Traffic(*_BYTES.unpack_from(info, _BYTES_AT))
+                    return Traffic(*_BYTE_COUNTS.unpack_from(info, _BYTE_COUNTS_OFFSET))
             finally:
                 # It is gRPC's.
                 connection.detach()

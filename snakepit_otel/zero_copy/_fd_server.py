@@ -98,7 +98,7 @@ class FdServer:
         self._listener = listener
 
     def _listen_again(self) -> None:
-        if self._file is not None and self._file.path == self.path and self._file.is_there:
+        if self._file is not None and self._file.path == self.path and self._file.exists:
             return
         before = self._listener
         try:

@@ -1,4 +1,4 @@
-"""What can be said of otel-collector.yaml, what is laid over it, and its manifest without running any of them."""
+"""Checks of otel-collector.yaml, its overlays and its manifest without running any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which traces the collector keeps when chance keeps none."""
+"""Traces that the collector keeps when chance keeps none."""
 
 from __future__ import annotations
 

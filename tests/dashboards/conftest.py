@@ -1,4 +1,4 @@
-"""What all tests of the dashboards need."""
+"""Fixtures for all tests of the dashboards."""
 
 from __future__ import annotations
 

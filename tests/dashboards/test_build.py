@@ -1,4 +1,4 @@
-"""What is committed is what is built, and nothing is built that asks for what there is not."""
+"""Committed files equal built ones, and no built file queries a name that does not exist."""
 
 from __future__ import annotations
 

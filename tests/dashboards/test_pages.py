@@ -1,4 +1,4 @@
-"""What holds of every page: what panels say of themselves, what they may ask, and where links lead."""
+"""Rules for every page: what panels say of themselves, what they may ask, and where links lead."""
 
 from __future__ import annotations
 

@@ -162,11 +162,11 @@ def test_it_is_made_again(short_path: Path) -> None:
     path = directory.path
     assert not directory.make_again()
     shutil.rmtree(path)
-    assert not directory.is_there
+    assert not directory.exists
     assert directory.make_again()
     assert directory.path == path
     PrivateDirectory().close()
-    assert directory.is_there
+    assert directory.exists
     directory.close()
     assert list(short_path.iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_it_moves_where_its_name_is_taken(short_path: Path, kind: str) -> None:
         os.chown(taken, OTHER, OTHER)
     assert directory.make_again()
     assert directory.path != taken
-    assert directory.is_there
+    assert directory.exists
     directory.close()
     assert taken.exists()
     assert list(taken.iterdir()) == []

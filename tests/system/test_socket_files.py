@@ -35,11 +35,11 @@ def test_nothing_but_the_socket_is_left(short_path: Path) -> None:
     with listening(path) as made, socket.socket(socket.AF_UNIX) as caller:
         assert list(short_path.iterdir()) == [path]
         assert path.stat().st_mode & 0o777 == 0o600
-        assert made.is_there
+        assert made.exists
         caller.connect(str(path))
         made.remove()
         assert list(short_path.iterdir()) == []
-        assert not made.is_there
+        assert not made.exists
 
 
 @pytest.mark.parametrize("kind", ["socket", "file", "link"])
@@ -95,7 +95,7 @@ def test_of_several_at_a_time_one_has_the_name(short_path: Path) -> None:
         thread.start()
     for _ in range(7):
         assert refused.acquire(timeout=60)
-    assert [file.is_there for file in made] == [True]
+    assert [file.exists for file in made] == [True]
     end.set()
     for thread in threads:
         thread.join()

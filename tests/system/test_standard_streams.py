@@ -17,7 +17,7 @@ SERVER = """
 import sys
 from snakepit_otel.system import standard_streams
 standard_streams.open_closed(output=False)
-standard_streams.serve_without_waiting()
+standard_streams.make_output_non_blocking()
 """
 
 

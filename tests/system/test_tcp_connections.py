@@ -43,7 +43,7 @@ async def test_traffic_of_a_connection(stack: ExitStack, host: str) -> None:
     connections.find([name])
     theirs.sendall(bytes(1_234))
     ours.sendall(bytes(77))
-    await until(lambda: connections.traffic(name) == Traffic(taken=77, received=1_234))
+    await until(lambda: connections.traffic(name) == Traffic(acknowledged=77, received=1_234))
 
 
 def test_a_connection_that_has_ended_is_not_found(stack: ExitStack) -> None:

@@ -268,7 +268,7 @@ class _Call:
             if connections is not None:
                 connections.find([self._name])
                 traffic = connections.traffic(self._name)
-                now = traffic.taken if traffic is not None else 0
+                now = traffic.acknowledged if traffic is not None else 0
             if taken is not None and now - taken < _PROGRESS:
                 act()
             else:

@@ -54,14 +54,14 @@ class _Connection:
 
     def settle(self, traffic: Traffic, partial_bytes: int = 0) -> None:
         """Account for all bytes received but `partial_bytes`."""
-        self.settled, self.taken = traffic.received - partial_bytes, traffic.taken
+        self.settled, self.taken = traffic.received - partial_bytes, traffic.acknowledged
         self.complete, self.partial_bytes = 0, partial_bytes
 
     def measure(self, traffic: Traffic) -> bool:
         """Measure the incomplete messages; return whether they have grown by much since the last time."""
         before = self.partial_bytes
         # Whoever takes much acknowledges it, which is received too.
-        acknowledgements = (traffic.taken - self.taken) // 256
+        acknowledgements = (traffic.acknowledged - self.taken) // 256
         partial_bytes = traffic.received - self.settled - self.complete - acknowledgements
         self.settle(traffic, max(partial_bytes, 0))
         return self.partial_bytes > before + _MUCH

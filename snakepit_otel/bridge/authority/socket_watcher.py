@@ -32,7 +32,7 @@ class WatchedSocket:
 
     async def look(self) -> None:
         """Make it again if it is time for that; what keeps it from being made is logged once, and tried again."""
-        if self._made.is_there:
+        if self._made.exists:
             self._missed = None
             return
         if self._missed is None:

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=False)
-    standard_streams.serve_without_waiting()
+    standard_streams.make_output_non_blocking()
     flags = parse(sys.argv[1:])
     if flags is not None:
         # Little of what is loaded from here on becomes garbage; `run` enables it again.

@@ -37,7 +37,7 @@ def main() -> int:
     from snakepit_otel.system import standard_streams
 
     die_with_parent(spec["parent"])
-    standard_streams.serve_without_waiting()
+    standard_streams.make_output_non_blocking()
     # Little of what is loaded from here on becomes garbage.
     gc.disable()
     # Imported late, so that the parent's death is noticed from the first moment.

@@ -1,4 +1,4 @@
-"""What the workers of the proof run: what is good, and what goes wrong on purpose."""
+"""Tools for the workers of the proof: good ones, and ones that fail on purpose."""
 
 from __future__ import annotations
 

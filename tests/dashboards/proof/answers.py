@@ -1,4 +1,4 @@
-"""What there is to see on the pages: the answers to their queries, and which of them are empty."""
+"""Answers to the queries of the pages, and the empty ones among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployment does all day when nothing is wrong: a few requests of every kind."""
+"""A healthy deployment: a few requests of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much quicker time passes in the proof than in the field, and what has to keep up with that."""
+"""The pace of the proof: time passes quicker than in the field, and these settings keep up with that."""
 
 from __future__ import annotations
 

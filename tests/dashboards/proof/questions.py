@@ -1,4 +1,4 @@
-"""What the pages ask: every query of every panel, annotation and variable."""
+"""Queries of the pages: every query of every panel, annotation and variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of the pages' queries without a run: none is left out, and those of traces name what there is."""
+"""Checks of the pages' queries without a run: none is left out, and those of traces name what there is."""
 
 from __future__ import annotations
 

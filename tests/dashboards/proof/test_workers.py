@@ -1,4 +1,4 @@
-"""What can be said without a run: which of the pages' questions are about workers alone, and why others are not."""
+"""Checks without a run: which of the pages' queries are about workers alone, and why others are not."""
 
 from __future__ import annotations
 

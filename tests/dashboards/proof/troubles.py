@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: each trouble is made until the alerts that are to tell of it have fired."""
+"""Troubles made on purpose: each trouble is made until the alerts that are to tell of it have fired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What upstream's workers run in the proof: everything that an adapter may do, and every phase fails now and then.
+"""An adapter for upstream's workers in the proof: everything that an adapter may do, and every phase fails at times.
 
 It is loaded where `snakepit_bridge` is upstream's, its double, or our stand-in for it.
 """

@@ -1,4 +1,4 @@
-"""What is seen of workers alone, under an Elixir: which metrics they cannot have, and what pages ask all the same."""
+"""Workers alone, under an Elixir: metrics that they cannot have, and what pages ask all the same."""
 
 from __future__ import annotations
 
