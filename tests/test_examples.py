@@ -17,6 +17,11 @@ PRINTED = {
     "short_lived_session": "total: 6\nsessions left: 0\n",
     "long_lived_session": "user_42 10\nuser_42 20\nuser_42 30\nsessions created: 1\n",
     "shared_session": "total: 20\nthe session ended with its owner\n",
+    "tenancy": (
+        "acme 1\nacme 2\nrefused: tenant 'acme' has 2 requests running; its limit is 2 (resource_exhausted)\n"
+        "refused: the request's metadata name no tenant (permission_denied)\nacme 10\n"
+    ),
+    "token_check": ("42\nrefused: the token is missing or wrong (unauthenticated)\n42\nthe tool saw no token: True\n"),
     "summarizer": (
         "- Snakes have no legs\n- They smell with their tongues\n- Some glide through the air\nlast read: snakes\n"
     ),
