@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -121,23 +120,6 @@ async def test_a_worker_is_turned_up_beyond_what_it_was_started_with(capture: Ca
         assert await recorded(sink, await traced(running)) == ALL - INSIDE
         await running.set_telemetry(level="full")
         assert await recorded(sink, await traced(running)) == ALL
-
-
-async def test_nothing_is_open_unless_something_is_changed(capture: Capture, sink: OtlpSink) -> None:
-    """The stream to a worker is there while what is wanted is not what it was started with, and no longer."""
-    async with pit(sink) as running:
-        (worker,) = running.pool.workers
-
-        def listener() -> Any:
-            assert worker._recording is not None
-            return worker._recording._listener
-
-        assert await running.set_telemetry() == Controls()
-        assert listener() is None
-        await running.set_telemetry(level="essential")
-        assert listener() is not None
-        await running.set_telemetry(level="full")
-        assert listener() is None
 
 
 async def test_the_command_line_and_programs_say_the_same(sink: OtlpSink) -> None:
