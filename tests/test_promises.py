@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from snakepit_otel.common.validation import group_of, inside, is_mapping
+from snakepit_otel.common.validation import is_mapping, member_type, model_of
 from snakepit_otel.settings import Settings
 from tests.processes import ROOT
 
@@ -91,9 +91,9 @@ def is_setting(dotted: str) -> bool:
     """Say whether there is a setting, or a group of them, of this name; `pools.NAME.size` is one of any pool."""
     kind: Any = Settings
     for part in dotted.split("."):
-        if group_of(kind) is None and not is_mapping(kind):
+        if model_of(kind) is None and not is_mapping(kind):
             return False
-        kind = inside(kind, "web" if part == "NAME" else part)
+        kind = member_type(kind, "web" if part == "NAME" else part)
         if kind is None:
             return False
     return True

@@ -1,4 +1,4 @@
-"""On which lines the keys of a TOML file are."""
+"""Lines of the keys in a TOML file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from snakepit_otel.settings._sources import ways
+from snakepit_otel.settings._sources import flattened
 from snakepit_otel.settings._toml_lines import toml_lines
 
 DOCUMENT = '''\
@@ -152,7 +152,7 @@ def test_what_is_found_is_what_there_is(document: list[str]) -> None:
     text = "\n".join(document)
     values = parsed(text)
     assume(values is not None)
-    assert set(toml_lines(text)) == set(ways(values))
+    assert set(toml_lines(text)) == set(flattened(values))
 
 
 @given(documents())
@@ -163,6 +163,6 @@ def test_a_key_is_within_the_statement_that_first_names_it(document: list[str]) 
     begin = 1
     for number, statement in enumerate(document, 1):
         end = begin + statement.count("\n")
-        found = set(ways(parsed("\n".join(document[:number]))))
+        found = set(flattened(parsed("\n".join(document[:number]))))
         assert all(begin <= lines[where] <= end for where in found - known)
         known, begin = known | found, end + 1

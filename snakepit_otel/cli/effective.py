@@ -1,4 +1,4 @@
-"""What every setting comes to, and where that was said, fit to be shown."""
+"""What every setting comes to, and path that was said, fit to be shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from snakepit_otel.common.secrets import MASK, masked_text
-from snakepit_otel.common.validation import Where, dotted, is_secret
+from snakepit_otel.common.validation import SettingPath, dotted, is_secret
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.settings import Loaded, Settings
 
@@ -61,27 +61,27 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _of_group(loaded: Loaded, where: Where, group: BaseModel, default: BaseModel | None) -> Iterator[Effective]:
+def _of_group(loaded: Loaded, path: SettingPath, group: BaseModel, default: BaseModel | None) -> Iterator[Effective]:
     for name in type(group).model_fields:
-        if (*where, name) == ("pool", "adapter"):
+        if (*path, name) == ("pool", "adapter"):
             continue  # cannot be set: the adapter of [pool] is the top-level one
-        yield from _of(loaded, (*where, name), getattr(group, name), getattr(default, name, None))
+        yield from _of(loaded, (*path, name), getattr(group, name), getattr(default, name, None))
 
 
-def _of(loaded: Loaded, where: Where, value: Any, default: Any) -> Iterator[Effective]:
+def _of(loaded: Loaded, path: SettingPath, value: Any, default: Any) -> Iterator[Effective]:
     if isinstance(value, BaseModel):
-        yield from _of_group(loaded, where, value, default)
+        yield from _of_group(loaded, path, value, default)
     elif isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _of(loaded, (*where, name), inner, PoolSettings() if where == ("pools",) else None)
+            yield from _of(loaded, (*path, name), inner, PoolSettings() if path == ("pools",) else None)
     else:
-        place = loaded.place(where)
-        source = DEFAULT if place is None else place or PROGRAM
+        location = loaded.location(path)
+        source = DEFAULT if location is None else location or PROGRAM
         empty = value == {}
-        yield Effective(dotted(where), None if empty else _masked(where, value), None if empty else default, source)
+        yield Effective(dotted(path), None if empty else _masked(path, value), None if empty else default, source)
 
 
-def _masked(where: Where, value: Any) -> Any:
-    if is_secret(where):
+def _masked(path: SettingPath, value: Any) -> Any:
+    if is_secret(path):
         return MASK
     return masked_text(value) if isinstance(value, str) and not isinstance(value, Enum) else value

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from snakepit_otel.settings._sources import Given, Source, Unusable
+from snakepit_otel.settings._sources import Source
 from snakepit_otel.settings._toml_lines import toml_lines
 from snakepit_otel.system.file_ownership import file_problem, foreign_link, user
 
@@ -18,11 +18,10 @@ USUAL_FILE = Path("snakepit.toml")
 
 
 class SettingsFile(NamedTuple):
-    """A file to read."""
+    """File of settings, and whether the user has named it."""
 
     path: Path
-    named: bool
-    """Whether it is read because of its name, rather than because it was there."""
+    named: bool  # if not, the file was found under its usual name
 
 
 def settings_file(named: Path | None, environ: Mapping[str, str]) -> SettingsFile | None:
@@ -34,47 +33,49 @@ def settings_file(named: Path | None, environ: Mapping[str, str]) -> SettingsFil
     return SettingsFile(USUAL_FILE, named=False) if os.path.lexists(USUAL_FILE) else None
 
 
-def from_file(file: Path, *, named: bool = True) -> Source:
-    """Return what a file says.
+def read_file(file: Path, *, named: bool = True) -> Source:
+    """Return the settings in a file, each with its line.
 
-    One that nobody has named is read only if it is this user's or root's and others may not write to it: settings can
-    have workers run any code, and the current directory may be anybody's.
+    A file that the user has not named is read only if it is this user's or root's and others may not write to it:
+    settings can have workers run any code, and the current directory may be anybody's.
     """
-    # The library's own source for TOML passes over what is no regular file, a pipe or one that is not there, and keeps
-    # no text in which lines could be found.
     try:
         # Line ends as they are: a lone carriage return, which text mode would make a line end, is not TOML.
         with open(file, encoding="utf-8", newline="", opener=None if named else _without_waiting) as opened:
-            if not named and (why := _refused(file, os.fstat(opened.fileno()))):
-                return Unusable(f"{file}: {why}", readable=False)
+            if not named and (reason := _refusal(file, os.fstat(opened.fileno()))):
+                return _unreadable(f"{file}: {reason}")
             text = opened.read()
         values = tomllib.loads(text)
     except OSError as error:
-        return Unusable(f"{file}: {error.strerror}", readable=False)
+        return _unreadable(f"{file}: {error.strerror}")
     except UnicodeDecodeError as error:
-        return Unusable(f"{file}: this is not TOML: {error}", readable=False)
+        return _unreadable(f"{file}: this is not TOML: {error}")
     except tomllib.TOMLDecodeError as error:
-        said, _, position = str(error).partition(" (at ")
+        message, _, position = str(error).partition(" (at ")
         line = re.match(r"line (\d+)", position)
         number = line[1] if line else text.rstrip().count("\n") + 1  # at the end of the document
-        return Unusable(f"{file}:{number}: this is not TOML: {said[:1].lower()}{said[1:]}", readable=False)
+        return _unreadable(f"{file}:{number}: this is not TOML: {message[:1].lower()}{message[1:]}")
     except RecursionError:
-        return Unusable(f"{file}: this is not TOML that can be read: it is nested too deeply", readable=False)
-    return Given(values, {where: f"{file}:{line}" for where, line in toml_lines(text).items()})
+        return _unreadable(f"{file}: this is not TOML that can be read: it is nested too deeply")
+    return Source(values, {path: f"{file}:{line}" for path, line in toml_lines(text).items()})
 
 
-def _refused(file: Path, status: os.stat_result) -> str | None:
-    """Return why a file that nobody has named, and which is open, is not read; None if it is."""
+def _unreadable(problem: str) -> Source:
+    return Source(problems=[problem], readable=False)
+
+
+def _refusal(file: Path, status: os.stat_result) -> str | None:
+    """Return the reason for which an open file that the user has not named is not read; None if it is."""
     link = foreign_link(file)
-    why = file_problem(status) if link is None else f"{link[0]} is a link that user {user(link[1])} has made"
-    if why is None:
+    reason = file_problem(status) if link is None else f"{link[0]} is a link that user {user(link[1])} has made"
+    if reason is None:
         return None
     remedy = f"name it if that is meant: --config {file}, or {FILE_VARIABLE}={file.absolute()}"
     if status.st_uid == os.geteuid() and link is None:
         remedy = f"chmod go-w {file.absolute()}, or {remedy}"
-    return f"not read: {file.absolute()} is found by its name alone, and {why}; {remedy}"
+    return f"not read: {file.absolute()} is found by its name alone, and {reason}; {remedy}"
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    # Not where it is a pipe that somebody has put there.
+    # A pipe that somebody has put there would block.
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,95 +1,76 @@
-"""Sources of settings that know where each of their values was given."""
+"""Sources of settings, with the location of each value."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
-
-from snakepit_otel.common.validation import Problem, Where, dotted
-from snakepit_otel.settings._tree import Settings
+from snakepit_otel.common.validation import Problem, SettingPath, dotted
 
 Value = TypeVar("Value")
 
 
-class Source(PydanticBaseSettingsSource):
-    """What a source says, where it says each, and what is wrong with the source itself."""
+@dataclass(frozen=True)
+class Source:
+    """Values of a program, a variable or a file, their locations, and what is wrong with the source itself."""
 
-    values: dict[str, Any]
-    places: Mapping[Where, str]
-    """`snakepit.toml:12`, or a variable's name; nothing for what the program or its command line says."""
-    problems: list[str]
-    readable: bool = True
-    """Whether its values are known; if not, what is missing may be among them."""
-    variable: Where = ()
-    """The setting that it is for, if it is a variable."""
-    left_out: Collection[Where] = ()
-    """What it is not to say."""
+    values: dict[str, Any] = field(default_factory=dict)
+    locations: Mapping[SettingPath, str] = field(
+        default_factory=dict
+    )  # `snakepit.toml:12`, a variable, "" for programs
+    problems: Sequence[str] = ()
+    readable: bool = True  # if not, a setting that is missing may be in this source
+    variable: SettingPath = ()  # the setting of a variable
 
-    def __call__(self) -> dict[str, Any]:
-        """Return its values."""
-        return without(self.values, self.left_out)
-
-    def complaint(self, problem: Problem) -> str:
-        """Return what is wrong with a setting, beginning with the place to correct."""
-        place, where = nearest(self.places, problem.where), problem.where
-        if where[: len(self.variable)] == self.variable:
-            where = where[len(self.variable) :]
-        return ": ".join(part for part in (place, dotted(where), problem.said) if part)
+    def message(self, problem: Problem) -> str:
+        """Return a problem's message, which begins with the location to correct."""
+        location, path = nearest(self.locations, problem.path), problem.path
+        if path[: len(self.variable)] == self.variable:
+            path = path[len(self.variable) :]
+        return ": ".join(part for part in (location, dotted(path), problem.message) if part)
 
 
-class Given(Source, InitSettingsSource):
-    """Values that are at hand."""
-
-    def __init__(self, values: dict[str, Any], places: Mapping[Where, str]) -> None:
-        super().__init__(Settings, values)
-        self.values, self.places, self.problems = values, places, []
-
-
-class Unusable(Given):
-    """A source that is nothing but a problem."""
-
-    def __init__(self, problem: str, *, readable: bool) -> None:
-        super().__init__({}, {})
-        self.problems, self.readable = [problem], readable
+def merged(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the values of all sources, the first winning; tables are merged, arrays are replaced."""
+    values: dict[str, Any] = {}
+    for source in reversed(sources):
+        values = _laid_over(values, source.values)
+    return values
 
 
-def owners(sources: Sequence[Source]) -> dict[Where, Source]:
-    """Return whose place is that of each setting and group, where the first source wins."""
-    found: dict[Where, Source] = {}
-    said: dict[Where, Any] = {}
-    for source in sources:
-        values = ways(source.values)
-        for where in source.places:
-            first, value = said.setdefault(where, values.get(where)), values.get(where)
-            # A group is where the last source has it, however much others put into it.
-            if where not in found or (isinstance(first, dict) and isinstance(value, dict)):
-                found[where] = source
+def owners(sources: Sequence[Source]) -> dict[SettingPath, Source]:
+    """Return the source of each setting, which is the first that has it; for a group, the last."""
+    found: dict[SettingPath, Source] = {}
+    for path, value in flattened(merged(sources)).items():
+        holders = [source for source in sources if path in source.locations]
+        found[path] = holders[-1] if isinstance(value, dict) else holders[0]
     return found
 
 
-def nearest(known: Mapping[Where, Value], where: Where) -> Value | None:
-    """Return what is known of a setting or, where there is nothing, of the nearest group that it would be in."""
-    return next((known[where[:end]] for end in range(len(where), 0, -1) if where[:end] in known), None)
+def nearest(known: Mapping[SettingPath, Value], path: SettingPath) -> Value | None:
+    """Return the value for a setting or, without one, for the innermost group around the setting that has one."""
+    return next((known[path[:end]] for end in range(len(path), 0, -1) if path[:end] in known), None)
 
 
-def ways(values: Any, to: Where = ()) -> dict[Where, Any]:
-    """Return everything that is in tables and arrays by the way to it, outer ones first."""
+def flattened(values: Any, prefix: SettingPath = ()) -> dict[SettingPath, Any]:
+    """Return everything in tables and arrays by its path, outer ones first."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    found: dict[Where, Any] = {}
+    found: dict[SettingPath, Any] = {}
     for name, value in pairs:
-        found |= {(*to, name): value, **ways(value, (*to, name))}
+        found |= {(*prefix, name): value, **flattened(value, (*prefix, name))}
     return found
 
 
-def without(values: dict[str, Any], left_out: Collection[Where]) -> dict[str, Any]:
-    """Return a copy of tables in which these are not."""
-    here = {where[0] for where in left_out if len(where) == 1}
+def without(values: dict[str, Any], paths: Collection[SettingPath]) -> dict[str, Any]:
+    """Return a copy of tables without the settings at these paths."""
     return {
-        name: without(value, [where[1:] for where in left_out if where[:1] == (name,)])
-        if isinstance(value, dict)
-        else value
+        name: without(value, [path[1:] for path in paths if path[:1] == (name,)]) if isinstance(value, dict) else value
         for name, value in values.items()
-        if name not in here
+        if (name,) not in paths
     }
+
+
+def _laid_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    both = {name for name, value in upper.items() if isinstance(value, dict) and isinstance(lower.get(name), dict)}
+    return {**lower, **upper, **{name: _laid_over(lower[name], upper[name]) for name in both}}

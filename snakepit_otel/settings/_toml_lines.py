@@ -1,4 +1,4 @@
-"""On which lines of a TOML file its keys are, which the parser does not tell."""
+"""Lines of the keys in a TOML file, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Callable
 
-from snakepit_otel.common.validation import Where
+from snakepit_otel.common.validation import SettingPath
 
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_LINES = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
@@ -18,10 +18,10 @@ _SEVERAL_LINES = re.compile(r'(?:"""(?:\\.|[^\\])*?"""' + r'"{0,2}' + r"|'''.*?'
 _OTHER_VALUE = re.compile(r"[^,\]}#\n]+")
 
 
-def toml_lines(text: str) -> dict[Where, int]:
+def toml_lines(text: str) -> dict[SettingPath, int]:
     """Return the line, from 1, of every key and of every item of an array in TOML that `tomllib` takes.
 
-    A table that has no line of its own is where it is first named.
+    A table that has no line of its own is path it is first named.
     """
     return _Scan(text.replace("\r\n", "\n")).document()
 
@@ -33,12 +33,11 @@ class _Scan:
         self._text = text
         self._at = 0
         self._line_ends = [match.start() for match in re.finditer("\n", text)]
-        self._lines: dict[Where, int] = {}
-        self._items: dict[Where, int] = {}
-        """How many tables each array of tables has so far."""
+        self._lines: dict[SettingPath, int] = {}
+        self._table_counts: dict[SettingPath, int] = {}  # of each array of tables, so far
 
-    def document(self) -> dict[Where, int]:
-        table: Where = ()
+    def document(self) -> dict[SettingPath, int]:
+        table: SettingPath = ()
         while self._skip(_BLANK_LINES) < len(self._text):
             if self._take("[["):
                 table = self._header(of_array=True)
@@ -48,27 +47,27 @@ class _Scan:
                 self._pair(table)
         return self._lines
 
-    def _header(self, *, of_array: bool) -> Where:
+    def _header(self, *, of_array: bool) -> SettingPath:
         line = self._line()
         *groups, name = self._key()
         self._at = self._text.index("]", self._at) + (2 if of_array else 1)
-        table: Where = ()
+        table: SettingPath = ()
         for group in groups:
             table = self._newest((*table, group), line)
         table = (*table, name)
         if of_array:
-            self._items[table] = self._items.get(table, 0) + 1
+            self._table_counts[table] = self._table_counts.get(table, 0) + 1
         return self._newest(table, line)
 
-    def _newest(self, table: Where, line: int) -> Where:
+    def _newest(self, table: SettingPath, line: int) -> SettingPath:
         """The table itself or, of an array of tables, its newest."""
         self._lines.setdefault(table, line)
-        if table in self._items:
-            table = (*table, self._items[table] - 1)
+        if table in self._table_counts:
+            table = (*table, self._table_counts[table] - 1)
             self._lines.setdefault(table, line)
         return table
 
-    def _pair(self, table: Where) -> None:
+    def _pair(self, table: SettingPath) -> None:
         line = self._line()
         for part in self._key():
             table = (*table, part)
@@ -94,20 +93,20 @@ class _Scan:
             if not self._take("."):
                 return parts
 
-    def _value(self, where: Where) -> None:
+    def _value(self, path: SettingPath) -> None:
         if self._take("["):
-            self._sequence("]", lambda number: self._item(where, number))
+            self._sequence("]", lambda number: self._item(path, number))
         elif self._take("{"):
-            self._sequence("}", lambda _: self._pair(where))
+            self._sequence("}", lambda _: self._pair(path))
         else:
             # Texts of several lines first: to the others, their beginning is an empty text.
             start = self._at
             if self._skip(_SEVERAL_LINES) == start and self._skip(_ONE_LINE) == start:
                 self._skip(_OTHER_VALUE)
 
-    def _item(self, where: Where, number: int) -> None:
-        self._lines[*where, number] = self._line()
-        self._value((*where, number))
+    def _item(self, path: SettingPath, number: int) -> None:
+        self._lines[*path, number] = self._line()
+        self._value((*path, number))
 
     def _sequence(self, end: str, one: Callable[[int], None]) -> None:
         number = 0

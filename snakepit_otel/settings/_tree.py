@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.bridge.authority.settings import AuthoritySettings
@@ -84,18 +82,15 @@ def _with_adapter(pool: PoolSettings) -> PoolSettings:
 
 
 Pools = dict[Annotated[str, AfterValidator(_pool_name)], Annotated[PoolSettings, AfterValidator(_with_adapter)]]
-Sources = tuple[PydanticBaseSettingsSource, ...]
-_SOURCES: ContextVar[Sources] = ContextVar("_SOURCES", default=())
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be set.
 
     Made by itself, it reads neither environment nor file; `load_settings` does.
     """
 
-    # Else the library would take a file's keys in any case.
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, case_sensitive=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: str | None = None
     """The adapter class: `package.module:Class` or `path/to/file.py:Class`."""
@@ -117,21 +112,6 @@ class Settings(BaseSettings):
     middleware: MiddlewareSettings = MiddlewareSettings()
     server: ServerSettings = ServerSettings()
     zero_copy: ZeroCopySettings = ZeroCopySettings()
-
-    @classmethod
-    def from_sources(cls, sources: Sources) -> Self:
-        """Return what sources come to, where the first wins; raise pydantic's `ValidationError`."""
-        # The library asks the class for the sources, but which file is read is known at run time only.
-        before = _SOURCES.set(sources)
-        try:
-            return cls()
-        finally:
-            _SOURCES.reset(before)
-
-    @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> Sources:  # noqa: ARG003
-        """Return what the library is to read, the first winning."""
-        return (init_settings, *_SOURCES.get())
 
 
 class _FurtherPools(BaseModel):

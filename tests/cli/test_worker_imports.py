@@ -19,7 +19,7 @@ from tests.processes import program
 from tests.waiting import until
 
 COMMAND_LINE = {"typer", "click", "rich", "shellingham"}
-SETTINGS = {"pydantic", "pydantic_settings", "dotenv"}
+SETTINGS = {"pydantic"}
 SDK = {"opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests"}
 BRIDGE = {"grpc", "google.protobuf", "snakepit_otel.bridge", "snakepit_otel.pool", "snakepit_otel.common.validation"}
 ADAPTER = '''\

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from snakepit_otel.common.validation import Where, dotted
-from snakepit_otel.settings._environment import NO_SETTINGS, PREFIX, is_for_settings, setting_of, variables
+from snakepit_otel.common.validation import SettingPath, dotted
+from snakepit_otel.settings._environment import OTHER_VARIABLES, PREFIX, is_setting, setting_of, variables
 from snakepit_otel.telemetry.environment import variables as telemetry
 
 OTEL: dict[str, str] = {name: variable.meaning for name, variable in telemetry.OTEL.items()}
@@ -29,16 +29,16 @@ FOREIGN = {
 }
 """Prefixes that other languages' packages read, and none of Python's."""
 
-_OURS = {**NO_SETTINGS, **{name: variable.meaning for name, variable in telemetry.OURS.items()}}
+_OURS = {**OTHER_VARIABLES, **{name: variable.meaning for name, variable in telemetry.OURS.items()}}
 
 
 def ours(environ: Iterable[str] = ()) -> dict[str, str]:
     """Return the variables that we read, and what for; with those of pools and such that `environ` names."""
     settings = variables()
     for name in environ:
-        if name.startswith(PREFIX) and is_for_settings(name) and (where := setting_of(name)):
-            settings.setdefault(name, (where, False))
-    kubernetes = [name for name in environ if name.startswith(PREFIX) and not is_for_settings(name)]
+        if name.startswith(PREFIX) and is_setting(name) and (path := setting_of(name)):
+            settings.setdefault(name, (path, False))
+    kubernetes = [name for name in environ if name.startswith(PREFIX) and not is_setting(name)]
     return {
         **dict.fromkeys(kubernetes, "what Kubernetes says of a service; no setting"),
         **{name: _meaning(*setting) for name, setting in settings.items()},
@@ -46,6 +46,6 @@ def ours(environ: Iterable[str] = ()) -> dict[str, str]:
     }
 
 
-def _meaning(where: Where, group: bool) -> str:
+def _meaning(path: SettingPath, group: bool) -> str:
     # A whole group may be given as JSON.
-    return f"the settings {dotted(where)}, as JSON" if group else f"the setting {dotted(where)}"
+    return f"the settings {dotted(path)}, as JSON" if group else f"the setting {dotted(path)}"

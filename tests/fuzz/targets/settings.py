@@ -16,8 +16,8 @@ from snakepit_otel.rpc.addresses import split
 from snakepit_otel.rpc.targets import target_of
 from snakepit_otel.settings import load_settings
 from snakepit_otel.settings._environment import variables
-from snakepit_otel.settings._file import from_file
-from snakepit_otel.settings._sources import ways
+from snakepit_otel.settings._file import read_file
+from snakepit_otel.settings._sources import flattened
 from snakepit_otel.telemetry.environment.reading import Environment
 from snakepit_otel.telemetry.environment.variables import ALL
 from tests.fuzz.choices import Choices
@@ -44,9 +44,9 @@ def settings_file(data: bytes) -> None:
         made.write(data)
         made.flush()
         file = Path(made.name)
-        source = from_file(file)
+        source = read_file(file)
         if source.readable:
-            insist(set(source.places) == set(ways(tomllib.loads(data.decode()))), "keys without a line")
+            insist(set(source.locations) == set(flattened(tomllib.loads(data.decode()))), "keys without a line")
         with refusing(ConfigurationError, ours=True) as refused:
             load_settings(file, environ={})
         if refused:
