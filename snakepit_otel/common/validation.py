@@ -69,8 +69,8 @@ def dotted(path: SettingPath) -> str:
 
 
 def is_secret(path: SettingPath) -> bool:
-    """Whether a setting's value is not to be shown: variables of workers and options of middleware may be secrets."""
-    return "environment" in path or path[:2] == ("middleware", "options")
+    """Whether a setting's value is not to be shown: variables and options of others' code may be secrets."""
+    return "environment" in path or path[:2] in (("middleware", "options"), ("session_store", "backend_options"))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
