@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel.telemetry import _attributes as attributes
 from snakepit_otel.telemetry import _instruments, _metric_cells, names
-from snakepit_otel.telemetry.export.metrics import CellCollector
+from snakepit_otel.telemetry.export.cell_collector import CellCollector
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 Collect = Callable[[], list[Encoded]]

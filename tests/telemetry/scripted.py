@@ -39,9 +39,9 @@ from snakepit_otel.telemetry import _operation as observation
 from snakepit_otel.telemetry import _request_steps as steps
 from snakepit_otel.telemetry._attributes import AttributeSet, Details
 from snakepit_otel.telemetry._definitions import Point
+from snakepit_otel.telemetry.export.export_queue import BatchSettings
+from snakepit_otel.telemetry.export.exporters import ExportResult
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching
-from snakepit_otel.telemetry.export.peer import Answer
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 from snakepit_otel.telemetry.spans import compat as adoption
 from snakepit_otel.telemetry.spans import fast as lean
@@ -451,9 +451,9 @@ class ListeningPeer:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
 
-    def export_bytes(self, request: bytes) -> Answer:
+    def export_bytes(self, request: bytes) -> ExportResult:
         self.requests.append(request)
-        return Answer(True)
+        return ExportResult(True)
 
     def abort(self) -> None:
         """Nothing is ever under way."""
@@ -487,12 +487,12 @@ def by_adoption(script: list[Node], provider: TracerProvider) -> Run:
 def directly(script: list[Node], provider: TracerProvider) -> Run:
     """Do it by lean spans, which are encoded when they end."""
     peer = ListeningPeer()
-    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], Batching())
+    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(pipeline)
     try:
         run = perform(script, provider, adoption.adopt(provider))
     finally:
-        assert pipeline.outbox.close(10)
+        assert pipeline.queue.close(10)
     run.exported = ExportTraceServiceRequest.FromString(b"".join(peer.requests))
     return run
 

@@ -16,24 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
+from snakepit_otel.telemetry.export.batch import send_batch
+from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
+from snakepit_otel.telemetry.export.exporters import ExportResult, OtlpExporter
 from snakepit_otel.telemetry.export.ledger import Account, Ledger
 from snakepit_otel.telemetry.export.logs import LogPipeline
 from snakepit_otel.telemetry.export.metrics import MetricPipeline
-from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
-from snakepit_otel.telemetry.export.parts import deliver
-from snakepit_otel.telemetry.export.peer import _ABOUT_SIZE, Answer, Peer
+from snakepit_otel.telemetry.export.otlp_grpc import TOO_LARGE
 from snakepit_otel.telemetry.export.spans import SpanPipeline
+from tests.telemetry.otlp_exporters import grpc_exporter, http_exporter
 from tests.telemetry.scripted import RESOURCE
 
 ENOUGH = 30.0
@@ -105,9 +101,13 @@ def over_http(most: int) -> Iterator[Receiver]:
 WAYS = pytest.mark.parametrize("way", [over_grpc, over_http])
 
 
+def exporter_to(receiver: Receiver, signal: str) -> OtlpExporter:
+    make = http_exporter if receiver.endpoint.endswith("any") else grpc_exporter
+    return make(receiver.endpoint, signal)
+
+
 def logs_to(receiver: Receiver, account: Account, **batching: Any) -> LogPipeline:
-    kind = HttpLogExporter if receiver.endpoint.endswith("any") else GrpcLogExporter
-    return LogPipeline(Peer(kind(endpoint=receiver.endpoint), "logs"), account, Batching(**batching))
+    return LogPipeline(exporter_to(receiver, "logs"), account, BatchSettings(**batching))
 
 
 @WAYS
@@ -122,10 +122,10 @@ def test_a_burst_of_failures_arrives(way: Callable[[int], Any]) -> None:
         logger = provider.get_logger("test")
         for number in range(3_000):
             logger.emit(LogRecord(body=f"<item {number}>", attributes=told))
-        assert pipeline.outbox.flush(ENOUGH)
-        assert pipeline.outbox.close(ENOUGH)
+        assert pipeline.queue.flush(ENOUGH)
+        assert pipeline.queue.close(ENOUGH)
     assert (account.delivered, account.ended) == (3_000, 3_000)
-    assert max(receiver.sizes) <= Batching.batch_bytes
+    assert max(receiver.sizes) <= BatchSettings.batch_bytes
     arrived = [int(number) for request in receiver.taken for number in re.findall(rb"<item (\d+)>", request)]
     assert arrived == list(range(3_000))
 
@@ -141,9 +141,9 @@ def test_refused_batches_are_split(way: Callable[[int], Any]) -> None:
         logger = provider.get_logger("test")
         for number in range(100):
             logger.emit(LogRecord(body=f"<item {number}>" + "x" * (100 * KIB if number == 50 else 8 * KIB)))
-        assert pipeline.outbox.flush(ENOUGH)
+        assert pipeline.queue.flush(ENOUGH)
         logger.emit(LogRecord(body="<behind>"))
-        assert pipeline.outbox.close(ENOUGH)
+        assert pipeline.queue.close(ENOUGH)
     assert (account.delivered, account.failed, account.queued) == (100, 1, 0)
     assert b"<behind>" in receiver.taken[-1]
     assert b"<item 50>" not in b"".join(receiver.taken)
@@ -154,9 +154,8 @@ def test_spans_of_all_kinds_are_split(way: Callable[[int], Any]) -> None:
     """Foreign spans, with what they carry, and encoded ones keep to the limits of both sides."""
     account = Ledger()["traces"]
     with way(200 * KIB) as receiver:
-        kind = HttpSpanExporter if way is over_http else GrpcSpanExporter
-        peer = Peer(kind(endpoint=receiver.endpoint), "traces")
-        pipeline = SpanPipeline(peer, RESOURCE, account, Batching(delay=3_600, batch_bytes=300 * KIB))
+        exporter = exporter_to(receiver, "traces")
+        pipeline = SpanPipeline(exporter, RESOURCE, account, BatchSettings(delay=3_600, batch_bytes=300 * KIB))
         provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
         provider.add_span_processor(pipeline)
         tracer = provider.get_tracer("prompts")
@@ -166,7 +165,7 @@ def test_spans_of_all_kinds_are_split(way: Callable[[int], Any]) -> None:
                 span.add_event("exception", {"exception.stacktrace": "z" * 10 * KIB})
         assert pipeline.take_encoded is not None
         pipeline.take_encoded([b"\x12\xff\xff\x03" + b"\x2a" + b"\xfb\xff\x03" + b"e" * 65_531 for _ in range(5)])
-        assert pipeline.outbox.close(ENOUGH)
+        assert pipeline.queue.close(ENOUGH)
     assert (account.delivered, account.failed) == (65, 0)
     assert len(receiver.taken) > 65 * 30 // 200
 
@@ -186,9 +185,8 @@ def test_metrics_are_split(way: Callable[[int], Any]) -> None:
     data = reader.get_metrics_data()
     assert data is not None
     with way(400 * KIB) as receiver:
-        kind = HttpMetricExporter if way is over_http else GrpcMetricExporter
-        pipeline = MetricPipeline(Peer(kind(endpoint=receiver.endpoint), "metrics"), account)
-        assert pipeline.export(data) is MetricExportResult.SUCCESS
+        pipeline = MetricPipeline(exporter_to(receiver, "metrics"), account)
+        assert pipeline.export(data)
         pipeline.close()
     provider.shutdown()
     assert (account.ended, account.delivered, account.queued) == (2_001, 2_001, 0)
@@ -213,46 +211,48 @@ def test_everything_is_sent_once_or_counted(sizes: list[int], most: int, takes: 
             raise ValueError
         return bytes(overhead) + b"".join(bytes([number]) * size for number, size in batch)
 
-    def export(request: bytes) -> Answer:
+    def export(request: bytes) -> ExportResult:
         numbers = list(dict.fromkeys(request[overhead:]))
         assert len(request) <= most or len(numbers) == 1
         if len(request) > takes:
-            return Answer(False, too_large=True)
+            return ExportResult(False, too_large=True)
         arrived.extend(numbers)
-        return Answer(True)
+        return ExportResult(True)
 
     items = list(enumerate(sizes))
-    result = deliver(items, encode, export, most) if items else Sent()
+    result = send_batch(items, encode, export, most) if items else BatchResult()
     fitting = [number for number, size in items if number not in bad and size + overhead <= takes]
     assert arrived == fitting
     unencodable = len(bad & set(range(len(items))))
-    assert result == Sent(len(fitting), len(items) - len(fitting) - unencodable, unencodable)
+    assert result == BatchResult(len(fitting), len(items) - len(fitting) - unencodable, unencodable)
 
 
 def test_an_export_that_raises_costs_its_part_only() -> None:
     """Parts that were delivered before stay delivered."""
-    answers = iter([Answer(True), RuntimeError("no"), Answer(True, 1)])
+    answers = iter([ExportResult(True), RuntimeError("no"), ExportResult(True, 1)])
 
-    def export(_: bytes) -> Answer:
+    def export(_: bytes) -> ExportResult:
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    result = deliver([b"xxxx"] * 3, b"".join, export, 4)
-    assert result == Sent(delivered=1, failed=2)
+    result = send_batch([b"xxxx"] * 3, b"".join, export, 4)
+    assert result == BatchResult(delivered=1, failed=2)
 
 
 def test_a_queue_is_bounded_in_bytes() -> None:
     """What would make it grow beyond its bytes is dropped and counted; room that is made is used."""
     sent: list[bytes] = []
 
-    def send(batch: list[bytes]) -> Sent:
+    def send(batch: list[bytes]) -> BatchResult:
         sent.extend(batch)
-        return Sent(len(batch))
+        return BatchResult(len(batch))
 
     account = Ledger()["traces"]
-    box = Outbox("test", send, lambda: None, account, Batching(delay=3_600, queue_bytes=100, batch_bytes=1_000))
+    box = ExportQueue(
+        "test", send, lambda: None, account, BatchSettings(delay=3_600, queue_bytes=100, batch_bytes=1_000)
+    )
     box.put(b"a" * 60)
     box.put(b"b" * 60)
     box.put_all([b"c" * 30, b"d" * 30, b"e"])
@@ -267,7 +267,7 @@ def test_a_queue_is_bounded_in_bytes() -> None:
     ("words", "about_size"),
     [
         ("SERVER: Received message larger than max (4390217 vs. 4194304)", True),
-        ("CLIENT: Sent message larger than max (5 vs. 4)", True),
+        ("CLIENT: BatchResult message larger than max (5 vs. 4)", True),
         ("grpc: received message larger than max (5000000 vs. 4194304)", True),
         ("gRPC message exceeds maximum size 4194304: 5000000", True),
         ("Error, message length too large: found 5000000 bytes, the limit is: 4194304 bytes", True),
@@ -280,4 +280,4 @@ def test_a_queue_is_bounded_in_bytes() -> None:
 )
 def test_which_refusals_are_about_size(words: str, about_size: bool) -> None:
     """A batch is split for its size, and not for a quota, which smaller ones would not spare."""
-    assert bool(_ABOUT_SIZE.search(words)) is about_size
+    assert bool(TOO_LARGE.search(words)) is about_size

@@ -34,8 +34,8 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from snakepit_otel.telemetry import Observation, _controls, _guard, names, outgoing
+from snakepit_otel.telemetry.export.export_queue import BatchSettings
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 from snakepit_otel.telemetry.spans import compat as adoption
 from snakepit_otel.telemetry.spans import otlp
@@ -67,7 +67,7 @@ def way() -> str:
 def ours(**settings: Any) -> tuple[TracerProvider, ListeningPeer, SpanPipeline]:
     """A provider as our set-up makes it."""
     provider, peer = provided(**settings), ListeningPeer()
-    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], Batching())
+    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(pipeline)
     return provider, peer, pipeline
 
@@ -125,14 +125,14 @@ def test_two_exporters_need_objects(use: Use) -> None:
     """Two pipelines of ours share spans, which are objects then, and both get all."""
     provider, peer, first = ours()
     other = ListeningPeer()
-    second = SpanPipeline(other, provider.resource, Ledger()["traces"], Batching())
+    second = SpanPipeline(other, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(second)
     use(provider)
     assert way() == "adopted"
     with Observation(names.REQUEST):
         pass
-    assert first.outbox.close(10)
-    assert second.outbox.close(10)
+    assert first.queue.close(10)
+    assert second.queue.close(10)
     assert (len(peer.requests), len(other.requests)) == (1, 1)
 
 
@@ -147,7 +147,7 @@ def test_a_processor_added_later_sees_the_next_trace(use: Use) -> None:
             pass
     with Observation(names.SESSION_CREATE):
         assert way() == "adopted"
-    assert pipeline.outbox.close(10)
+    assert pipeline.queue.close(10)
     assert [span.name for span in memory.get_finished_spans()] == ["create session"]
     request = b"".join(peer.requests)
     assert all(name in request for name in (b"execute request", b"execute tool", b"create session"))

@@ -390,11 +390,11 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
         atexit.unregister(telemetry.shutdown)
         found = [*telemetry._pipelines, *telemetry._readers]
         for pipeline in telemetry._pipelines:
-            pipeline._peer.abort()
-            pipeline.outbox._wake.set()
+            pipeline._exporter.abort()
+            pipeline.queue._wake.set()
         for reader in telemetry._readers:
-            reader._pipeline._peer.abort()
-            reader._shutdown_event.set()
+            reader._pipeline._exporter.abort()
+            reader._stopped.set()
         telemetry.forget()
         logging.getLogger().handlers[:] = root
         return found

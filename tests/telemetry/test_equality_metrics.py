@@ -20,7 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from snakepit_otel.telemetry import Observation, _guard, _metric_cells, names, record
 from snakepit_otel.telemetry._attributes import AttributeSet, interned
 from snakepit_otel.telemetry._definitions import Metric
-from snakepit_otel.telemetry.export.metrics import CellCollector
+from snakepit_otel.telemetry.export.cell_collector import CellCollector
 from tests.telemetry.counting import CUMULATIVE, DELTA, Collect, by_instruments, in_cells, points, told
 from tests.telemetry.scripted import SCRIPTS, Ids, Node, Passage, by_adoption, by_api, directly, provided
 

@@ -31,8 +31,8 @@ from opentelemetry.trace import StatusCode
 
 from snakepit_otel.telemetry import Observation, names
 from snakepit_otel.telemetry._attributes import AttributeSet
+from snakepit_otel.telemetry.export.export_queue import BatchSettings
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 from snakepit_otel.telemetry.spans import compat as adoption
 from snakepit_otel.telemetry.spans import select as choosing
@@ -254,13 +254,13 @@ def test_points_of_one_name_and_the_same_labels_keep_their_kinds() -> None:
     labels = AttributeSet({"rpc.method": "Call"})
     peer = ListeningPeer()
     provider = provided()
-    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], Batching())
+    pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(pipeline)
     lane = adoption.adopt(provider)
     with patch.object(choosing, "lane", lambda: lane):
         for point in (names.RPC_CLIENT, names.RPC_SERVER):
             Observation(point, labels, span_name="Call").end()
-    assert pipeline.outbox.close(10)
+    assert pipeline.queue.close(10)
     spans = spans_of(Run(exported=ExportTraceServiceRequest.FromString(peer.requests[0])))
     assert [span.kind for span in spans] == [Kind.SPAN_KIND_CLIENT, Kind.SPAN_KIND_SERVER]
 

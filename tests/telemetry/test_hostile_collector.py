@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -12,19 +11,25 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from snakepit_otel.telemetry.export import quiet
-from snakepit_otel.telemetry.export.answers import MOST_BYTES, NoAnswer, asks_to_wait, rejected, seconds_to_wait
+from snakepit_otel.telemetry.export import rate_limited_log
+from snakepit_otel.telemetry.export.batch import send_batch
+from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
+from snakepit_otel.telemetry.export.exporters import ExportResult, OtlpExporter
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
-from snakepit_otel.telemetry.export.parts import deliver
-from snakepit_otel.telemetry.export.peer import Answer, Peer
+from snakepit_otel.telemetry.export.otlp_responses import (
+    MAX_RESPONSE_BYTES,
+    InvalidResponse,
+    rejected_items,
+    retry_after_seconds,
+    retry_info_seconds,
+)
 from tests.telemetry.hostile_collector import drips, over_grpc, over_http, sends
+from tests.telemetry.otlp_exporters import grpc_exporter, http_exporter
 from tests.waiting import BUSY
 
+Ended = Callable[[OtlpExporter], OtlpExporter]
 ENOUGH = 30.0
 TIMEOUT = 0.5
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -42,24 +47,21 @@ def whole(body: bytes, head: bytes = PROTOBUF) -> bytes:
 
 
 @pytest.fixture
-def peers() -> Iterator[Callable[..., Peer]]:
-    """Make peers, which are ended after the test."""
+def ended() -> Iterator[Ended]:
+    """Abort exporters after the test."""
     with ExitStack() as stack:
 
-        def make(exporter: Any) -> Peer:
-            peer = Peer(exporter, "traces")
-            stack.callback(peer.abort)
-            return peer
+        def end(exporter: OtlpExporter) -> OtlpExporter:
+            stack.callback(exporter.abort)
+            return exporter
 
-        yield make
+        yield end
 
 
 @pytest.fixture(autouse=True)
 def anew() -> None:
     """Have everything said that another test has had said."""
-    quiet._once_in_a_while._last.clear()
-    for own in logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").filters:
-        vars(own).pop("last_log", None)
+    rate_limited_log.reset()
 
 
 SUCCESSES = {
@@ -120,23 +122,23 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", SUCCESSES)
-def test_only_success_is_success(peers: Callable[..., Peer], case: str) -> None:
+def test_only_success_is_success(ended: Ended, case: str) -> None:
     """OTLP's answers are taken, and what they refuse is a number that is none below 0."""
     text, refused = SUCCESSES[case]
     with over_http(sends(text)) as collector:
-        assert peers(HttpExporter(endpoint=collector.endpoint, timeout=ENOUGH)).export_bytes(b"x") == Answer(
+        assert ended(http_exporter(collector.endpoint, timeout=ENOUGH)).export_bytes(b"x") == ExportResult(
             True, refused
         )
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_all_else_is_failure(peers: Callable[..., Peer], case: str) -> None:
+def test_all_else_is_failure(ended: Ended, case: str) -> None:
     """Odd statuses and what is none of OTLP's answers are failures, and redirects are not followed."""
     with over_http(sends(b"HTTP/1.1 200 OK\r\n\r\n")) as elsewhere:
         text = FAILURES[case].replace(b"http://127.0.0.1:9/", elsewhere.endpoint.encode())
         with over_http(sends(text)) as collector:
-            exporter = HttpExporter(endpoint=collector.endpoint, timeout=TIMEOUT, headers={"authorization": "s3cr3t"})
-            assert not peers(exporter).export_bytes(b"x").accepted
+            exporter = http_exporter(collector.endpoint, timeout=TIMEOUT, headers={"authorization": "s3cr3t"})
+            assert not ended(exporter).export_bytes(b"x").accepted
         assert elsewhere.requests == []
 
 
@@ -155,53 +157,54 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("case", ENDLESS)
-def test_answers_end_in_time(peers: Callable[..., Peer], case: str) -> None:
+def test_answers_end_in_time(ended: Ended, case: str) -> None:
     """A byte now and then does not hold up the sender beyond the exporter's time limit."""
     with over_http(ENDLESS[case]) as collector:
-        peer, began = peers(HttpExporter(endpoint=collector.endpoint, timeout=TIMEOUT)), time.monotonic()
-        assert not peer.export_bytes(b"x").accepted
+        exporter, began = ended(http_exporter(collector.endpoint, timeout=TIMEOUT)), time.monotonic()
+        assert not exporter.export_bytes(b"x").accepted
         assert time.monotonic() - began < 3 * TIMEOUT + BUSY
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_answers_have_a_size(peers: Callable[..., Peer], protocol: str) -> None:
+def test_answers_have_a_size(ended: Ended, protocol: str) -> None:
     """Of an answer of 100 MB little is read, and it is no success; nor is the export sent again."""
     with ExitStack() as stack:
         if protocol == "http":
             collector = stack.enter_context(over_http(sends(whole(bytes(100_000_000)))))
-            peer = peers(HttpExporter(endpoint=collector.endpoint, timeout=ENOUGH))
+            exporter = ended(http_exporter(collector.endpoint, timeout=ENOUGH))
         else:
             collector = stack.enter_context(over_grpc(lambda *_: bytes(100_000_000)))
-            peer = peers(GrpcExporter(endpoint=collector.endpoint, timeout=ENOUGH))
+            exporter = ended(grpc_exporter(collector.endpoint, timeout=ENOUGH))
         tracemalloc.start()
         try:
-            assert peer.export_bytes(b"x") == Answer(False)
+            assert exporter.export_bytes(b"x") == ExportResult(False)
             assert protocol == "grpc" or tracemalloc.get_traced_memory()[1] < 110_000_000
         finally:
             tracemalloc.stop()
         assert len(collector.requests) == 1
 
 
-def test_cookies_are_not_kept(peers: Callable[..., Peer]) -> None:
+def test_cookies_are_not_kept(ended: Ended) -> None:
     """What a collector has us remember is neither kept nor sent back."""
     with over_http(sends(whole(b"", OK + b"Set-Cookie: a=" + b"x" * 10_000 + b"\r\n"))) as collector:
-        peer = peers(HttpExporter(endpoint=collector.endpoint, timeout=ENOUGH))
-        assert all(peer.export_bytes(b"x").accepted for _ in range(3))
-        assert len(peer.exporter._client._transport._session.cookies) == 0
+        exporter = ended(http_exporter(collector.endpoint, timeout=ENOUGH))
+        assert all(exporter.export_bytes(b"x").accepted for _ in range(3))
+        transport: Any = exporter._transport
+        assert len(transport.session.cookies) == 0
         assert not any(b"cookie" in request.lower() for request in collector.requests)
 
 
 @pytest.mark.parametrize("refused", [-5, -(1 << 63), 0, 2, 1_000, (1 << 63) - 1])
-def test_the_account_is_exact_whatever_is_refused(peers: Callable[..., Peer], refused: int) -> None:
+def test_the_account_is_exact_whatever_is_refused(ended: Ended, refused: int) -> None:
     """A partial success of any number leaves `ended = delivered + failed`, and a thread that goes on."""
     account = Ledger()["traces"]
     with over_grpc(lambda *_: partial(refused)) as collector:
-        peer = peers(GrpcExporter(endpoint=collector.endpoint, timeout=ENOUGH))
+        exporter = ended(grpc_exporter(collector.endpoint, timeout=ENOUGH))
 
-        def send(batch: list[Any]) -> Sent:
-            return deliver(batch, b"".join, peer.export_bytes, 1 << 20)
+        def send(batch: list[Any]) -> BatchResult:
+            return send_batch(batch, b"".join, exporter.export_bytes, 1 << 20)
 
-        box = Outbox("test", send, lambda: None, account, Batching(delay=3_600))
+        box = ExportQueue("test", send, lambda: None, account, BatchSettings(delay=3_600))
         for _ in range(2):
             box.put_all([b"a", b"b", b"c"])
             assert box.flush(ENOUGH)
@@ -210,7 +213,7 @@ def test_the_account_is_exact_whatever_is_refused(peers: Callable[..., Peer], re
     assert (account.ended, account.delivered, account.failed, account.queued) == (6, 6 - failed, failed, 0)
 
 
-def test_a_refusal_over_grpc_is_one_line(peers: Callable[..., Peer], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_over_grpc_is_one_line(ended: Ended, caplog: pytest.LogCaptureFixture) -> None:
     """A collector's words are cut, have no control characters and no secrets, and are logged once."""
 
     def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -218,9 +221,9 @@ def test_a_refusal_over_grpc_is_one_line(peers: Callable[..., Peer], caplog: pyt
         raise AssertionError
 
     with over_grpc(refuse) as collector:
-        peer = peers(GrpcExporter(endpoint=collector.endpoint, timeout=ENOUGH))
+        exporter = ended(grpc_exporter(collector.endpoint, timeout=ENOUGH))
         for _ in range(5):
-            assert peer.export_bytes(b"x") == Answer(False)
+            assert exporter.export_bytes(b"x") == ExportResult(False)
     assert len(caplog.records) == 1
     assert "s3cr3t" not in caplog.text
     assert "\x1b" not in caplog.text
@@ -229,7 +232,7 @@ def test_a_refusal_over_grpc_is_one_line(peers: Callable[..., Peer], caplog: pyt
 
 
 @pytest.mark.parametrize("seconds", [3_600, -1, 0, -(1 << 60), 1 << 60])
-def test_waits_are_the_exporters(peers: Callable[..., Peer], seconds: int) -> None:
+def test_waits_are_the_exporters(ended: Ended, seconds: int) -> None:
     """A collector that names a wait beyond the time limit ends the export; one that names none is asked again later."""
     info = error_details_pb2.RetryInfo()
     info.retry_delay.seconds = seconds
@@ -240,8 +243,8 @@ def test_waits_are_the_exporters(peers: Callable[..., Peer], seconds: int) -> No
         raise AssertionError
 
     with over_grpc(refuse) as collector:
-        peer, began = peers(GrpcExporter(endpoint=collector.endpoint, timeout=TIMEOUT)), time.monotonic()
-        assert peer.export_bytes(b"x") == Answer(False)
+        exporter, began = ended(grpc_exporter(collector.endpoint, timeout=TIMEOUT)), time.monotonic()
+        assert exporter.export_bytes(b"x") == ExportResult(False)
         assert time.monotonic() - began < TIMEOUT + BUSY
         # The first wait of the exporter's own is longer than the limit here.
         assert len(collector.requests) == 1
@@ -259,22 +262,22 @@ def test_waits_are_the_exporters(peers: Callable[..., Peer], seconds: int) -> No
 )
 def test_waits_over_http(text: str | None, seconds: float | None) -> None:
     """A `Retry-After` is a number of seconds from now, or nothing."""
-    assert seconds_to_wait(text) == seconds
+    assert retry_after_seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
-    ("sent", "asks"),
-    [(b"", False), (b"\xff" * 20, False), (error_details_pb2.RetryInfo().SerializeToString(), False)],
+    "retry_info",
+    [b"", b"\xff" * 20, error_details_pb2.RetryInfo().SerializeToString()],
 )
-def test_retry_info_that_is_none(sent: bytes, asks: bool) -> None:
-    """Nonsense asks for no wait."""
-    assert asks_to_wait(sent) is asks
+def test_retry_info_that_is_none(retry_info: bytes) -> None:
+    """Nonsense has no wait."""
+    assert retry_info_seconds(retry_info) is None
 
 
 def test_too_long_an_answer_is_none() -> None:
     """A body has its limit wherever it came from."""
-    with pytest.raises(NoAnswer, match=str(MOST_BYTES)):
-        rejected("traces", bytes(MOST_BYTES + 1))
+    with pytest.raises(InvalidResponse, match=str(MAX_RESPONSE_BYTES)):
+        rejected_items("traces", bytes(MAX_RESPONSE_BYTES + 1))
 
 
 class Leave(BaseException):
@@ -285,9 +288,15 @@ class Leave(BaseException):
 def test_a_senders_thread_survives_anything(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever an exporter raises, its items have failed, the thread goes on, and there is one line about it."""
     account = Ledger()["traces"]
-    outcomes: list[BaseException | Sent] = [error, error, Sent(-1, 99, -7), Sent(5), Sent(1)]
+    outcomes: list[BaseException | BatchResult] = [
+        error,
+        error,
+        BatchResult(-1, 99, -7),
+        BatchResult(5),
+        BatchResult(1),
+    ]
 
-    def send(_batch: list[Any]) -> Sent:
+    def send(_batch: list[Any]) -> BatchResult:
         outcome = outcomes.pop(0)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -296,27 +305,27 @@ def test_a_senders_thread_survives_anything(error: BaseException, caplog: pytest
     def abort() -> None:
         raise error
 
-    box = Outbox("test", send, abort, account, Batching(delay=3_600))
+    box = ExportQueue("test", send, abort, account, BatchSettings(delay=3_600))
     for _ in range(5):
         box.put(b"x")
         assert box.flush(ENOUGH)
     assert box.close(ENOUGH)
     assert (account.ended, account.delivered, account.failed, account.queued) == (5, 2, 3, 0)
-    assert caplog.text.count("since their export raised") == 1
+    assert caplog.text.count("their export raised") == 1
 
 
 def test_a_fault_of_our_own_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong between two exports costs that batch at most."""
     account = Ledger()["traces"]
-    box = Outbox("test", lambda batch: Sent(len(batch)), lambda: None, account, Batching(delay=3_600))
-    note, faults = box._note_in_flight, [ValueError("x")]
+    box = ExportQueue("test", lambda batch: BatchResult(len(batch)), lambda: None, account, BatchSettings(delay=3_600))
+    note, faults = box._count_in_flight, [ValueError("x")]
 
     def fail_once(count: int) -> None:
         note(count)
         if count == 0 and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(box, "_note_in_flight", fail_once)
+    monkeypatch.setattr(box, "_count_in_flight", fail_once)
     for _ in range(3):
         box.put(b"x")
         box.flush(0.5)
@@ -329,17 +338,17 @@ def test_one_who_refuses_everything_for_its_size_is_soon_done_with(caplog: pytes
     """A batch is split until its parts are small, and no further; what is lost is one line."""
     asked: list[int] = []
 
-    def refuse(request: bytes) -> Answer:
+    def refuse(request: bytes) -> ExportResult:
         asked.append(len(request))
-        return Answer(False, too_large=True)
+        return ExportResult(False, too_large=True)
 
-    assert deliver([b"x" * 512] * 4_096, b"".join, refuse, 2 << 20) == Sent(failed=4_096)
+    assert send_batch([b"x" * 512] * 4_096, b"".join, refuse, 2 << 20) == BatchResult(failed=4_096)
     assert len(asked) < 256
     assert len(caplog.records) == 1
 
 
 def test_an_account_is_not_anothers() -> None:
     """What does not add up has failed."""
-    assert Sent(3, 0, 0).of(2) == Sent(2)
-    assert Sent(-3, 5, 1).of(2) == Sent(0, 1, 1)
-    assert Sent(0, 0, 9).of(2) == Sent(0, 0, 2)
+    assert BatchResult(3, 0, 0).limited_to(2) == BatchResult(2)
+    assert BatchResult(-3, 5, 1).limited_to(2) == BatchResult(0, 1, 1)
+    assert BatchResult(0, 0, 9).limited_to(2) == BatchResult(0, 0, 2)

@@ -18,9 +18,9 @@ DIES = """
 import os, signal, sys, threading
 from pathlib import Path
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
+from snakepit_otel.telemetry.export.export_queue import BatchSettings, ExportQueue, BatchResult
 
-sending, answers = threading.Event(), iter([Sent(2, 1), None])
+sending, answers = threading.Event(), iter([BatchResult(2, 1), None])
 
 def send(batch):
     answer = next(answers)
@@ -30,7 +30,7 @@ def send(batch):
     return answer
 
 account = Ledger(Path(sys.argv[1]))["traces"]
-box = Outbox("t", send, lambda: None, account, Batching(queue_size=6, batch_size=3, delay=3600))
+box = ExportQueue("t", send, lambda: None, account, BatchSettings(queue_size=6, batch_size=3, delay=3600))
 for item in range(3):
     box.put(item)
 assert box.flush(30)

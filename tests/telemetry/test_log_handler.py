@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider
 
+from snakepit_otel.telemetry.export.export_queue import BatchSettings
+from snakepit_otel.telemetry.export.exporters import ExportResult
 from snakepit_otel.telemetry.export.ledger import Account, Ledger
 from snakepit_otel.telemetry.export.log_handler import LogHandler
 from snakepit_otel.telemetry.export.logs import LogPipeline
-from snakepit_otel.telemetry.export.outbox import Batching
-from snakepit_otel.telemetry.export.peer import Answer
 from tests.telemetry.scripted import RESOURCE
 
 
@@ -25,9 +25,9 @@ class Taking:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
 
-    def export_bytes(self, request: bytes) -> Answer:
+    def export_bytes(self, request: bytes) -> ExportResult:
         self.requests.append(request)
-        return Answer(True)
+        return ExportResult(True)
 
     def abort(self) -> None:
         """Nothing is ever under way."""
@@ -73,7 +73,7 @@ Exported = tuple[logging.Logger, Account, Taking, LogPipeline]
 def exported() -> Iterator[Exported]:
     """A logger whose records are exported, and nothing else."""
     account, taking = Ledger()["logs"], Taking()
-    pipeline = LogPipeline(taking, account, Batching(delay=3_600))  # type: ignore[arg-type]
+    pipeline = LogPipeline(taking, account, BatchSettings(delay=3_600))  # type: ignore[arg-type]
     provider = LoggerProvider(RESOURCE, shutdown_on_exit=False)
     provider.add_log_record_processor(pipeline)
     logger = logging.Logger("test.exported")  # noqa: LOG001 - one that nobody else handles

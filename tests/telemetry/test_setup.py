@@ -26,12 +26,17 @@ from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import _controls, _metric_cells, names, record, setup
 from snakepit_otel.telemetry import _fork as fork
 from snakepit_otel.telemetry._definitions import Metric
-from snakepit_otel.telemetry._setup import Telemetry, _all_at_once
+from snakepit_otel.telemetry._setup import Telemetry, _concurrently
+from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.export import providers
+from snakepit_otel.telemetry.export.cell_collector import CellCollector
+from snakepit_otel.telemetry.export.exporters import ObjectExporter, OtlpExporter
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.metrics import CellCollector, MetricPipeline
-from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricPreferences
+from snakepit_otel.telemetry.export.otlp_settings import OtlpSettings
 from snakepit_otel.telemetry.spans import select as choosing
 from tests.telemetry.counting import DELTA, in_cells
+from tests.telemetry.otlp_exporters import exporter_of_environment
 
 SetUp = Callable[..., Any]
 NOWHERE = "http://127.0.0.1:9"
@@ -206,18 +211,18 @@ def test_cells_go_with_what_the_sdk_collects() -> None:
     """Ours are among the metrics of our scope, and every point is accounted for."""
     exporter = Keeping([MetricExportResult.SUCCESS, MetricExportResult.FAILURE, RuntimeError("no")])
     account = Ledger()["metrics"]
-    pipeline = MetricPipeline(Peer(exporter, "metrics"), account)
+    pipeline = MetricPipeline(ObjectExporter(exporter), account, MetricPreferences.of_exporter(exporter))
     with in_cells():
         record(TOTAL, 1, {})
-        assert pipeline.export(collected()) is MetricExportResult.SUCCESS
+        assert pipeline.export(collected())
         assert (account.ended, account.delivered) == (3, 3)
-        assert pipeline.export(collected()) is MetricExportResult.FAILURE
+        assert not pipeline.export(collected())
         assert (account.ended, account.delivered, account.failed) == (6, 3, 3)
         with pytest.raises(RuntimeError, match=r"^no$"):
             pipeline.export(collected())
         assert (account.ended, account.failed, account.in_flight, account.queued) == (9, 6, 0, 0)
         pipeline.close()
-        assert pipeline.export(collected()) is MetricExportResult.FAILURE
+        assert not pipeline.export(collected())
         assert account.dropped["shutdown"] == 3
     (of_resource,) = exporter.kept[0].resource_metrics
     assert [(scope.scope.name, [metric.name for metric in scope.metrics]) for scope in of_resource.scope_metrics] == [
@@ -234,18 +239,17 @@ def test_temporality_comes_from_the_environment(
     preference: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exporter's preference holds for cells, too."""
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
     if preference:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
-    exporter = OTLPMetricExporter()
-    pipeline = MetricPipeline(Peer(exporter, "metrics"), Ledger()["metrics"])
+    exporter = exporter_of_environment("http/protobuf", "metrics")
+    preferences = MetricPreferences.from_environment(Environment())
+    pipeline = MetricPipeline(exporter, Ledger()["metrics"], preferences)
     with in_cells():
         record(TOTAL, 1, {})
         record(Metric("times", "histogram", "s", "How long."), 1, {})
         found = pipeline._collector.collect()
     assert {metric.data.aggregation_temporality.name for metric in found} == {expected}
-    exporter.shutdown()
+    exporter.abort()
 
 
 def test_nothing_is_told_of_an_interval_in_which_nothing_was_added() -> None:
@@ -300,13 +304,15 @@ def test_a_ledger_that_cannot_be_written_is_in_memory(
 
 def test_an_exporter_that_cannot_be_made_costs_its_signal(begin: SetUp, caplog: pytest.LogCaptureFixture) -> None:
     """What an exporter does not put up with is one line without secrets, and the others go on."""
-    import opentelemetry.exporter.otlp.proto.grpc.trace_exporter as exporters
+    make = providers.otlp_exporter
 
-    def refuse() -> None:
-        raise RuntimeError("cannot use http://me:s3cret@h")
+    def refuse(settings: OtlpSettings, protocol: str) -> OtlpExporter:
+        if settings.signal == "traces":
+            raise RuntimeError("cannot use http://me:s3cret@h")
+        return make(settings, protocol)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(exporters, "OTLPSpanExporter", refuse)
+        patched.setattr(providers, "otlp_exporter", refuse)
         telemetry = begin(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
     assert way() == "none"
     assert len(telemetry._readers) == 1
@@ -333,5 +339,5 @@ def test_a_reader_that_raises_is_not_settled(caplog: pytest.LogCaptureFixture) -
     def late(_timeout: float) -> bool:
         raise TimeoutError("late")
 
-    assert not _all_at_once([late, lambda _: True], time.monotonic() + 5)
-    assert "telemetry was not sent: TimeoutError: late" in caplog.text
+    assert not _concurrently([late, lambda _: True], time.monotonic() + 5)
+    assert "exporting telemetry failed: TimeoutError: late" in caplog.text

@@ -30,9 +30,10 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.cli.doctor.target import Target
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.environment import Environment, applied
-from snakepit_otel.telemetry.export.answers import MOST_BYTES, SUCCESS
-from snakepit_otel.telemetry.export.direct import direct_options, go_direct
-from snakepit_otel.telemetry.export.timed_http import go_within_time
+from snakepit_otel.telemetry.export.http_deadline import limit_time
+from snakepit_otel.telemetry.export.otlp_grpc import proxy_options
+from snakepit_otel.telemetry.export.otlp_http import bypass_proxy
+from snakepit_otel.telemetry.export.otlp_responses import MAX_RESPONSE_BYTES, SUCCESS_STATUSES
 
 METRIC_NAME = names.METRIC_DOCTOR_CANARY.name
 _NAME = "snakepit-otel doctor"
@@ -96,7 +97,7 @@ def _exporter(target: Target, timeout: float, answer: Future[Outcome]) -> Any:
     name = "otlp_proto_grpc" if target.is_grpc else "otlp_proto_http"
     (found,) = entry_points(group=f"opentelemetry_{target.signal}_exporter", name=name)
     if target.is_grpc:
-        limits = (("grpc.max_receive_message_length", MOST_BYTES), *direct_options(target.authority))
+        limits = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES), *proxy_options(target.authority))
         exporter = found.load()(timeout=timeout, channel_options=limits)
         exporter._client = _RecordingStub(exporter._client, answer)
         return exporter
@@ -127,8 +128,8 @@ class _RecordingStub:
 
 def _recording_session(target: Target, answer: Future[Outcome]) -> requests.Session:
     session = _credential_session(target) or requests.Session()
-    go_within_time(session)
-    go_direct(session, target.endpoint)
+    limit_time(session)
+    bypass_proxy(session, target.endpoint)
     request: Callable[..., requests.Response] = session.request
 
     def record(*arguments: Any, **options: Any) -> requests.Response:
@@ -137,9 +138,9 @@ def _recording_session(target: Target, answer: Future[Outcome]) -> requests.Sess
                 body = b""
                 for part in response.iter_content(1 << 12):
                     body += part
-                    if len(body) > MOST_BYTES:
+                    if len(body) > MAX_RESPONSE_BYTES:
                         break
-            answer.set_result(_http_outcome(response, body[:MOST_BYTES]))
+            answer.set_result(_http_outcome(response, body[:MAX_RESPONSE_BYTES]))
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             answer.set_exception(error)
         except (OSError, ValueError) as error:
@@ -173,7 +174,7 @@ def _credential_session(target: Target) -> requests.Session | None:
 def _http_outcome(response: requests.Response, body: bytes) -> Outcome:
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     status = str(response.status_code)
-    if response.status_code in SUCCESS and content_type in _OTLP_TYPES:
+    if response.status_code in SUCCESS_STATUSES and content_type in _OTLP_TYPES:
         with suppress(Exception):
             is_json = content_type == "application/json"
             # The answers for metrics and logs have the same fields by number.

@@ -68,6 +68,10 @@ class Environment:
         """Return what a signal's own variable or, without one, the common one says, such as `TIMEOUT`."""
         return self._of_signals[signal, what]
 
+    def has_own(self, signal: str, name: str) -> bool:
+        """Return whether a variable of the signal's own is set, such as its `ENDPOINT`."""
+        return f"{OTLP}{signal.upper()}_{name}" in self._values
+
     def texts(self, signal: str | None = None) -> dict[str, str]:
         """Return the OTEL_ variables in the spelling that the SDK takes.
 

@@ -1,4 +1,4 @@
-"""Spans on their way out: those of our own scope encoded already, and everybody else's."""
+"""The export pipeline of spans: encoded ones of our own scope, and objects of every other."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from opentelemetry.trace import SpanContext
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry.export.batch import result_of, send_batch
+from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
+from snakepit_otel.telemetry.export.exporters import Exporter
 from snakepit_otel.telemetry.export.ledger import Account
-from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
-from snakepit_otel.telemetry.export.parts import deliver, sent
-from snakepit_otel.telemetry.export.peer import Peer
-from snakepit_otel.telemetry.export.weights import of_span
+from snakepit_otel.telemetry.export.size_estimate import span_size
 from snakepit_otel.telemetry.spans import otlp
 
 
 class SpanPipeline(SpanProcessor):
-    """A span processor that queues, batches and accounts for every span.
+    """A span processor that queues, batches and counts every span.
 
-    `take_encoded` takes spans' OTLP bytes; None for exporters that want objects.
+    `take_encoded` queues the OTLP bytes of spans; it is None for exporters of objects.
     """
 
     signal = "traces"
 
-    def __init__(self, peer: Peer, resource: Resource, account: Account, batching: Batching) -> None:
-        self._peer = peer
-        self.outbox = Outbox("traces", self._send, peer.abort, account, batching, of_span)
+    def __init__(self, exporter: Exporter, resource: Resource, account: Account, settings: BatchSettings) -> None:
+        self._exporter = exporter
+        self.queue = ExportQueue("traces", self._send, exporter.abort, account, settings, span_size)
         self.take_encoded: Callable[[list[bytes]], None] | None = None
-        if peer.takes_bytes:
-            self.take_encoded = self.outbox.put_all
-            # One empty span's request has the resource and the scope as OpenTelemetry encodes them.
+        if exporter.takes_bytes:
+            self.take_encoded = self.queue.put_all
+            # The request of one empty span has the resource and the scope as OpenTelemetry encodes them.
             scope = InstrumentationScope("snakepit_otel", VERSION, names.SCHEMA_URL)
             empty = ReadableSpan("", SpanContext(1, 1, False), resource=resource, instrumentation_scope=scope)
             (of_resource,) = encode_spans([empty]).resource_spans
@@ -47,20 +47,21 @@ class SpanPipeline(SpanProcessor):
         """See `SpanProcessor`."""
         context = span.get_span_context()
         if context is not None and context.trace_flags.sampled:
-            self.outbox.put(span)
+            self.queue.put(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """See `SpanProcessor`."""
-        return self.outbox.flush(timeout_millis / 1000)
+        return self.queue.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
         """See `SpanProcessor`."""
-        self.outbox.close(3.0)
+        self.queue.close(3.0)
 
-    def _send(self, batch: list[Any]) -> Sent:
-        if not self._peer.takes_bytes:
-            return sent(self._peer.export(batch), len(batch))
-        return deliver(batch, self._encode, self._peer.export_bytes, self.outbox.batching.batch_bytes)
+    def _send(self, batch: list[Any]) -> BatchResult:
+        exporter = self._exporter
+        if not exporter.takes_bytes:
+            return result_of(exporter.export(batch), len(batch))
+        return send_batch(batch, self._encode, exporter.export_bytes, self.queue.settings.batch_bytes)
 
     def _encode(self, batch: Sequence[Any]) -> bytes:
         encoded = [item for item in batch if item.__class__ is bytes]
@@ -68,6 +69,6 @@ class SpanPipeline(SpanProcessor):
         request = encode_spans(others).SerializeToString() if others else b""
         if encoded:
             scope_spans = otlp.scope_spans(self._scope, names.SCHEMA_URL, b"".join(encoded))
-            # Messages that follow each other are one: protobuf's repeated fields add up.
+            # Concatenated messages are one message: protobuf's repeated fields add up.
             request += otlp.request(self._resource, self._resource_schema, scope_spans)
         return request

@@ -6,13 +6,14 @@ import io
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from rich.console import Console
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.cli.status_view import StatusView
-from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.export.exporters import OtlpExporter
+from snakepit_otel.telemetry.export.otlp_http import HttpTransport
+from snakepit_otel.telemetry.export.otlp_settings import OtlpSettings
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target
 from tests.hostile_text import unsafe
@@ -21,36 +22,28 @@ _STATUSES = [200, 200, 200, 202, 204, 302, 400, 404, 413, 429, 500, 503]
 
 
 class _Answer:
-    """What an exporter's transport returns."""
+    """Stands in for a response of `requests`."""
 
     def __init__(self, status: int, body: bytes) -> None:
         self.status_code, self._body = status, body
         self.headers: dict[str, str] = {}
+        self.reason = "reason"
 
-    def content(self) -> bytes:
-        return self._body
+    def iter_content(self, _size: int) -> list[bytes]:
+        return [self._body]
 
-    def is_success(self) -> bool:
-        return 200 <= self.status_code < 400
-
-    def is_retryable(self) -> bool:
-        return False
-
-    @property
-    def reason(self) -> str:
-        return "reason"
-
-    text = error = None
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 _answers: list[_Answer] = []
 
 
 @lru_cache
-def _peer() -> Peer:
-    exporter = OTLPSpanExporter(endpoint="http://127.0.0.1:1/v1/traces", timeout=0.02)
-    exporter._client._transport.request = lambda *_, **__: _answers[0]  # type: ignore[method-assign,assignment]
-    return Peer(exporter, "traces")
+def _exporter() -> OtlpExporter:
+    transport = HttpTransport(OtlpSettings("traces", "http://127.0.0.1:1/v1/traces"))
+    transport.session.request = lambda *_, **__: _answers[0]  # type: ignore[method-assign,assignment,return-value]
+    return OtlpExporter("traces", transport, timeout=0.02)
 
 
 @target(steps=400)
@@ -59,7 +52,7 @@ def otlp_answers(data: bytes) -> None:
     choices = Choices(data)
     status = choices.pick(_STATUSES)
     _answers[:] = [_Answer(status, choices.rest())]
-    taken = _peer().export_bytes(b"")
+    taken = _exporter().export_bytes(b"")
     insist(isinstance(taken.accepted, bool))
     insist(taken.rejected >= 0)
 

@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.snakepit.seam import Function, contain, pour,
 from snakepit_otel.rpc import ObservedHandler
 from snakepit_otel.telemetry import _process_metrics as process
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry.export import foreign
+from snakepit_otel.telemetry.export import existing_providers
 
 _REQUESTS = (
     # Each with what it has to be for ours to stand in its place.
@@ -61,7 +61,7 @@ def _met(patches: Patches, hooks: Hooks, servicer: Any, server: Any) -> tuple[An
 def _introduce() -> None:
     """Tell the providers of this process what dashboards tell processes apart by, where they do not say it yet."""
     about = {names.SERVICE_NAME: "snakepit-worker", names.SNAKEPIT_ROLE: "worker"}
-    told = [provider.complete(about) for provider in foreign.set_up_before().values()]
+    told = [provider.complete(about) for provider in existing_providers.existing_providers().values()]
     if not all(told):
         raise RuntimeError("the SDK cannot be told; set OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit,otel")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import requests
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from requests.adapters import HTTPAdapter
 
-from snakepit_otel.telemetry.export.direct import direct_options, go_direct
-from snakepit_otel.telemetry.export.peer import Peer
+from snakepit_otel.telemetry.export.otlp_grpc import proxy_options
+from snakepit_otel.telemetry.export.otlp_http import bypass_proxy
 from tests.telemetry.difficult_sink import DifficultSink
+from tests.telemetry.otlp_exporters import exporter_of_environment
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -24,25 +23,24 @@ def test_exports_go_straight(monkeypatch: pytest.MonkeyPatch, protocol: str, hos
     with DifficultSink(protocol=protocol) as sink:
         for name, value in sink.environ.items():
             monkeypatch.setenv(name, value.replace("127.0.0.1", host))
-        exporter = GrpcExporter() if protocol == "grpc" else HttpExporter()
-        peer = Peer(exporter, "traces")
+        exporter = exporter_of_environment(protocol)
         try:
-            assert peer.export_bytes(b"").accepted
+            assert exporter.export_bytes(b"").accepted
         finally:
-            peer.abort()
+            exporter.abort()
 
 
 def test_others_are_exported_to_as_the_environment_says() -> None:
     """Another machine may be behind a proxy, and a session with means of its own for this one keeps them."""
     session = requests.Session()
     usual = session.get_adapter("http://example.invalid/")
-    go_direct(session, "http://example.invalid:4318/v1/traces")
+    bypass_proxy(session, "http://example.invalid:4318/v1/traces")
     assert session.get_adapter("http://example.invalid/") is usual
-    assert direct_options("example.invalid:4317") == ()
+    assert proxy_options("example.invalid:4317") == ()
 
     class Special(HTTPAdapter):
         pass
 
     session.mount("http://", special := Special())
-    go_direct(session, "http://localhost:4318/v1/traces")
+    bypass_proxy(session, "http://localhost:4318/v1/traces")
     assert session.get_adapter("http://localhost/") is special

@@ -1,7 +1,7 @@
-"""HTTP connections on which a request and its answer have one time limit, and an answer has a size.
+"""HTTP connections on which a request and its response share one deadline, and a response has a size limit.
 
-A limit of `requests` is one on each part that is read, so that who sends a byte every few seconds is never late; and
-there is none on interim answers, nor much of one on headers.
+A timeout of `requests` limits each read, so that a server which sends a byte every few seconds is never late; it does
+not limit interim responses, and hardly the headers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-_PART = 64 << 10
-_MOST_BYTES = 256 << 10
-"""Bytes of an answer in all: its body, which has a lower limit elsewhere, headers, and interim answers before it."""
-_LEAST = 0.001
+_SEND_BYTES = 64 << 10
+# Of a whole response: interim responses, headers and the body, which has a lower limit elsewhere.
+_MAX_RESPONSE_BYTES = 256 << 10
+_MIN_SECONDS = 0.001
 
 
-class TimedAdapter(HTTPAdapter):
-    """The adapter of `requests`, with such connections."""
+class DeadlineAdapter(HTTPAdapter):
+    """The adapter of `requests`, with connections that have a deadline."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         """See `HTTPAdapter`."""
@@ -37,30 +37,30 @@ class TimedAdapter(HTTPAdapter):
         return manager
 
 
-def go_within_time(session: requests.Session) -> None:
-    """Have a session use such connections; adapters of other kinds than requests' own are left alone."""
+def limit_time(session: requests.Session) -> None:
+    """Mount `DeadlineAdapter` where a session has the adapter of `requests`; other adapters stay."""
     for prefix, adapter in list(session.adapters.items()):
         if type(adapter) is HTTPAdapter:
-            session.mount(prefix, TimedAdapter())
+            session.mount(prefix, DeadlineAdapter())
 
 
-class _TimedResponse(HTTPResponse):
-    """Reads until the socket's time is over, instead of that long at each read."""
+class _DeadlineResponse(HTTPResponse):
+    """Reads until the socket's timeout has passed once, instead of for that long at each read."""
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         timeout = sock.gettimeout()
         if timeout is not None:
             # What `http.client` reads from is a buffer around a reader of the socket.
-            self.fp: Any = io.BufferedReader(_Until(self.fp.detach(), sock, time.monotonic() + timeout))
+            self.fp: Any = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, time.monotonic() + timeout))
 
 
-class _Until(io.RawIOBase):
+class _DeadlineReader(io.RawIOBase):
     def __init__(self, reader: Any, sock: Any, deadline: float) -> None:
         self._reader = reader
         self._socket = sock
         self._deadline = deadline
-        self._left = _MOST_BYTES
+        self._bytes_left = _MAX_RESPONSE_BYTES
 
     def readable(self) -> bool:
         return True
@@ -69,13 +69,13 @@ class _Until(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        # Closed on our side, it has no time to be set; reading says what there is to be said.
+        # A socket closed on our side has no timeout; reading raises the error.
         if self._socket.fileno() >= 0:
             self._socket.settimeout(left)
-        if self._left <= 0:
-            raise ConnectionError(f"an answer of more than {_MOST_BYTES} bytes")
+        if self._bytes_left <= 0:
+            raise ConnectionError(f"a response of more than {_MAX_RESPONSE_BYTES} bytes")
         count: int | None = self._reader.readinto(buffer)
-        self._left -= count or 0
+        self._bytes_left -= count or 0
         return count
 
     def close(self) -> None:
@@ -83,45 +83,45 @@ class _Until(io.RawIOBase):
         super().close()
 
 
-class _Timed:
-    """What both kinds of connections have in common."""
+class _DeadlineConnection:
+    """A mixin of urllib3's connections."""
 
-    response_class: Any = _TimedResponse
+    response_class: Any = _DeadlineResponse
     timeout: Any
     sock: Any
-    _ends: float | None = None
+    _deadline: float | None = None
 
     def request(self, *args: Any, **options: Any) -> None:
         timeout = self.timeout
-        self._ends = time.monotonic() + timeout if isinstance(timeout, int | float) else None
+        self._deadline = time.monotonic() + timeout if isinstance(timeout, int | float) else None
         super().request(*args, **options)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
-        if self._ends is None or not isinstance(data, bytes | bytearray):
+        if self._deadline is None or not isinstance(data, bytes | bytearray):
             super().send(data)  # type: ignore[misc]
             return
         view = memoryview(data)
-        for at in range(0, len(view), _PART):
-            self._set_time(self._ends)
-            super().send(view[at : at + _PART])  # type: ignore[misc]
+        for at in range(0, len(view), _SEND_BYTES):
+            self._set_timeout(self._deadline)
+            super().send(view[at : at + _SEND_BYTES])  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        if self._ends is not None:
-            self.timeout = self._set_time(self._ends)
+        if self._deadline is not None:
+            self.timeout = self._set_timeout(self._deadline)
         return super().getresponse()  # type: ignore[misc]
 
-    def _set_time(self, ends: float) -> float:
-        left = max(ends - time.monotonic(), _LEAST)
+    def _set_timeout(self, deadline: float) -> float:
+        left = max(deadline - time.monotonic(), _MIN_SECONDS)
         if self.sock is not None:
             self.sock.settimeout(left)
         return left
 
 
-class _Connection(_Timed, HTTPConnection):
+class _Connection(_DeadlineConnection, HTTPConnection):
     pass
 
 
-class _SecureConnection(_Timed, HTTPSConnection):
+class _SecureConnection(_DeadlineConnection, HTTPSConnection):
     pass
 
 

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
 from snakepit_otel.telemetry.export.ledger import Ledger
-from snakepit_otel.telemetry.export.outbox import Batching, Outbox, Sent
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 from tests.telemetry.scripted import RESOURCE, ListeningPeer
 
@@ -43,7 +43,7 @@ class Peer:
         self.unencodable: list[int] = []
         self.asked = threading.Event()
 
-    def send(self, batch: list[int]) -> Sent:
+    def send(self, batch: list[int]) -> BatchResult:
         self.sent.append(batch)
         self.asked.set()
         answer = self.answers.get(timeout=ENOUGH)
@@ -60,24 +60,24 @@ class Peer:
         self.unencodable += batch[refused : refused + unencodable]
         taken = batch[refused + unencodable :]
         self.delivered += taken
-        return Sent(len(taken), refused, unencodable)
+        return BatchResult(len(taken), refused, unencodable)
 
     def abort(self) -> None:
         self.answers.put("abort")
 
 
 @contextmanager
-def outbox(peer: Any, **batching: Any) -> Iterator[tuple[Outbox, Any]]:
+def outbox(peer: Any, **batching: Any) -> Iterator[tuple[ExportQueue, Any]]:
     """An outbox and its account; at the end it is closed."""
     account = Ledger()["traces"]
-    box = Outbox("test", peer.send, peer.abort, account, Batching(**{"delay": LONG, **batching}))
+    box = ExportQueue("test", peer.send, peer.abort, account, BatchSettings(**{"delay": LONG, **batching}))
     try:
         yield box, account
     finally:
         box.close(0)
 
 
-def balanced(box: Outbox, account: Any) -> None:
+def balanced(box: ExportQueue, account: Any) -> None:
     """Hold the account to what is there."""
     with box._progress:
         assert account.queued == box._waiting()
@@ -214,15 +214,15 @@ def test_what_is_dropped_meanwhile_does_not_end_a_flush() -> None:
         assert account.queued == 1
 
 
-@pytest.mark.parametrize("stop", [Outbox.flush, Outbox.close])
-def test_deadlines_are_kept(stop: Callable[[Outbox, float], bool]) -> None:
+@pytest.mark.parametrize("stop", [ExportQueue.flush, ExportQueue.close])
+def test_deadlines_are_kept(stop: Callable[[ExportQueue, float], bool]) -> None:
     """A peer that does not answer, nor lets itself be cut off, holds nobody up."""
     never = threading.Event()
 
     class Deaf:
-        def send(self, batch: list[int]) -> Sent:
+        def send(self, batch: list[int]) -> BatchResult:
             never.wait(ENOUGH)
-            return Sent(len(batch))
+            return BatchResult(len(batch))
 
         def abort(self) -> None:
             """Do not hear."""
@@ -234,7 +234,7 @@ def test_deadlines_are_kept(stop: Callable[[Outbox, float], bool]) -> None:
         assert not stop(box, 0.05)
         assert time.monotonic() - began < 5
         balanced(box, account)
-        if stop is Outbox.close:
+        if stop is ExportQueue.close:
             assert account.lost() == {"shutdown": 5}
         never.set()
         box.close(ENOUGH)
@@ -286,7 +286,9 @@ def test_two_outboxes_share_an_account() -> None:
     """With two exporters each item counts for each, and neither takes the other's for its own."""
     account = Ledger()["traces"]
     slow, quick = Peer(), Peer()
-    first, second = (Outbox("test", peer.send, peer.abort, account, Batching(batch_size=1)) for peer in (slow, quick))
+    first, second = (
+        ExportQueue("test", peer.send, peer.abort, account, BatchSettings(batch_size=1)) for peer in (slow, quick)
+    )
     for item in range(3):
         first.put(item)
         second.put(item)
@@ -310,11 +312,11 @@ def span(name: str) -> ReadableSpan:
 def test_a_span_that_cannot_be_encoded_costs_no_other() -> None:
     """One bad span among many is dropped and counted; the others are delivered."""
     account, peer = Ledger()["traces"], ListeningPeer()
-    pipeline = SpanPipeline(peer, RESOURCE, account, Batching())
+    pipeline = SpanPipeline(peer, RESOURCE, account, BatchSettings())
     for number in range(9):
         pipeline.on_end(span("\ud800" if number == 4 else f"span {number}"))
     assert pipeline.force_flush(20_000)
-    assert pipeline.outbox.close(ENOUGH)
+    assert pipeline.queue.close(ENOUGH)
     assert (account.delivered, account.dropped["encode"]) == (8, 1)
     arrived = b"".join(peer.requests)
     assert all(arrived.count(f"span {number}".encode()) == 1 for number in range(9) if number != 4)
@@ -323,7 +325,7 @@ def test_a_span_that_cannot_be_encoded_costs_no_other() -> None:
 def test_an_unsampled_span_is_not_exported() -> None:
     """A span that is recorded for processors alone stays here."""
     account, peer = Ledger()["traces"], ListeningPeer()
-    pipeline = SpanPipeline(peer, RESOURCE, account, Batching())
+    pipeline = SpanPipeline(peer, RESOURCE, account, BatchSettings())
     pipeline.on_end(ReadableSpan("recorded only", SpanContext(1, 1, False, TraceFlags(0)), resource=RESOURCE))
     pipeline.shutdown()
     assert account.ended == 0
@@ -351,6 +353,6 @@ def test_batching_comes_from_the_environment(
 ) -> None:
     """The specification's variables are obeyed; what makes no sense is said by name, and the default is used."""
     read = Environment(environ)
-    batching = Batching.read("OTEL_BSP", read)
+    batching = BatchSettings.from_environment("OTEL_BSP", read)
     assert (batching.queue_size, batching.batch_size, batching.delay) == expected
     assert [fault.variable for fault in read.faults] == said

@@ -1,0 +1,257 @@
+"""A bounded queue of telemetry, one thread that exports it in batches, and a count of every item's outcome."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.export.ledger import (
+    DELIVERED,
+    ENCODE,
+    ENDED,
+    FAILED,
+    IN_FLIGHT,
+    QUEUE_FULL,
+    SHUTDOWN,
+    Account,
+)
+from snakepit_otel.telemetry.export.rate_limited_log import Guard
+from snakepit_otel.telemetry.export.size_estimate import encoded_size
+
+LOST = "%d items of telemetry are lost: their export raised %s"
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """The settings of OpenTelemetry's batch processors, with defaults for many small spans.
+
+    The default queue holds about two seconds of a busy worker. It is 32 768 where OpenTelemetry's is 2 048, since an
+    encoded item has a few hundred bytes. `queue_bytes` limits few large items: stack traces, prompts.
+    """
+
+    queue_size: int = 32_768
+    batch_size: int = 4_096
+    delay: float = 1.0  # seconds
+    batch_bytes: int = 2 << 20  # gRPC servers accept 4 MiB by default
+    queue_bytes: int = 64 << 20
+
+    @classmethod
+    def from_environment(cls, prefix: str, read: Environment) -> BatchSettings:
+        """Return the values of `OTEL_BSP_*` or `OTEL_BLRP_*`."""
+        queue_size = read[f"{prefix}_MAX_QUEUE_SIZE"]
+        batch_size = min(read[f"{prefix}_MAX_EXPORT_BATCH_SIZE"], queue_size)
+        return cls(queue_size, batch_size, read[f"{prefix}_SCHEDULE_DELAY"] / 1000)
+
+
+class BatchResult(NamedTuple):
+    """The outcome of a batch, in items."""
+
+    delivered: int = 0
+    failed: int = 0
+    unencodable: int = 0
+
+    def plus(self, other: BatchResult) -> BatchResult:
+        """Return the sum of two results."""
+        return BatchResult(*(sum(figures) for figures in zip(self, other, strict=True)))
+
+    def limited_to(self, count: int) -> BatchResult:
+        """Return the result of a batch of `count` items: an item that is missing has failed."""
+        delivered = min(max(self.delivered, 0), count)
+        unencodable = min(max(self.unencodable, 0), count - delivered)
+        return BatchResult(delivered, count - delivered - unencodable, unencodable)
+
+
+class ExportQueue:
+    """Takes items from any thread without waiting, and sends them in batches from a thread of its own.
+
+    `send` exports a batch; `abort` makes a `send` under way return soon; `estimate_size` estimates an item's bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[list[Any]], BatchResult],
+        abort: Callable[[], Any],
+        account: Account,
+        settings: BatchSettings,
+        estimate_size: Callable[[Any], int] = encoded_size,
+    ) -> None:
+        self.settings = settings
+        self._estimate_size = estimate_size
+        self._send = send
+        self._abort = abort
+        self._counts = account.figures
+        self._items: list[Any] = []
+        self._max_items = settings.queue_size
+        self._batch_items = settings.batch_size
+        self._batch_bytes = settings.batch_bytes
+        self._max_bytes = settings.queue_bytes
+        self._bytes = 0  # of the queued items, estimated; CPython's lock makes each change atomic
+        self._closed = False  # no more items are queued
+        self._aborted = False  # no more items are sent; a failure from now on counts as dropped at shutdown
+        self._settled = False  # no more outcomes are counted
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._busy = False
+        self._in_flight = 0  # of this queue; the account may be shared with others
+        self._done = 0  # items that have left the queue, with any outcome
+        self._thread = threading.Thread(target=self._run, name=f"snakepit telemetry {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Any) -> None:
+        """Queue an item, or count it as dropped."""
+        self._put([item], self._estimate_size(item))
+
+    def put_all(self, new: list[bytes]) -> None:
+        """Queue encoded items, or count them as dropped."""
+        self._put(new, sum(map(len, new)))
+
+    def _put(self, new: list[Any], size: int) -> None:
+        items, count = self._items, len(new)
+        self._counts[ENDED] += count
+        waiting, before = len(items), self._bytes
+        if self._closed or waiting + count > self._max_items or before + size > self._max_bytes:
+            new = self._fitting(new, self._max_items - waiting, self._max_bytes - before)
+            size = sum(map(self._estimate_size, new))
+        items.extend(new)
+        self._bytes += size
+        if waiting < self._batch_items <= waiting + count or before < self._batch_bytes <= before + size:
+            self._wake.set()
+
+    def _fitting(self, new: list[Any], room: int, room_bytes: int) -> list[Any]:
+        if self._closed:
+            self._counts[SHUTDOWN] += len(new)
+            return []
+        fitting = []
+        for item in new[: max(0, room)]:
+            room_bytes -= self._estimate_size(item)
+            if room_bytes < 0:
+                break
+            fitting.append(item)
+        self._counts[QUEUE_FULL] += len(new) - len(fitting)
+        return fitting
+
+    def flush(self, timeout: float) -> bool:
+        """Send the items queued now; False if not all of them have an outcome within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._progress:
+            goal = self._done + self._waiting()
+            while self._done < goal:
+                self._wake.set()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    return False
+                self._progress.wait(min(left, 0.05))
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then stop; items left after `timeout` seconds are dropped and counted."""
+        deadline = time.monotonic() + timeout
+        self._closed = True
+        self._wake.set()
+        with self._progress:
+            while (self._items or self._busy) and self._thread.is_alive():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._progress.wait(left)
+            in_time = not (self._items or self._busy)
+            self._aborted = True
+        self._abort_send()
+        with self._progress:
+            while self._busy and self._thread.is_alive() and time.monotonic() < deadline + 0.1:
+                self._progress.wait(0.02)
+            self._settled = True
+            self._counts[SHUTDOWN] += self._waiting()
+            self._done += self._waiting()
+            self._count_in_flight(0)
+            self._items.clear()
+        self._wake.set()
+        return in_time
+
+    def disable(self) -> None:
+        """Do nothing from now on. For the child of a fork, which has the queue but not the thread."""
+        self._closed = self._aborted = self._settled = True
+        self._items = []
+        self._bytes = 0
+        self._in_flight = 0
+        self._counts = Account.unread().figures
+        # A thread that only the parent has may hold the lock of the parent's condition.
+        self._progress = threading.Condition()
+
+    def _abort_send(self) -> None:
+        with Guard("an exporter did not shut down: %s"):
+            self._abort()
+
+    def _waiting(self) -> int:
+        return len(self._items) + self._in_flight
+
+    def _count_in_flight(self, count: int) -> None:
+        self._counts[IN_FLIGHT] += count - self._in_flight
+        self._in_flight = count
+
+    def _run(self) -> None:
+        while not self._aborted:
+            if len(self._items) < self._batch_items and self._bytes < self._batch_bytes:
+                self._wake.wait(self.settings.delay)
+            self._wake.clear()
+            # Only the items queued at the start: following the queue's end would send many small batches.
+            left = len(self._items)
+            while left > 0 and not self._aborted:
+                left -= self._send_next_guarded(left)
+            with self._progress:
+                self._progress.notify_all()
+            if self._closed and not self._items:
+                return
+
+    def _send_next_guarded(self, max_items: int) -> int:
+        # Without this thread nothing more would be sent.
+        with Guard("the export queue failed: %s"):
+            return self._send_next(max_items)
+        with self._progress:
+            lost, self._busy = self._in_flight, False
+            if lost and not self._settled:
+                self._counts[FAILED] += lost
+                self._count_in_flight(0)
+                self._done += lost
+        return max_items
+
+    def _send_next(self, max_items: int) -> int:
+        batch = self._take(min(max_items, self._batch_items))
+        if not batch:
+            return max_items
+        result = BatchResult(failed=len(batch))
+        with Guard(LOST, len(batch)):
+            result = self._send(batch).limited_to(len(batch))
+        counts = self._counts
+        with self._progress:
+            self._busy = False
+            if not self._settled:
+                counts[DELIVERED] += result.delivered
+                counts[SHUTDOWN if self._aborted else FAILED] += result.failed
+                counts[ENCODE] += result.unencodable
+                self._count_in_flight(0)
+                self._done += len(batch)
+            self._progress.notify_all()
+        return len(batch)
+
+    def _take(self, max_items: int) -> list[Any]:
+        size = 0
+        count = 0
+        for item in self._items[:max_items]:
+            item_bytes = self._estimate_size(item)
+            if count and size + item_bytes > self._batch_bytes:
+                break
+            size += item_bytes
+            count += 1
+        with self._progress:
+            batch = [] if self._aborted else self._items[:count]
+            self._busy = bool(batch)
+            self._count_in_flight(len(batch))
+            del self._items[: len(batch)]
+            self._bytes = self._bytes - size if self._items else 0
+        return batch

@@ -1,0 +1,76 @@
+"""A log of failed exports, limited to one line per message template and minute, without secrets.
+
+A receiver that refuses every batch would otherwise fill the log with text of its choice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
+from snakepit_otel.common.secrets import masked_text
+
+_log = logging.getLogger("snakepit_otel.telemetry")
+_INTERVAL_SECONDS = 60.0
+_MAX_TEMPLATES = 100
+_last: dict[str, float] = {}
+_suppressed: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+def warning(template: str, *arguments: object) -> None:
+    """Log a warning."""
+    _write(logging.WARNING, template, arguments)
+
+
+def error(template: str, *arguments: object) -> None:
+    """Log an error."""
+    _write(logging.ERROR, template, arguments)
+
+
+class Guard:
+    """Logs and suppresses whatever its block raises, for threads and shutdowns that must go on.
+
+    The error is the template's last argument. `failed` is True then.
+    """
+
+    def __init__(self, template: str, *arguments: object) -> None:
+        self._template = template
+        self._arguments = arguments
+        self.failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, raised: BaseException | None, _traceback: TracebackType | None) -> bool:
+        if raised is not None:
+            self.failed = True
+            warning(self._template, *self._arguments, printable_error(raised))
+        return True
+
+
+def reset() -> None:
+    """Log each template again."""
+    with _lock:
+        _last.clear()
+        _suppressed.clear()
+
+
+def _write(level: int, template: str, arguments: tuple[object, ...]) -> None:
+    if not _log.isEnabledFor(level):
+        return
+    now = time.monotonic()
+    with _lock:
+        if len(_last) > _MAX_TEMPLATES:
+            _last.clear()
+        if now - _last.get(template, -_INTERVAL_SECONDS) < _INTERVAL_SECONDS:
+            _suppressed[template] = _suppressed.get(template, 0) + 1
+            return
+        _last[template] = now
+        count = _suppressed.pop(template, 0)
+    suffix = f" ({count} similar messages suppressed)" if count else ""
+    _log.log(level, "%s%s", printable(masked_text(template % arguments), MAX_MESSAGE_CHARACTERS), suffix)
