@@ -46,8 +46,8 @@ class SessionStore:
     """Owns sessions: TTL, quota, state, sweeping and the watchdog.
 
     Settings are those of `SessionSettings`, either as keyword arguments or as one `settings` object; a bad
-    one raises `ConfigurationError`. `backend` is a `SessionBackend`, or a class that is called with the limits; by
-    default the one of the settings. Use the store as an async context manager, or `start` and `stop` it, for the
+    one raises `ConfigurationError`. `backend` is a `SessionBackend`, a class that is called with the limits, or the
+    name of one as in the settings. Use the store as an async context manager, or `start` and `stop` it, for the
     periodic sweep and for backends beyond memory. It belongs to one event loop.
 
     Every method that takes a session id raises `InvalidSession` for one that cannot be, and, where it
@@ -58,11 +58,13 @@ class SessionStore:
         self,
         settings: SessionSettings | None = None,
         *,
-        backend: SessionBackend | BackendFactory | None = None,
+        backend: SessionBackend | BackendFactory | str | None = None,
         clock: Clock | None = None,
         emit: Emit = telemetry.emit,
         **values: Any,
     ) -> None:
+        if isinstance(backend, str):
+            values["backend"], backend = backend, None
         if settings is not None and values:
             raise ConfigurationError(
                 f"{', '.join(sorted(values))}: settings are one object or keyword arguments, not both"
