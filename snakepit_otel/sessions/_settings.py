@@ -87,7 +87,7 @@ class SessionSettings(BaseModel):
         if self.default_ttl > self.max_ttl:
             raise ValueError(f"default_ttl is {self.default_ttl:g} seconds, and max_ttl only {self.max_ttl:g}")
         if self.backend == MEMORY and self.backend_options:
-            raise ValueError("backend_options are for another backend; `memory` has none")
+            raise ValueError("backend_options are for another backend than `memory`, which has none")
         return self
 
     @property

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel import ConfigurationError, Snakepit
+from snakepit_otel import Snakepit
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.errors import WorkerStartFailed
+from snakepit_otel.errors import AdapterNotLoaded, ConfigurationError
 from snakepit_otel.sessions import Limits, MemoryBackend, SessionBackend, SessionStore
 from snakepit_otel.settings import load
 from snakepit_otel.testing import FakeClock
@@ -63,17 +63,17 @@ def test_sources_of_settings_choose_a_backend(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"backend": "redis"}, 'session_store.backend: .*must be "memory" or "package.module:Class"'),
-        ({"backend_options": {"url": "x"}}, "backend_options are for another backend"),
+        ({"backend_options": {"url": "x"}}, "session_store.backend_options: are for another backend"),
         ({"backend": "no.such:Thing"}, r"session_store.backend: 'no.such:Thing' cannot be imported: ModuleNotFoundErr"),
         ({"backend": "tests:Nothing"}, r"session_store.backend: 'tests:Nothing' cannot be imported: AttributeError"),
         ({"backend": REMOTE, "backend_options": {"port": 1}}, "session_store.backend_options: .*TypeError: .*'port'"),
-        ({"backend": "collections:UserDict"}, r"session_store.backend: .*is no session backend; it has no 'assign_wo"),
+        ({"backend": "builtins:repr"}, r"session_store.backend: .*is no session backend; it has no 'assign_wo"),
     ],
 )
 def test_a_backend_that_cannot_be_is_a_clear_error(settings: dict[str, object], message: str) -> None:
     """The error names the setting and the reason."""
     with pytest.raises(ConfigurationError, match=message):
-        Snakepit("tests.adapters_for_tests:Echo", session_store=settings)
+        Snakepit("tests.adapters_for_tests:Useful", session_store=settings)
 
 
 async def test_a_backend_is_opened_at_the_start_and_closed_at_the_stop() -> None:
@@ -105,7 +105,7 @@ async def test_a_start_that_fails_later_closes_the_backend() -> None:
     """Whatever fails after it has been opened: here, no worker becomes ready."""
     backend = RemoteBackend(Limits())
     pit = Snakepit("tests.no_such_module:Adapter", workers=1, session_backend=backend)
-    with pytest.raises(WorkerStartFailed):
+    with pytest.raises(AdapterNotLoaded):
         await pit.start()
     assert backend.calls == ["open", "close"]
 
@@ -113,7 +113,7 @@ async def test_a_start_that_fails_later_closes_the_backend() -> None:
 async def test_a_snakepit_works_over_a_remote_backend() -> None:
     """Requests create and use sessions of the backend that the program passed."""
     backend = RemoteBackend(Limits())
-    async with Snakepit("tests.adapters_for_tests:Echo", workers=1, session_backend=backend) as pit:
+    async with Snakepit("tests.adapters_for_tests:Useful", workers=1, session_backend=backend) as pit:
         await pit.execute("echo", {"value": 1}, session_id="a")
         assert (await backend.get("a", touch=False)).last_worker_id
     assert backend.calls == ["open", "close"]
