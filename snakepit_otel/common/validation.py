@@ -68,9 +68,9 @@ def dotted(path: SettingPath) -> str:
     return ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in map(str, path))
 
 
-def is_secret(where: Where) -> bool:
-    """Return whether a setting may have secrets: variables of workers, and options of users' own classes."""
-    return "environment" in where or where[:2] in (("middleware", "options"), ("session_store", "backend_options"))
+def is_secret(path: SettingPath) -> bool:
+    """Whether a setting's value is not to be shown: variables and options of others' code may be secrets."""
+    return "environment" in path or path[:2] in (("middleware", "options"), ("session_store", "backend_options"))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
