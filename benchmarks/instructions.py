@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.load import Load
 from benchmarks.telemetry import CASES, OFF, Case, environment
 from benchmarks.worker import start
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 
 FEW, MANY = 100, 500
 

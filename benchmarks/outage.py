@@ -25,8 +25,8 @@ from typing import Any
 
 from benchmarks.load import Load
 from benchmarks.worker import start
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.telemetry import Ledger
 from snakepit_otel.telemetry.export.ledger import Account
 from tests.telemetry.difficult_sink import DifficultSink, Mood

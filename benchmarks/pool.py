@@ -25,8 +25,8 @@ from grpc import aio
 
 from benchmarks.worker import processor_time, start
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.rpc.addresses import options
 
 WORKERS = 2

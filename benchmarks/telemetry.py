@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.load import Load
 from benchmarks.worker import processor_time, start
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 
 IN_FLIGHT = 32
 CALLS = 600

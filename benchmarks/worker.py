@@ -20,10 +20,10 @@ from pathlib import Path
 from grpc import aio
 
 from benchmarks.load import Load
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.rpc.addresses import options
 
 IN_FLIGHT = 32

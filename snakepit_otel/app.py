@@ -26,18 +26,19 @@ from snakepit_otel.bridge.authority.settings import AuthoritySettings
 from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher, WatchedSocket
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
-from snakepit_otel.bridge.client.client import chunks, execute_request, result_of
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.codec import decode_chunk
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.raw_messages import Chunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
+from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable

@@ -10,8 +10,8 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.telemetry import _guard, incoming
 from tests.adapters_for_tests import Useful
 

@@ -15,11 +15,11 @@ from grpc import aio
 from snakepit_otel import rpc, telemetry
 from snakepit_otel.adapters._adapter_loading import located
 from snakepit_otel.bridge.authority.dispatcher import Job, TakeChunk, describe_response
-from snakepit_otel.bridge.client.client import stream_error
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.raw_messages import Chunk, ToolResponse
 from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.wire.tool_calls import stream_error
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     CircuitOpen,

@@ -19,7 +19,6 @@ from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
-from snakepit_otel.bridge.client.client import stream_error
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
@@ -29,6 +28,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.raw_messages import worker_stub
+from snakepit_otel.bridge.wire.tool_calls import stream_error
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.errors import PoolNotStarted

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from grpc import aio
 
-from snakepit_otel.bridge.client.client import execute_request, result_of
+from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of
 from snakepit_otel.errors import ToolError
 from snakepit_otel.pool.workers.process import Worker, WorkerSpec
 from snakepit_otel.telemetry import Ledger

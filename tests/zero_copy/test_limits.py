@@ -21,11 +21,11 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Client, Snakepit, rpc, zero_copy
-from snakepit_otel.bridge.client.client import execute_request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as bridge_pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
+from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.errors import (
     ConfigurationError,
     ReferenceReleased,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from urllib.parse import quote
 
 from snakepit_otel.bridge.client.lease import LeaseHolder
@@ -19,14 +18,14 @@ from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceSt
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.buffer_copies import Copier
+from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.errors import from_wire
-from snakepit_otel.bridge.wire.messages import checked_text, message
-from snakepit_otel.bridge.wire.raw_messages import LargeResponse, ToolResponse
-from snakepit_otel.bridge.wire.references import Opened, Outgoing, has_references
+from snakepit_otel.bridge.wire.messages import message
+from snakepit_otel.bridge.wire.references import has_references
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
-from snakepit_otel.bridge.wire.values import plain_markers
+from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of, stream_error
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.errors import (
@@ -34,7 +33,6 @@ from snakepit_otel.errors import (
     ConfigurationError,
     DeadlineExceeded,
     InvalidSession,
-    ReferenceReleased,
     SessionNotFound,
     SessionQuotaExceeded,
     SnakepitError,
@@ -50,57 +48,6 @@ from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._scope import Scope
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
-
-_END = object()
-_TIME_TO_FAIL = 1.0
-"""Seconds in which a stream whose references are gone is expected to say why."""
-
-
-def execute_request(
-    tool: str,
-    parameters: Mapping[str, Any] | None,
-    session_id: str | None,
-    *,
-    stream: bool = False,
-    scope: Scope | None = None,
-    pool: str | None = None,
-    idempotent: bool = False,
-    metadata: Mapping[str, str] | None = None,
-) -> pb.ExecuteToolRequest:
-    """Return the message for a tool call, arrays and tables by references of `scope`.
-
-    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
-    """
-    default = plain_markers if scope is None else Outgoing(scope, plain_markers)
-    encoded, binary = codec.encode_parameters(parameters or {}, default)
-    request = message(
-        pb.ExecuteToolRequest,
-        session_id=session_id or "",
-        tool_name=tool,
-        parameters=encoded,
-        binary_parameters=binary,
-        stream=stream,
-    )
-    if pool is not None:
-        request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
-    if idempotent:
-        request.metadata[methods.IDEMPOTENT] = "true"
-    if metadata:
-        request.metadata.update(checked_metadata(metadata))
-    return request
-
-
-def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
-    """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
-    if not response.success:
-        raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
-    message = response.parsed() if isinstance(response, LargeResponse) else response
-    return codec.decode_result(message.result, message.binary_result, opened)
-
-
-def stream_error(error: RpcError, peer: str) -> SnakepitError:
-    """Return the error of a stream that ended with another status than OK."""
-    return from_wire(error.details) if error.details.startswith("{") else snakepit_error(error, peer)
 
 
 def _time_left(timeout: Any) -> float | None:
@@ -172,30 +119,12 @@ class Client:
             self._fd_client.close()
 
     async def execute(
-        self,
-        tool: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        session_id: str | None = None,
-        timeout: float | None = None,
-        pool: str | None = None,
-        idempotent: bool = False,
-        metadata: Mapping[str, str] | None = None,
+        self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
     ) -> Any:
-        """Run a tool and return its result; see `Snakepit.execute`."""
-        self._leases.check(session_id)
-        timeout = _time_left(timeout)
-        scope = self._scope(tool, session_id)
+        """Run a tool and return its result; see `RequestOptions` and `Snakepit.execute`."""
+        scope, timeout = self._begin(tool, options)
         try:
-            request = execute_request(
-                tool,
-                parameters,
-                session_id,
-                scope=scope,
-                pool=pool,
-                idempotent=idempotent,
-                metadata=self._with_own(metadata),
-            )
+            request = execute_request(tool, parameters, scope=scope, **options)
             await self._copier.send(scope)
             response = await self._call(methods.EXECUTE_TOOL, request, timeout)
             if has_references(response.result.value):
@@ -206,23 +135,13 @@ class Client:
             scope.close()
 
     async def stream(
-        self,
-        tool: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        session_id: str | None = None,
-        timeout: float | None = None,
-        pool: str | None = None,
-        idempotent: bool = False,
-        metadata: Mapping[str, str] | None = None,
+        self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
     ) -> AsyncGenerator[Any, None]:
         """Run a tool and yield its chunks as they come; leaving early cancels it.
 
         Use `contextlib.aclosing` to have that happen at once.
         """
-        self._leases.check(session_id)
-        timeout = _time_left(timeout)
-        scope = self._scope(tool, session_id)
+        scope, timeout = self._begin(tool, options)
 
         async def decode(chunk: pb.ToolChunk) -> Any:
             if has_references(chunk.data):
@@ -231,16 +150,7 @@ class Client:
             return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         async def run(take: Any) -> None:
-            request = execute_request(
-                tool,
-                parameters,
-                session_id,
-                stream=True,
-                scope=scope,
-                pool=pool,
-                idempotent=idempotent,
-                metadata=self._with_own(metadata),
-            )
+            request = execute_request(tool, parameters, stream=True, scope=scope, **options)
             await self._copier.send(scope)
             try:
                 await self._connection.stream(methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
@@ -254,19 +164,18 @@ class Client:
         finally:
             scope.close()
 
-    def _with_own(self, metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """Return a request's metadata with the client's."""
-        return {**self._metadata, **(metadata or {})} if self._metadata else metadata
-
-    def _scope(self, tool: str, session_id: str | None) -> Scope:
-        return Scope(
-            Owner.ELIXIR,
-            self._fd_client,
-            self._memory,
-            session_id=session_id,
-            tool=tool,
-            no_exchange="unreachable" if self._memory.enabled else "disabled",
+    def _begin(self, tool: str, options: RequestOptions) -> tuple[Scope, float | None]:
+        """Return the scope and the timeout of a request; its options become those of its message."""
+        session_id = options.get("session_id")
+        self._leases.check(session_id)
+        timeout = _time_left(options.pop("timeout", None))
+        if self._metadata:
+            options["metadata"] = {**self._metadata, **(options.get("metadata") or {})}
+        no_exchange = "unreachable" if self._memory.enabled else "disabled"
+        scope = Scope(
+            Owner.ELIXIR, self._fd_client, self._memory, session_id=session_id, tool=tool, no_exchange=no_exchange
         )
+        return scope, timeout
 
     @asynccontextmanager
     async def session(
@@ -460,53 +369,3 @@ class Client:
             return error
         found = advice(str(error), secure=self._secure)
         return error if found is None else AuthorityUnavailable(f"{error}; {found}")
-
-
-async def chunks(run: Any, decode: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
-    """Yield what `decode` makes of the chunks that `run` pushes; leaving early cancels it.
-
-    `run` works in a task of its own and is held back to one chunk ahead, so nothing of its context
-    is current in the consumer between chunks.
-    """
-    queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
-    left = False
-
-    async def push() -> None:
-        try:
-            await run(queue.put)
-        finally:
-            if not left:
-                await queue.put(_END)
-
-    task = asyncio.ensure_future(push())
-    try:
-        while (received := await queue.get()) is not _END:
-            if received.data or not received.is_final:
-                try:
-                    chunk = await decode(received)
-                except ReferenceReleased:
-                    # Gone with a request that ended badly, and how it did says more.
-                    await _fail(task, queue)
-                    raise
-                yield chunk
-                del chunk
-        await task
-    finally:
-        if not task.done():
-            left = True
-            task.cancel()
-            await asyncio.wait([task])
-        if not task.cancelled():
-            # Who leaves early does not ask how it ended.
-            task.exception()
-        # What it raised has frames that would hold it, and with it what the tool's last chunk refers to.
-        del task
-
-
-async def _fail(task: asyncio.Future[None], queue: asyncio.Queue[Any]) -> None:
-    """Raise what the task raises, if it does so soon."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_TIME_TO_FAIL):
-            while await queue.get() is not _END:
-                pass
-            await task

@@ -14,7 +14,7 @@ from grpc import aio
 from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry, authority_tool
-from snakepit_otel.bridge.client.client import execute_request, result_of, stream_error
+from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of, stream_error
 from snakepit_otel.errors import ToolError
 from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.sessions import SessionStore

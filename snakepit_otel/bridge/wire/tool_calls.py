@@ -1,0 +1,82 @@
+"""Messages of tool calls: requests from arguments, and results or errors from responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire import codec, methods
+from snakepit_otel.bridge.wire.errors import from_wire
+from snakepit_otel.bridge.wire.messages import checked_text, message
+from snakepit_otel.bridge.wire.raw_messages import LargeResponse, ToolResponse
+from snakepit_otel.bridge.wire.references import Opened, Outgoing
+from snakepit_otel.bridge.wire.request_metadata import checked_metadata
+from snakepit_otel.bridge.wire.values import plain_markers
+from snakepit_otel.errors import SnakepitError
+from snakepit_otel.rpc import RpcError, snakepit_error
+from snakepit_otel.zero_copy._scope import Scope
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of `execute` and `stream`.
+
+    With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live.
+    `timeout` is in seconds, for all of the request: waiting, running and calling back. The request goes to the `pool`
+    of that name, else to the first whose adapter has the tool. A request runs at most once; one that is `idempotent`
+    is run again if it loses its worker before its first chunk, up to `max_retries` times within its time. `metadata`
+    are for middleware, and for the tool as `context.request_metadata`.
+    """
+
+    session_id: str | None
+    timeout: float | None
+    pool: str | None
+    idempotent: bool
+    metadata: Mapping[str, str] | None
+
+
+def execute_request(
+    tool: str,
+    parameters: Mapping[str, Any] | None,
+    session_id: str | None = None,
+    *,
+    stream: bool = False,
+    scope: Scope | None = None,
+    pool: str | None = None,
+    idempotent: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> pb.ExecuteToolRequest:
+    """Return the message for a tool call, arrays and tables by references of `scope`.
+
+    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
+    """
+    default = plain_markers if scope is None else Outgoing(scope, plain_markers)
+    encoded, binary = codec.encode_parameters(parameters or {}, default)
+    request = message(
+        pb.ExecuteToolRequest,
+        session_id=session_id or "",
+        tool_name=tool,
+        parameters=encoded,
+        binary_parameters=binary,
+        stream=stream,
+    )
+    if pool is not None:
+        request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
+    if idempotent:
+        request.metadata[methods.IDEMPOTENT] = "true"
+    if metadata:
+        request.metadata.update(checked_metadata(metadata))
+    return request
+
+
+def result_of(response: ToolResponse, request: pb.ExecuteToolRequest, opened: Opened | None = None) -> Any:
+    """Return what the tool returned, references as `opened` makes them of their JSON form; raise what it raised."""
+    if not response.success:
+        raise from_wire(response.error_message, {"tool_name": request.tool_name, "session_id": request.session_id})
+    message = response.parsed() if isinstance(response, LargeResponse) else response
+    return codec.decode_result(message.result, message.binary_result, opened)
+
+
+def stream_error(error: RpcError, peer: str) -> SnakepitError:
+    """Return the error of a stream that ended with another status than OK."""
+    return from_wire(error.details) if error.details.startswith("{") else snakepit_error(error, peer)
