@@ -24,12 +24,14 @@ _lock = threading.Lock()
 
 def warning(template: str, *arguments: object) -> None:
     """Log a warning."""
-    _write(logging.WARNING, template, arguments)
+    if (message := _next(logging.WARNING, template, arguments)) is not None:
+        _log.warning("%s", printable(message, MAX_MESSAGE_CHARACTERS))
 
 
 def error(template: str, *arguments: object) -> None:
     """Log an error."""
-    _write(logging.ERROR, template, arguments)
+    if (message := _next(logging.ERROR, template, arguments)) is not None:
+        _log.error("%s", printable(message, MAX_MESSAGE_CHARACTERS))
 
 
 class Guard:
@@ -60,17 +62,18 @@ def reset() -> None:
         _suppressed.clear()
 
 
-def _write(level: int, template: str, arguments: tuple[object, ...]) -> None:
+def _next(level: int, template: str, arguments: tuple[object, ...]) -> str | None:
+    """Return the message to log now; None if it is suppressed."""
     if not _log.isEnabledFor(level):
-        return
+        return None
     now = time.monotonic()
     with _lock:
         if len(_last) > _MAX_TEMPLATES:
             _last.clear()
         if now - _last.get(template, -_INTERVAL_SECONDS) < _INTERVAL_SECONDS:
             _suppressed[template] = _suppressed.get(template, 0) + 1
-            return
+            return None
         _last[template] = now
         count = _suppressed.pop(template, 0)
-    suffix = f" ({count} similar messages suppressed)" if count else ""
-    _log.log(level, "%s%s", printable(masked_text(template % arguments), MAX_MESSAGE_CHARACTERS), suffix)
+    message = masked_text(template % arguments)
+    return f"{message} ({count} similar messages suppressed)" if count else message
