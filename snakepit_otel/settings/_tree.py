@@ -1,4 +1,4 @@
-"""Everything that can be set."""
+"""Tree of all settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.bridge.authority.settings import AuthoritySettings
@@ -18,8 +18,7 @@ from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
-DEFAULT_POOL = "default"
-"""The name of the pool that `[pool]` describes."""
+DEFAULT_POOL = "default"  # the pool of `[pool]`
 
 
 class TlsSettings(BaseModel):
@@ -29,36 +28,36 @@ class TlsSettings(BaseModel):
 
     certificate: Path
     key: Path
-    client_ca: Path | None = None
-    """The authority that signs clients' certificates; with it, clients must have one."""
+    client_ca: Path | None = Field(
+        default=None, description="The authority that signs clients' certificates; with it, clients must have one."
+    )
 
     def files(self) -> Tls:
-        """The same for the bridge."""
+        """The files as listeners take them."""
         return Tls(self.certificate, self.key, self.client_ca)
 
 
 class ServerSettings(BaseModel):
-    """Where the authority listens beside the Unix socket of its workers."""
+    """Listeners of the authority for callers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: str | None = None
-    """`HOST:PORT` for callers on TCP; none by default."""
-
-    socket: Path | None = None
-    """The path of the Unix socket; by default a new private directory has it."""
-
+    listen: str | None = Field(default=None, description="`HOST:PORT` for callers on TCP; none by default.")
+    socket: Path | None = Field(
+        default=None, description="Path of the Unix socket; by default in a new private directory."
+    )
     tls: TlsSettings | None = None
 
-    insecure: bool = False
-    """Listen beyond loopback without TLS, or without `client_ca`: anybody who reaches the port may call."""
-
-    trust_trace_context: bool | None = None
-    """Whether callers' traces are continued, and their sampling obeyed; if not, ours begin anew and link to
-    theirs. By default those of callers on the Unix socket, and of those with a certificate on TCP."""
-
-    limits: LimitSettings = LimitSettings()
-    """How much is held for callers."""
+    insecure: bool = Field(
+        default=False,
+        description="Listen beyond loopback without TLS or `client_ca`: everybody who reaches the port may call.",
+    )
+    trust_trace_context: bool | None = Field(
+        default=None,
+        description="Continue the traces and sampling decisions of all callers, or of none: their traces are linked "
+        "then. By default those of callers on the Unix socket, and with a certificate on TCP.",
+    )
+    limits: LimitSettings = Field(default=LimitSettings(), description="Limits of callers.")
 
 
 def _pool_name(name: str) -> str:
@@ -85,30 +84,23 @@ Pools = dict[Annotated[str, AfterValidator(_pool_name)], Annotated[PoolSettings,
 
 
 class Settings(BaseModel):
-    """Everything that can be set.
-
-    Made by itself, it reads neither environment nor file; `load_settings` does.
-    """
+    """All settings. The constructor reads neither environment nor file; `load_settings` does."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    adapter: str | None = None
-    """The adapter class: `package.module:Class` or `path/to/file.py:Class`."""
-
-    authority_tools: tuple[str, ...] = ()
-    """Modules whose `@authority_tool` functions are registered."""
-
-    authority: AuthoritySettings = AuthoritySettings()
-    """The running of these."""
-
+    adapter: str | None = Field(
+        default=None, description="The adapter class: `package.module:Class` or `path/to/file.py:Class`."
+    )
+    authority_tools: tuple[str, ...] = Field(
+        default=(), description="Modules whose `@authority_tool` functions are registered."
+    )
+    authority: AuthoritySettings = Field(default=AuthoritySettings(), description="Limits of these tools.")
     session_store: SessionSettings = SessionSettings()
 
-    pool: Annotated[PoolSettings, AfterValidator(_without_adapter)] = PoolSettings()
-    """The workers of the top-level adapter."""
-
-    pools: Pools = {}
-    """Further pools by name, each with an adapter of its own."""
-
+    pool: Annotated[PoolSettings, AfterValidator(_without_adapter)] = Field(
+        default=PoolSettings(), description="The workers of the top-level adapter."
+    )
+    pools: Pools = Field(default={}, description="Further pools by name, each with an adapter of its own.")
     middleware: MiddlewareSettings = MiddlewareSettings()
     server: ServerSettings = ServerSettings()
     zero_copy: ZeroCopySettings = ZeroCopySettings()

@@ -1,9 +1,9 @@
-"""Limits to what callers can make the authority hold."""
+"""Limits of memory, connections and times that callers can cost the authority."""
 
 from __future__ import annotations
 
 import resource
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,8 +13,7 @@ from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.common.validation import Milliseconds, Whole
 
 _MOST_CONNECTIONS = 256
-_HANDSHAKE_MS = 10_000
-"""The time that a connection may take until it has shown that it speaks HTTP/2."""
+_HANDSHAKE_MS = 10_000  # until a connection has spoken HTTP/2
 _WITHOUT_COMPRESSION = 1
 
 
@@ -25,40 +24,52 @@ def _default_connections() -> int:
 
 
 class LimitSettings(BaseModel):
-    """How much callers may have the authority hold; those that have shown who they are, and those that have not.
+    """Limits of callers: identified ones, on the Unix socket or with a client certificate, and anonymous ones.
 
-    Callers on the Unix socket, and those with a client's certificate, have; all others are anonymous. Times are in
-    milliseconds.
+    Times are in milliseconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    anonymous_bytes: Annotated[Whole, Field(ge=1 << 20)] = ANONYMOUS_BYTES
-    """The most that is held for all anonymous callers together."""
-
-    anonymous_peer_bytes: Annotated[Whole, Field(ge=1 << 20)] = ANONYMOUS_PEER_BYTES
-    """The most that is held for anonymous callers of one machine; a message of theirs has a third of it at most."""
-
-    known_bytes: Annotated[Whole, Field(ge=1 << 20)] = KNOWN_BYTES
-    """The most that is held for all other callers together."""
-
-    max_connections: Annotated[Whole, Field(ge=1, le=65_536)] = Field(default_factory=_default_connections)
-    """Connections on TCP; the default is a quarter of the file descriptors there may be, and 256 at most."""
-
-    max_connection_calls: Annotated[Whole, Field(ge=1, le=65_536)] = 100
-    """Calls at a time on one connection on TCP; a client has others wait."""
-
-    arrival_timeout: Annotated[Milliseconds, Field(ge=100)] = 60_000
-    """How long a request on TCP may take to arrive."""
-
-    unread_timeout: Annotated[Milliseconds, Field(ge=100)] = 60_000
-    """How long a caller may take nothing of its answer, before its stream, or its connection, is ended."""
-
-    idle_timeout: Annotated[Milliseconds, Field(ge=1_000, le=2_147_483_647)] = 300_000
-    """How long a connection on TCP may have no calls; clients make another for their next."""
-
-    authority_tool_bytes: Annotated[Whole, Field(ge=1 << 10)] = AUTHORITY_TOOL_BYTES
-    """Bytes of JSON that a tool of the authority takes in one call of another process."""
+    anonymous_bytes: Whole = Field(
+        default=ANONYMOUS_BYTES, ge=1 << 20, description="The most that is held for all anonymous callers together."
+    )
+    anonymous_peer_bytes: Whole = Field(
+        default=ANONYMOUS_PEER_BYTES,
+        ge=1 << 20,
+        description="The most that is held for anonymous callers of one machine; a message may have a third of it.",
+    )
+    known_bytes: Whole = Field(
+        default=KNOWN_BYTES, ge=1 << 20, description="The most that is held for all other callers together."
+    )
+    max_connections: Whole = Field(
+        default_factory=_default_connections,
+        ge=1,
+        le=65_536,
+        description="Connections on TCP; by default a quarter of the file descriptors that are allowed, 256 at most.",
+    )
+    max_connection_calls: Whole = Field(
+        default=100, ge=1, le=65_536, description="Calls at a time on one connection on TCP; a client has others wait."
+    )
+    arrival_timeout: Milliseconds = Field(
+        default=60_000, ge=100, description="How long a request on TCP may take to arrive."
+    )
+    unread_timeout: Milliseconds = Field(
+        default=60_000,
+        ge=100,
+        description="How long a caller may read nothing of its answer before its stream, or its connection, is ended.",
+    )
+    idle_timeout: Milliseconds = Field(
+        default=300_000,
+        ge=1_000,
+        le=2_147_483_647,
+        description="How long a connection on TCP may have no calls; clients make another for the next call.",
+    )
+    authority_tool_bytes: Whole = Field(
+        default=AUTHORITY_TOOL_BYTES,
+        ge=1 << 10,
+        description="Bytes of JSON that a tool of the authority takes in one call from another process.",
+    )
 
     @model_validator(mode="after")
     def _one_is_not_more_than_all(self) -> Self:
