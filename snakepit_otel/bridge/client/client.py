@@ -25,7 +25,13 @@ from snakepit_otel.bridge.wire.references import has_references
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
-from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of, stream_error
+from snakepit_otel.bridge.wire.tool_calls import (
+    MessageOptions,
+    RequestOptions,
+    execute_request,
+    result_of,
+    stream_error,
+)
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.errors import (
@@ -122,9 +128,9 @@ class Client:
         self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
     ) -> Any:
         """Run a tool and return its result; see `RequestOptions` and `Snakepit.execute`."""
-        scope, timeout = self._begin(tool, options)
+        scope, timeout, more = self._begin(tool, options)
         try:
-            request = execute_request(tool, parameters, scope=scope, **options)
+            request = execute_request(tool, parameters, scope=scope, **more)
             await self._copier.send(scope)
             response = await self._call(methods.EXECUTE_TOOL, request, timeout)
             if has_references(response.result.value):
@@ -141,7 +147,7 @@ class Client:
 
         Use `contextlib.aclosing` to have that happen at once.
         """
-        scope, timeout = self._begin(tool, options)
+        scope, timeout, more = self._begin(tool, options)
 
         async def decode(chunk: pb.ToolChunk) -> Any:
             if has_references(chunk.data):
@@ -150,7 +156,7 @@ class Client:
             return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
 
         async def run(take: Any) -> None:
-            request = execute_request(tool, parameters, stream=True, scope=scope, **options)
+            request = execute_request(tool, parameters, stream=True, scope=scope, **more)
             await self._copier.send(scope)
             try:
                 await self._connection.stream(methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
@@ -164,8 +170,8 @@ class Client:
         finally:
             scope.close()
 
-    def _begin(self, tool: str, options: RequestOptions) -> tuple[Scope, float | None]:
-        """Return the scope and the timeout of a request; its options become those of its message."""
+    def _begin(self, tool: str, options: RequestOptions) -> tuple[Scope, float | None, MessageOptions]:
+        """Return the scope, the timeout and the message's options of a request."""
         session_id = options.get("session_id")
         self._leases.check(session_id)
         timeout = _time_left(options.pop("timeout", None))
@@ -175,7 +181,7 @@ class Client:
         scope = Scope(
             Owner.ELIXIR, self._fd_client, self._memory, session_id=session_id, tool=tool, no_exchange=no_exchange
         )
-        return scope, timeout
+        return scope, timeout, options
 
     @asynccontextmanager
     async def session(

@@ -18,7 +18,16 @@ from snakepit_otel.rpc import RpcError, snakepit_error
 from snakepit_otel.zero_copy._scope import Scope
 
 
-class RequestOptions(TypedDict, total=False):
+class MessageOptions(TypedDict, total=False):
+    """Options of a request that its message has."""
+
+    session_id: str | None
+    pool: str | None
+    idempotent: bool
+    metadata: Mapping[str, str] | None
+
+
+class RequestOptions(MessageOptions, total=False):
     """Options of `execute` and `stream`.
 
     With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live.
@@ -28,11 +37,7 @@ class RequestOptions(TypedDict, total=False):
     are for middleware, and for the tool as `context.request_metadata`.
     """
 
-    session_id: str | None
     timeout: float | None
-    pool: str | None
-    idempotent: bool
-    metadata: Mapping[str, str] | None
 
 
 def execute_request(
