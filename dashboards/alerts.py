@@ -85,7 +85,7 @@ def _objectives() -> list[Alert]:
             "AuthorityDown",
             "critical",
             f"{seen} unless {gone}",
-            f"The authority of {_SERVICE} says nothing any more",
+            f"The authority of {_SERVICE} sends no metrics any more",
             "It was there within the last 15 minutes. Without it there are no sessions, and its workers end.",
             "snakepit-overview",
             lasts="1m",
