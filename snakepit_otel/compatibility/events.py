@@ -15,7 +15,7 @@ from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.compatibility import correlating
 from snakepit_otel.compatibility.finding import PACKAGE, is_ours
 from snakepit_otel.telemetry import _guard
-from snakepit_otel.telemetry._foreign_events import EventFold
+from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 
@@ -29,7 +29,7 @@ class Backend:
     def __init__(self, stream: TelemetryStream) -> None:
         self._stream = stream
         stream.adapters_emit = True
-        self._fold = EventFold()
+        self._fold = ForeignEventRecorder()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -42,7 +42,7 @@ class Backend:
     ) -> None:
         """Take one event; never raises."""
         try:
-            self._fold.tell(event_name, measurements, metadata, correlation_id)
+            self._fold.record(event_name, measurements, metadata, correlation_id)
             taken = {str(key): _sendable(value) for key, value in measurements.items()}
             about = {str(key): str(value) for key, value in (metadata or {}).items()}
             self._stream.note_emitted(str(event_name))

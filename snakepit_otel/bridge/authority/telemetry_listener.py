@@ -18,7 +18,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.common.backoff import Backoff
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
-from snakepit_otel.telemetry._foreign_events import EventFold, refuse
+from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder, count_refused
 
 _log = logging.getLogger("snakepit_otel.authority")
 _ON = (pb.TelemetryControl(toggle=pb.TelemetryToggle(enabled=True)),)
@@ -38,7 +38,7 @@ class TelemetryListener:
         self,
         address: str,
         *,
-        fold: EventFold,
+        fold: ForeignEventRecorder,
         controls: Iterable[pb.TelemetryControl] = _ON,
         worker_id: str = "",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -97,14 +97,14 @@ class TelemetryListener:
                     _log.warning("worker %s has no telemetry stream, so no events", printable(self._worker_id))
                     return
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    refuse("too_large")
+                    count_refused("too_large")
                 _log.debug(
                     "the telemetry stream of worker %s broke: %s",
                     printable(self._worker_id),
                     printable(error.details(), MAX_MESSAGE_CHARACTERS),
                 )
             except DecodeError as error:
-                refuse("too_large")
+                count_refused("too_large")
                 _log.debug(
                     "an event of worker %s cannot be read: %s",
                     printable(self._worker_id),
@@ -123,7 +123,7 @@ class TelemetryListener:
         try:
             read, since = 0, time.monotonic()
             while (event := await call.read()) is not aio.EOF:
-                self._fold.take(event, self._worker_id)
+                self._fold.record_message(event, self._worker_id)
                 read += 1
                 if read == _MAX_EVENTS_PER_SECOND:
                     await self._pause(max(0.0, since + 1 - time.monotonic()))

@@ -18,7 +18,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.telemetry import _controls, _guard, names
-from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
+from snakepit_otel.telemetry._foreign_events import CATALOGUE, ForeignEventRecorder
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import serving
 from tests.bridge.upstream import SECOND, UpstreamWorker, said
@@ -46,7 +46,7 @@ async def upstream(short_path: Path) -> AsyncIterator[UpstreamWorker]:
 @pytest.fixture
 async def listener(upstream: UpstreamWorker, short_path: Path) -> AsyncIterator[TelemetryListener]:
     """Somebody who folds the worker's events."""
-    async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), worker_id="w-1") as listening:
+    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), worker_id="w-1") as listening:
         await until(lambda: upstream.streams)
         yield listening
 
@@ -89,9 +89,9 @@ async def test_an_upstream_worker_is_listened_to(
 
 
 def fold(*events: pb.TelemetryEvent, **settings: Any) -> None:
-    folding = EventFold(**settings)
+    folding = ForeignEventRecorder(**settings)
     for event in events:
-        folding.take(event, "w-1")
+        folding.record_message(event, "w-1")
 
 
 def values(capture: Capture) -> dict[str, list[tuple[float, dict[str, Any]]]]:
@@ -196,7 +196,7 @@ def test_measurements_that_cannot_be(capture: Capture, value: Any) -> None:
 @pytest.mark.parametrize("value", [10**400, -(10**400), 10.0**300], ids=["huge", "negative", "float"])
 def test_measurements_beyond_all_numbers(capture: Capture, name: str, value: float) -> None:
     """What adapters' code measures where it runs may be any number of Python's, and is refused alike."""
-    EventFold().tell("tool.execution.stop", {name: value}, {"tool": "t"})
+    ForeignEventRecorder().record("tool.execution.stop", {name: value}, {"tool": "t"})
     assert len(capture.events("snakepit.worker.tool.execution.stop")) == 1
     assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "measurement"})]}
 
@@ -299,7 +299,7 @@ async def test_a_stream_that_breaks_is_begun_anew(short_path: Path, capture: Cap
     async def pause(wait: float) -> None:
         waits.append(wait)
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), pause=pause) as listener:
+    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause) as listener:
         # Nobody is there yet.
         await until(lambda: waits)
         once = [pb.TelemetryControl(sampling=pb.TelemetrySamplingUpdate(sampling_rate=0.5))]
@@ -323,7 +323,7 @@ async def test_events_are_of_no_request_of_whoever_listens(
 ) -> None:
     """A listener that is started inside a span does not put what it hears there."""
     with trace.get_tracer("test").start_as_current_span("outer"):
-        listening = TelemetryListener(f"unix:{short_path}/w", fold=EventFold())
+        listening = TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder())
         listening.start()
     upstream.events.put_nowait(said("python.gc.completed"))
     (event,) = await until(lambda: capture.events("snakepit.worker.python.gc.completed"))
@@ -334,7 +334,7 @@ async def test_events_are_of_no_request_of_whoever_listens(
 async def test_a_worker_without_the_stream_is_left_alone(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Who does not serve the stream is asked once."""
     address = f"unix:{short_path}/w"
-    listening = TelemetryListener(address, fold=EventFold(), worker_id="w-9")
+    listening = TelemetryListener(address, fold=ForeignEventRecorder(), worker_id="w-9")
     async with serving(BridgeServiceServicer(), address), listening:
         await until(lambda: listening._ended)
     assert "worker w-9 has no telemetry stream" in caplog.text
@@ -347,7 +347,7 @@ async def test_an_event_beyond_all_limits_costs_the_stream_only(
 
     async def pause(_: float) -> None: ...
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), pause=pause):
+    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause):
         upstream.events.put_nowait(said("python.gc.completed", tool="x" * (1 << 20)))
         await until(lambda: upstream.streams == 2)
     assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "too_large"})]}
@@ -368,7 +368,7 @@ async def test_a_flood_of_events_is_read_at_a_bounded_pace(
     async def pause(wait: float) -> None:
         waits.append(wait)
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=EventFold(), pause=pause):
+    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause):
         for _ in range(7):
             upstream.events.put_nowait(said("python.gc.completed"))
         await until(lambda: len(capture.events("snakepit.worker.python.gc.completed")) == 7)

@@ -15,7 +15,7 @@ from snakepit_otel import Client, telemetry
 from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2 import TelemetryEvent
 from snakepit_otel.errors import SnakepitError
-from snakepit_otel.telemetry._foreign_events import EventFold
+from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 from tests.bridge.parts import serving
 from tests.bridge.upstream import SECOND, UpstreamWorker, said
 
@@ -58,7 +58,7 @@ async def main(socket: str, authority: str) -> None:
     worker, address = UpstreamWorker(), f"unix:{socket}"
     async with (
         serving(worker, address),
-        TelemetryListener(address, fold=EventFold(), worker_id="w-1"),
+        TelemetryListener(address, fold=ForeignEventRecorder(), worker_id="w-1"),
         Client(f"unix:{authority}") as client,
     ):
         print("serving", flush=True)

@@ -12,7 +12,7 @@ from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.errors import ConfigurationError, ValueRefused
 from snakepit_otel.telemetry import _controls
-from snakepit_otel.telemetry._foreign_events import CATALOGUE, EventFold
+from snakepit_otel.telemetry._foreign_events import CATALOGUE, ForeignEventRecorder
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target
 
@@ -38,11 +38,11 @@ def telemetry_events(data: bytes) -> None:
             event.metadata[choices.pick(_KEYS)] = choices.sendable()
         for _ in range(choices.below(4)):
             choices.fill(event.measurements[choices.pick(_MEASURES)])
-    _fold.take(event, choices.pick(["pool-1.1", "", "\x1b[2J", "w" * 300]))
+    _fold.record_message(event, choices.pick(["pool-1.1", "", "\x1b[2J", "w" * 300]))
     insist(len(_fold._tools._given) <= _MOST_LABELS if hasattr(_fold._tools, "_given") else True)
 
 
-_fold = EventFold(lambda: frozenset({"echo"}))
+_fold = ForeignEventRecorder(lambda: frozenset({"echo"}))
 
 
 @target()
@@ -52,7 +52,7 @@ def told_events(data: bytes) -> None:
     name: Any = choices.pick(list(CATALOGUE)) if choices.below(4) else choices.json()
     measurements = {choices.pick(_MEASURES): choices.json() for _ in range(choices.below(4))}
     metadata = {choices.pick(_KEYS): choices.json() for _ in range(choices.below(4))}
-    _fold.tell(name if isinstance(name, str) else "x", measurements, metadata, choices.text())
+    _fold.record(name if isinstance(name, str) else "x", measurements, metadata, choices.text())
 
 
 @target(steps=2_000)

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.instrumentation.snakepit.patches import Patches
 from opentelemetry.instrumentation.snakepit.seam import quietly
 
-from snakepit_otel.telemetry._foreign_events import EventFold
+from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 
 
 def observe(patches: Patches, module: Any) -> None:
@@ -16,7 +16,7 @@ def observe(patches: Patches, module: Any) -> None:
 
     Elixir's controls are for its own stream; what OpenTelemetry keeps is decided by its own settings.
     """
-    fold = EventFold()
+    fold = ForeignEventRecorder()
 
     def around(wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         quietly("folding an event", _tell, fold, *args, **kwargs)
@@ -26,6 +26,6 @@ def observe(patches: Patches, module: Any) -> None:
 
 
 def _tell(
-    fold: EventFold, event: str, measurements: Any, metadata: Any = None, correlation_id: str | None = None
+    fold: ForeignEventRecorder, event: str, measurements: Any, metadata: Any = None, correlation_id: str | None = None
 ) -> None:
-    fold.tell(event, measurements, metadata, correlation_id)
+    fold.record(event, measurements, metadata, correlation_id)
