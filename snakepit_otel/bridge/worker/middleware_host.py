@@ -80,11 +80,11 @@ def _call_of(request: Request, *, is_stream: bool = False) -> MiddlewareRequest:
         side="worker",
         is_stream=is_stream,
     )
-    details = request.details
+    details, span = request.details, trace.get_current_span()
 
     def record(key: str, value: Any) -> None:
         if request.steps is None:
-            trace.get_current_span().set_attribute(key, value)
+            span.set_attribute(key, value)
         else:
             # The span is made at the end of the request, of what is known by then.
             known = details.values if details is not None else {}
