@@ -86,7 +86,7 @@ class PoolSettings(BaseModel):
     cancel_grace: Milliseconds = Field(
         default=1_000,
         ge=0,
-        description="How long a request may go on after its deadline, or its caller's end, until its worker is replaced.",
+        description="How long a request may outlive its deadline or its caller before its worker is replaced.",
     )
     worker_ttl: Number = Field(default=_INFINITE, gt=0, description="Seconds after which a worker is replaced.")
     worker_max_requests: Number = Field(
@@ -109,7 +109,8 @@ class PoolSettings(BaseModel):
     max_restarts: Whole = Field(
         default=5,
         ge=1,
-        description="Workers that may end within `restart_window`, one after the other, without an answer to a request; then none is started until the first of these exits is older than that.",
+        description="Workers that may end in a row within `restart_window` without an answer to a request; then none "
+        "is started until the first of these exits is older than that.",
     )
     restart_window: Milliseconds = Field(default=60_000, ge=1_000, description="The time for `max_restarts`.")
     breaker_failures: Whole = Field(
