@@ -167,7 +167,7 @@ def test_a_level_that_is_none_is_full(begin: SetUp, level: str, caplog: pytest.L
     begin(SNAKEPIT_TELEMETRY_LEVEL=level)
     assert _controls.level is _controls.Level.FULL
     assert caplog.messages == [
-        f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}, which is none of off, essential, full; full is taken"
+        f"SNAKEPIT_TELEMETRY_LEVEL is {level!r}, which is none of off, essential, full; full is used"
     ]
 
 

@@ -62,7 +62,7 @@ def main() -> int:
     # What is made outside of a request here is a worker's, too.
     loose.owner = Owner.PYTHON
 
-    telemetry.environment.take_as_reported(spec.get("reported", {}))
+    telemetry.environment.mark_reported(spec.get("reported", {}))
     telemetry.log_to_stderr(
         logging.WARNING,
         f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",

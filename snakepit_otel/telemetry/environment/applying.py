@@ -1,4 +1,4 @@
-"""Shows the SDK and its exporters, which read `os.environ`, the values that they take."""
+"""Valid values in `os.environ`, for the SDK and exporters that read it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _lock = threading.RLock()
 
 @contextmanager
 def applied(texts: Mapping[str, str]) -> Iterator[None]:
-    """Let the OTEL_ variables that are known be these, and no others, for as long as this lasts.
+    """Set the known OTEL_ variables to these texts, and remove the others, until the block ends.
 
-    What is legal as it stands is not touched. Afterwards all is as it was, for whoever inherits it.
+    Afterwards all have their former values, for processes that inherit them.
     """
     with _lock:
         before = {name: os.environ.get(name) for name in OTEL}

@@ -1,4 +1,4 @@
-"""Components that installed packages provide to OpenTelemetry, by the names that variables give them."""
+"""Components that installed packages provide to OpenTelemetry, by entry-point name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 
 def provided(group: str, name: str) -> EntryPoint | None:
-    """Return what loads a component; None if no installed package has one of that name."""
+    """Return the entry point of a component; None if no installed package has one of that name."""
     return next(iter(entry_points(group=group, name=name)), None)
 
 

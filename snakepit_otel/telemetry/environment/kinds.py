@@ -1,4 +1,4 @@
-"""Kinds of values that environment variables have: how each is read, and how the SDK wants it written."""
+"""Kinds of environment variables: parsing, and the spelling that the SDK accepts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import quote, unquote
 
 from snakepit_otel.telemetry.environment.components import is_provided
 
-MOST = 2**31 - 1
-"""Larger numbers end in an OverflowError somewhere in the SDK, or in the interpreter."""
+# Larger numbers raise an OverflowError in the SDK or in the interpreter.
+MAX_NUMBER = 2**31 - 1
 ONE_DAY_MS = 86_400_000
 
 
-class Unfit(Exception):
-    """A value that cannot be taken as it is; `usable` is what can be taken of it, if anything."""
+class InvalidValue(Exception):
+    """An invalid value; `usable` is its valid part, or a valid value near it, None if there is none."""
 
     def __init__(self, reason: str, usable: Any = None) -> None:
         super().__init__(reason)
@@ -31,15 +31,15 @@ class Kind(Protocol):
 
     @property
     def code(self) -> str:
-        """What the doctor calls a value of this kind that is wrong."""
+        """The code of an invalid value, in the doctor's findings."""
         ...
 
     def read(self, text: str) -> Any:
-        """Return the value of a text that is not blank. Raises `Unfit`."""
+        """Return the value of a text that is not blank. Raises `InvalidValue`."""
         ...
 
     def write(self, value: Any) -> str:
-        """Return the one spelling of a value that the SDK takes."""
+        """Return the spelling of a value that the SDK accepts."""
         ...
 
 
@@ -50,10 +50,10 @@ class Text:
     code: str = "bad_value"
 
     def read(self, text: str) -> str:
-        """See `Kind`. Bytes that are no UTF-8 would make every export impossible to encode."""
-        usable = readable(text)
+        """See `Kind`. With bytes that are no UTF-8, no export could be encoded."""
+        usable = encodable(text)
         if usable != text:
-            raise Unfit("has bytes that are no UTF-8", usable)
+            raise InvalidValue("has bytes that are no UTF-8", usable)
         return text
 
     def write(self, value: str) -> str:
@@ -70,7 +70,7 @@ class Flag:
     def read(self, text: str) -> bool:
         """See `Kind`."""
         if text.lower() not in ("true", "false"):
-            raise Unfit("is neither true nor false")
+            raise InvalidValue("is neither true nor false")
         return text.lower() == "true"
 
     def write(self, value: bool) -> str:
@@ -80,14 +80,14 @@ class Flag:
 
 @dataclass(frozen=True)
 class Switch:
-    """On or off, in the words that upstream has for it."""
+    """On or off, in upstream's words."""
 
     code: str = "bad_value"
 
     def read(self, text: str) -> bool:
         """See `Kind`."""
         if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise Unfit("is none of 1, true, yes, on, 0, false, no, off")
+            raise InvalidValue("is none of 1, true, yes, on, 0, false, no, off")
         return text.lower() in ("1", "true", "yes", "on")
 
     def write(self, value: bool) -> str:
@@ -97,20 +97,19 @@ class Switch:
 
 @dataclass(frozen=True)
 class Word:
-    """One of some words, in upper or lower case; `unsupported` are legal ones that have no implementation."""
+    """One of some words, in upper or lower case; `unsupported` maps legal ones without an implementation to others."""
 
     words: tuple[str, ...]
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Each with what is taken in its place."""
     code: str = "bad_value"
 
     def read(self, text: str) -> str:
         """See `Kind`."""
         word = text.lower()
         if word in self.unsupported:
-            raise Unfit("is not supported", self.unsupported[word])
+            raise InvalidValue("is not supported", self.unsupported[word])
         if word not in self.words:
-            raise Unfit(f"is none of {', '.join(self.words)}")
+            raise InvalidValue(f"is none of {', '.join(self.words)}")
         return word
 
     def write(self, value: str) -> str:
@@ -120,26 +119,25 @@ class Word:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number in a range; one that is too large counts as the largest."""
+    """A whole number in a range; a larger one counts as the maximum, and with `clamp_negative` a negative one as 0."""
 
-    least: int = 0
-    most: int = MOST
-    negative: bool = False
-    """Whether one below zero counts as zero."""
+    minimum: int = 0
+    maximum: int = MAX_NUMBER
+    clamp_negative: bool = False
     code: str = "bad_value"
 
     def read(self, text: str) -> int:
         """See `Kind`."""
-        if self.negative and re.fullmatch(r"-[0-9]+", text):
-            raise Unfit("is below 0", 0)
+        if self.clamp_negative and re.fullmatch(r"-[0-9]+", text):
+            raise InvalidValue("is below 0", 0)
         if not re.fullmatch(r"\+?[0-9]+", text):
-            raise Unfit(f"is not a whole number from {self.least}")
+            raise InvalidValue(f"is not a whole number from {self.minimum}")
         digits = text.lstrip("+0") or "0"
         # Python itself refuses to read thousands of digits.
-        if len(digits) > len(str(self.most)) or int(digits) > self.most:
-            raise Unfit(f"is more than {self.most}", self.most)
-        if int(digits) < self.least:
-            raise Unfit(f"is not a whole number from {self.least}")
+        if len(digits) > len(str(self.maximum)) or int(digits) > self.maximum:
+            raise InvalidValue(f"is more than {self.maximum}", self.maximum)
+        if int(digits) < self.minimum:
+            raise InvalidValue(f"is not a whole number from {self.minimum}")
         return int(digits)
 
     def write(self, value: int) -> str:
@@ -149,27 +147,28 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A number above zero, with or without a fraction; one that is too large counts as the largest."""
+    """A number above zero, or from zero on with `allow_zero`; a larger one counts as the maximum."""
 
-    most: float
+    maximum: float
     unit: str
-    least: float = 0.0
-    zero: bool = False
-    """Whether zero will do."""
+    minimum: float = 0.0
+    allow_zero: bool = False
     code: str = "bad_value"
 
     def read(self, text: str) -> float:
         """See `Kind`."""
-        wanted = f"a number from 0 to {self.most:g}" if self.zero else f"a number of {self.unit} above 0"
+        wanted = f"a number from 0 to {self.maximum:g}" if self.allow_zero else f"a number of {self.unit} above 0"
         try:
             number = float(text)
         except ValueError:
-            raise Unfit(f"is not {wanted}") from None
-        if math.isnan(number) or number < 0 or (number == 0 and not self.zero):
-            raise Unfit(f"is not {wanted}")
-        if number > self.most:
+            raise InvalidValue(f"is not {wanted}") from None
+        if math.isnan(number) or number < 0 or (number == 0 and not self.allow_zero):
+            raise InvalidValue(f"is not {wanted}")
+        if number > self.maximum:
             raise (
-                Unfit(f"is not {wanted}") if self.zero else Unfit(f"is more than {self.most:g} {self.unit}", self.most)
+                InvalidValue(f"is not {wanted}")
+                if self.allow_zero
+                else InvalidValue(f"is more than {self.maximum:g} {self.unit}", self.maximum)
             )
         return number
 
@@ -180,18 +179,17 @@ class Number:
 
 @dataclass(frozen=True)
 class Component:
-    """The name of something that an installed package provides, as an entry point of a group."""
+    """The name of an entry point in a group; `own` names need no installed package."""
 
     group: str
     own: tuple[str, ...] = ()
-    """Names that are there without asking the installed packages."""
     code: str = "bad_value"
 
     def read(self, text: str) -> str:
         """See `Kind`."""
-        found = named(text, self.group, self.own)
+        found = component_name(text, self.group, self.own)
         if found is None:
-            raise Unfit("is provided by no installed package")
+            raise InvalidValue("is provided by no installed package")
         return found
 
     def write(self, value: str) -> str:
@@ -201,13 +199,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Components:
-    """A list of such names, with commas between them; each counts once."""
+    """A comma-separated list of such names without duplicates; the name `alone` replaces all others."""
 
     group: str
     own: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     alone: str = ""
-    """The name that takes the place of all others."""
     code: str = "bad_value"
 
     def read(self, text: str) -> tuple[str, ...]:
@@ -215,13 +212,13 @@ class Components:
         given = [name.strip() for name in text.split(",") if name.strip()]
         if self.alone and self.alone in (name.lower() for name in given):
             return (self.alone,)
-        found = {name: named(self.aliases.get(name.lower(), name), self.group, self.own) for name in given}
+        found = {name: component_name(self.aliases.get(name.lower(), name), self.group, self.own) for name in given}
         usable = tuple(dict.fromkeys(name for name in found.values() if name is not None))
-        missing = [repr(readable(name)[:40]) for name, provided in found.items() if provided is None]
+        missing = [repr(encodable(name)[:40]) for name, provided in found.items() if provided is None]
         if missing:
-            raise Unfit(f"has {', '.join(missing[:5])}, provided by no installed package", usable or None)
+            raise InvalidValue(f"has {', '.join(missing[:5])}, provided by no installed package", usable or None)
         if not usable:
-            raise Unfit("names nothing")
+            raise InvalidValue("names nothing")
         return usable
 
     def write(self, value: tuple[str, ...]) -> str:
@@ -241,9 +238,9 @@ class File:
             with Path(text).open("rb") as file:
                 empty = not file.read(1)
         except (OSError, ValueError) as error:
-            raise Unfit(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+            raise InvalidValue(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
         if empty:
-            raise Unfit("is an empty file")
+            raise InvalidValue("is an empty file")
         return text
 
     def write(self, value: str) -> str:
@@ -253,7 +250,7 @@ class File:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Pairs of name=value with commas between them, percent-encoded where need be."""
+    """Comma-separated pairs of name=value, percent-encoded where needed."""
 
     code: str = "bad_value"
 
@@ -264,12 +261,12 @@ class Attributes:
         for number, entry in enumerate(entries, 1):
             name, equals, value = entry.partition("=")
             name, value = name.strip(), unquote(value.strip())
-            if not equals or not name or readable(name + value) != name + value:
+            if not equals or not name or encodable(name + value) != name + value:
                 wrong.append(str(number))
             else:
                 pairs[name] = value
         if wrong:
-            raise Unfit(
+            raise InvalidValue(
                 f"has entries that are not name=value ({', '.join(wrong[:9])} of {len(entries)})", pairs or None
             )
         return pairs
@@ -301,7 +298,9 @@ class Headers:
             else:
                 pairs[name] = value
         if wrong:
-            raise Unfit(f"has entries that are no headers ({', '.join(wrong[:9])} of {len(entries)})", pairs or None)
+            raise InvalidValue(
+                f"has entries that are no headers ({', '.join(wrong[:9])} of {len(entries)})", pairs or None
+            )
         return pairs
 
     def write(self, value: dict[str, str]) -> str:
@@ -324,7 +323,7 @@ class LogLevel:
         if level is None and re.fullmatch(r"[0-9]{1,3}", text):
             level = int(text)
         if not level:
-            raise Unfit("is none of debug, info, warning, error, critical, none, and no number of a level")
+            raise InvalidValue("is none of debug, info, warning, error, critical, none, and no number of a level")
         return level
 
     def write(self, value: int) -> str:
@@ -332,13 +331,13 @@ class LogLevel:
         return str(value)
 
 
-def readable(text: str) -> str:
+def encodable(text: str) -> str:
     """Return a text that can be encoded, with a question mark for each byte that was no UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
-def named(name: str, group: str, own: tuple[str, ...]) -> str | None:
-    """Return a component's name as its package spells it; None if there is none of that name."""
+def component_name(name: str, group: str, own: tuple[str, ...]) -> str | None:
+    """Return a component's name as its package spells it; None without such a component."""
     if name.lower() in own:
         return name.lower()
     for spelling in dict.fromkeys((name, name.lower())):

@@ -1,4 +1,4 @@
-"""Reads variables: the values that are legal, and a fault for each that is not."""
+"""Values of the variables of a process, and a fault for each invalid one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit_otel.common.secrets import masked_url
-from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP, unfit_for
+from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP, invalid_for
 from snakepit_otel.telemetry.environment.faults import Fault, warn
-from snakepit_otel.telemetry.environment.kinds import Attributes, Headers, Number, Unfit, Word
+from snakepit_otel.telemetry.environment.kinds import Attributes, Headers, InvalidValue, Number, Word
 from snakepit_otel.telemetry.environment.masking import quoted
 from snakepit_otel.telemetry.environment.variables import ALL, OF_SIGNALS, OTEL, OTLP, PROVIDERS, SIGNALS, Variable
 
-_SHARE = Number(1.0, "traces", zero=True)
+_SHARE = Number(1.0, "traces", allow_zero=True)
 _PROTOCOLS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 _EXPORTERS = {protocol: exporter for exporter, protocol in _PROTOCOLS.items()}
-taken_out: dict[str, str] = {}
-"""Variables that were taken out of `os.environ`; see `imports`."""
+# Variables removed from `os.environ`; see `imports`.
+removed: dict[str, str] = {}
 
 
 def value(name: str, environ: Mapping[str, str] | None = None) -> Any:
-    """Return what one variable comes to: its default, if it is unset or blank, and after a warning if it is wrong."""
+    """Return one variable's value, or its default; log an invalid value."""
     found, fault = examine(name, environ)
     if fault is not None:
         warn([fault], once=True)
@@ -29,16 +29,16 @@ def value(name: str, environ: Mapping[str, str] | None = None) -> Any:
 
 
 def examine(name: str, environ: Mapping[str, str] | None = None) -> tuple[Any, Fault | None]:
-    """Return what one variable says, if that can be taken, and what is wrong with it, if anything is."""
+    """Return one variable's value, None without a usable one, and its fault, None without one."""
     text = (os.environ if environ is None else environ).get(name, "").strip()
     return _read(name, ALL[name], text) if text else (None, None)
 
 
 class Environment:
-    """What the variables of a process come to."""
+    """The values of all known variables."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        given = {**taken_out, **os.environ} if environ is None or environ is os.environ else environ
+        given = {**removed, **os.environ} if environ is None or environ is os.environ else environ
         self.faults: list[Fault] = []
         self._values: dict[str, Any] = {}
         for name in sorted(ALL.keys() & given.keys()):
@@ -57,25 +57,25 @@ class Environment:
         return self._values.get(name, ALL[name].default)
 
     def given(self, name: str) -> Any:
-        """Return a variable's value; None if it has none that can be taken."""
+        """Return a variable's value; None if it has no usable one."""
         return self._values.get(name)
 
     def exporters(self, signal: str) -> tuple[str, ...]:
         """Return the names of a signal's exporters, each once; OTLP's with their protocol."""
         return self._exporters[signal]
 
-    def of_signal(self, signal: str, what: str) -> Any:
-        """Return what a signal's own variable or, without one, the common one says, such as `TIMEOUT`."""
-        return self._of_signals[signal, what]
+    def of_signal(self, signal: str, name: str) -> Any:
+        """Return the value of a signal's own variable, such as `TIMEOUT`, or else of the common one."""
+        return self._of_signals[signal, name]
 
     def has_own(self, signal: str, name: str) -> bool:
         """Return whether a variable of the signal's own is set, such as its `ENDPOINT`."""
         return f"{OTLP}{signal.upper()}_{name}" in self._values
 
     def texts(self, signal: str | None = None) -> dict[str, str]:
-        """Return the OTEL_ variables in the spelling that the SDK takes.
+        """Return the OTEL_ variables in the spelling that the SDK accepts.
 
-        For the exporter of a `signal` its own variables and the common ones say the same.
+        For the exporter of a `signal` its own variables and the common ones have the same values.
         """
         texts = {
             name: variable.kind.write(self._values[name]) if variable.kind else self._values[name]
@@ -84,7 +84,7 @@ class Environment:
         }
         for name in PROVIDERS.values():
             if texts.get(name, "").startswith("sdk_"):
-                # The SDK's are what we set up, with exporters; the API would make one without any.
+                # Set up by us with exporters; the API would make the SDK's without any.
                 del texts[name]
         for what in OF_SIGNALS if signal is not None else ():
             found, kind = self._of_signals[signal or "", what], ALL[OTLP + what].kind
@@ -107,8 +107,8 @@ class Environment:
         text = self._values.get(name, "1.0")
         try:
             self._values[name] = _SHARE.write(_SHARE.read(text))
-        except Unfit as unfit:
-            self._note(_fault(name, text, str(unfit), "1.0 is taken"))
+        except InvalidValue as invalid:
+            self._note(_fault(name, text, str(invalid), "1.0 is used"))
             self._values[name] = "1.0"
 
     def _choose(self, signal: str) -> tuple[str, ...]:
@@ -126,27 +126,29 @@ class Environment:
         return ()
 
     def _reconcile(self, signal: str, protocol: str) -> None:
-        """Give up what is legal in itself, and not for this protocol."""
+        """Remove values that are valid, but not for this protocol."""
         endpoint, name = self._source(signal, "ENDPOINT")
-        if endpoint and (reason := unfit_for(protocol, endpoint)):
+        if endpoint and (reason := invalid_for(protocol, endpoint)):
             remedy = f"{name}=http://{masked_url(endpoint)}"
-            self._note(_fault(name, endpoint, reason, "no endpoint is taken", "no_scheme", remedy))
+            self._note(_fault(name, endpoint, reason, "no endpoint is used", "no_scheme", remedy))
             self._of_signals[signal, "ENDPOINT"] = None
         compression, name = self._source(signal, "COMPRESSION")
         if compression == "deflate" and protocol == GRPC:
             reason = "is not supported over gRPC"
-            self._note(_fault(name, compression, reason, "none is taken", "bad_compression", "say gzip or none"))
+            self._note(_fault(name, compression, reason, "none is used", "bad_compression", "use gzip or none"))
             self._of_signals[signal, "COMPRESSION"] = None
         if protocol == GRPC and endpoint and not endpoint.lower().startswith("http://"):
-            self._give_up_half_a_pair(signal)
+            self._remove_half_a_pair(signal)
 
-    def _give_up_half_a_pair(self, signal: str) -> None:
-        # gRPC's library ends the whole process over a certificate without its key, and the other way round.
+    def _remove_half_a_pair(self, signal: str) -> None:
+        # gRPC's library ends the process over a certificate without its key, or a key without its certificate.
         for what, other in (("CLIENT_CERTIFICATE", "CLIENT_KEY"), ("CLIENT_KEY", "CLIENT_CERTIFICATE")):
             path, name = self._source(signal, what)
             if path and not self._of_signals[signal, other]:
                 reason, remedy = f"is of no use without {OTLP}{other}", f"set {OTLP}{other} too"
-                self._note(_fault(name, path, reason, f"{ALL[OTLP + what].taken} is taken", "half_a_pair", remedy))
+                self._note(
+                    _fault(name, path, reason, f"{ALL[OTLP + what].default_for_people} is used", "half_a_pair", remedy)
+                )
                 self._of_signals[signal, what] = None
                 return
 
@@ -162,19 +164,19 @@ def _read(name: str, variable: Variable, text: str) -> tuple[Any, Fault | None]:
         return text, None
     try:
         return variable.kind.read(text), None
-    except Unfit as unfit:
-        if unfit.usable is None:
-            taken = f"{variable.taken} is taken"
+    except InvalidValue as invalid:
+        if invalid.usable is None:
+            used = f"{variable.default_for_people} is used"
         elif isinstance(variable.kind, Headers | Attributes):
-            taken = "the others are taken"
+            used = "the others are used"
         else:
-            taken = f"{variable.kind.write(unfit.usable)} is taken"
+            used = f"{variable.kind.write(invalid.usable)} is used"
         words = variable.kind.words if isinstance(variable.kind, Word) else ()
-        remedy = f"say {' or '.join(words)}" if words else "correct it, or unset it"
-        return unfit.usable, _fault(name, text, str(unfit), taken, variable.kind.code, remedy)
+        remedy = f"use {' or '.join(words)}" if words else "correct it, or unset it"
+        return invalid.usable, _fault(name, text, str(invalid), used, variable.kind.code, remedy)
 
 
 def _fault(
-    name: str, text: str, reason: str, taken: str, code: str = "bad_value", remedy: str = "correct it, or unset it"
+    name: str, text: str, reason: str, used: str, code: str = "bad_value", remedy: str = "correct it, or unset it"
 ) -> Fault:
-    return Fault(name, text, quoted(name, text), reason, taken, code, remedy)
+    return Fault(name, text, quoted(name, text), reason, used, code, remedy)

@@ -1,4 +1,4 @@
-"""Variables of OpenTelemetry and of ours that mean something here: one row for each."""
+"""Definitions of the variables of OpenTelemetry and of ours, one row each."""
 
 from __future__ import annotations
 
@@ -24,36 +24,32 @@ from snakepit_otel.telemetry.environment.kinds import (
 )
 
 SIGNALS = ("traces", "metrics", "logs")
-LEVELS = ("off", "essential", "full")
-"""The values of SNAKEPIT_TELEMETRY_LEVEL."""
+LEVELS = ("off", "essential", "full")  # of SNAKEPIT_TELEMETRY_LEVEL
 OTLP = "OTEL_EXPORTER_OTLP_"
 PROVIDERS = {
     "traces": "OTEL_PYTHON_TRACER_PROVIDER",
     "metrics": "OTEL_PYTHON_METER_PROVIDER",
     "logs": "OTEL_PYTHON_LOGGER_PROVIDER",
 }
+# The SDK's samplers; others come from packages.
 SAMPLERS = tuple(
     f"{parent}{kind}" for parent in ("", "parentbased_") for kind in ("always_on", "always_off", "traceidratio")
 )
-"""Those of the SDK; others are of packages."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable: what it is for, how it is read, and what is taken without it."""
+    """A variable; `kind` is None if only other packages read it, `unhonoured` the reason why we ignore it."""
 
     meaning: str
     kind: Kind | None = None
-    """None for what others read, and we do not look into."""
     default: Any = None
     default_text: str = ""
-    """For people, where the default is not a value of its own."""
     unhonoured: str = ""
-    """Why a process that we set up does not go by it."""
 
     @property
-    def taken(self) -> str:
-        """The default, for people."""
+    def default_for_people(self) -> str:
+        """The default as text."""
         if self.default_text or self.default is None or self.kind is None:
             return self.default_text or "nothing"
         return self.kind.write(self.default)
@@ -81,8 +77,7 @@ _PER_SIGNAL = {
     "CLIENT_KEY": Variable("PEM file of our own key", File(), default_text="no key"),
     "INSECURE": Variable("gRPC without TLS, where the endpoint has no scheme", Flag(), default_text="false"),
 }
-OF_SIGNALS = tuple(_PER_SIGNAL)
-"""Variables that exist once for all signals, and once more for each."""
+OF_SIGNALS = tuple(_PER_SIGNAL)  # one common variable, and one for each signal
 
 
 def _batching(what: str) -> dict[str, Variable]:
@@ -205,13 +200,12 @@ OTEL: dict[str, Variable] = {
         f"{OTLP}{signal.upper()}_{name}": Variable(
             f"{variable.meaning} ({signal})",
             variable.kind,
-            default_text=f"{OTLP}{name}, or else {variable.taken}",
+            default_text=f"{OTLP}{name}, or else {variable.default_for_people}",
         )
         for signal in SIGNALS
         for name, variable in _PER_SIGNAL.items()
     },
 }
-"""Variables that OpenTelemetry's Python packages read, and what for."""
 
 OURS: dict[str, Variable] = {
     "SNAKEPIT_LOG_LEVEL": Variable(
@@ -227,8 +221,10 @@ OURS: dict[str, Variable] = {
         Word(("none", "type", "repr_truncated", "repr_redacted_truncated")),
         "type",
     ),
-    "SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN": Variable("how much is said of them", Whole(negative=True), 500),
-    "SNAKEPIT_TOLIST_MAX_ELEMENTS": Variable("the longest array that becomes a list", Whole(negative=True), 1_000_000),
+    "SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN": Variable("how much is said of them", Whole(clamp_negative=True), 500),
+    "SNAKEPIT_TOLIST_MAX_ELEMENTS": Variable(
+        "the longest array that becomes a list", Whole(clamp_negative=True), 1_000_000
+    ),
     "SNAKEPIT_GRPC_ADDRESS": Variable("where a worker finds its Elixir authority", Text()),
     "SNAKEPIT_ELIXIR_ADDRESS": Variable("where a worker finds its Elixir authority", Text()),
     "SNAKEPIT_READY_FILE": Variable("the file to which a worker writes its port"),
@@ -239,6 +235,5 @@ OURS: dict[str, Variable] = {
     "SNAKEPIT_THREAD_SENSITIVE": Variable("tools that run on the main thread"),
     "SNAKEPIT_HEARTBEAT_CONFIG": Variable("how a worker beats, as JSON"),
 }
-"""Variables of ours, beside the settings."""
 
 ALL = {**OTEL, **OURS}

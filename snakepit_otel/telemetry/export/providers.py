@@ -158,7 +158,7 @@ def _component(read: Environment, variable: str, group: str, *arguments: Any) ->
     entry = provided(group, name) if name else None
     if entry is None:
         return None
-    with guard(f"setting up {variable}={name}, in place of which the default is taken,", _log, traceback=False):
+    with guard(f"setting up {variable}={name} (the default is used)", _log, traceback=False):
         return entry.load()(*arguments)
     return None
 
