@@ -5,6 +5,6 @@ from snakepit_otel.pool.pool import WorkerPool
 from snakepit_otel.pool.router import WorkerPools
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
-from snakepit_otel.pool.workers.orphans import WorkerPidFile, kill_orphans
+from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 
-__all__ = ["PoolContext", "PoolSettings", "WorkerPidFile", "WorkerPool", "WorkerPools", "kill_orphans", "status_of"]
+__all__ = ["PoolContext", "PoolSettings", "WorkerPidFile", "WorkerPool", "WorkerPools", "report_orphans", "status_of"]

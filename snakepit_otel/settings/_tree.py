@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from snakepit_otel.bridge.authority.limits import LimitSettings
-from snakepit_otel.bridge.authority.settings import AuthoritySettings
+from snakepit_otel.bridge.authority.settings import AuthoritySettings, ServerSettings
 from snakepit_otel.common.validation import build
 from snakepit_otel.middleware._settings import MiddlewareSettings
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
 DEFAULT_POOL = "default"  # the pool of `[pool]`
-
-
-class TlsSettings(BaseModel):
-    """PEM files for a TCP listener; when they change, new connections have the new ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = Field(
-        default=None, description="The authority that signs clients' certificates; with it, clients must have one."
-    )
-
-    def files(self) -> Tls:
-        """The files as listeners take them."""
-        return Tls(self.certificate, self.key, self.client_ca)
-
-
-class ServerSettings(BaseModel):
-    """Listeners of the authority for callers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    listen: str | None = Field(default=None, description="`HOST:PORT` for callers on TCP; none by default.")
-    socket: Path | None = Field(
-        default=None, description="Path of the Unix socket; by default in a new private directory."
-    )
-    tls: TlsSettings | None = None
-
-    insecure: bool = Field(
-        default=False,
-        description="Listen beyond loopback without TLS or `client_ca`: everybody who reaches the port may call.",
-    )
-    trust_trace_context: bool | None = Field(
-        default=None,
-        description="Continue the traces and sampling decisions of all callers, or of none: their traces are linked "
-        "then. By default those of callers on the Unix socket, and with a certificate on TCP.",
-    )
-    limits: LimitSettings = Field(default=LimitSettings(), description="Limits of callers.")
 
 
 def _pool_name(name: str) -> str:

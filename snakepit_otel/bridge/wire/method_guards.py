@@ -14,6 +14,7 @@ from grpc import aio
 
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import MessageTooLarge, SnakepitError
+from snakepit_otel.rpc import Listener
 
 MOST_BYTES = 1 << 20
 """Bytes of a request for which a service does not give another limit."""
@@ -52,7 +53,7 @@ class GuardedServer:
     RESOURCE_EXHAUSTED; in a stream of requests, whoever reads them gets a `DecodeError` that says so.
     """
 
-    def __init__(self, server: aio.Server, limits: Mapping[str, Limit] | None = None) -> None:
+    def __init__(self, server: aio.Server | Listener, limits: Mapping[str, Limit] | None = None) -> None:
         self._server = server
         self._limits = limits or {}
 

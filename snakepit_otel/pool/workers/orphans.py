@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from snakepit_otel import telemetry
 from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
-from snakepit_otel.common.printable import printable, printable_error
+from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
 from snakepit_otel.system import process_table
 from snakepit_otel.system.atomic_files import replace_file
+from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
 _FILE = "workers"
@@ -142,3 +144,13 @@ def _read(file: Path) -> str:
 def _without_following(path: str, flags: int) -> int:
     # Not through a link, and without waiting where it is a pipe.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def report_orphans(directory: Path) -> None:
+    """Kill the workers of the dead authority whose directory this is, with an event for each."""
+    for orphan in kill_orphans(directory):
+        text = f"worker {orphan.worker_id} (pid {orphan.pid}) outlived its authority {directory.name} and was killed"
+        _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
+        pool = orphan.worker_id.rpartition("-")[0]
+        labels = {names.SNAKEPIT_POOL_NAME: pool, names.SNAKEPIT_WORKER_ID: orphan.worker_id}
+        telemetry.emit(names.EVENT_WORKER_ORPHAN_KILLED, labels, {"count": 1}, body=text)

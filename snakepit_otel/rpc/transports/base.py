@@ -113,8 +113,11 @@ class Listener(Protocol):
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Add the methods of one service by name; see `grpc.Server`. Their contexts are `CallContext`s."""
 
-    async def start(self) -> str:
-        """Listen, and return the address to call by. Raises `ConfigurationError` for one that cannot be used."""
+    def bind(self) -> str:
+        """Take the address, and return the one to call by. Raises `ConfigurationError` if it cannot be used."""
+
+    async def start(self) -> None:
+        """Serve calls."""
 
     async def stop(self, grace: float | None) -> None:
         """Refuse new calls, and let those in flight have `grace` seconds; called again, a shorter grace counts."""

@@ -261,11 +261,13 @@ class GrpcListener:
         """See `Listener`."""
         self._server.add_registered_method_handlers(service, handlers)
 
-    async def start(self) -> str:
+    def bind(self) -> str:
         """See `Listener`."""
-        address = listen(self._server, self._address, tls=self._tls, insecure=self._insecure)
+        return listen(self._server, self._address, tls=self._tls, insecure=self._insecure)
+
+    async def start(self) -> None:
+        """See `Listener`."""
         await self._server.start()
-        return address
 
     async def stop(self, grace: float | None) -> None:
         """See `Listener`."""

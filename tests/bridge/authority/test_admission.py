@@ -14,7 +14,7 @@ from grpc import aio
 from snakepit_otel.bridge.authority import limits as limits_module
 from snakepit_otel.bridge.authority.admission import _Call
 from snakepit_otel.bridge.authority.limits import LimitSettings
-from snakepit_otel.bridge.authority.listeners import Listener
+from snakepit_otel.bridge.authority.listener import CallerListener
 from snakepit_otel.rpc.addresses import split
 from tests.bridge.raw_http2 import RawClient, message
 from tests.waiting import until
@@ -29,7 +29,7 @@ class Served:
 
     def __init__(self, limits: LimitSettings) -> None:
         self.budget = limits.budget()
-        self.listener = Listener("127.0.0.1:0", limits, self.budget, largest=100 * MB)
+        self.listener = CallerListener("127.0.0.1:0", limits, self.budget, max_message_bytes=100 * MB)
         self.go_on = asyncio.Event()
         self.running = 0
         self.ended: list[BaseException] = []
