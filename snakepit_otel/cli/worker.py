@@ -27,7 +27,7 @@ from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.system import event_loop
 from snakepit_otel.system.atomic_files import replace_file
 from snakepit_otel.telemetry import environment
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._descriptor import Owner
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ async def _serve(work: _Work) -> None:
         beats.start(session_id)
 
     # What is made outside of a request here is a worker's, too.
-    loose.owner = Owner.PYTHON
+    pending_scope.owner = Owner.PYTHON
     server = WorkerServer(
         adapter=work.adapter,
         listen=work.address,

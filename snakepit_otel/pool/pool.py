@@ -419,12 +419,12 @@ class WorkerPool:
 
     def ready(self, worker: Worker) -> None:
         """Know its process for one of ours."""
-        self._context.buffer_store.admit(worker.pid, worker.id)
+        self._context.buffer_store.add_worker(worker.pid, worker.id)
 
     def dismissed(self, worker: Worker) -> None:
         """Take nothing from it any more: it is about to be killed, or gone."""
         self._context.fencing_tokens.revoke(worker.id)
-        self._context.buffer_store.dismiss(worker.pid)
+        self._context.buffer_store.remove_worker(worker.pid)
         self._context.pid_file.remove(worker.pid)
 
     def crashed(self, worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""Which scope new references belong to: that of the request that is served, or the one of those that wait for one."""
+"""Current scope of new references: that of the request that is served, or the one of references without a request."""
 
 from __future__ import annotations
 
@@ -8,48 +8,45 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 
-from snakepit_otel.zero_copy import _metrics as reports
+from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Owner
-from snakepit_otel.zero_copy._scope import Scope, over
+from snakepit_otel.zero_copy._scope import Scope
 
 
-class LooseScope(Scope):
-    """References that wait for a request, which whoever created them holds; nobody else keeps them."""
+class PendingScope(Scope):
+    """References of a request to come. Only their creators hold them, so the scope has weak references to them."""
 
-    waits = True
+    is_pending = True
 
     def __init__(self) -> None:
         super().__init__(Owner.ELIXIR)
         self._references = weakref.WeakValueDictionary()
 
     def sweep(self, now: float) -> None:
-        """Release what has waited too long; `now` is the monotonic time in seconds."""
+        """Release references older than `unused_ttl`; `now` is the monotonic time in seconds."""
         for reference in list(self._references.values()):
             if now - reference.created > self.settings.unused_ttl / 1000:
-                self.release(reference, reports.EXPIRED)
+                self.release(reference, metrics.EXPIRED)
 
-    def _admit(self, size: int) -> None:
+    def _check_limits(self, size: int) -> None:
         self.sweep(monotonic())
         limits = self.settings
-        if size > limits.max_bytes:
-            raise over("bytes in one reference", size, limits, "max_bytes")
-        if self._bytes + size > limits.max_host_bytes:
-            raise over("bytes that wait for a request", self._bytes + size, limits, "max_host_bytes")
-        if len(self._references) >= limits.max_host_references:
-            raise over("references that wait for a request", len(self._references) + 1, limits, "max_host_references")
+        limits.check("bytes in one reference", size, "max_bytes")
+        limits.check("bytes that wait for a request", self._bytes + size, "max_host_bytes")
+        limits.check("references that wait for a request", len(self._references) + 1, "max_host_references")
 
 
-loose = LooseScope()
+pending_scope = PendingScope()
 _current: ContextVar[Scope | None] = ContextVar("snakepit_zero_copy_scope", default=None)
 
 
 def current() -> Scope:
-    """Return the scope of the request that the calling code serves, or the one of references that wait for one."""
-    return _current.get() or loose
+    """Return the scope of the request that the calling code serves, or `pending_scope`."""
+    return _current.get() or pending_scope
 
 
-def enter(scope: Scope) -> None:
-    """Make `scope` the current one of this task, and of what it starts."""
+def set_current(scope: Scope) -> None:
+    """Make `scope` the current one of this task, and of the tasks that it starts."""
     _current.set(scope)
 
 

@@ -1,4 +1,4 @@
-"""What travels in place of a buffer: its description, as JSON, by the wire's own form."""
+"""Description of a buffer, which messages have in its place, and its JSON form."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _METADATA = frozenset({"offset", "strides", "form", "data"})
 
 
 class Kind(StrEnum):
-    """The protocol that a buffer's content speaks."""
+    """The protocol of a buffer's content."""
 
     DLPACK = "dlpack"
     ARROW = "arrow"
 
 
 class Owner(StrEnum):
-    """The side that made a reference: `elixir` is the authority's and its callers', `python` a worker's."""
+    """The side that created a reference: `elixir` for the authority and its callers, `python` for a worker."""
 
     ELIXIR = "elixir"
     PYTHON = "python"
 
 
 class Form(StrEnum):
-    """What an Arrow stream of bytes was before."""
+    """The type of the Arrow value that a stream of bytes was made from."""
 
     TABLE = "table"
     BATCH = "batch"
@@ -46,7 +46,10 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A buffer's description. `size`, `strides` and `offset` are in bytes; `shape` of a table is (rows, columns)."""
+    """A buffer's description. `size`, `strides` and `offset` are in bytes; `shape` of a table is (rows, columns).
+
+    `data` is the content itself, where it is small.
+    """
 
     kind: Kind
     owner: Owner
@@ -60,10 +63,9 @@ class Description:
     device: str = "cpu"
     copy: bool = False
     data: bytes | None = None
-    """The content itself, where it is small."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the wire's form."""
+        """Return the JSON form."""
         metadata: dict[str, Any] = {}
         if self.offset:
             metadata["offset"] = self.offset
@@ -88,7 +90,7 @@ class Description:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """Read the wire's form. Raises `ReferenceRefused`, naming the field, for what this side cannot have sent."""
+        """Read the JSON form. Raises `ReferenceRefused`, naming the field."""
         if not isinstance(value, Mapping):
             raise ReferenceRefused(f"a reference is a JSON object, and not {_shown(value)}")
         given = dict(value)
@@ -119,12 +121,27 @@ class Description:
             data=_data(metadata.get("data")),
         )
 
+    @classmethod
+    def of_foreign(cls, form: dict[str, Any]) -> Self:
+        """Return the description that another program has sent, with defaults for fields that are malformed."""
+        kind, owner, size, shape = (form.get(field) for field in ("kind", "owner", "bytes", "shape"))
+        return cls(
+            Kind(kind) if kind in list(Kind) else Kind.DLPACK,
+            Owner(owner) if owner in list(Owner) else Owner.ELIXIR,
+            str(form.get("ref", "")),
+            size if isinstance(size, int) else 0,
+            str(form.get("dtype", "")),
+            tuple(part for part in shape if isinstance(part, int)) if isinstance(shape, list) else (),
+            device=str(form.get("device", "cpu")),
+            form=Form.TABLE if kind == Kind.ARROW else None,
+        )
+
     def as_copy(self) -> Description:
         """Return it as one whose bytes are copied rather than shared."""
         return replace(self, copy=True)
 
     def check_same(self, other: Description) -> None:
-        """Raise `ReferenceRefused`, naming the field, unless `other` says the same of the buffer."""
+        """Raise `ReferenceRefused`, naming the field, unless `other` equals it but for `copy` and `data`."""
         for field in ("ref", "kind", "owner", "size", "dtype", "shape", "strides", "offset", "form", "device"):
             mine, given = getattr(self, field), getattr(other, field)
             if mine != given:
@@ -138,7 +155,7 @@ def replaced(value: Any, by: Callable[[dict[str, Any]], Any]) -> Any:
     while pending:
         part = pending.pop()
         for place, inner in part.items() if type(part) is dict else enumerate(part):
-            # What is empty is left out, or a value of many empty parts would take as much once more.
+            # Skip empty parts: a value of many empty parts would take as much memory once more.
             if not inner:
                 continue
             kind = type(inner)

@@ -1,4 +1,4 @@
-"""The way to the other side of the bridge, as a scope knows it."""
+"""Exchange of memory with the other side of the bridge: the contract of a scope."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ExchangeUnavailable(Exception):
 
 
 class Exchange(Protocol):
-    """The way to the other side. All raise `ExchangeUnavailable`, and what the other side refuses."""
+    """The other side's published buffers. All methods raise `ExchangeUnavailable`, and what the other side refuses."""
 
     def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:
-        """Let the other side fetch the buffer; without a request, for one that is to come."""
+        """Publish a buffer for the other side; without a request, for one to come."""
         ...
 
     def fetch(self, request: str | None, ref: str) -> tuple[Description, Buffer]:
@@ -28,9 +28,9 @@ class Exchange(Protocol):
         ...
 
     def release(self, request: str | None, ref: str) -> None:
-        """Take back what was published."""
+        """Remove a published buffer."""
         ...
 
     def has(self, ref: str) -> bool:
-        """Say whether a reference is known here, as far as that can be told without asking."""
+        """Return whether a reference is published in this process, without I/O."""
         ...

@@ -11,19 +11,18 @@ from typing import Any
 
 from snakepit_otel.errors import ReferenceRefused
 from snakepit_otel.system.file_ownership import callable_users, peer_of
-from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy import _fd_protocol as protocol
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy._memory import Buffer
 
-_TIMEOUT = 5.0
-"""Seconds for an answer, which takes the file-descriptor server some ten microseconds."""
+_TIMEOUT_S = 5.0  # for an answer, which takes the server about ten microseconds
 
 
 class FdClient:
-    """A connection to the file-descriptor server at `path`, made when it is first needed; see `scope.Exchange`.
+    """A connection to the file-descriptor server at `path`, made when it is first needed; see `Exchange`.
 
-    Safe to use from several threads. An answer is waited for, for at most five seconds.
+    Safe to use from several threads. A call waits at most five seconds for its answer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,11 +35,11 @@ class FdClient:
         if not buffer.shared:
             raise ExchangeUnavailable("no_memory")
         message = {"op": "publish", "request": request, "reference": description.to_json()}
-        self._tell(message, buffer.fileno())
+        self._send(message, buffer.fileno())
 
     def fetch(self, request: str | None, ref: str) -> tuple[Description, Buffer]:
         """Return what the other side has published."""
-        answer, descriptor = self._ask({"op": "fetch", "request": request, "ref": ref})
+        answer, descriptor = self._call({"op": "fetch", "request": request, "ref": ref})
         if descriptor is None:
             raise ExchangeUnavailable("unreachable")
         buffer = Buffer.received(descriptor)
@@ -53,10 +52,10 @@ class FdClient:
     def release(self, request: str | None, ref: str) -> None:
         """Take back what was published, as far as the file-descriptor server can be reached."""
         with suppress(ExchangeUnavailable):
-            self._tell({"op": "release", "request": request, "ref": ref})
+            self._send({"op": "release", "request": request, "ref": ref})
 
-    def has(self, ref: str) -> bool:  # noqa: ARG002 - the file-descriptor server knows
-        """Say that it is not known here."""
+    def has(self, _ref: str) -> bool:
+        """Return False: the references are in the server's process."""
         return False
 
     def close(self) -> None:
@@ -64,16 +63,16 @@ class FdClient:
         with self._lock:
             self._disconnect()
 
-    def _tell(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        _, got = self._ask(message, descriptor)
+    def _send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
+        _, got = self._call(message, descriptor)
         _close(got)
 
-    def _ask(self, message: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
+    def _call(self, message: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
         with self._lock:
             try:
                 connection = self._connection or self._connect()
-                packets.send(connection, message, descriptor)
-                received = packets.receive(connection)
+                protocol.send(connection, message, descriptor)
+                received = protocol.receive(connection)
             except OSError:
                 self._disconnect()
                 raise ExchangeUnavailable("unreachable") from None
@@ -86,13 +85,13 @@ class FdClient:
             raise ExchangeUnavailable(str(answer["unavailable"]))
         if "error" in answer:
             _close(got)
-            raise packets.rebuild(answer["error"])
+            raise protocol.rebuild(answer["error"])
         return answer, got
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            connection.settimeout(_TIMEOUT)
+            connection.settimeout(_TIMEOUT_S)
             connection.connect(str(self.path))
             _, uid = peer_of(connection)
             if uid not in callable_users():
@@ -110,6 +109,6 @@ class FdClient:
 
 
 def _close(descriptor: int | None) -> None:
-    """Close a descriptor that nobody had asked for."""
+    """Close a descriptor of an answer that should have none."""
     if descriptor is not None:
         os.close(descriptor)

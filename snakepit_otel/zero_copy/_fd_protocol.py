@@ -1,4 +1,4 @@
-"""Packets between a file-descriptor server and its peers: JSON, and at most one descriptor beside it."""
+"""Protocol between a file-descriptor server and its peers: packets of JSON, with at most one descriptor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from snakepit_otel import errors
 from snakepit_otel.errors import ReferenceRefused, SnakepitError, ZeroCopyError, ZeroCopyLimitExceeded
 
 LARGEST = 64 << 10
-_DESCRIPTORS = 4
-"""More than one is a mistake, which has to be received to be refused."""
+_DESCRIPTORS = 4  # more than one is refused, but must be received first
 _ANCILLARY = socket.CMSG_LEN(_DESCRIPTORS * 4)
 
 
@@ -32,7 +31,7 @@ def send(connection: socket.socket, message: Mapping[str, Any], descriptor: int 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | None:
     """Return a packet and the descriptor that came with it, which is the caller's; None at the end.
 
-    Raises `OSError`, and `ReferenceRefused` for what is none of ours.
+    Raises `OSError`, and `ReferenceRefused` for another packet.
     """
     data, ancillary, flags, _ = connection.recvmsg(LARGEST, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     descriptors = [number for level, kind, raw in ancillary for number in _numbers(level, kind, raw)]
@@ -41,7 +40,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | No
         return None
     try:
         if flags & socket.MSG_CTRUNC:
-            raise ReferenceRefused("a descriptor was lost on its way: this process has as many as it may have")
+            raise ReferenceRefused("a descriptor was lost: this process has no free descriptor left")
         if len(descriptors) > 1 or flags & socket.MSG_TRUNC:
             raise ReferenceRefused("a packet has at most one descriptor, and at most 64 KiB")
         message = orjson.loads(data)
@@ -57,7 +56,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | No
 
 
 def describe(error: SnakepitError) -> dict[str, Any]:
-    """Return an error as a packet has it."""
+    """Return an error as the content of a packet."""
     described: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     return {**described, "passes": error.passes} if isinstance(error, ZeroCopyLimitExceeded) else described
 

@@ -1,4 +1,4 @@
-"""The authority's end of the socket on which descriptors change hands."""
+"""File-descriptor server of an authority: peers exchange memory with it over a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.errors import ConfigurationError, ReferenceRefused, SnakepitError
 from snakepit_otel.system.file_ownership import own_users, peer_of
 from snakepit_otel.system.socket_files import SocketFile, make_socket
-from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy import _fd_protocol as protocol
 from snakepit_otel.zero_copy._buffer_store import BufferStore
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy._memory import Buffer
 
 _log = logging.getLogger("snakepit_otel.zero_copy")
-_BETWEEN_SWEEPS = 1.0
-_WHEN_FULL = 0.05
+_SWEEP_INTERVAL_S = 1.0
+_ACCEPT_RETRY_S = 0.05
 _MOST_WAKES = 64
 _MOST_CONNECTIONS = 4_096
 
 
 def fd_server_path(socket_path: Path) -> Path:
-    """Return where the file-descriptor server listens of an authority that listens at `socket_path`."""
+    """Return the socket path of the file-descriptor server for the authority at `socket_path`."""
     return socket_path.with_name(f"{socket_path.name}.memory")
 
 
@@ -48,11 +49,11 @@ class FdServer:
         self._selector = selectors.DefaultSelector()
         self._file: SocketFile | None = None
         self._listener: socket.socket | None = None
-        self._wake, self._woken = socket.socketpair()
+        self._wake_sender, self._wake_receiver = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="zero-copy fd server", daemon=True)
         self._peers: dict[socket.socket, int] = {}
         self._stopping = False
-        self._full = False
+        self._is_full = False
 
     def start(self) -> None:
         """Listen. Raises `ConfigurationError` if that is not possible at this path."""
@@ -61,21 +62,21 @@ class FdServer:
         except BaseException:
             self._close_sockets()
             raise
-        self._woken.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._wake_receiver.setblocking(False)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ)
         self._thread.start()
 
-    def look(self, path: Path) -> None:
-        """Have the socket made again if it is not at this path any more; those that are connected stay so."""
+    def ensure_socket(self, path: Path) -> None:
+        """Make the socket again if it is no longer at this path; connections stay."""
         self.path = path
         with suppress(OSError):  # as below
-            self._wake.send(b"x")
+            self._wake_sender.send(b"x")
 
     def close(self) -> None:
-        """Stop listening, and let go of everything that is held."""
+        """Stop listening, and remove all buffers."""
         self._stopping = True
-        with suppress(OSError):  # the thread has seen it by itself, and has closed its sockets
-            self._wake.send(b"x")
+        with suppress(OSError):  # the thread has ended already, and closed its sockets
+            self._wake_sender.send(b"x")
         self._thread.join()
         if self._file is not None:
             self._file.remove()
@@ -116,50 +117,53 @@ class FdServer:
     def _run(self) -> None:
         swept = monotonic()
         while not self._stopping:
-            for key, _ in self._selector.select(_BETWEEN_SWEEPS):
+            for key, _ in self._selector.select(_SWEEP_INTERVAL_S):
                 self._serve(key.fileobj)
-            if monotonic() - swept > _BETWEEN_SWEEPS:
+            if monotonic() - swept > _SWEEP_INTERVAL_S:
                 swept = monotonic()
                 self._buffer_store.sweep()
-                loose.sweep(swept)
+                pending_scope.sweep(swept)
         for connection in list(self._peers):
-            self._forget(connection)
+            self._disconnect(connection)
         self._close_sockets()
 
     def _close_sockets(self) -> None:
         self._selector.close()
-        for mine in (self._listener, self._wake, self._woken):
-            if mine is not None:
-                mine.close()
+        for own in (self._listener, self._wake_sender, self._wake_receiver):
+            if own is not None:
+                own.close()
 
     def _serve(self, ready: Any) -> None:
         if ready is self._listener:
             try:
                 self._accept()
             except OSError as error:
-                # Out of descriptors: it stays ready, and would be asked about at once, again and again.
-                if not self._full:
+                # Out of descriptors: the listener stays ready, so the loop would spin without a pause.
+                if not self._is_full:
                     _log.warning(
                         "a connection to the file-descriptor server could not be taken: %s", printable_error(error)
                     )
-                self._full = True
-                time.sleep(_WHEN_FULL)
+                self._is_full = True
+                time.sleep(_ACCEPT_RETRY_S)
             else:
-                self._full = False
-        elif ready is self._woken:
-            self._woken.recv(_MOST_WAKES)
+                self._is_full = False
+        elif ready is self._wake_receiver:
+            self._wake_receiver.recv(_MOST_WAKES)
             if not self._stopping:
                 self._listen_again()
         elif ready in self._peers:
+            self._serve_peer(ready)
+
+    def _serve_peer(self, connection: socket.socket) -> None:
+        # An error with one peer must not end the server for all.
+        with guard("serving a connection of the file-descriptor server", _log) as served:
             try:
-                self._answer(ready)
+                self._answer(connection)
             except OSError as error:
                 _log.debug("a connection to the file-descriptor server ended: %s", printable_error(error))
-                self._forget(ready)
-            except Exception:  # noqa: BLE001 - whatever it is
-                # One peer must not end it for all.
-                _log.exception("a connection to the file-descriptor server is closed, because it could not be served")
-                self._forget(ready)
+                self._disconnect(connection)
+        if served.error is not None:
+            self._disconnect(connection)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -176,9 +180,9 @@ class FdServer:
     def _answer(self, connection: socket.socket) -> None:
         peer = self._buffer_store.peer_of(self._peers[connection])
         try:
-            received = packets.receive(connection)
+            received = protocol.receive(connection)
             if received is None:
-                self._forget(connection)
+                self._disconnect(connection)
                 return
             answer, buffer = self._handle(peer, *received)
         except BlockingIOError:
@@ -186,12 +190,12 @@ class FdServer:
         except ExchangeUnavailable as unavailable:
             answer, buffer = {"unavailable": unavailable.reason}, None
         except SnakepitError as error:
-            answer, buffer = {"error": packets.describe(error)}, None
+            answer, buffer = {"error": protocol.describe(error)}, None
         if buffer is None:
-            packets.send(connection, answer)
+            protocol.send(connection, answer)
             return
         try:
-            packets.send(connection, answer, buffer.fileno())
+            protocol.send(connection, answer, buffer.fileno())
         finally:
             buffer.close()
 
@@ -203,24 +207,24 @@ class FdServer:
             request, ref = message.get("request"), message.get("ref")
             if not isinstance(request, str | None):
                 raise ReferenceRefused("request of a packet must be text")
-            asked = message.get("op")
-            if asked == "publish" and buffer is not None and isinstance(message.get("reference"), dict):
+            operation = message.get("op")
+            if operation == "publish" and buffer is not None and isinstance(message.get("reference"), dict):
                 description = Description.from_json(message["reference"])
                 published, buffer = buffer, None
                 self._buffer_store.publish(request, description, published, peer)
                 return {"ok": True}, None
-            if asked == "fetch" and isinstance(ref, str):
+            if operation == "fetch" and isinstance(ref, str):
                 held, shared = self._buffer_store.fetch(request, ref, peer)
                 return {"reference": held.to_json()}, shared
-            if asked == "release" and isinstance(ref, str):
+            if operation == "release" and isinstance(ref, str):
                 self._buffer_store.release(request, ref, peer)
                 return {"ok": True}, None
         finally:
             if buffer is not None:
                 buffer.close()
-        raise ReferenceRefused(f"the file-descriptor server does not know what to do with {reprlib.repr(asked):.40}")
+        raise ReferenceRefused(f"unknown operation {reprlib.repr(operation):.40} of the file-descriptor server")
 
-    def _forget(self, connection: socket.socket) -> None:
+    def _disconnect(self, connection: socket.socket) -> None:
         pid = self._peers.pop(connection, None)
         with suppress(KeyError, ValueError):
             self._selector.unregister(connection)
@@ -228,5 +232,5 @@ class FdServer:
         if pid is not None and pid not in self._peers.values():
             peer = self._buffer_store.peer_of(pid)
             if not self._buffer_store.is_worker(peer):
-                # Of a worker it is the pool that knows when it is gone.
-                self._buffer_store.lose(peer)
+                # The end of a worker is reported by the pool.
+                self._buffer_store.remove_peer(peer)

@@ -1,13 +1,15 @@
-"""The limits of shared memory, as its settings have them."""
+"""Limits of shared memory, without the dependencies of its settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snakepit_otel.errors import ZeroCopyLimitExceeded
+
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may be shared, and what becomes of what cannot be; see `ZeroCopySettings`, which checks them."""
+    """The values of `ZeroCopySettings`, which validates and documents them."""
 
     enabled: bool = True
     allow_fallback: bool = True
@@ -19,3 +21,9 @@ class Limits:
     inline_bytes: int = 4 << 10
     unused_ttl: int = 60_000
     copy_timeout: int = 30_000
+
+    def check(self, quantity: str, wanted: int, setting: str) -> None:
+        """Raise `ZeroCopyLimitExceeded` if `wanted` is more than the setting allows."""
+        limit: int = getattr(self, setting)
+        if wanted > limit:
+            raise ZeroCopyLimitExceeded.of(quantity, wanted, setting, limit)

@@ -240,7 +240,7 @@ def _close(descriptor: int, size: int) -> None:
     if size < _LARGE:
         os.close(descriptor)
     else:
-        reaper.later(partial(os.close, descriptor))
+        reaper.submit(partial(os.close, descriptor))
 
 
 def _seal(descriptor: int) -> None:

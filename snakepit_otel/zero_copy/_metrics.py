@@ -1,4 +1,4 @@
-"""What telemetry says of references."""
+"""Metrics and events of references."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ STREAM = "stream"
 _log = logging.getLogger("snakepit_otel.zero_copy")
 
 
-class _Census:
-    """The live references of this process, by owner and kind: how many, and of how many bytes."""
+class _LiveReferences:
+    """Gauges of the live references of this process, by owner and kind: their number and bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,22 +36,22 @@ class _Census:
     def add(self, description: Description, count: int) -> None:
         with self._lock:
             if not self._live:
-                # With the first reference, so that importing this has no effect.
+                # Registered with the first reference, so that the import has no effect.
                 telemetry.observe(self, names.METRIC_ZERO_COPY_REFERENCE_COUNT, lambda me: me.read(0))
                 telemetry.observe(self, names.METRIC_ZERO_COPY_REFERENCE_SIZE, lambda me: me.read(1))
             live = self._live.setdefault((description.owner, description.kind), [0, 0])
             live[0] += count
             live[1] += count * description.size
 
-    def read(self, which: int) -> list[tuple[float, dict[str, Any]]]:
-        return [(live[which], _labels(*whose)) for whose, live in list(self._live.items())]
+    def read(self, index: int) -> list[tuple[float, dict[str, Any]]]:
+        return [(live[index], _labels(*key)) for key, live in list(self._live.items())]
 
 
-_census = _Census()
+_live_references = _LiveReferences()
 
 
 def labels_of(description: Description) -> telemetry.AttributeSet:
-    """Return the attributes that all metrics of references have."""
+    """Return the attributes of all metrics of references."""
     return telemetry.interned(_labels(description.owner, description.kind))
 
 
@@ -60,7 +60,7 @@ def _labels(owner: Owner, kind: Kind) -> dict[str, str]:
 
 
 def details_of(description: Description) -> dict[str, Any]:
-    """Return what the span of a creation says of the reference."""
+    """Return the attributes of a creation's span."""
     return {
         names.SNAKEPIT_ZERO_COPY_REFERENCE_ID: description.ref,
         names.SNAKEPIT_ZERO_COPY_DTYPE: description.dtype,
@@ -70,29 +70,29 @@ def details_of(description: Description) -> dict[str, Any]:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Return a shape as telemetry has it: `1024x768`, or `scalar`."""
+    """Return a shape as an attribute: `1024x768`, or `scalar`."""
     return "x".join(map(str, shape)) or "scalar"
 
 
-def created(description: Description) -> None:
+def record_creation(description: Description) -> None:
     """Count a reference that this process has made."""
     labels = labels_of(description)
-    _census.add(description, 1)
+    _live_references.add(description, 1)
     telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_CREATED, 1, labels.values)
 
 
-def released(description: Description, reason: str, lifetime: float) -> None:
+def record_release(description: Description, reason: str, lifetime: float) -> None:
     """Count the release of a reference that this process had made; `lifetime` in seconds."""
-    _census.add(description, -1)
+    _live_references.add(description, -1)
     _record_release(description, reason, lifetime)
 
 
-def lost(description: Description, lifetime: float) -> None:
+def record_loss(description: Description, lifetime: float) -> None:
     """Count the release of a reference whose process is gone and cannot count it."""
     _record_release(description, PEER_LOST, lifetime)
 
 
-def outlived(description: Description, tool: str) -> None:
+def record_outlived_view(description: Description, tool: str) -> None:
     """Count a reference whose views are held beyond its request."""
     telemetry.record(names.METRIC_ZERO_COPY_VIEW_OUTLIVED, 1, labels_of(description).values)
     where = f" by tool '{tool}'" if tool else ""
@@ -101,10 +101,10 @@ def outlived(description: Description, tool: str) -> None:
     )
 
 
-def unused(description: Description, site: str, reason: str, session_id: str | None) -> None:
-    """Tell of a reference that was made for nothing, and by which line; strict mode asks for it."""
+def report_unused(description: Description, call_site: str, reason: str, session_id: str | None) -> None:
+    """Log and emit a reference that was never used, with the line that created it; for strict mode."""
     text = (
-        f"strict mode: a {description.kind} reference of {description.size} bytes was created at {site} and "
+        f"strict mode: a {description.kind} reference of {description.size} bytes was created at {call_site} and "
         "neither passed to a request, returned nor released; release it, or create it where it is used"
     )
     _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
@@ -113,7 +113,7 @@ def unused(description: Description, site: str, reason: str, session_id: str | N
         {
             **labels_of(description).values,
             names.SNAKEPIT_ZERO_COPY_RELEASE_REASON: reason,
-            names.SNAKEPIT_ZERO_COPY_CREATOR: site,
+            names.SNAKEPIT_ZERO_COPY_CREATOR: call_site,
             names.SNAKEPIT_ZERO_COPY_DTYPE: description.dtype,
             names.SNAKEPIT_ZERO_COPY_SHAPE: shape_text(description.shape),
             **_session(session_id),
@@ -123,17 +123,17 @@ def unused(description: Description, site: str, reason: str, session_id: str | N
     )
 
 
-def exported(description: Description, transport: str, started: float, session_id: str | None) -> None:
+def emit_export(description: Description, transport: str, started: float, session_id: str | None) -> None:
     """Emit that a reference was handed over; `started` is `perf_counter`'s."""
     _crossed(names.EVENT_ZERO_COPY_EXPORT, description, transport, started, session_id)
 
 
-def imported(description: Description, transport: str, started: float, session_id: str | None) -> None:
+def emit_import(description: Description, transport: str, started: float, session_id: str | None) -> None:
     """Emit that a reference was opened; `started` is `perf_counter`'s."""
     _crossed(names.EVENT_ZERO_COPY_IMPORT, description, transport, started, session_id)
 
 
-def fell_back(description: Description, reason: str, started: float, session_id: str | None) -> None:
+def emit_fallback(description: Description, reason: str, started: float, session_id: str | None) -> None:
     """Emit that bytes were copied; `started` is `perf_counter`'s."""
     telemetry.emit(
         names.EVENT_ZERO_COPY_FALLBACK,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, Self
 
 from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased, ZeroCopyUnavailable
 from snakepit_otel.zero_copy import _libraries as libraries
-from snakepit_otel.zero_copy import _metrics as reports
+from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Description, Form, Kind
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._reaper import reaper
@@ -21,19 +21,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from snakepit_otel.zero_copy._scope import Scope
 
 _CPU = (1, 0)
 _RULE = "a reference lives for one request"
 
 
 class Abandoned(NamedTuple):
-    """What is left of a reference that nobody holds any more."""
+    """The memory and the origin of a reference that was garbage-collected before its release."""
 
     description: Description
     buffer: Buffer | None
     created: float
-    site: str
+    call_site: str
+
+
+class ReferenceScope(Protocol):
+    """The scope of a reference, as the reference depends on it."""
+
+    def release(self, reference: Reference, reason: str) -> None:
+        """Release the reference; a second time does nothing."""
+        ...
+
+    def on_abandoned(self, abandoned: Abandoned) -> None:
+        """Release the memory of a reference that was garbage-collected before its release."""
+        ...
 
 
 class Reference:
@@ -46,23 +57,36 @@ class Reference:
     Raises `ReferenceReleased` when it is used after its request or its release.
     """
 
-    __slots__ = ("__weakref__", "_buffer", "_end", "_scope", "created", "description", "given", "mine", "sent", "site")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_end",
+        "_scope",
+        "call_site",
+        "created",
+        "description",
+        "is_local",
+        "returned",
+        "sent",
+    )
 
     def __init__(
-        self, scope: Scope, description: Description, buffer: Buffer | None, *, mine: bool = False, site: str = ""
+        self,
+        scope: ReferenceScope,
+        description: Description,
+        buffer: Buffer | None,
+        *,
+        is_local: bool = False,
+        call_site: str = "",
     ) -> None:
         self._scope = scope
         self._buffer = buffer
         self._end = ""
         self.description = description
-        self.mine = mine
-        """Whether it was created here, and not received."""
-        self.site = site
-        """The line that created it."""
-        self.given = False
-        """Whether views of it have been given to the caller as a result."""
-        self.sent = not mine
-        """Whether the other side knows of it."""
+        self.is_local = is_local  # created here, and not received
+        self.call_site = call_site
+        self.returned = False  # as a result, of which the caller may keep views
+        self.sent = not is_local
         self.created = monotonic()
 
     @property
@@ -102,11 +126,11 @@ class Reference:
 
     @property
     def released(self) -> bool:
-        """Whether it is of no more use."""
+        """Whether it has been released."""
         return bool(self._end)
 
     def to_numpy(self) -> NDArray[Any]:
-        """Return it as a read-only array, without copying. Raises `ReferenceRefused` for what is no array."""
+        """Return it as a read-only array, without copying. Raises `ReferenceRefused` for a table."""
         raise NotImplementedError
 
     def to_arrow(self) -> Any:
@@ -114,12 +138,12 @@ class Reference:
         raise NotImplementedError
 
     def value(self) -> Any:
-        """Return what it refers to in its own kind: an array, or what Arrow has."""
+        """Return an array, or the table, record batch or array of Arrow's."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Let go of it before the request ends; a second time does nothing."""
-        self._scope.release(self, reports.EXPLICIT)
+        """Release it before the request ends; a second time does nothing."""
+        self._scope.release(self, metrics.EXPLICIT)
 
     def __enter__(self) -> Self:
         return self
@@ -138,9 +162,9 @@ class Reference:
 
     def __repr__(self) -> str:
         about = self.description
-        shape = reports.shape_text(about.shape)
-        told = f"{about.dtype} {shape}, {about.size} bytes, owner {about.owner}{', released' if self._end else ''}"
-        return f"<{about.kind} reference {about.ref[:8]}, {told}>"
+        shape = metrics.shape_text(about.shape)
+        text = f"{about.dtype} {shape}, {about.size} bytes, owner {about.owner}{', released' if self._end else ''}"
+        return f"<{about.kind} reference {about.ref[:8]}, {text}>"
 
     def __reduce_ex__(self, _protocol: Any) -> NoReturn:
         raise ReferenceMisused(
@@ -149,7 +173,7 @@ class Reference:
 
     def __copy__(self) -> NoReturn:
         raise ReferenceMisused(
-            f"{self} cannot be copied: {_RULE}, which two of them could not tell; copy the data: ref.to_numpy().copy()"
+            f"{self} cannot be copied: {_RULE}, which a copy would not; copy the data: ref.to_numpy().copy()"
         )
 
     def __deepcopy__(self, _memo: Any) -> NoReturn:
@@ -159,13 +183,13 @@ class Reference:
         self.__reduce_ex__(2)
 
     def __del__(self) -> None:
-        # A request keeps its references; nobody keeps those that wait for one.
-        if not self._end and self.mine and not sys.is_finalizing():
-            abandoned = Abandoned(self.description, self._buffer, self.created, self.site)
-            reaper.later(partial(self._scope.account_for, abandoned))
+        # A request keeps its references; those of a request to come have only their creator.
+        if not self._end and self.is_local and not sys.is_finalizing():
+            abandoned = Abandoned(self.description, self._buffer, self.created, self.call_site)
+            reaper.submit(partial(self._scope.on_abandoned, abandoned))
 
     def open(self) -> Buffer:
-        """Return the memory, while it is there."""
+        """Return the buffer. Raises `ReferenceReleased`, and `ZeroCopyUnavailable` for a description without memory."""
         if self._end:
             raise ReferenceReleased(self._end)
         if self._buffer is None:
@@ -173,27 +197,27 @@ class Reference:
         return self._buffer
 
     def fill(self, buffer: Buffer) -> None:
-        """Take the memory of a reference that was received without. Raises `ReferenceRefused` if it does not fit."""
+        """Set the buffer of a reference that was received without. Raises `ReferenceRefused` if it does not fit."""
         check(self.description, buffer.size)
         self._buffer = buffer
 
-    def become(self, scope: Scope) -> None:
-        """Belong to this request from now on."""
+    def move_to(self, scope: ReferenceScope) -> None:
+        """Move to the scope of its request."""
         self._scope = scope
 
     @property
-    def scope(self) -> Scope:
-        """The request that it belongs to."""
+    def scope(self) -> ReferenceScope:
+        """The scope of its request."""
         return self._scope
 
-    def finish(self, why: str) -> bool:
-        """Let go of the memory and refuse all use; return whether views are held elsewhere."""
-        self._end = why
+    def end(self, message: str) -> bool:
+        """Close the buffer, and refuse further use with `message`; return whether views are held elsewhere."""
+        self._end = message
         buffer, self._buffer = self._buffer, None
         return buffer is not None and buffer.close()
 
 
-# Known by the mark in Python as it is in JSON, to those who must refuse references and do not import this.
+# The mark of the JSON form, for code that must refuse references and does not import this module.
 setattr(Reference, ZERO_COPY, True)
 
 
@@ -229,7 +253,7 @@ class TensorReference(Reference):
     ) -> Any:
         """Export by the DLPack protocol, read-only.
 
-        A consumer that does not know DLPack 1.0 could not be told that it must not write, and gets a copy; it gets
+        A consumer before DLPack 1.0, which has no read-only flag, gets a copy; it gets
         `BufferError` if it forbids that with `copy=False`. Other devices than the CPU are refused with `BufferError`.
         """
         if dl_device is not None and tuple(dl_device) != _CPU:
@@ -237,17 +261,17 @@ class TensorReference(Reference):
         array = self.to_numpy()
         if max_version is None or max_version < (1, 0):
             if copy is False:
-                raise BufferError(f"{self} is read-only, which DLPack cannot say before 1.0, and copying is forbidden")
+                raise BufferError(f"{self} is read-only, which needs DLPack 1.0, and copying is forbidden")
             return array.copy().__dlpack__(stream=stream)
         return array.__dlpack__(stream=stream, max_version=max_version, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Say that it is on the CPU."""
+        """Return the device of the CPU."""
         return _CPU
 
 
 class ArrowReference(Reference):
-    """A reference to what Arrow has: `pyarrow.table(ref)`, `pyarrow.array(ref)`, `ref.to_arrow()`."""
+    """A reference to a value of Arrow's: `pyarrow.table(ref)`, `pyarrow.array(ref)`, `ref.to_arrow()`."""
 
     __slots__ = ()
 
@@ -267,7 +291,7 @@ class ArrowReference(Reference):
             raise ReferenceRefused(f"{self} cannot be had as a NumPy array without copying: {error}") from None
 
     def value(self) -> Any:
-        """Return what Arrow has."""
+        """Return the table, record batch or array."""
         return self.to_arrow()
 
 
@@ -298,14 +322,13 @@ class ArrowArrayReference(ArrowReference):
 
 
 class DescribedReference(Reference):
-    """A reference of a peer that shares no memory, such as an Elixir authority: a description, with nothing to open."""
+    """A reference of a peer that shares no memory, such as an Elixir authority: the description in `payload` alone."""
 
     __slots__ = ("payload",)
 
-    def __init__(self, scope: Scope, description: Description, payload: dict[str, Any]) -> None:
+    def __init__(self, scope: ReferenceScope, description: Description, payload: dict[str, Any]) -> None:
         super().__init__(scope, description, None)
         self.payload = payload
-        """The description as it was received."""
 
     def to_numpy(self) -> NoReturn:
         """Raise `ZeroCopyUnavailable`."""
@@ -316,14 +339,19 @@ class DescribedReference(Reference):
 
 
 def reference_for(
-    scope: Scope, description: Description, buffer: Buffer | None, *, mine: bool = False, site: str = ""
+    scope: ReferenceScope,
+    description: Description,
+    buffer: Buffer | None,
+    *,
+    is_local: bool = False,
+    call_site: str = "",
 ) -> Reference:
-    """Return a reference of the class that speaks the protocols of what it refers to."""
+    """Return a reference of the class with the protocols of its content."""
     if description.kind is Kind.DLPACK:
-        return TensorReference(scope, description, buffer, mine=mine, site=site)
+        return TensorReference(scope, description, buffer, is_local=is_local, call_site=call_site)
     streamed = description.form in (Form.TABLE, Form.CHUNKED)
     made = ArrowStreamReference if streamed else ArrowArrayReference
-    return made(scope, description, buffer, mine=mine, site=site)
+    return made(scope, description, buffer, is_local=is_local, call_site=call_site)
 
 
 def check(description: Description, size: int) -> None:

@@ -1,13 +1,9 @@
-"""The references of one request, on one side of the bridge: created, received, and released when it ends."""
+"""Scope of one request's references, on one side of the bridge: created, received, and released at its end."""
 
 from __future__ import annotations
 
-import mmap
-import secrets
 import threading
-import weakref
 from collections.abc import Callable, MutableMapping
-from dataclasses import replace
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -17,18 +13,17 @@ from snakepit_otel.errors import (
     ReferenceRefused,
     ReferenceReleased,
     WorkerExited,
-    ZeroCopyLimitExceeded,
     ZeroCopyUnavailable,
 )
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import _libraries as libraries
-from snakepit_otel.zero_copy import _metrics as reports
-from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner
+from snakepit_otel.zero_copy import _metrics as metrics
+from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 from snakepit_otel.zero_copy._exchange import Exchange, ExchangeUnavailable
 from snakepit_otel.zero_copy._limits import Limits
-from snakepit_otel.zero_copy._memory import Allocation, Buffer
+from snakepit_otel.zero_copy._memory import Buffer
+from snakepit_otel.zero_copy._placement import Placed, allocate, inline_array, inline_table, place_array, place_table
 from snakepit_otel.zero_copy._reference import Abandoned, DescribedReference, Reference, check, reference_for
-from snakepit_otel.zero_copy.formats import arrow as tables
 from snakepit_otel.zero_copy.formats import dlpack as tensors
 
 if TYPE_CHECKING:
@@ -36,26 +31,21 @@ if TYPE_CHECKING:
 
 
 class Copying(NamedTuple):
-    """A reference whose bytes are to be copied over gRPC, and why."""
+    """A reference whose bytes are to be copied over gRPC, with the fallback reason."""
 
     reference: Reference
     reason: str
     started: float
 
 
-class _Placed(NamedTuple):
-    description: Description
-    buffer: Buffer
-
-
-def _labels(scope: Scope, kind: Kind, _place: Any, _site: str) -> telemetry.AttributeSet:
+def _labels(scope: Scope, kind: Kind, _place: Any, _call_site: str) -> telemetry.AttributeSet:
     return telemetry.interned(
         {names.SNAKEPIT_ZERO_COPY_OWNER: scope.owner.value, names.SNAKEPIT_ZERO_COPY_KIND: kind.value}
     )
 
 
 def _created(reference: Reference) -> dict[str, Any]:
-    return reports.details_of(reference.description)
+    return metrics.details_of(reference.description)
 
 
 def _release_labels(_scope: Scope, about: Description, reason: str, _lifetime: float) -> telemetry.AttributeSet:
@@ -75,13 +65,13 @@ def _release_details(_scope: Scope, about: Description, _reason: str, _lifetime:
 class Scope:
     """The references of one request on the side of `owner`.
 
-    `exchange` leads to the other side; without one, for the reason `no_exchange`, bytes have to be copied. `request`
-    is the request's random id, None where references wait for a request to come. `foreign` says that the peer is
-    none of ours and may send descriptions of memory that nobody shares.
+    `exchange` leads to the other side; without one, for the fallback reason `no_exchange`, bytes have to be copied.
+    `request` is the request's random id, None for references of a request to come. A `foreign` peer is another
+    program, and may send descriptions of memory that is not shared. The bridge copies the bytes of `to_send` before it
+    sends the message with the references, and those of `to_fetch` before the references are used.
     """
 
-    waits = False
-    """Whether its references wait for a request, and may be passed to one."""
+    is_pending = False
 
     def __init__(
         self,
@@ -111,86 +101,62 @@ class Scope:
         self._bytes = 0
         self._closed = ""
         self.to_send: list[Copying] = []
-        """References whose bytes the bridge has to copy to the other side before it is told of them."""
         self.to_fetch: list[Copying] = []
-        """References whose bytes the bridge has to copy from the other side before they are used."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """End the request, of which a worker may have taken along what it had published."""
-        self.close(reports.PEER_LOST if isinstance(error, WorkerExited) else reports.REQUEST_END)
+        """End the request; `WorkerExited` means that the peer is lost, and with it what it had published."""
+        self.close(metrics.PEER_LOST if isinstance(error, WorkerExited) else metrics.REQUEST_END)
 
     @property
     def in_use(self) -> bool:
         """Whether there are references."""
         return bool(self._references)
 
-    def from_numpy(self, array: NDArray[Any], site: str) -> Reference:
-        """Return a reference to a copy of the array, or to the array itself if `empty` made it."""
+    def from_numpy(self, array: NDArray[Any], call_site: str) -> Reference:
+        """Return a reference to a copy of the array, or to the array itself if `empty` returned it."""
         if not isinstance(array, libraries.numpy().ndarray):
             kind = type(array)
             raise ReferenceRefused(f"a {kind.__module__}.{kind.__qualname__} is no NumPy array; try from_dlpack")
 
-        def place() -> _Placed:
-            elements = tensors.import_dlpack(array)
-            layout = tensors.layout_like(elements)
-            self._admit(layout.bytes)
-            allocation = _allocation_of(elements)
-            if allocation is not None and allocation.size == layout.bytes and _claimed(elements):
-                return _Placed(self._describe(layout), allocation.seal())
-            return _Placed(self._describe(layout), self._place(tensors.parts(elements, layout), layout.bytes))
+        return self._create(
+            Kind.DLPACK,
+            lambda: place_array(array, self.owner, self._check_limits, shared=self.settings.enabled),
+            call_site,
+        )
 
-        return self._create(Kind.DLPACK, place, site)
-
-    def from_arrow(self, value: Any, site: str) -> Reference:
+    def from_arrow(self, value: Any, call_site: str) -> Reference:
         """Return a reference to a copy of a table, record batch or array of Arrow's."""
-
-        def place() -> _Placed:
-            content = tables.content_of(value)
-            pieces = tables.parts(content)
-            size = sum(map(len, pieces))
-            self._admit(size)
-            description = Description(
-                Kind.ARROW, self.owner, _new_id(), size, content.dtype, content.shape, form=content.form
-            )
-            return _Placed(description, self._place(pieces, size))
-
-        return self._create(Kind.ARROW, place, site)
+        return self._create(
+            Kind.ARROW,
+            lambda: place_table(value, self.owner, self._check_limits, shared=self.settings.enabled),
+            call_site,
+        )
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return a writable array of zeros in memory that can be shared without being copied."""
-        layout = tensors.layout_of(shape, dtype)
-        self._admit(layout.bytes)
-        if not self.settings.enabled:
-            return tensors.writable(layout, mmap.mmap(-1, max(layout.bytes, 1)))
-        try:
-            allocation = Allocation(layout.bytes)
-        except OSError as error:
-            raise ZeroCopyUnavailable(f"no memory that can be shared: {error}") from None
-        view = allocation.claim()
-        _allocations[view] = allocation
-        return tensors.writable(layout, view)
+        return allocate(shape, dtype, self._check_limits, shared=self.settings.enabled)
 
     def send(self, value: Any) -> dict[str, Any]:
         """Return the JSON form of a reference, or of an array or a table, which gets one; the other side can fetch it.
 
         Raises `ReferenceMisused` for a reference of another request, `ReferenceReleased` for a released one.
         """
-        made = self.made_of(value)
-        if not isinstance(made, Reference):
-            return made.to_json()
-        self._adopt(made)
-        if not made.sent:
-            self._publish(made)
-        return made.payload if isinstance(made, DescribedReference) else made.description.to_json()
+        sent = self.reference_or_inline(value)
+        if not isinstance(sent, Reference):
+            return sent.to_json()
+        self._adopt(sent)
+        if not sent.sent:
+            self._publish(sent)
+        return sent.payload if isinstance(sent, DescribedReference) else sent.description.to_json()
 
     def receive(self, form: dict[str, Any]) -> Reference:
         """Return the reference that the other side has sent. Raises `ReferenceRefused`, and what the exchange does."""
         self._check_open()
-        if self._foreign and not self._is_ours(form):
-            return DescribedReference(self, _described(form), dict(form))
+        if self._foreign and not self._is_shared(form):
+            return DescribedReference(self, Description.of_foreign(form), dict(form))
         description = Description.from_json(form)
         known = self._references.get(description.ref)
         if known is not None:
@@ -202,8 +168,7 @@ class Scope:
                 raise ReferenceRefused(f"the reference says bytes {description.size}, but has {len(data)}")
             check(description, len(data))
             return self._keep(reference_for(self, description, Buffer.of([memoryview(data)], len(data), shared=False)))
-        if len(self._references) >= self.settings.max_request_references:
-            raise over("references in one request", len(self._references) + 1, self.settings, "max_request_references")
+        self.settings.check("references in one request", len(self._references) + 1, "max_request_references")
         started = perf_counter()
         try:
             if self._exchange is None:
@@ -218,193 +183,161 @@ class Scope:
             buffer.close()
             raise
         reference = self._keep(reference_for(self, description, buffer))
-        # Mapped now, so that no descriptor stays open for as long as the request runs.
+        # Map it now, so that no descriptor stays open while the request runs.
         buffer.view()
         buffer.close_descriptor()
-        reports.imported(description, reports.STREAM if description.copy else reports.SHM, started, self.session_id)
+        metrics.emit_import(description, metrics.STREAM if description.copy else metrics.SHM, started, self.session_id)
         return reference
 
-    def _is_ours(self, form: dict[str, Any]) -> bool:
-        """Say whether a foreign peer's description is of memory that it has placed with us, or has its bytes in it."""
+    def _is_shared(self, form: dict[str, Any]) -> bool:
+        """Return whether a foreign peer's description is of memory that it has published here, or has its bytes."""
         metadata = form.get("metadata")
         if isinstance(metadata, dict) and "data" in metadata:
             return True
         return self._exchange is not None and self._exchange.has(str(form.get("ref")))
 
     def take(self, form: dict[str, Any]) -> Any:
-        """Return the array or the table of a result, which is the caller's to keep; its reference is spent."""
+        """Return the array or the table of a result, which the caller may keep; its reference ends."""
         reference = self.receive(form)
         value = reference.value()
-        # What the caller holds of it is his by right, and not counted as held for too long.
-        reference.given = True
-        if reference.mine:
-            # The tool returned what it was given; released with the request, like all that was passed to it.
+        # The caller may hold views of a result: they are not counted as outliving the request.
+        reference.returned = True
+        if reference.is_local:
+            # The tool returned an argument, which is released with the request like all arguments.
             return value
         self._references.pop(reference.description.ref, None)
-        reference.finish(f"{reference} was spent when the result was taken")
+        reference.end(f"{reference} was spent when the result was taken")
         if self._exchange is not None and reference.description.data is None:
             self._exchange.release(self.request, reference.description.ref)
         return value
 
     def fetched(self, copying: Copying, buffer: Buffer) -> None:
-        """Give a reference the bytes that were copied for it."""
+        """Fill a reference with the bytes that were copied for it."""
         copying.reference.fill(buffer)
         about = copying.reference.description
-        reports.imported(about, reports.STREAM, copying.started, self.session_id)
-        reports.fell_back(about, copying.reason, copying.started, self.session_id)
+        metrics.emit_import(about, metrics.STREAM, copying.started, self.session_id)
+        metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
 
     def copied(self, copying: Copying) -> None:
-        """Note that a reference's bytes have been copied to the other side."""
+        """Record that a reference's bytes have been copied to the other side."""
         about = copying.reference.description
-        reports.exported(about, reports.STREAM, copying.started, self.session_id)
-        reports.fell_back(about, copying.reason, copying.started, self.session_id)
+        metrics.emit_export(about, metrics.STREAM, copying.started, self.session_id)
+        metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
 
     def release(self, reference: Reference, reason: str) -> None:
         """Release one reference; a second time does nothing."""
         with _releasing:
             if reference.released:
                 return
-            why = _WHY[reason].format(reference, f" of session {self.session_id!r}" if self.session_id else "")
-            held = reference.finish(why)
+            session = f" of session {self.session_id!r}" if self.session_id else ""
+            held = reference.end(_END_MESSAGES[reason].format(reference, session))
         self._references.pop(reference.description.ref, None)
-        if held and not reference.given:
-            reports.outlived(reference.description, self._tool)
-        if not reference.mine:
+        if held and not reference.returned:
+            metrics.record_outlived_view(reference.description, self._tool)
+        if not reference.is_local:
             return
         self._bytes -= reference.description.size
-        if reason == reports.EXPLICIT and reference.sent and self._exchange is not None:
+        if reason == metrics.EXPLICIT and reference.sent and self._exchange is not None:
             self._exchange.release(self.request, reference.description.ref)
         self._count_release(reference.description, reason, monotonic() - reference.created)
-        if self.strict and reference.site and not reference.sent and reason != reports.EXPLICIT:
-            reports.unused(reference.description, reference.site, reason, self.session_id)
+        if self.strict and reference.call_site and not reference.sent and reason != metrics.EXPLICIT:
+            metrics.report_unused(reference.description, reference.call_site, reason, self.session_id)
 
-    def account_for(self, abandoned: Abandoned) -> None:
-        """Release what is left of a reference that nobody holds any more."""
+    def on_abandoned(self, abandoned: Abandoned) -> None:
+        """Release the memory of a reference that was garbage-collected before its release."""
         description = abandoned.description
         self._bytes -= description.size
         if abandoned.buffer is not None and abandoned.buffer.close():
-            reports.outlived(description, self._tool)
-        self._count_release(description, reports.EXPIRED, monotonic() - abandoned.created)
+            metrics.record_outlived_view(description, self._tool)
+        self._count_release(description, metrics.EXPIRED, monotonic() - abandoned.created)
         if self.strict:
-            reports.unused(description, abandoned.site, reports.EXPIRED, self.session_id)
+            metrics.report_unused(description, abandoned.call_site, metrics.EXPIRED, self.session_id)
 
-    def let_go_of_what_was_sent(self) -> None:
-        """Release the references that arrays and tables got for being sent, which nobody has a handle of."""
+    def release_sent(self) -> None:
+        """Release the references that were made to send arrays and tables; no code has a handle of them."""
         for reference in list(self._references.values()):
-            if reference.mine and not reference.site:
-                self.release(reference, reports.REQUEST_END)
+            if reference.is_local and not reference.call_site:
+                self.release(reference, metrics.REQUEST_END)
 
-    def close(self, reason: str = reports.REQUEST_END) -> None:
-        """End the request: release all that is left of it, and refuse what comes later."""
+    def close(self, reason: str = metrics.REQUEST_END) -> None:
+        """End the request: release its references, and refuse further ones."""
         if self._closed:
             return
         self._closed = reason
         for reference in list(self._references.values()):
-            if self.request is None and reference.mine and reference.sent and self._exchange is not None:
-                # It was published for a request to come, which need not have come.
+            if self.request is None and reference.is_local and reference.sent and self._exchange is not None:
+                # It was published for a request to come, which may never have come.
                 self._exchange.release(None, reference.description.ref)
             self.release(reference, reason)
         if self._on_close is not None:
             self._on_close(reason)
 
     @telemetry.observed(names.ZERO_COPY_CREATE, labels=_labels, result=_created)
-    def _create(self, _kind: Kind, place: Callable[[], _Placed], site: str) -> Reference:
+    def _create(self, _kind: Kind, place: Callable[[], Placed], call_site: str) -> Reference:
         self._check_open()
         try:
             description, buffer = place()
         except OSError as error:
             raise ZeroCopyUnavailable(f"no memory to place it in: {error}") from None
-        reference = reference_for(self, description, buffer, mine=True, site=site)
+        reference = reference_for(self, description, buffer, is_local=True, call_site=call_site)
         self._bytes += description.size
-        reports.created(description)
+        metrics.record_creation(description)
         return self._keep(reference)
 
     @telemetry.observed(names.ZERO_COPY_RELEASE, labels=_release_labels, details=_release_details)
     def _count_release(self, description: Description, reason: str, lifetime: float) -> None:
-        reports.released(description, reason, lifetime)
+        metrics.record_release(description, reason, lifetime)
 
-    def _place(self, parts: Any, size: int) -> Buffer:
-        return Buffer.of(parts, size, shared=self.settings.enabled)
-
-    def _admit(self, size: int) -> None:
+    def _check_limits(self, size: int) -> None:
         limits = self.settings
-        if size > limits.max_bytes:
-            raise over("bytes in one reference", size, limits, "max_bytes")
-        if self._bytes + size > limits.max_request_bytes:
-            raise over("bytes in one request", self._bytes + size, limits, "max_request_bytes")
-        if len(self._references) >= limits.max_request_references:
-            raise over("references in one request", len(self._references) + 1, limits, "max_request_references")
+        limits.check("bytes in one reference", size, "max_bytes")
+        limits.check("bytes in one request", self._bytes + size, "max_request_bytes")
+        limits.check("references in one request", len(self._references) + 1, "max_request_references")
 
-    def _describe(self, layout: tensors.Layout) -> Description:
-        return Description(
-            Kind.DLPACK, self.owner, _new_id(), layout.bytes, layout.dtype, layout.shape, strides=layout.strides
-        )
-
-    def made_of(self, value: Any) -> Reference | Description:
+    def reference_or_inline(self, value: Any) -> Reference | Description:
         """Return a reference to an array or a table, or if it is small its description with its bytes in it."""
         if isinstance(value, (Reference, Description)):
             return value
         limit = self.settings.inline_bytes
-        # Arrow's arrays speak DLPack as well, which knows neither text nor nulls.
-        if libraries.speaks_dlpack(value) and not libraries.speaks_arrow(value):
-            array = tensors.import_dlpack(value)
-            if array.nbytes > limit or _allocation_of(array) is not None:
-                return self.from_numpy(array, "")
-            layout = tensors.layout_like(array)
-            return replace(self._describe(layout), data=array.tobytes(layout.order), copy=True)  # type: ignore[arg-type]
-        if not libraries.speaks_arrow(value):
-            raise ReferenceRefused(
-                f"a {type(value).__module__}.{type(value).__qualname__} is no tensor, table or array"
-            )
-        content = tables.content_of(value)
-        if sum(batch.nbytes for batch in content.batches) > limit:
-            return self.from_arrow(value, "")
-        data = b"".join(tables.parts(content))
-        return Description(
-            Kind.ARROW,
-            self.owner,
-            _new_id(),
-            len(data),
-            content.dtype,
-            content.shape,
-            form=content.form,
-            data=data,
-            copy=True,
-        )
+        # Arrow's arrays have DLPack as well, which can represent neither text nor nulls.
+        if libraries.has_dlpack(value) and not libraries.has_arrow(value):
+            return inline_array(value, self.owner, limit) or self.from_numpy(tensors.import_dlpack(value), "")
+        return inline_table(value, self.owner, limit) or self.from_arrow(value, "")
 
     def _adopt(self, reference: Reference) -> None:
         self._check_open()
         if reference.released:
-            # Says why.
-            reference.open()
+            reference.open()  # raises the error with the reason
         other = reference.scope
         if other is self:
             return
-        if not other.waits:
+        assert isinstance(other, Scope)
+        if not other.is_pending:
             raise ReferenceMisused(
-                f"{reference} belongs to {other.name()} and cannot be passed to {self.name()}: "
+                f"{reference} belongs to {other.title} and cannot be passed to {self.title}: "
                 "a reference lives for one request; create one for each"
             )
-        self._admit(reference.description.size)
-        other.forget(reference)
-        reference.become(self)
+        self._check_limits(reference.description.size)
+        other.remove(reference)
+        reference.move_to(self)
         self._bytes += reference.description.size
         self._keep(reference)
 
-    def forget(self, reference: Reference) -> None:
-        """Leave a reference to the request that it was for."""
+    def remove(self, reference: Reference) -> None:
+        """Remove a reference that moves to the scope of its request."""
         self._references.pop(reference.description.ref, None)
         self._bytes -= reference.description.size
 
-    def name(self) -> str:
-        """Return what to call the request in an error."""
-        whose = f" of session {self.session_id!r}" if self.session_id else ""
-        return f"the request{f' of tool {self._tool!r}' if self._tool else ''}{whose}"
+    @property
+    def title(self) -> str:
+        """The request, as error messages call it."""
+        session = f" of session {self.session_id!r}" if self.session_id else ""
+        return f"the request{f' of tool {self._tool!r}' if self._tool else ''}{session}"
 
     def _publish(self, reference: Reference) -> None:
         started = perf_counter()
-        # What cannot be shared is copied by whoever fetches it.
-        transport = reports.SHM if reference.open().shared else reports.STREAM
+        # Memory that cannot be shared is copied by its reader.
+        transport = metrics.SHM if reference.open().shared else metrics.STREAM
         try:
             if self._exchange is None:
                 raise ExchangeUnavailable(self._no_exchange)
@@ -414,16 +347,15 @@ class Scope:
             reference.description = reference.description.as_copy()
             self.to_send.append(Copying(reference, unavailable.reason, started))
         else:
-            reports.exported(reference.description, transport, started, self.session_id)
-            # Mapped, so that it can be looked at here, too; the other side has a descriptor of its own.
+            metrics.emit_export(reference.description, transport, started, self.session_id)
+            # Map it for reads on this side; the other side has its own descriptor.
             reference.open().view()
             reference.open().close_descriptor()
         reference.sent = True
 
     def _copy_later(self, description: Description, reason: str, started: float) -> Reference:
         self._refuse_to_copy(reason)
-        if description.size > self.settings.max_bytes:
-            raise over("bytes in one reference", description.size, self.settings, "max_bytes")
+        self.settings.check("bytes in one reference", description.size, "max_bytes")
         reference = self._keep(reference_for(self, description.as_copy(), None))
         self.to_fetch.append(Copying(reference, reason, started))
         return reference
@@ -437,7 +369,7 @@ class Scope:
     def _keep(self, reference: Reference) -> Reference:
         self._references[reference.description.ref] = reference
         if self._closed:
-            # The request has ended while the memory was made, and has not seen it.
+            # The request ended while the memory was made, and has not released it.
             self.release(reference, self._closed)
             self._check_open()
         return reference
@@ -445,53 +377,14 @@ class Scope:
     def _check_open(self) -> None:
         if self._closed:
             raise ReferenceReleased(
-                f"{self.name()} has ended, and with it its references: a reference lives for one request"
+                f"{self.title} has ended, and with it its references: a reference lives for one request"
             )
 
 
-_WHY = {
-    reports.EXPLICIT: "{} has been released: its creator said so",
-    reports.REQUEST_END: "{} has been released: its request{} has ended, and a reference lives for one request",
-    reports.EXPIRED: "{} has been released: no request came for it in time",
-    reports.PEER_LOST: "{} has been released: the process at the other end of its request{} is gone",
+_END_MESSAGES = {
+    metrics.EXPLICIT: "{} has been released by its creator",
+    metrics.REQUEST_END: "{} has been released: its request{} has ended, and a reference lives for one request",
+    metrics.EXPIRED: "{} has been released: no request came for it in time",
+    metrics.PEER_LOST: "{} has been released: the process at the other end of its request{} is gone",
 }
 _releasing = threading.RLock()
-_allocations: weakref.WeakKeyDictionary[Any, Allocation] = weakref.WeakKeyDictionary()
-
-
-def _new_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _allocation_of(array: NDArray[Any]) -> Allocation | None:
-    view = tensors.allocated(array)
-    return None if view is None else _allocations.get(view)
-
-
-def _claimed(array: NDArray[Any]) -> bool:
-    """Say whether what `empty` made is the caller's to seal; of several threads, the first's."""
-    # What is written to it from now on is private, so it is no allocation any more.
-    return _allocations.pop(tensors.allocated(array), None) is not None
-
-
-def over(what: str, wanted: int, limits: Limits, setting: str) -> ZeroCopyLimitExceeded:
-    """Return the error for more than a setting allows."""
-    return ZeroCopyLimitExceeded.of(what, wanted, setting, getattr(limits, setting))
-
-
-def _described(form: dict[str, Any]) -> Description:
-    """Return what can be understood of a description that was made by somebody else."""
-    kind = form.get("kind")
-    owner = form.get("owner")
-    size = form.get("bytes")
-    shape = form.get("shape")
-    return Description(
-        Kind(kind) if kind in list(Kind) else Kind.DLPACK,
-        Owner(owner) if owner in list(Owner) else Owner.ELIXIR,
-        str(form.get("ref", "")),
-        size if isinstance(size, int) else 0,
-        str(form.get("dtype", "")),
-        tuple(part for part in shape if isinstance(part, int)) if isinstance(shape, list) else (),
-        device=str(form.get("device", "cpu")),
-        form=Form.TABLE if kind == Kind.ARROW else None,
-    )

@@ -72,7 +72,7 @@ def descriptors() -> int:
     Sockets and the like aside, too: those of other tests' channels and event loops come and go in their own time.
     """
     gc.collect()
-    reaper.settle()
+    reaper.drain()
     targets = [_target(file) for file in Path("/proc/self/fd").iterdir()]
     return sum(not target.startswith(("socket:", "anon_inode:")) for target in targets)
 
@@ -122,13 +122,13 @@ class Rig:
     def __init__(self, buffer_store: BufferStore, fd_server: FdServer) -> None:
         self.buffer_store = buffer_store
         self.fd_server = fd_server
-        buffer_store.admit(os.getpid(), WORKER)
+        buffer_store.add_worker(os.getpid(), WORKER)
 
     def request(self, worker: str = WORKER) -> Scope:
         """Begin a request that a worker serves."""
         scope = self.buffer_store.request(None, "tool")
         assert scope.request is not None
-        self.buffer_store.serve(scope.request, worker)
+        self.buffer_store.assign_worker(scope.request, worker)
         return scope
 
     def link(self) -> FdClient:
@@ -156,7 +156,7 @@ class Rig:
 
     def assert_holds_nothing(self) -> None:
         """No buffer, no byte and no request is left."""
-        assert (self.buffer_store._held, self.buffer_store._bytes, self.buffer_store._requests) == ({}, 0, {})
+        assert (self.buffer_store._stored, self.buffer_store._bytes, self.buffer_store._requests) == ({}, 0, {})
 
 
 def description(ref: str, owner: Owner = Owner.ELIXIR) -> Description:

@@ -44,7 +44,7 @@ class Bridge:
         self.buffer_store = BufferStore(self.settings, strict=strict)
         self.fd_server = FdServer(self.buffer_store, directory / "fd_server")
         self.link = FdClient(self.fd_server.path)
-        self.buffer_store.admit(os.getpid(), WORKER)
+        self.buffer_store.add_worker(os.getpid(), WORKER)
         self.fd_server.start()
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Bridge:
         """Begin a request."""
         caller = self.buffer_store.request(session_id, tool)
         assert caller.request is not None
-        self.buffer_store.serve(caller.request, WORKER)
+        self.buffer_store.assign_worker(caller.request, WORKER)
         worker = Scope(
             Owner.PYTHON,
             self.link,

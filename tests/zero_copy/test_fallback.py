@@ -30,7 +30,7 @@ from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ReferenceReleased, ZeroCopyUnavailable
 from snakepit_otel.testing import Capture, OtlpSink
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._fd_server import fd_server_path
 from tests.bridge import parts
 from tests.bridge.elixir import Elixir
@@ -71,7 +71,7 @@ async def both_ways(caller: Snakepit | Client, *, copied: bool) -> None:
 def held(pit: Snakepit) -> int:
     """Return how many references are held."""
     assert pit._dispatcher is not None
-    return len(pit._dispatcher.buffer_store._held)
+    return len(pit._dispatcher.buffer_store._stored)
 
 
 def of_caller(reason: str) -> dict[tuple[str, str, str], int]:
@@ -270,7 +270,7 @@ async def test_bad_copies_have_a_status() -> None:
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a worker in this process not change whose references are made here."""
-    monkeypatch.setattr(loose, "owner", loose.owner)
+    monkeypatch.setattr(pending_scope, "owner", pending_scope.owner)
     monkeypatch.setenv("SNAKEPIT_TOLIST_MAX_ELEMENTS", "1000")
     # Bytes are copied in messages of a mebibyte, and what is around them.
     monkeypatch.setattr(parts, "MAX_MESSAGE_BYTES", 4 << 20)

@@ -31,8 +31,8 @@ from snakepit_otel.errors import (
     ZeroCopyError,
 )
 from snakepit_otel.zero_copy import ZeroCopySettings
-from snakepit_otel.zero_copy import _fd_client as link
-from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy import _fd_client as fd_client
+from snakepit_otel.zero_copy import _fd_protocol as protocol
 from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
 from snakepit_otel.zero_copy._fd_client import FdClient
@@ -144,7 +144,7 @@ async def test_forgers_of_both_ends_read_nothing_else(short_path: Path) -> None:
             answer = orjson.loads(raw.recv(1 << 17))
             theirs = Scope(Owner.PYTHON, exchange, request=mine.request)
             if "error" in answer:
-                assert isinstance(packets.rebuild(answer["error"]), ZeroCopyError)
+                assert isinstance(protocol.rebuild(answer["error"]), ZeroCopyError)
                 rejected(lambda theirs=theirs, wrong=wrong: theirs.receive(wrong))
             else:
                 reference = theirs.receive(wrong)
@@ -226,7 +226,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
         caller.close()
         assert await pit.execute("total", {"t": np.ones(10_000)}) == 10_000
         assert await pit.execute("pid") == worker
-        await until(lambda: (buffer_store._held, buffer_store._bytes) == ({}, 0))
+        await until(lambda: (buffer_store._stored, buffer_store._bytes) == ({}, 0))
 
 
 async def test_references_of_other_requests_are_refused(short_path: Path) -> None:
@@ -252,7 +252,7 @@ async def test_references_of_other_requests_are_refused(short_path: Path) -> Non
         for request in (None, "d" * 32, other.request, foreign.request, mine.request):
             # None of these has the right to it, and the last has not this one.
             exchange.release(request, "c" * 32)
-        assert list(rig.buffer_store._held) == ["a" * 32, "c" * 32]
+        assert list(rig.buffer_store._stored) == ["a" * 32, "c" * 32]
         for scope in (mine, foreign):
             scope.close()
         exchange.close()
@@ -270,7 +270,7 @@ async def test_a_worker_gets_nothing_that_waits_by_releasing_it(short_path: Path
         for asked in (None, "d" * 32):
             for ref in ("a" * 32, "b" * 32):
                 exchange.release(asked, ref)
-        assert len(rig.buffer_store._held) == 2
+        assert len(rig.buffer_store._stored) == 2
         request.close()
         exchange.close()
 
@@ -346,7 +346,7 @@ async def test_bad_memory_is_refused_by_the_broker(short_path: Path, case: str) 
         publish = {"op": "publish", "request": mine.request, "reference": form("a" * 32, owner="python")}
         for _ in range(3):
             send(raw, orjson.dumps(publish), make())
-            error = packets.rebuild(orjson.loads(raw.recv(1 << 17))["error"])
+            error = protocol.rebuild(orjson.loads(raw.recv(1 << 17))["error"])
             assert isinstance(error, ReferenceRefused)
             assert words in str(error)
         raw.close()
@@ -387,7 +387,7 @@ async def test_bad_packets_are_refused_by_the_broker(short_path: Path, case: str
         raw = rig.raw()
         for _ in range(3):
             send(raw, BAD_PACKETS[case], [memfd(96)] if with_memory else [])
-            error = packets.rebuild(orjson.loads(raw.recv(1 << 17))["error"])
+            error = protocol.rebuild(orjson.loads(raw.recv(1 << 17))["error"])
             assert isinstance(error, ZeroCopyError)
         raw.close()
         rig.assert_holds_nothing()
@@ -411,13 +411,13 @@ async def test_publishers_get_no_further_than_they_may(short_path: Path) -> None
         assert isinstance(rejected(lambda: publish(None, "a" * 32)), ReferenceMisused)
         publish(mine.request, "a" * 32)
         assert "published already" in str(rejected(lambda: publish(mine.request, "a" * 32)))
-        rig.buffer_store.dismiss(os.getpid())
+        rig.buffer_store.remove_worker(os.getpid())
         # From now on this process is none of the workers.
         assert "not this process'" in str(rejected(lambda: publish(mine.request, "b" * 32)))
         for scope in (mine, foreign):
             scope.close()
         exchange.close()
-        rig.buffer_store.admit(os.getpid(), WORKER)
+        rig.buffer_store.add_worker(os.getpid(), WORKER)
         rig.assert_holds_nothing()
         rig.assert_serves()
 
@@ -534,7 +534,7 @@ async def test_answers_are_not_taken_for_others(
     short_path: Path, answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not answer is unreachable, and the second of two answers is ignored."""
-    monkeypatch.setattr(link, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(fd_client, "_TIMEOUT_S", 0.2)
     before = descriptors()
     fd_server = HostileFdServer(
         short_path / "b",
@@ -743,7 +743,7 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
         assert await client.execute("rows", {"t": sample()}) == 3
         assert await client.execute("pid") == worker
         buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
-        await until(lambda: (buffer_store._held, buffer_store._bytes) == ({}, 0))
+        await until(lambda: (buffer_store._stored, buffer_store._bytes) == ({}, 0))
 
 
 async def test_nothing_is_written_through_a_reference(short_path: Path) -> None:

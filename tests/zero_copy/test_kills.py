@@ -14,7 +14,7 @@ import pytest
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import AuthorityUnavailable, WorkerExited
-from snakepit_otel.zero_copy import _metrics as reports
+from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._memory import Buffer
 from tests.processes import alive, program
@@ -93,7 +93,7 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -
             enough.set()
             await running
         buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
-        await until(lambda: (buffer_store._held, buffer_store._bytes, buffer_store._requests) == ({}, 0, {}))
+        await until(lambda: (buffer_store._stored, buffer_store._bytes, buffer_store._requests) == ({}, 0, {}))
         await until(lambda: [worker for worker in pit.pool.workers if worker.state.value == "ready"])
         assert await pit.execute("total", {"t": load.array}) == load.array.sum()
         pids.update(worker.pid for worker in pit.pool.workers if worker.state.value == "ready")
@@ -161,10 +161,10 @@ async def test_an_answer_that_arrived_can_be_read_when_its_worker_is_gone(short_
     with brokering(short_path) as rig:
         mine, link = rig.request(), rig.link()
         link.publish(mine.request, description("a" * 32, Owner.PYTHON), Buffer.of([memoryview(bytes(96))], 96))
-        rig.buffer_store.dismiss(os.getpid())
+        rig.buffer_store.remove_worker(os.getpid())
         assert mine.take(form("a" * 32, owner="python")).tobytes() == bytes(96)
         link.close()
-        mine.close(reports.PEER_LOST)
+        mine.close(metrics.PEER_LOST)
         rig.assert_holds_nothing()
 
 

@@ -36,7 +36,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.testing import FakeClock
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy._buffer_store import BufferStore
-from snakepit_otel.zero_copy._current_scope import LooseScope, loose
+from snakepit_otel.zero_copy._current_scope import PendingScope, pending_scope
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._fd_server import fd_server_path
@@ -78,14 +78,14 @@ async def pit() -> AsyncIterator[Snakepit]:
     async with Snakepit(Hostile, workers=1, zero_copy=LIMITS, server={"listen": "127.0.0.1:0"}) as running:
         yield running
         gc.collect()
-        loose.sweep(float("inf"))
+        pending_scope.sweep(float("inf"))
         await until(lambda: held(running) == (0, 0), timeout=10)
 
 
 def held(pit: Snakepit) -> tuple[int, int]:
     """Return how many references and bytes are held."""
     assert pit._dispatcher is not None
-    return len(pit._dispatcher.buffer_store._held), pit._dispatcher.buffer_store._bytes
+    return len(pit._dispatcher.buffer_store._stored), pit._dispatcher.buffer_store._bytes
 
 
 def exceeded(setting: str) -> Any:
@@ -290,7 +290,7 @@ async def test_copies_are_held_to_limits_by_their_status(pit: Snakepit) -> None:
         assert await written(stub, 10, 10, sent=9) is not grpc.StatusCode.OK
         assert await written(stub, 10, 10, sent=11) is not grpc.StatusCode.OK
         assert pit._dispatcher is not None
-        for ref in list(pit._dispatcher.buffer_store._held):
+        for ref in list(pit._dispatcher.buffer_store._stored):
             pit._dispatcher.buffer_store.release(None, ref)
 
 
@@ -353,7 +353,7 @@ async def test_what_nobody_comes_for_is_released_in_time(clock: FakeClock) -> No
     buffer_store.publish(None, description("a" * 32), buffer, "process 1")
     request = buffer_store.request(None, "tool")
     assert request.request is not None
-    buffer_store.serve(request.request, "w")
+    buffer_store.assign_worker(request.request, "w")
     buffer_store.publish(request.request, description("b" * 32, Owner.PYTHON), buffer.twin(), "w")
     buffer_store.offer(request.request, "b" * 32)
     buffer_store.publish(None, description("c" * 32), buffer.twin(), "process 1")
@@ -361,23 +361,23 @@ async def test_what_nobody_comes_for_is_released_in_time(clock: FakeClock) -> No
     clock.advance(3)
     request.close()
     # What was passed to the request is gone with it; the result waits from now on.
-    assert set(buffer_store._held) == {"a" * 32, "b" * 32}
+    assert set(buffer_store._stored) == {"a" * 32, "b" * 32}
     clock.advance(2.5)
     with pytest.raises(ReferenceReleased):
         buffer_store.fetch(None, "a" * 32, "process 1")
     buffer_store.sweep()
-    assert set(buffer_store._held) == {"b" * 32}
+    assert set(buffer_store._stored) == {"b" * 32}
     buffer_store.fetch(None, "b" * 32, "process 1")[1].close()
     clock.advance(2.6)
     with pytest.raises(ReferenceReleased):
         buffer_store.fetch(None, "b" * 32, "process 1")
     buffer_store.sweep()
-    assert (buffer_store._held, buffer_store._bytes) == ({}, 0)
+    assert (buffer_store._stored, buffer_store._bytes) == ({}, 0)
 
 
 async def test_loose_references_expire() -> None:
     """A reference that no request came for says so when it is used at last."""
-    scope = LooseScope()
+    scope = PendingScope()
     scope.settings = ZeroCopySettings(unused_ttl=1_000)
     early, late = scope.from_numpy(np.ones(5), "here"), scope.from_numpy(np.ones(5), "here")
     late.created += 10
@@ -468,7 +468,7 @@ async def test_a_process_keeps_half_of_its_descriptors() -> None:
         scopes[0].send(np.zeros(5_000, "u1"))
     for scope in scopes:
         scope.close()
-    assert (buffer_store._held, buffer_store._bytes) == ({}, 0)
+    assert (buffer_store._stored, buffer_store._bytes) == ({}, 0)
 
 
 async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> None:

@@ -31,7 +31,7 @@ from snakepit_otel.errors import (
     ZeroCopyError,
 )
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._reference import Reference
 from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge
@@ -552,20 +552,20 @@ async def test_callers_views_are_counted(pit: Snakepit, capture: Capture) -> Non
 async def test_waiting_for_too_long() -> None:
     """A reference that no request comes for expires, by the time that it was made."""
     early = reference()
-    loose.sweep(early.created + loose.settings.unused_ttl / 1000)
+    pending_scope.sweep(early.created + pending_scope.settings.unused_ttl / 1000)
     assert float(early.to_numpy().sum()) == 5_000.0
     late = reference()
-    loose.sweep(early.created + loose.settings.unused_ttl / 1000 + (late.created - early.created) / 2)
+    pending_scope.sweep(early.created + pending_scope.settings.unused_ttl / 1000 + (late.created - early.created) / 2)
     assert_released(early, "no request came for it in time")
     assert not late.released
-    loose.sweep(late.created + loose.settings.unused_ttl / 1000 + 0.001)
+    pending_scope.sweep(late.created + pending_scope.settings.unused_ttl / 1000 + 0.001)
     assert_released(late, "no request came for it in time")
 
 
 async def test_expired_references_are_not_taken(pit: Snakepit) -> None:
     """A request does not take what has expired."""
     ref = reference()
-    loose.sweep(ref.created + loose.settings.unused_ttl / 1000 + 1)
+    pending_scope.sweep(ref.created + pending_scope.settings.unused_ttl / 1000 + 1)
     with pytest.raises(ReferenceReleased, match="no request came for it in time"):
         await pit.execute("first", {"t": ref})
 
@@ -573,12 +573,12 @@ async def test_expired_references_are_not_taken(pit: Snakepit) -> None:
 async def test_what_nobody_holds_is_released() -> None:
     """A reference that waits is released with its last holder, and its memory with it."""
     gc.collect()
-    before, live = loose._bytes, len(loose._references)
+    before, live = pending_scope._bytes, len(pending_scope._references)
     refs = [reference() for _ in range(10)]
-    assert (loose._bytes - before, len(loose._references) - live) == (400_000, 10)
+    assert (pending_scope._bytes - before, len(pending_scope._references) - live) == (400_000, 10)
     del refs
     gc.collect()
-    await until(lambda: (loose._bytes, len(loose._references)) == (before, live))
+    await until(lambda: (pending_scope._bytes, len(pending_scope._references)) == (before, live))
 
 
 async def test_a_request_keeps_its_references(shared: Bridge) -> None:

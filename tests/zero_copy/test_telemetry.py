@@ -21,7 +21,7 @@ from snakepit_otel import Client, Snakepit, ToolError, authority_tool, zero_copy
 from snakepit_otel.errors import ReferenceRefused, WorkerExited
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._reaper import reaper
 from tests.waiting import PATIENT, until
 from tests.zero_copy.parts import Bridge, Sides, bridge
@@ -64,7 +64,7 @@ async def pit(running: Snakepit, capture: Capture) -> Snakepit:
     """The pit, with nothing kept or recorded of other tests."""
     await running.execute("clear")
     gc.collect()
-    reaper.settle()
+    reaper.drain()
     capture.clear()
     return running
 
@@ -138,7 +138,7 @@ async def test_hand_overs_are_events(pit: Snakepit, capture: Capture) -> None:
 async def test_fallback_is_an_event(capture: Capture) -> None:
     """Where memory cannot be shared, bytes are copied, and it is said why and how many."""
     gc.collect()
-    reaper.settle()
+    reaper.drain()
     capture.clear()
     async with Snakepit(ADAPTER, workers=1, zero_copy={"enabled": False}) as pit:
         assert (await pit.execute("describe", {"t": reference()}))["copy"] is True
@@ -223,7 +223,7 @@ async def test_reasons(pit: Snakepit, capture: Capture) -> None:
     with pytest.raises(ToolError):
         await pit.execute("fail", {"t": reference()})
     late = reference()
-    loose.sweep(late.created + loose.settings.unused_ttl / 1000 + 1)
+    pending_scope.sweep(late.created + pending_scope.settings.unused_ttl / 1000 + 1)
     dropped = reference()
     del dropped
     gc.collect()
@@ -238,7 +238,7 @@ async def test_reasons(pit: Snakepit, capture: Capture) -> None:
 async def test_a_dead_worker_s_references_are_lost(capture: Capture) -> None:
     """The request's references, and those of the worker, which cannot say so itself, are released as lost."""
     gc.collect()
-    reaper.settle()
+    reaper.drain()
     capture.clear()
     async with Snakepit("tests.zero_copy.adapter:Dying", workers=1, authority_tools=[there], pool=PATIENT) as pit:
         with pytest.raises(WorkerExited):
@@ -288,7 +288,7 @@ async def test_strict_mode_names_a_forgetful_caller(
 ) -> None:
     """A caller's reference that is dropped, or waits in vain, is reported with the line that made it."""
     late = reference()
-    loose.sweep(late.created + loose.settings.unused_ttl / 1000 + 1)
+    pending_scope.sweep(late.created + pending_scope.settings.unused_ttl / 1000 + 1)
     zero_copy.from_arrow(pa.table({"a": [1]}))
     gc.collect()
     await until(lambda: len(capture.events(UNUSED)) == 2)
@@ -324,11 +324,11 @@ async def test_strict_mode_is_content_with_use(pit: Snakepit, capture: Capture) 
 async def test_no_reports_without_strict_mode(capture: Capture, caplog: pytest.LogCaptureFixture) -> None:
     """Without strict mode nobody is told."""
     gc.collect()
-    reaper.settle()
+    reaper.drain()
     capture.clear()
     async with Snakepit(ADAPTER, workers=1) as pit:
         await pit.execute("forget")
-        if not loose.strict:  # the other tests' pit may be running
+        if not pending_scope.strict:  # the other tests' pit may be running
             zero_copy.from_numpy(np.ones(10))
             gc.collect()
         assert [name for name, _, _ in await pit.execute("events") if name == UNUSED] == []
@@ -348,7 +348,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         gc.collect()
-        reaper.settle()
+        reaper.drain()
         self.capture.clear()
         self.waiting: list[Any] = []
         self.requests: list[tuple[Sides, list[Any]]] = []
@@ -367,7 +367,7 @@ class Books(RuleBasedStateMachine):
 
     @rule(size=st.integers(0, 2_000), arrow=st.booleans())
     def wait_for_a_request(self, size: int, arrow: bool) -> None:
-        self.waiting.append(self.make(loose, size, arrow))
+        self.waiting.append(self.make(pending_scope, size, arrow))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), how=st.sampled_from(["release", "drop", "expire"]))
@@ -375,9 +375,11 @@ class Books(RuleBasedStateMachine):
         given_up = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
         if how == "drop":
             del given_up
-            reaper.settle()
+            reaper.drain()
         elif how == "expire":
-            loose.sweep(max(ref.created for ref in [*self.waiting, given_up]) + loose.settings.unused_ttl / 1000 + 1)
+            pending_scope.sweep(
+                max(ref.created for ref in [*self.waiting, given_up]) + pending_scope.settings.unused_ttl / 1000 + 1
+            )
             self.waiting.clear()
         else:
             given_up.release()
@@ -451,7 +453,7 @@ class Books(RuleBasedStateMachine):
         assert set(self.live().values()) <= {0}
         sizes = tally(self.capture.points(f"{REFERENCE}.size"))
         assert set(sizes.values()) <= {0}
-        assert not self.bridge.buffer_store._held
+        assert not self.bridge.buffer_store._stored
         assert not self.bridge.buffer_store._bytes
 
 

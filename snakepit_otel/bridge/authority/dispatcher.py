@@ -308,7 +308,7 @@ class Dispatcher:
         request_id = metadata[REQUEST_ID]
 
         async def chosen(worker_id: str) -> None:
-            self.buffer_store.serve(request_id, worker_id)
+            self.buffer_store.assign_worker(request_id, worker_id)
             self.fencing_tokens.assign(request_id, worker_id)
             if session_id:
                 await self.sessions.assign_worker(session_id, worker_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.system.socket_files import checked_socket_directory
 from snakepit_otel.zero_copy._buffer_store import BufferStore
-from snakepit_otel.zero_copy._current_scope import loose
+from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._fd_server import FdServer, fd_server_path
 from snakepit_otel.zero_copy._limits import Limits
 
@@ -24,9 +24,9 @@ class AuthorityMemory:
     def __init__(self, limits: Limits, socket: Path, *, strict: bool) -> None:
         self._open = ExitStack()
         self.store = BufferStore(limits, strict=strict)
-        self.store.be_observed()
+        self.store.register_gauges()
         # References that are made outside of requests follow the settings of the newest authority.
-        self._open.callback(_set_loose, loose.settings, loose.strict)
+        self._open.callback(_set_loose, pending_scope.settings, pending_scope.strict)
         _set_loose(limits, strict)
         self.fd_server: FdServer | None = None
         if not self.store.shares:
@@ -45,7 +45,7 @@ class AuthorityMemory:
     def follow(self, socket: Path) -> None:
         """Serve beside the authority's socket, which has been made again."""
         if self.fd_server is not None:
-            self.fd_server.look(fd_server_path(socket))
+            self.fd_server.ensure_socket(fd_server_path(socket))
 
     def close(self) -> None:
         """Release all memory."""
@@ -56,8 +56,8 @@ class AuthorityMemory:
         while True:
             await asyncio.sleep(1)
             self.store.sweep()
-            loose.sweep(time.monotonic())
+            pending_scope.sweep(time.monotonic())
 
 
 def _set_loose(limits: Limits, strict: bool) -> None:
-    loose.settings, loose.strict = limits, strict
+    pending_scope.settings, pending_scope.strict = limits, strict

@@ -63,7 +63,7 @@ class BufferService(BufferServiceServicer):
         """Send a reference's bytes; a result is spent once they have been taken."""
         of_request = request.request_id or None
         try:
-            with self._one_more(peer_of(context)), self._buffer_store.lent(of_request, request.ref, BEARER) as lent:
+            with self._one_more(peer_of(context)), self._buffer_store.borrow(of_request, request.ref, BEARER) as lent:
                 await self._send(*lent, context)
         except SnakepitError as error:
             await _abort(context, error)
@@ -120,7 +120,7 @@ class BufferService(BufferServiceServicer):
             self._buffer_store.publish(of_request, description, buffer, BEARER, reserved=reserved, charge=charge)
 
     async def _filled(self, size: int, messages: AsyncIterator[pb.WriteRequest], pace: _Pace) -> Buffer:
-        filling = Filling(size, shared=self._buffer_store.shares)
+        filling = Filling(size, shared=self._buffer_store.can_share)
         try:
             while (message := await pace.keep(anext(messages, None), 0)) is not None:
                 filling.write(message.data)

@@ -49,7 +49,7 @@ class Outgoing:
             converted = self._otherwise(value)
             if not (isinstance(converted, dict) and UNSERIALIZABLE in converted):
                 return converted
-        return self._scope.made_of(value)
+        return self._scope.reference_or_inline(value)
 
 
 def refuse_reference(value: Any) -> None:
@@ -67,6 +67,6 @@ def has_references(raw: bytes) -> bool:
 
 def can_be_shared(value: Any) -> bool:
     """Say whether a value is a tensor or a table that travels by reference."""
-    if libraries.speaks_arrow(value):
+    if libraries.has_arrow(value):
         return True
-    return libraries.speaks_dlpack(value) and tensors.can_share(value)
+    return libraries.has_dlpack(value) and tensors.can_share(value)

@@ -41,7 +41,7 @@ from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ValueRefused,
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
 from snakepit_otel.rpc.transports.grpc import grpc_code
-from snakepit_otel.zero_copy._current_scope import enter
+from snakepit_otel.zero_copy._current_scope import set_current
 from snakepit_otel.zero_copy._scope import Scope
 
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -106,7 +106,7 @@ class WorkerService(BridgeServiceServicer):
         if self._registration is not None:
             self._registration.notice(request.session_id)
         scope = self._memory.open(request, _request_id(request, context))
-        enter(scope)
+        set_current(scope)
         self._running.begin(scope.request)
         try:
             return await self._execute(request, context, scope, started)
@@ -159,7 +159,7 @@ class WorkerService(BridgeServiceServicer):
         if self._registration is not None:
             self._registration.notice(request.session_id)
         scope = self._memory.open(request, _request_id(request, context))
-        enter(scope)
+        set_current(scope)
         self._running.begin(scope.request)
         try:
             failed = await self._stream(request, context, scope)
@@ -197,7 +197,7 @@ class WorkerService(BridgeServiceServicer):
                 )
             )
             # A stream may have no end, and what it has sent is the caller's by now.
-            scope.let_go_of_what_was_sent()
+            scope.release_sent()
 
         try:
             job = await self._job(request, context, scope)

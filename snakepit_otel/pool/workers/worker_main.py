@@ -50,7 +50,7 @@ def main() -> int:
     from snakepit_otel.pool.settings import Profile
     from snakepit_otel.system import event_loop
     from snakepit_otel.telemetry import _controls
-    from snakepit_otel.zero_copy._current_scope import loose
+    from snakepit_otel.zero_copy._current_scope import pending_scope
     from snakepit_otel.zero_copy._descriptor import Owner
     from snakepit_otel.zero_copy._limits import Limits
 
@@ -60,7 +60,7 @@ def main() -> int:
     # Only now: what the program has put on its import path since is for the adapter.
     sys.path[:] = import_path
     # What is made outside of a request here is a worker's, too.
-    loose.owner = Owner.PYTHON
+    pending_scope.owner = Owner.PYTHON
 
     telemetry.environment.mark_reported(spec.get("reported", {}))
     telemetry.log_to_stderr(

@@ -130,7 +130,7 @@ def import_dlpack(value: Any) -> NDArray[Any]:
 
     Raises `ReferenceRefused` for one on another device, and for what NumPy has not.
     """
-    if not libraries.speaks_dlpack(value):
+    if not libraries.has_dlpack(value):
         raise ReferenceRefused(f"a {_type(value)} has no __dlpack__, so it is no DLPack tensor")
     device = _device(value)
     if device != "cpu":

@@ -205,7 +205,7 @@ def test_a_result_is_its_callers_until_it_is_taken() -> None:
         buffer_store.offer(scope.request, large.ref, Charge(budget, somebody, 0, "references"))
     scope.close()
     assert (budget.held(somebody), buffer_store._count) == (600, 1)
-    with buffer_store.lent(None, about.ref, BEARER):
+    with buffer_store.borrow(None, about.ref, BEARER):
         buffer_store.release(None, about.ref, BEARER)
         assert budget.held(somebody) == 600
     assert (budget.held(somebody), buffer_store._count, buffer_store._bytes) == (0, 0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 from snakepit_otel import errors
 from snakepit_otel.bridge.wire.errors import failed_type, from_wire, to_status, to_wire
 from snakepit_otel.errors import SnakepitError, ToolError
-from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy import _fd_protocol as protocol
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target
 
@@ -64,6 +64,6 @@ def broker_errors(data: bytes) -> None:
     described: Any = choices.json()
     if choices.chance():
         described = {"type": choices.pick(_TYPES), "message": choices.json(), "passes": choices.json()}
-    error = packets.rebuild(described)
+    error = protocol.rebuild(described)
     insist(isinstance(error, SnakepitError))
-    insist(packets.rebuild(packets.describe(error)).args == error.args or not str(error))
+    insist(protocol.rebuild(protocol.describe(error)).args == error.args or not str(error))

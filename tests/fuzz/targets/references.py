@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ReferenceRefused, SnakepitError
-from snakepit_otel.zero_copy import _fd_protocol as packets
+from snakepit_otel.zero_copy import _fd_protocol as protocol
 from snakepit_otel.zero_copy._descriptor import Description, Form, Kind, Owner, replaced
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._reference import check
@@ -140,7 +140,7 @@ def packets_of_brokers(data: bytes) -> None:
                 os.close(number)
         before = _descriptors()
         with refusing(ReferenceRefused) as refused:
-            received = packets.receive(ours)
+            received = protocol.receive(ours)
         if refused or received is None:
             insist(_descriptors() == before, "a descriptor was left")
             return

@@ -219,8 +219,8 @@ class _Servers:
         insist(stats.live == 0 and stats.created == gone, "the ledger is wrong:", stats)
         for scope in list(self.buffer_store._requests.values()):
             self.buffer_store._close(scope, "request_end")
-        for held in list(self.buffer_store._held.values()):
-            self.buffer_store._drop(held)
+        for held in list(self.buffer_store._stored.values()):
+            self.buffer_store._remove(held)
 
     def close(self) -> None:
         """Stop both."""
