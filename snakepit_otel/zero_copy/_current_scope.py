@@ -10,6 +10,7 @@ from time import monotonic
 
 from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._limits import check_limit
 from snakepit_otel.zero_copy._scope import Scope
 
 
@@ -31,9 +32,9 @@ class PendingScope(Scope):
     def _check_limits(self, size: int) -> None:
         self.sweep(monotonic())
         limits = self.settings
-        limits.check("bytes in one reference", size, "max_bytes")
-        limits.check("bytes that wait for a request", self._bytes + size, "max_host_bytes")
-        limits.check("references that wait for a request", len(self._references) + 1, "max_host_references")
+        check_limit(limits, "max_bytes", size, "bytes in one reference")
+        check_limit(limits, "max_host_bytes", self._bytes + size, "bytes that wait for a request")
+        check_limit(limits, "max_host_references", len(self._references) + 1, "references that wait for a request")
 
 
 pending_scope = PendingScope()

@@ -22,8 +22,9 @@ class Limits:
     unused_ttl: int = 60_000
     copy_timeout: int = 30_000
 
-    def check(self, quantity: str, wanted: int, setting: str) -> None:
-        """Raise `ZeroCopyLimitExceeded` if `wanted` is more than the setting allows."""
-        limit: int = getattr(self, setting)
-        if wanted > limit:
-            raise ZeroCopyLimitExceeded.of(quantity, wanted, setting, limit)
+
+def check_limit(limits: Limits, setting: str, wanted: int, quantity: str) -> None:
+    """Raise `ZeroCopyLimitExceeded` if `wanted` is more than the setting allows."""
+    limit: int = getattr(limits, setting)
+    if wanted > limit:
+        raise ZeroCopyLimitExceeded.of(quantity, wanted, setting, limit)

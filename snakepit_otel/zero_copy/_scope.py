@@ -20,7 +20,7 @@ from snakepit_otel.zero_copy import _libraries as libraries
 from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 from snakepit_otel.zero_copy._exchange import Exchange, ExchangeUnavailable
-from snakepit_otel.zero_copy._limits import Limits
+from snakepit_otel.zero_copy._limits import Limits, check_limit
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._placement import Placed, allocate, inline_array, inline_table, place_array, place_table
 from snakepit_otel.zero_copy._reference import Abandoned, DescribedReference, Reference, check, reference_for
@@ -168,7 +168,7 @@ class Scope:
                 raise ReferenceRefused(f"the reference says bytes {description.size}, but has {len(data)}")
             check(description, len(data))
             return self._keep(reference_for(self, description, Buffer.of([memoryview(data)], len(data), shared=False)))
-        self.settings.check("references in one request", len(self._references) + 1, "max_request_references")
+        check_limit(self.settings, "max_request_references", len(self._references) + 1, "references in one request")
         started = perf_counter()
         try:
             if self._exchange is None:
@@ -290,9 +290,9 @@ class Scope:
 
     def _check_limits(self, size: int) -> None:
         limits = self.settings
-        limits.check("bytes in one reference", size, "max_bytes")
-        limits.check("bytes in one request", self._bytes + size, "max_request_bytes")
-        limits.check("references in one request", len(self._references) + 1, "max_request_references")
+        check_limit(limits, "max_bytes", size, "bytes in one reference")
+        check_limit(limits, "max_request_bytes", self._bytes + size, "bytes in one request")
+        check_limit(limits, "max_request_references", len(self._references) + 1, "references in one request")
 
     def reference_or_inline(self, value: Any) -> Reference | Description:
         """Return a reference to an array or a table, or if it is small its description with its bytes in it."""
@@ -355,7 +355,7 @@ class Scope:
 
     def _copy_later(self, description: Description, reason: str, started: float) -> Reference:
         self._refuse_to_copy(reason)
-        self.settings.check("bytes in one reference", description.size, "max_bytes")
+        check_limit(self.settings, "max_bytes", description.size, "bytes in one reference")
         reference = self._keep(reference_for(self, description.as_copy(), None))
         self.to_fetch.append(Copying(reference, reason, started))
         return reference

@@ -241,16 +241,16 @@ async def test_released_by_hand(pit: Snakepit) -> None:
     used, own, total, released = await pit.execute("release", {"t": reference()})
     for said in (used, own):
         assert said.startswith("ReferenceReleased: ")
-        assert "its creator said so" in said
+        assert "released by its creator" in said
     assert (total, released) == ("5000.0", "True")
-    with pytest.raises((ReferenceReleased, ToolError), match="its creator said so"):
+    with pytest.raises((ReferenceReleased, ToolError), match="released by its creator"):
         await pit.execute("return_released")
     with reference() as ref:
         view = ref.to_numpy()
     ref.release()
-    assert_released(ref, "its creator said so")
+    assert_released(ref, "released by its creator")
     assert float(view.sum()) == 5_000.0
-    with pytest.raises(ReferenceReleased, match="its creator said so"):
+    with pytest.raises(ReferenceReleased, match="released by its creator"):
         await pit.execute("first", {"t": ref})
 
 
