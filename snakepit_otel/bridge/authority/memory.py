@@ -29,7 +29,7 @@ class AuthorityMemory:
         self._open.callback(_set_loose, pending_scope.settings, pending_scope.strict)
         _set_loose(limits, strict)
         self.fd_server: FdServer | None = None
-        if not self.store.shares:
+        if not self.store.can_share:
             self._open.callback(self.store.close)
             self._open.callback(asyncio.get_running_loop().create_task(self._sweep()).cancel)
             return
