@@ -26,7 +26,7 @@ from statistics import median
 from benchmarks.overload import percentile, resident, slope
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, ToolError, WorkerExited
-from snakepit_otel.pool.workers.process import State
+from snakepit_otel.pool.workers.base import WorkerState
 
 ADAPTER = "tests.pool.proofs.adapter:Proving"
 POOL = {"size": 3, "spares": 1, "worker_max_requests": 2_000, "cancel_grace": 500}
@@ -202,7 +202,7 @@ class Soak:
         chance = random.Random(seed)
         while True:
             await asyncio.sleep(2 * KILL_EVERY * chance.random())
-            ready = [worker for worker in self.pit.pool.workers if worker.state is State.READY]
+            ready = [worker for worker in self.pit.pool.workers if worker.state is WorkerState.READY]
             if ready:
                 os.kill(chance.choice(ready).pid, signal.SIGKILL)
                 self.kills += 1
@@ -271,10 +271,10 @@ def report(seen: Soak, seconds: float) -> bool:
         for name, values in (("memory", seen.memory), ("descriptors", seen.descriptors), ("threads", seen.threads))
     }
     lost = seen.ends["worker exited"]
-    supervisor = seen.pit.pool.supervisor
+    fleet = seen.pit.pool.fleet
     p50, p99, most = (1e3 * percentile(seen.latencies.values, share) for share in (0.5, 0.99, 1.0))
     print(f"soak: {seconds:.0f} s, {seen.begun} requests of {len(seen.kinds)} kinds, {seen.begun / seconds:.0f}/s")
-    print(f"  {seen.kills} workers killed, {seen.rolled} in rolling restarts, {supervisor.started_again} started again")
+    print(f"  {seen.kills} workers killed, {seen.rolled} in rolling restarts, {fleet.restart_count} started again")
     unanswered, others = seen.begun - sum(seen.ends.values()), dict(seen.surprises) or "none"
     print(f"  as they should be: {seen.ends['True']}; lost with a killed worker: {lost}; others: {others}")
     print(f"  unanswered: {unanswered}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {most:.0f} ms")

@@ -41,6 +41,7 @@ from snakepit_otel.pool import (
     WorkerPidFile,
     WorkerPool,
     WorkerPools,
+    process_workers,
     report_orphans,
     status_of,
 )
@@ -159,7 +160,7 @@ class Snakepit:
             )
             pools = WorkerPools(
                 {
-                    name: WorkerPool(name, adapter, settings, context)
+                    name: WorkerPool(name, adapter, settings, process_workers(name, adapter, settings, context))
                     for name, (adapter, settings) in self._pool_settings.items()
                 }
             )
@@ -304,7 +305,7 @@ class Snakepit:
             self._controls = wanted
             wanted.apply()
             # Also where nothing changes here: workers may have been started with something else.
-            await self.pools.record(wanted)
+            await self.pools.configure(wanted)
         return wanted
 
     async def restart_workers(

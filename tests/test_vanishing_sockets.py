@@ -13,7 +13,7 @@ from snakepit_otel import Client, Snakepit
 from snakepit_otel import app as composition
 from snakepit_otel.errors import WorkerExited
 from snakepit_otel.pool import WorkerPidFile
-from snakepit_otel.pool.workers.process import State
+from snakepit_otel.pool.workers.base import WorkerState
 from tests.adapters_for_tests import Useful
 from tests.pool.adapters import Patient
 from tests.users import OTHER, needs_root
@@ -57,7 +57,7 @@ async def test_the_private_directory_is_removed(short_path: Path) -> None:
         for _ in range(20):
             await pit.execute("pid")
         await until(lambda: before.isdisjoint(worker.id for worker in pit.pool.workers))
-        await until(lambda: sum(worker.state is State.READY for worker in pit.pool.workers) == 2)
+        await until(lambda: sum(worker.state is WorkerState.READY for worker in pit.pool.workers) == 2)
         assert {worker.suspicion for worker in pit.pool.workers} == {None}
         assert _private(short_path) == private
         assert (private / "authority.sock").is_socket()

@@ -1,10 +1,20 @@
-"""Worker processes: launching, choosing, queueing and supervising them."""
+"""Worker pools: launch, selection, queueing and supervision of workers."""
 
 from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.pool import WorkerPool
 from snakepit_otel.pool.router import WorkerPools
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
+from snakepit_otel.pool.workers.launch import process_workers
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 
-__all__ = ["PoolContext", "PoolSettings", "WorkerPidFile", "WorkerPool", "WorkerPools", "report_orphans", "status_of"]
+__all__ = [
+    "PoolContext",
+    "PoolSettings",
+    "WorkerPidFile",
+    "WorkerPool",
+    "WorkerPools",
+    "process_workers",
+    "report_orphans",
+    "status_of",
+]

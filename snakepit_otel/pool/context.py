@@ -1,4 +1,4 @@
-"""What an authority gives the workers of all its pools."""
+"""Resources shared by all pools: run directory, call-back address, buffer store, fencing tokens, file of workers."""
 
 from __future__ import annotations
 
@@ -19,23 +19,18 @@ _log = logging.getLogger("snakepit_otel.pool")
 
 
 def authority_socket(directory: Path) -> Path:
-    """Return where an authority listens for its workers."""
+    """Return the path of the socket at which an authority listens for its workers."""
     return directory / "authority.sock"
 
 
 class PoolContext(NamedTuple):
-    """The place where an authority lives, as far as its workers have to do with it."""
+    """Resources that the workers of all pools of an authority share."""
 
     private: PrivateDirectory
-    """For the workers' sockets."""
     buffer_store: BufferStore
-    """What the authority holds for its workers' requests."""
-    fd_server: FdServer | None
-    """Who gives it to them; None where memory is not shared."""
+    fd_server: FdServer | None  # None: memory is not shared
     fencing_tokens: FencingTokens
-    """Who may call back, and for which request."""
     pid_file: WorkerPidFile
-    """Which processes are ours, for whoever comes after us."""
     middleware: Sequence[Spec] = ()
 
     @property
@@ -45,16 +40,16 @@ class PoolContext(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """The address that workers call back to: theirs, whatever becomes of that of callers."""
+        """The address that workers call back to, which is not that of callers."""
         return f"unix:{authority_socket(self.directory)}"
 
     def ensure(self) -> None:
-        """Make the private directory again if it is gone. Raises `ConfigurationError` if it cannot be made."""
+        """Recreate the private directory if it is gone. Raises `ConfigurationError` if that fails."""
         before = self.private.path
         if self.private.make_again():
             self.pid_file.move(self.private.path)
             _log.warning(
-                "the private directory %s was gone; it was made again, as %s",
+                "the private directory %s was gone; it was recreated as %s",
                 printable(before),
                 printable(self.private.path),
             )

@@ -1,16 +1,17 @@
-"""All pools of an authority, and the way of a request to one of them."""
+"""Router: all pools of an authority, and the choice of one of them for a request."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from snakepit_otel.bridge.authority.dispatcher import Job, TakeChunk
-from snakepit_otel.bridge.wire.raw_messages import ToolResponse
+from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import PoolNotFound
 from snakepit_otel.pool.pool import WorkerPool
+from snakepit_otel.pool.status import register_gauges
 
 
 class WorkerPools(Mapping[str, WorkerPool]):
@@ -22,14 +23,16 @@ class WorkerPools(Mapping[str, WorkerPool]):
     def __init__(self, pools: Mapping[str, WorkerPool]) -> None:
         self._pools = dict(pools)
         self._first = next(iter(self._pools.values()))
+        for pool in self._pools.values():
+            register_gauges(pool)
 
     def __getitem__(self, name: str) -> WorkerPool:
         """Return a pool. Raises `PoolNotFound`."""
         try:
             return self._pools[name]
         except KeyError:
-            known = ", ".join(self._pools)
-            raise PoolNotFound(f"there is no pool {name!r:.80}; there are: {known}; nothing was run") from None
+            existing = ", ".join(self._pools)
+            raise PoolNotFound(f"there is no pool {name!r:.80}; there are: {existing}; nothing was run") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pools)
@@ -41,16 +44,16 @@ class WorkerPools(Mapping[str, WorkerPool]):
         """Return a tool's name as an attribute of metrics."""
         return self._of(tool).label(tool)
 
-    async def execute(self, job: Job) -> ToolResponse:
+    async def execute(self, job: Job) -> Any:
         """Run a request; see `WorkerPool.execute`. Raises `PoolNotFound`, too."""
         return await self._for(job).execute(job)
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
-        """Run a request and hand on its chunks; see `WorkerPool.stream`. Raises `PoolNotFound`, too."""
+        """Run a request and await `take` for each chunk; see `WorkerPool.stream`. Raises `PoolNotFound`, too."""
         await self._for(job).stream(job, take)
 
     async def start(self) -> None:
-        """Start all of them; where one fails, the others are stopped."""
+        """Start all pools; where one fails, the others are stopped."""
         starts = [asyncio.ensure_future(pool.start()) for pool in self.values()]
         try:
             await asyncio.gather(*starts)
@@ -62,33 +65,33 @@ class WorkerPools(Mapping[str, WorkerPool]):
             raise
 
     async def drain(self) -> None:
-        """Take no more requests, and return when those there are have ended, or have had their time."""
+        """Refuse new requests, and return when the present ones have ended, or their grace is over."""
         await asyncio.gather(*(pool.drain() for pool in self.values()))
 
     async def stop(self) -> None:
         """Stop all workers."""
         await asyncio.gather(*(pool.stop() for pool in self.values()))
 
-    async def record(self, controls: Controls) -> None:
-        """Have all workers record so; see `WorkerPool.record`."""
-        await asyncio.gather(*(pool.record(controls) for pool in self.values()))
+    async def configure(self, controls: Controls) -> None:
+        """Set what all workers record; see `WorkerPool.configure`."""
+        await asyncio.gather(*(pool.configure(controls) for pool in self.values()))
 
     async def restart(self, pool: str | None, progress: Callable[[Replacement], None]) -> RestartReport:
-        """Replace all workers of a pool, or of all pools at a time; see `bridge.rolling.Restart`."""
+        """Replace all workers of a pool, or of all pools at a time; `progress` gets each result."""
         done: list[Replacement] = []
 
-        def note(replacement: Replacement) -> None:
+        def on_replaced(replacement: Replacement) -> None:
             done.append(replacement)
             progress(replacement)
 
         chosen = list(self.values()) if pool is None else [self[pool]]
-        await asyncio.gather(*(one.replace_all(note) for one in chosen))
+        await asyncio.gather(*(one.replace_all(on_replaced) for one in chosen))
         return RestartReport(tuple(done))
 
     def _for(self, job: Job) -> WorkerPool:
-        return self._of(job.request.tool_name) if job.pool is None else self[job.pool]
+        return self._of(job.tool_name) if job.pool is None else self[job.pool]
 
     def _of(self, tool: str) -> WorkerPool:
         if len(self._pools) == 1:
             return self._first
-        return next((pool for pool in self.values() if tool in pool.tools), self._first)
+        return next((pool for pool in self.values() if tool in pool.requests.tools), self._first)

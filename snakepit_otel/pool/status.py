@@ -1,43 +1,39 @@
-"""What a pool says of itself: its gauges, and its part of `snakepit-otel status`."""
+"""Status of a pool: its gauges, and its part of `snakepit-otel status`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.wire.status import PoolStatus, WorkerStatus
 from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState
-from snakepit_otel.pool.workers.process import State, Worker
+from snakepit_otel.pool.pool import WorkerPool
+from snakepit_otel.pool.workers.base import Worker, WorkerState
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Metric
-
-if TYPE_CHECKING:
-    from snakepit_otel.pool.pool import WorkerPool
 
 Points = Iterable[tuple[float, dict[str, str]]]
 
 
-def observe(pool: WorkerPool) -> None:
-    """Have the pool's gauges read whenever metrics are collected, for as long as it runs."""
+def register_gauges(pool: WorkerPool) -> None:
+    """Register the pool's gauges, read whenever metrics are collected while it runs."""
     gauges: dict[Metric, Callable[[WorkerPool], Points]] = {
         names.METRIC_POOL_WORKER_COUNT: _worker_count,
         names.METRIC_POOL_REQUEST_ACTIVE: lambda me: _one(me, _active(me)),
-        names.METRIC_POOL_CAPACITY: lambda me: _one(me, _places(me)),
+        names.METRIC_POOL_CAPACITY: lambda me: _one(me, _ready_slots(me)),
         names.METRIC_POOL_QUEUE_LENGTH: lambda me: _one(me, me.waiting),
         names.METRIC_POOL_QUEUE_LIMIT: lambda me: _one(me, me.settings.max_queue_size),
         names.METRIC_POOL_MEMORY_USAGE: lambda me: _one(me, sum(worker.memory or 0 for worker in me.workers)),
         names.METRIC_POOL_BREAKER_STATE: _breaker_state,
     }
     for metric, read in gauges.items():
-        telemetry.observe(pool, metric, partial(_while_it_runs, read))
+        telemetry.observe(pool, metric, partial(_while_running, read))
 
 
 def status_of(pool: WorkerPool) -> PoolStatus:
     """Return the state of a pool at this moment."""
-    now, restarts = time.monotonic(), pool.supervisor.restarts
+    now, restarts = pool.clock(), pool.fleet.restarts
     return PoolStatus(
         name=pool.name,
         adapter=pool.adapter,
@@ -46,8 +42,8 @@ def status_of(pool: WorkerPool) -> PoolStatus:
         size=pool.settings.size,
         spares=pool.settings.spares,
         concurrency=pool.settings.concurrency,
-        ready_places=_places(pool),
-        busy_places=sum(worker.active for worker in pool.workers if worker.state is State.READY),
+        ready_places=_ready_slots(pool),
+        busy_places=sum(worker.active for worker in pool.workers if worker.state is WorkerState.READY),
         queue_length=pool.waiting,
         queue_limit=pool.settings.max_queue_size,
         queue_oldest_seconds=pool.longest_wait,
@@ -55,11 +51,11 @@ def status_of(pool: WorkerPool) -> PoolStatus:
         breaker_retry_seconds=pool.breaker.retry_after,
         barred_seconds=restarts.delay() if restarts.is_blocked else 0.0,
         service_seconds=pool.slots.times.overall,
-        answered=pool.answered,
-        failed=pool.failed,
-        refused=dict(pool.rejections.by_reason),
-        retried=pool.retried,
-        restarts=pool.supervisor.started_again,
+        answered=pool.requests.answered,
+        failed=pool.requests.failed,
+        refused=dict(pool.requests.rejections.by_reason),
+        retried=pool.requests.retried,
+        restarts=pool.fleet.restart_count,
         workers=tuple(_status_of_worker(worker, now) for worker in pool.workers),
     )
 
@@ -70,7 +66,7 @@ def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
         pid=worker.pid,
         state=worker.state.value,
         active=worker.active,
-        requests=worker.answered,
+        requests=worker.completed_requests,
         age_seconds=now - worker.started,
         memory_bytes=worker.memory,
         heartbeat_age_seconds=None if worker.last_heartbeat is None else now - worker.last_heartbeat,
@@ -79,7 +75,7 @@ def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
     )
 
 
-def _while_it_runs(read: Callable[[WorkerPool], Points], pool: WorkerPool) -> Points:
+def _while_running(read: Callable[[WorkerPool], Points], pool: WorkerPool) -> Points:
     return read(pool) if pool.running else []
 
 
@@ -91,8 +87,8 @@ def _active(pool: WorkerPool) -> int:
     return sum(worker.active for worker in pool.workers)
 
 
-def _places(pool: WorkerPool) -> int:
-    return pool.settings.concurrency * sum(worker.state is State.READY for worker in pool.workers)
+def _ready_slots(pool: WorkerPool) -> int:
+    return pool.settings.concurrency * sum(worker.state is WorkerState.READY for worker in pool.workers)
 
 
 def _worker_count(pool: WorkerPool) -> Points:
@@ -101,8 +97,8 @@ def _worker_count(pool: WorkerPool) -> Points:
             sum(worker.state is state for worker in pool.workers),
             {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_WORKER_STATE: state.value},
         )
-        for state in State
-        if state is not State.GONE
+        for state in WorkerState
+        if state is not WorkerState.GONE
     ]
 
 

@@ -14,8 +14,9 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.adapters._adapter_loading import spec_of
-from snakepit_otel.bridge.authority.dispatcher import Dispatcher, Job, TakeChunk
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
+from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
@@ -80,7 +81,7 @@ class OneWorker:
 
     async def execute(self, job: Job) -> pb.ExecuteToolResponse:
         """Run the request on the worker."""
-        await job.chosen("worker-1")
+        await job.on_assigned("worker-1")
         try:
             response: pb.ExecuteToolResponse = await self.connection.call(methods.EXECUTE_TOOL, job.request, _left(job))
         except rpc.RpcError as error:
@@ -89,7 +90,7 @@ class OneWorker:
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run the request on the worker and hand on its chunks."""
-        await job.chosen("worker-1")
+        await job.on_assigned("worker-1")
         try:
             await self.connection.stream(methods.EXECUTE_STREAMING_TOOL, job.request, take, _left(job))
         except rpc.RpcError as error:

@@ -18,7 +18,8 @@ from snakepit_otel import (
     telemetry,
 )
 from snakepit_otel.bridge.authority.byte_budget import Peer
-from snakepit_otel.bridge.authority.dispatcher import Dispatcher, Job, TakeChunk
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher
+from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.authority.middleware_dispatcher import MiddlewareDispatcher, dispatcher_with
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb

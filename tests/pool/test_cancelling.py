@@ -104,7 +104,7 @@ async def test_a_retired_worker_changes_nothing(tmp_path: Path) -> None:
         call = asyncio.ensure_future(pit.execute("write_late", marks, session_id="s"))
         await until(lambda: lines(tmp_path / "started"))
         worker = next(worker for worker in pit.pool.workers if worker.active)
-        pit.pool.dismissed(worker)
+        worker.revoke()
         (tmp_path / "path").touch()
         with pytest.raises(Exception, match="may not call back"):
             await call

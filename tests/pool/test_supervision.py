@@ -13,7 +13,7 @@ import pytest
 from snakepit_otel import Snakepit
 from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.errors import CircuitOpen, PoolNotFound, WorkerExited, WorkerStartFailed
-from snakepit_otel.pool.workers.process import State
+from snakepit_otel.pool.workers.base import WorkerState
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.adapters import Fragile, Other, Patient, Unsafe, lines
@@ -35,7 +35,7 @@ class Switched(BaseAdapter):
 """An adapter that can be imported only while there is a file `works` beside it."""
 
 
-def in_state(pit: Snakepit, state: State) -> list[str]:
+def in_state(pit: Snakepit, state: WorkerState) -> list[str]:
     """Return the ids of the workers in that state."""
     return [worker.id for worker in pit.pool.workers if worker.state is state]
 
@@ -51,20 +51,20 @@ async def replaced(pit: Snakepit, worker_id: str) -> None:
     """Wait until that worker is gone and there are as many as before."""
     there = len(pit.pool.workers)
     await until(lambda: worker_id not in [worker.id for worker in pit.pool.workers] and len(pit.pool.workers) <= there)
-    await until(lambda: len(in_state(pit, State.READY)) == pit.pool.settings.size)
+    await until(lambda: len(in_state(pit, WorkerState.READY)) == pit.pool.settings.size)
 
 
 async def test_spares_wait_and_take_the_place_of_the_dead() -> None:
     """A spare takes no requests until a worker dies, and then at once, with a new spare behind it."""
     async with Snakepit(Patient, pool={"size": 1, "spares": 1, "queue_timeout": 60_000}) as pit:
-        (ready,), (spare,) = in_state(pit, State.READY), in_state(pit, State.SPARE)
+        (ready,), (spare,) = in_state(pit, WorkerState.READY), in_state(pit, WorkerState.SPARE)
         pids = {await pit.execute("pid") for _ in range(4)}
         assert len(pids) == 1
         with pytest.raises(WorkerExited):
             await pit.execute("die")
         assert await pit.execute("pid") not in pids
-        assert in_state(pit, State.READY) == [spare]
-        await until(lambda: in_state(pit, State.SPARE) == [f"{ready.partition('.')[0]}.2"])
+        assert in_state(pit, WorkerState.READY) == [spare]
+        await until(lambda: in_state(pit, WorkerState.SPARE) == [f"{ready.partition('.')[0]}.2"])
 
 
 async def test_workers_are_started_in_batches(capture: Capture) -> None:
@@ -76,7 +76,7 @@ async def test_workers_are_started_in_batches(capture: Capture) -> None:
         await asyncio.sleep(0.005)
         assert len(children(os.getpid())) - before <= len(capture.spans("start worker")) + 1
     await starting
-    assert len(in_state(pit, State.READY)) == 3
+    assert len(in_state(pit, WorkerState.READY)) == 3
     await pit.stop()
 
 
@@ -125,7 +125,7 @@ async def test_a_worker_that_is_due_finishes_what_it_has(tmp_path: Path) -> None
         call = asyncio.ensure_future(pit.execute("wait_for", arguments))
         await until(lambda: lines(tmp_path / "started"))
         rolling = asyncio.ensure_future(pit.restart_workers())
-        await until(lambda: in_state(pit, State.DRAINING))
+        await until(lambda: in_state(pit, WorkerState.DRAINING))
         assert await pit.execute("pid") != int(lines(tmp_path / "started")[0])
         (tmp_path / "go").touch()
         assert await call == int(lines(tmp_path / "started")[0])
@@ -142,7 +142,7 @@ async def test_all_workers_can_be_replaced_in_service() -> None:
         while not rolling.done():
             await pit.execute("pid")
             served += 1
-            assert len(in_state(pit, State.READY)) in (2, 3)
+            assert len(in_state(pit, WorkerState.READY)) in (2, 3)
         report = await rolling
         assert served
         assert report.replacements == tuple(told)
@@ -172,14 +172,14 @@ async def test_workers_that_do_not_start_are_not_started_all_the_time(tmp_path: 
     """After `max_restarts` ends without an answer none is started for a while, and requests are refused at once."""
     settings = {"size": 1, "max_restarts": 3, "queue_timeout": 60_000}
     async with Snakepit(switched(tmp_path), pool=settings) as pit:
-        pit.pool.supervisor.restarts.on_first_result()
+        pit.pool.fleet.restarts.on_first_result()
         (tmp_path / "works").unlink()
         pit.pool.workers[0].kill()
         pit.pool.workers[0].stop_requested = False
         waiting = asyncio.ensure_future(pit.execute("pid"))
         with pytest.raises((CircuitOpen, WorkerExited)):
             await waiting
-        await until(lambda: pit.pool.supervisor.restarts.is_blocked)
+        await until(lambda: pit.pool.fleet.restarts.is_blocked)
         # At once, where the bar lasts a minute.
         async with asyncio.timeout(30):
             with pytest.raises(CircuitOpen, match="did not run"):

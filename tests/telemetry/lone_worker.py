@@ -12,14 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import orjson
 import pytest
-from grpc import aio
 
+from snakepit_otel.bridge.authority.jobs import CallFailed, ConnectionLost, Job
 from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of
 from snakepit_otel.errors import ToolError
-from snakepit_otel.pool.workers.process import Worker, WorkerSpec
+from snakepit_otel.pool.workers.process import ProcessWorker, WorkerSpec
 from snakepit_otel.telemetry import Ledger
 
 GRACE = 1.0
@@ -38,7 +37,7 @@ _FAILS_EACH = 10
 class LoneWorker:
     """Calls a worker's tools and counts its answers, each of which must be the right one, and not late."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: ProcessWorker) -> None:
         self.worker = worker
         self.answered = 0
         self.raised = 0
@@ -48,9 +47,9 @@ class LoneWorker:
         self._numbers = itertools.count()
 
     async def call(self, tool: str, **parameters: Any) -> Any:
-        """Return what a tool returns; raise what it raises, or `grpc.aio.AioRpcError`."""
+        """Return what a tool returns; raise what it raises, or `CallFailed`."""
         request = execute_request(tool, parameters, None)
-        response = await self.worker.stub.ExecuteTool(request, timeout=LATE)
+        response = await self.worker.execute(_job(request), LATE)
         self.answered += 1
         try:
             return result_of(response, request)
@@ -61,9 +60,13 @@ class LoneWorker:
     async def stream(self, tool: str) -> list[Any]:
         """Return the chunks of a tool that streams, as they came."""
         request = execute_request(tool, {}, None, stream=True)
-        chunks = [
-            orjson.loads(c.data) async for c in self.worker.stub.ExecuteStreamingTool(request, timeout=LATE) if c.data
-        ]
+        chunks: list[Any] = []
+
+        async def take(chunk: Any) -> None:
+            if chunk.data:
+                chunks.append(orjson.loads(chunk.data))
+
+        await self.worker.stream(_job(request), take, LATE)
         self.answered += 1
         return chunks
 
@@ -94,9 +97,9 @@ class LoneWorker:
             try:
                 while True:
                     await self.one_call()
-            except aio.AioRpcError as error:
-                # gRPC says either of a call that a worker did not take, as it stops or is gone.
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            except CallFailed as error:
+                # The status of a call that a worker did not take, as it stops or is gone.
+                if not isinstance(error, ConnectionLost):
                     raise
 
         busy = asyncio.gather(*(caller() for _ in range(callers)))
@@ -115,8 +118,9 @@ class LoneWorker:
         sent = time.monotonic()
         if number is not None:
             os.kill(self.worker.pid, number)
-        status = await asyncio.wait_for(self.worker.wait(), 30)
-        return status, time.monotonic() - sent
+        await asyncio.wait_for(self.worker.wait(), 30)
+        assert self.worker.exit_status is not None
+        return self.worker.exit_status, time.monotonic() - sent
 
     @property
     def ledger(self) -> Ledger:
@@ -124,6 +128,13 @@ class LoneWorker:
         found = self.worker._ledger.read() if self.worker._ledger is not None else None
         assert found is not None, "the worker keeps no ledger"
         return found
+
+
+def _job(request: Any) -> Job:
+    async def on_assigned(_worker_id: str) -> None:
+        pass
+
+    return Job(request, request.tool_name, "", "", None, on_assigned)
 
 
 @asynccontextmanager
@@ -144,7 +155,7 @@ async def lone_worker(
         parent=os.getpid(),
         token="",
     )
-    worker = Worker(spec, "run", {**QUICK, **environ}, lambda _pid, _id: None)
+    worker = ProcessWorker(spec, "run", {**QUICK, **environ})
     try:
         await worker.start(60)
         lone = LoneWorker(worker)
@@ -154,4 +165,4 @@ async def lone_worker(
     finally:
         if worker.pid:
             await worker._kill()
-        await worker.disconnect()
+        await worker._disconnect()

@@ -15,8 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from grpc import aio
 
+from snakepit_otel.bridge.authority.jobs import ConnectionLost
 from snakepit_otel.telemetry import Ledger, names
 from snakepit_otel.telemetry.export.ledger import SIGNALS
 from snakepit_otel.testing import Capture
@@ -135,7 +135,7 @@ async def bring_to_its_end(worker: LoneWorker, end: End) -> tuple[int, float]:
     if end is End.LEFT:
         leaving = asyncio.ensure_future(worker.call("leave"))
         ended = await worker.end()
-        with pytest.raises(aio.AioRpcError):
+        with pytest.raises(ConnectionLost):
             await leaving
         return ended
     async with worker.under_load(CALLERS):

@@ -16,7 +16,7 @@ import pytest
 
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.errors import ToolError, WorkerExited
-from snakepit_otel.pool.workers.process import Worker
+from snakepit_otel.pool.workers.base import Worker
 from snakepit_otel.telemetry import Ledger, names
 from snakepit_otel.testing import Capture, OtlpSink
 from tests.processes import program
@@ -137,7 +137,7 @@ async def test_authority_counts_what_dead_workers_took_with_them(mood: str, tmp_
             await until(lambda: first not in pit.pool.workers)
             with pytest.raises(WorkerExited):
                 await pit.execute("leave", timeout=8.0)
-            await until(lambda: len(pit.pool.workers) == WORKERS and all(worker.stub for worker in pit.pool.workers))
+            await until(lambda: len(pit.pool.workers) == WORKERS and all(worker.tools for worker in pit.pool.workers))
             books.keep(pit.pool.workers)
             await traffic(pit, 50)
             stopping = time.monotonic()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Charge, Peer
 from snakepit_otel.bridge.authority.fencing import FencingTokens
+from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, Workers, describe_response
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
-from snakepit_otel.bridge.wire.errors import failed_type, from_wire, to_wire
+from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
-from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REQUEST_HEADER, REQUEST_ID
+from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REQUEST_ID
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE,
     Chunk,
@@ -49,65 +49,8 @@ from snakepit_otel.zero_copy._scope import Scope
 
 SESSIONS = "sessions"
 """Their name in errors of the budget."""
-TakeChunk = Callable[[Chunk], Awaitable[None]]
-Chosen = Callable[[str], Awaitable[None]]
 _BESIDES_STATE = 4 << 10
 """Bytes of JSON that a tool takes besides the value of a session's state that it is to keep."""
-
-
-class Permit(Protocol):
-    """Something that a request has taken, and that is to be given back when it has ended."""
-
-    def retain(self) -> None:
-        """Keep it until one more `release`."""
-        ...
-
-    def release(self) -> None:
-        """Let go of it."""
-        ...
-
-
-@dataclass(eq=False)
-class Job:
-    """A request for a worker, and what is to be heeded."""
-
-    request: ToolRequest
-    prefer: str | None
-    """The worker that its session used last."""
-    chosen: Chosen
-    """Hears which worker it is to run on, before it does; each time, if that is more than once."""
-    deadline: float | None = None
-    """When its time is up, on the monotonic clock."""
-    pool: str | None = None
-    """The pool that it asks for."""
-    idempotent: bool = False
-    """Whether it may be run again if it loses its worker."""
-    peer: Peer = UNIX
-    """Whose it is."""
-    permit: Permit | None = None
-    """Its part of what anonymous callers may have of its pool."""
-
-    @property
-    def headers(self) -> list[tuple[str, str]] | None:
-        """What the worker has to be given besides a request that it is given as it came."""
-        large = isinstance(self.request, LargeRequest)
-        return [(REQUEST_HEADER, self.request.metadata[REQUEST_ID])] if large else None
-
-
-class Workers(Protocol):
-    """Where tools of adapters run."""
-
-    def label(self, tool: str) -> str:
-        """Return a tool's name as an attribute of metrics."""
-        ...
-
-    async def execute(self, job: Job) -> ToolResponse:
-        """Run the request on a worker, the preferred one if it can."""
-        ...
-
-    async def stream(self, job: Job, take: TakeChunk) -> None:
-        """Run the request on a worker and hand each chunk to `take`."""
-        ...
 
 
 def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
@@ -123,11 +66,6 @@ def _trail(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) ->
 
 
 _requests_of_session = telemetry.Trail(_trail)
-
-
-def describe_response(response: ToolResponse) -> dict[str, Any]:
-    """Say what a response says of the request's outcome."""
-    return {} if response.success else {names.ERROR_TYPE: failed_type(response.error_message)}
 
 
 class Dispatcher:
@@ -307,7 +245,7 @@ class Dispatcher:
         metadata, session_id = request.metadata, request.session_id
         request_id = metadata[REQUEST_ID]
 
-        async def chosen(worker_id: str) -> None:
+        async def on_assigned(worker_id: str) -> None:
             self.buffer_store.assign_worker(request_id, worker_id)
             self.fencing_tokens.assign(request_id, worker_id)
             if session_id:
@@ -315,8 +253,11 @@ class Dispatcher:
 
         return Job(
             request,
+            request.tool_name,
+            session_id,
+            request_id,
             prefer or None,
-            chosen,
+            on_assigned,
             deadline,
             pool=metadata.get(POOL) or None,
             idempotent=metadata.get(IDEMPOTENT) == "true",

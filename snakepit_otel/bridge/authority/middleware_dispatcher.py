@@ -12,14 +12,8 @@ from opentelemetry import trace
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import UNIX, Peer
-from snakepit_otel.bridge.authority.dispatcher import (
-    Dispatcher,
-    TakeChunk,
-    _details,
-    _labels,
-    _requests_of_session,
-    describe_response,
-)
+from snakepit_otel.bridge.authority.dispatcher import Dispatcher, _details, _labels, _requests_of_session
+from snakepit_otel.bridge.authority.jobs import TakeChunk, describe_response
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.errors import from_wire

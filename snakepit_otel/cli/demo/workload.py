@@ -17,7 +17,7 @@ from snakepit_otel import zero_copy
 from snakepit_otel.app import Snakepit
 from snakepit_otel.cli.demo.adapter import split_digits
 from snakepit_otel.errors import WorkerExited
-from snakepit_otel.pool.workers.process import State, Worker
+from snakepit_otel.pool.workers.base import Worker, WorkerState
 
 CUSTOMERS = 12
 REQUESTS = 420
@@ -84,7 +84,9 @@ async def serve_customers(pit: Snakepit, advance: Callable[[], Any]) -> Findings
     replacing: asyncio.Task[None] | None = None
 
     async def replaced(victim: Worker) -> None:
-        while not (ready := [w for w in pit.pool.workers if w.state is State.READY and _slot(w) == _slot(victim)]):
+        while not (
+            ready := [w for w in pit.pool.workers if w.state is WorkerState.READY and _slot(w) == _slot(victim)]
+        ):
             await asyncio.sleep(0.01)
         found.replaced_after = time.perf_counter() - killed_at
         found.replacement = f"{ready[0].id} (pid {ready[0].pid})"
@@ -135,7 +137,7 @@ async def replace_workers(pit: Snakepit) -> Restart:
     """Replace all workers under idempotent requests, and kill one of them; every request is to be answered."""
     _, _, images, _ = await asyncio.to_thread(split_digits)
     found = Restart()
-    retried_before = pit.pool.retried
+    retried_before = pit.pool.requests.retried
     over = False
 
     async def client(number: int) -> None:
@@ -152,7 +154,7 @@ async def replace_workers(pit: Snakepit) -> Restart:
     await victim.wait()
     over = True
     await asyncio.gather(*clients)
-    found.retried = pit.pool.retried - retried_before
+    found.retried = pit.pool.requests.retried - retried_before
     return found
 
 

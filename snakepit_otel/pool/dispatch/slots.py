@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from snakepit_otel.errors import SessionWorkerUnavailable
 from snakepit_otel.pool.dispatch.affinity import Choice, Wait, all_suspect, select
@@ -10,7 +11,7 @@ from snakepit_otel.pool.dispatch.anonymous_share import AnonymousShare, Permit
 from snakepit_otel.pool.dispatch.queue import RequestQueue
 from snakepit_otel.pool.dispatch.service_times import ServiceTimes
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.workers.process import State, Worker
+from snakepit_otel.pool.workers.base import Worker, WorkerState
 
 # Expected waits are means, and a request that waits in vain has kept out one that would not have. So a request is
 # refused if its deadline leaves less than this multiple of its expected time.
@@ -20,12 +21,11 @@ _DEADLINE_MARGIN = 1.25
 class WorkerSlots:
     """Each worker that serves has `settings.concurrency` slots; a request holds one until it has ended there."""
 
-    def __init__(self, pool: str, settings: PoolSettings) -> None:
+    def __init__(self, pool: str, settings: PoolSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.serving: list[Worker] = []
-        self.queue: RequestQueue[Worker] = RequestQueue(
-            settings.max_queue_size, time.monotonic, self.release, _DEADLINE_MARGIN
-        )
+        self.queue: RequestQueue[Worker] = RequestQueue(settings.max_queue_size, clock, self.release, _DEADLINE_MARGIN)
         self.times = ServiceTimes()
+        self._clock = clock
         self._pool = pool
         self._settings = settings
         self._turn = 0
@@ -62,7 +62,7 @@ class WorkerSlots:
         """Return the share of these slots that anonymous callers may have."""
         concurrency = self._settings.concurrency
         return AnonymousShare(
-            self._settings.max_queue_size, time.monotonic, lambda: len(self.serving) * concurrency, _DEADLINE_MARGIN
+            self._settings.max_queue_size, self._clock, lambda: len(self.serving) * concurrency, _DEADLINE_MARGIN
         )
 
     async def wait_for_permit(self, share: AnonymousShare, tool: str, label: str, deadline: float | None) -> Permit:
@@ -87,7 +87,7 @@ class WorkerSlots:
             worker.acquire()
             return worker
 
-        while len(self.queue) and worker.state is State.READY and worker.active < self._settings.concurrency:
+        while len(self.queue) and worker.state is WorkerState.READY and worker.active < self._settings.concurrency:
             if worker.suspect and not all_suspect(self.serving):
                 return
             if not self.queue.assign(worker.id, acquire):

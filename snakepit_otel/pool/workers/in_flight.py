@@ -1,4 +1,4 @@
-"""The requests that a worker has, and their end when it ends."""
+"""Calls in flight of a worker, ended when the worker ends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 class WorkerGone(Exception):
-    """The worker's process ended while it had the request."""
+    """The worker ended while it had the request."""
 
 
-class InFlight:
-    """The tasks that wait for a worker's answers.
+class CallsInFlight:
+    """The tasks that wait for a worker's responses.
 
-    A connection tells of a worker's death late where somebody else holds it open, such as a process that the
-    adapter forked; `end_all` does not depend on it.
+    A connection reports a worker's death late where another process holds the socket open, such as one that the
+    adapter forked; `end_all` does not depend on the connection.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class InFlight:
         try:
             yield
         except asyncio.CancelledError:
-            # As asyncio's own timeouts do: somebody else's cancellation is not ours to swallow.
+            # As in asyncio's own timeouts: a cancellation by others must not be swallowed.
             if call.ended and call.task.uncancel() <= call.cancelled_before:
                 raise WorkerGone from None
             raise
@@ -40,7 +40,7 @@ class InFlight:
             self._calls.discard(call)
 
     def end_all(self) -> None:
-        """End what is waited for, and what will be."""
+        """End the calls in flight, and all later ones."""
         self._ended = True
         for call in list(self._calls):
             call.end()

@@ -1,45 +1,53 @@
-"""What a worker of a pool is told at its start, and in what environment."""
+"""Preparation of worker processes: their configuration and environment."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
+from snakepit_otel.adapters._adapter_loading import located
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.workers.library_threads import limits
-from snakepit_otel.pool.workers.process import Worker, WorkerSpec
+from snakepit_otel.pool.workers.base import Worker
+from snakepit_otel.pool.workers.library_threads import thread_limits
+from snakepit_otel.pool.workers.process import ProcessWorker, WorkerSpec
 from snakepit_otel.pool.workers.program import this_program
 
+WorkerFactory = Callable[[str, Controls | None], Worker]  # of a worker's id and what it is to record
 
-def prepare(
-    pool: str, adapter: str, settings: PoolSettings, context: PoolContext, incarnation: str, controls: Controls | None
-) -> Worker:
-    """Return a worker, still to be started; `incarnation` is its slot and generation."""
-    with suppress(ConfigurationError):  # it will say why it does not start
-        context.ensure()
-    worker_id = f"{pool}-{incarnation}"
-    spec = WorkerSpec(
-        worker_id=worker_id,
-        pool=pool,
-        adapter=adapter,
-        listen=f"unix:{context.directory}/{worker_id}.sock",
-        authority=context.authority,
-        profile=settings.profile.value,
-        threads=settings.concurrency,
-        max_message_bytes=settings.max_message_bytes,
-        shutdown_grace=settings.shutdown_grace / 1000,
-        parent=os.getpid(),
-        token=context.fencing_tokens.issue(worker_id),
-        program=this_program(adapter, settings.environment.get("PYTHONPATH", "")),
-        fd_server=str(context.fd_server.path) if context.fd_server is not None else None,
-        zero_copy=asdict(context.buffer_store.settings),
-        strict=context.buffer_store.strict,
-        middleware=context.middleware,
-    )
-    ours = {**os.environ, **settings.environment}
-    environ = {**limits(settings.library_threads, ours), **settings.environment}
-    return Worker(spec, context.directory.name, environ, context.pid_file.add, controls)
+
+def process_workers(pool: str, adapter: str, settings: PoolSettings, context: PoolContext) -> WorkerFactory:
+    """Return the factory of a pool's worker processes."""
+    # Absolute, as the program may have changed its directory by the time a later worker starts.
+    absolute = located(adapter)
+
+    def prepare(worker_id: str, controls: Controls | None) -> Worker:
+        with suppress(ConfigurationError):  # the worker's start will raise it
+            context.ensure()
+        spec = WorkerSpec(
+            worker_id=worker_id,
+            pool=pool,
+            adapter=absolute,
+            listen=f"unix:{context.directory}/{worker_id}.sock",
+            authority=context.authority,
+            profile=settings.profile.value,
+            threads=settings.concurrency,
+            max_message_bytes=settings.max_message_bytes,
+            shutdown_grace=settings.shutdown_grace / 1000,
+            parent=os.getpid(),
+            token=context.fencing_tokens.issue(worker_id),
+            program=this_program(absolute, settings.environment.get("PYTHONPATH", "")),
+            fd_server=str(context.fd_server.path) if context.fd_server is not None else None,
+            zero_copy=asdict(context.buffer_store.settings),
+            strict=context.buffer_store.strict,
+            middleware=context.middleware,
+        )
+        inherited = {**os.environ, **settings.environment}
+        environ = {**thread_limits(settings.library_threads, inherited), **settings.environment}
+        return ProcessWorker(spec, context.directory.name, environ, context, controls)
+
+    return prepare

@@ -1,4 +1,4 @@
-"""How many threads numeric libraries use in a worker."""
+"""Limits on the threads that numeric libraries use in a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OWN = (
 )
 
 
-def limits(threads: int, environ: Mapping[str, str]) -> dict[str, str]:
+def thread_limits(threads: int, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that have numeric libraries use so many threads; none for 0.
 
     With one worker for each core, libraries that each take all cores would stand in each other's way. What `environ`

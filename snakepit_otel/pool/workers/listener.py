@@ -1,43 +1,36 @@
-"""Who is told of what becomes of workers."""
+"""Listener of workers: callbacks from a fleet to its pool."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from snakepit_otel.pool.workers.process import Worker
+from snakepit_otel.pool.workers.base import Worker
+from snakepit_otel.pool.workers.recycling import ExitReason
 
 
 class WorkerListener(Protocol):
-    """A pool, to those who keep its workers."""
+    """Receiver of the events of a fleet's workers."""
 
-    def ready(self, worker: Worker) -> None:
-        """Hear that the worker has become ready."""
+    def on_serving(self, worker: Worker) -> None:
+        """The worker takes requests from now on."""
         ...
 
-    def serves(self, worker: Worker) -> None:
-        """Hear that it takes requests from here on."""
+    def on_draining(self, worker: Worker) -> None:
+        """The worker takes no more requests."""
         ...
 
-    def suspects(self, worker: Worker) -> None:
-        """Hear that it is set aside."""
+    def on_suspected(self, worker: Worker) -> None:
+        """The worker gets requests only where all are suspect."""
         ...
 
-    def trusts(self, worker: Worker) -> None:
-        """Hear that it was set aside, and is not any more."""
+    def on_recovered(self, worker: Worker) -> None:
+        """The worker is no longer suspect."""
         ...
 
-    def serves_no_more(self, worker: Worker) -> None:
-        """Hear that it takes no requests any more: it drains, or is gone."""
+    def on_exit(self, worker: Worker, reason: ExitReason) -> None:
+        """The worker is gone."""
         ...
 
-    def crashed(self, worker: Worker) -> None:
-        """Hear that it ended unasked; before `dismissed`."""
-        ...
-
-    def dismissed(self, worker: Worker) -> None:
-        """Hear that it is gone, or about to be killed; more than once, maybe."""
-        ...
-
-    def barred(self) -> None:
-        """Hear that no worker is started for a while, because they end without having answered; maybe again."""
+    def on_start_blocked(self) -> None:
+        """No worker is started for a while, as too many ended before their first result; may be repeated."""
         ...

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-_MAX_REPORT = 1 << 20
-_TIME_TO_READ = 0.1
-"""Seconds."""
+_MAX_REPORT_BYTES = 1 << 20
+_READ_TIMEOUT_S = 0.1
 
 
 def die_with_parent(parent: int) -> None:
@@ -30,7 +29,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-class Process:
+class ChildProcess:
     """A child process with a control socket in place of its standard input.
 
     It gets one line of JSON there and answers with one. It must be started from a thread that lives as
@@ -41,25 +40,25 @@ class Process:
         self, command: Sequence[str], environ: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
     ) -> None:
         """Start the process, which inherits these descriptors. Raises `OSError`."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+        control, inherited = socket.socketpair()
+        with inherited:
             # A session of its own, so that Ctrl-C in a terminal reaches the authority alone.
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
                 command,
-                stdin=theirs.fileno(),
+                stdin=inherited.fileno(),
                 start_new_session=True,
                 pass_fds=descriptors,
                 env=dict(environ) if environ is not None else None,
             )
-        ours.setblocking(False)
-        self._control = ours
+        control.setblocking(False)
+        self._control = control
         self._exchanged = False
         self.pid = self._popen.pid
         try:
             self._descriptor = os.pidfd_open(self.pid)
         except OSError:
-            # Without a descriptor nobody would see its end.
-            ours.close()
+            # Without a descriptor its end would not be noticed.
+            control.close()
             self._popen.kill()
             self._popen.wait()
             raise
@@ -78,7 +77,7 @@ class Process:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done():
                 # All that it has written is here by now; a child of its may hold the other end open.
-                await asyncio.wait([exchange], timeout=_TIME_TO_READ)
+                await asyncio.wait([exchange], timeout=_READ_TIMEOUT_S)
             return exchange.result() if exchange.done() else None
         finally:
             exchange.cancel()
@@ -92,7 +91,7 @@ class Process:
         try:
             # Not orjson: paths may have bytes that are no UTF-8.
             await loop.sock_sendall(self._control, json.dumps(message).encode() + b"\n")
-            while b"\n" not in received and len(received) < _MAX_REPORT:
+            while b"\n" not in received and len(received) < _MAX_REPORT_BYTES:
                 part = await loop.sock_recv(self._control, 1 << 16)
                 if not part:
                     return None
@@ -131,7 +130,7 @@ class Process:
 
 
 def describe_exit(status: int) -> str:
-    """Say in words how a process ended."""
+    """Return how a process ended, in words."""
     if status >= 0:
         return f"exited with status {status}"
     try:

@@ -105,11 +105,11 @@ async def test_an_adapter_that_dies_at_import(tmp_path: Path, capsys: pytest.Cap
         before = await load(pit, 3.0, {"doomed": "echo", "well": "echo"})
         assert not before["doomed"].failures
         flag.touch()
-        started = pit.pools["doomed"].supervisor.started_again
+        started = pit.pools["doomed"].fleet.restart_count
         for worker in pit.pools["doomed"].workers:
             os.kill(worker.pid, signal.SIGKILL)
         during = await load(pit, SECONDS, {"doomed": "echo", "well": "echo"})
-        starts = pit.pools["doomed"].supervisor.started_again - started
+        starts = pit.pools["doomed"].fleet.restart_count - started
         report("dies at import", starts, before, during, saying(capsys))
         flag.unlink()
         ended, mended = Seen(), time.monotonic()
@@ -131,7 +131,7 @@ async def test_an_adapter_that_dies_on_every_call(tmp_path: Path, capsys: pytest
     """Few workers are lost to it, callers are told at once, and the neighbour goes on."""
     async with pit_with(tmp_path / "doom") as pit:
         before = await load(pit, 3.0, {"doomed": "echo", "well": "echo"})
-        started = pit.pools["doomed"].supervisor.started_again
+        started = pit.pools["doomed"].fleet.restart_count
         during = await load(pit, SECONDS, {"doomed": "die", "well": "echo"})
-        starts = pit.pools["doomed"].supervisor.started_again - started
+        starts = pit.pools["doomed"].fleet.restart_count - started
         report("dies on every call", starts, before, during, saying(capsys))

@@ -16,7 +16,7 @@ import pytest
 
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import SnakepitError, WorkerExited
-from snakepit_otel.pool.workers.process import State, Worker
+from snakepit_otel.pool.workers.base import Worker, WorkerState
 from tests.pool.proofs.adapter import Proving
 from tests.pool.proofs.figures import Say, assert_ledger_is_exact, percentile, saying, spread
 from tests.waiting import BUSY, PATIENT, until
@@ -78,7 +78,7 @@ class Storm:
 
 
 def _serving(pit: Snakepit, chance: random.Random) -> list[Worker]:
-    ready = [worker for worker in pit.pool.workers if worker.state is State.READY]
+    ready = [worker for worker in pit.pool.workers if worker.state is WorkerState.READY]
     return chance.sample(ready, len(ready))
 
 
@@ -106,7 +106,7 @@ async def storm(
         if requests:
             await asyncio.wait(requests, timeout=35)
         unanswered = number - sum(seen.good.values()) - sum(seen.failures.values())
-        await until(lambda: sum(worker.state is State.READY for worker in pit.pool.workers) == POOL["size"])
+        await until(lambda: sum(worker.state is WorkerState.READY for worker in pit.pool.workers) == POOL["size"])
         await _report(seen, pit, kills, number / took, took, unanswered, say)
         assert unanswered == 0
         await _assert_nothing_ran_twice_or_was_lost(seen, pit)
@@ -120,11 +120,11 @@ async def _report(seen: Storm, pit: Snakepit, kills: int, rate: float, took: flo
     shares = {kind: seen.good[kind] / seen.offered[kind] for kind in (True, False)}
     say(f"kill storm: {kills} kills in {took:.0f} s, {rate:.0f} requests/s, pool {POOL}")
     say(f"answered or failed: {'all' if not unanswered else f'all but {unanswered}'} of {sum(seen.offered.values())}")
-    say(f"idempotent ones that succeeded: {shares[True]:.3%} (target 99.9%); run again: {pit.pool.retried}")
+    say(f"idempotent ones that succeeded: {shares[True]:.3%} (target 99.9%); run again: {pit.pool.requests.retried}")
     say(f"others that succeeded: {shares[False]:.3%}; failures: {dict(seen.failures)}")
     say(f"latency of those that succeeded: {spread(seen.latencies)} (target for the p99: 150 ms)")
     say(f"from the kill to the error: {spread(seen.heard)} (target 200 ms)")
-    say(f"workers started again: {pit.pool.supervisor.started_again}; breaker: {pit.pool.breaker.state}")
+    say(f"workers started again: {pit.pool.fleet.restart_count}; breaker: {pit.pool.breaker.state}")
 
 
 async def _assert_nothing_ran_twice_or_was_lost(seen: Storm, pit: Snakepit) -> None:

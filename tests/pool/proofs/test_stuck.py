@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded
-from snakepit_otel.pool.workers.process import State
+from snakepit_otel.pool.workers.base import WorkerState
 from tests.pool.proofs.adapter import Proving
 from tests.pool.proofs.figures import saying
 from tests.waiting import until
@@ -55,7 +55,7 @@ async def test_a_worker_stuck_beyond_its_deadline_is_replaced(
         told = time.monotonic() - began
         assert await pit.execute("echo", {"value": 1}, timeout=20) == 1
         served = time.monotonic() - began
-        await until(lambda: stuck.state is State.GONE)
+        await until(lambda: stuck.state is WorkerState.GONE)
         gone = time.monotonic() - began
         [successor] = pit.pool.workers
         assert successor.id != stuck.id

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.workers.library_threads import limits
+from snakepit_otel.pool.workers.library_threads import thread_limits
 
 ALL = {
     "OMP_NUM_THREADS",
@@ -26,29 +26,29 @@ ALL = {
 
 def test_every_library_is_told() -> None:
     """Each variable has the number of threads."""
-    assert limits(2, {}) == dict.fromkeys(ALL, "2")
+    assert thread_limits(2, {}) == dict.fromkeys(ALL, "2")
 
 
 def test_none_leaves_it_to_them() -> None:
     """With 0 nothing is said."""
-    assert limits(0, {}) == {}
+    assert thread_limits(0, {}) == {}
 
 
 def test_what_the_user_has_said_holds() -> None:
     """A variable that is set already is left alone."""
-    assert limits(1, {"MKL_NUM_THREADS": "8"}) == dict.fromkeys(ALL - {"MKL_NUM_THREADS"}, "1")
+    assert thread_limits(1, {"MKL_NUM_THREADS": "8"}) == dict.fromkeys(ALL - {"MKL_NUM_THREADS"}, "1")
 
 
 def test_what_the_user_has_said_of_openmp_holds_for_those_that_go_by_it() -> None:
     """A library whose own variable would override the user's `OMP_NUM_THREADS` is not told."""
     own = {"NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"}
-    assert limits(1, {"OMP_NUM_THREADS": "8"}) == dict.fromkeys(own, "1")
+    assert thread_limits(1, {"OMP_NUM_THREADS": "8"}) == dict.fromkeys(own, "1")
 
 
 @given(st.integers(1, 64), st.dictionaries(st.sampled_from(sorted(ALL)) | st.text(max_size=3), st.text(max_size=3)))
 def test_properties_of_any_environment(threads: int, environ: dict[str, str]) -> None:
     """Nothing that is set is changed, and asking twice changes nothing more."""
-    told = limits(threads, environ)
+    told = thread_limits(threads, environ)
     assert not told.keys() & environ.keys()
     assert set(told.values()) <= {str(threads)}
     if "OMP_NUM_THREADS" not in environ:
@@ -68,7 +68,7 @@ def test_libraries_obey(library: str, threads: str) -> None:
     mine = {name: value for name, value in os.environ.items() if name not in ALL}
     said = subprocess.run(
         [sys.executable, "-c", f"import os, {library}; print({threads})"],
-        env={**mine, **limits(1, {})},
+        env={**mine, **thread_limits(1, {})},
         capture_output=True,
         text=True,
         check=True,

@@ -21,7 +21,7 @@ from snakepit_otel.errors import (
     WorkerExited,
     WorkerStartFailed,
 )
-from snakepit_otel.pool.workers.process import State
+from snakepit_otel.pool.workers.base import WorkerState
 from tests.adapters_for_tests import NoTools, Useful
 from tests.waiting import PATIENT, until
 
@@ -78,7 +78,7 @@ async def test_crash_is_a_clear_error_at_once_and_the_worker_is_replaced(pit: Sn
     with pytest.raises(WorkerExited, match="killed by SIGKILL while it ran 'die'"):
         await pit.execute("die", {"marker": str(tmp_path / "ran")})
     assert (tmp_path / "ran").read_text() == "ran\n"
-    await until(lambda: len([w for w in pit.pool.workers if w.state is State.READY]) == 2)
+    await until(lambda: len([w for w in pit.pool.workers if w.state is WorkerState.READY]) == 2)
     assert len({worker.id for worker in pit.pool.workers} - before) == 1
     assert await pit.execute("echo", {"value": 1}) == 1
 

@@ -73,7 +73,7 @@ async def test_a_worker_that_reports_nonsense_has_failed(
         f"fd = 0\nwhile not os.read(fd, 1 << 20).endswith(b'\\n'): pass\n{code}\n"
     )
     monkeypatch.setattr("snakepit_otel.pool.workers.process.WORKER_PROGRAM", str(program))
-    monkeypatch.setattr("snakepit_otel.pool.workers.process._TIME_TO_EXIT", 0.3)
+    monkeypatch.setattr("snakepit_otel.pool.workers.process._FAILED_START_EXIT_S", 0.3)
     with pytest.raises(WorkerStartFailed) as caught:
         await Snakepit("tests.pool.adapters:Patient", workers=1).start()
     assert len(str(caught.value)) < 1_000

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from snakepit_otel.bridge.authority.worker_telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
-from snakepit_otel.pool.workers.telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.rpc import RpcError, StatusCode
 from snakepit_otel.telemetry import Level
 from tests.waiting import until
