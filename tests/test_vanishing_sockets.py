@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel import app as composition
+from snakepit_otel.bridge.authority import server as authority_server
 from snakepit_otel.errors import WorkerExited
 from snakepit_otel.pool import WorkerPidFile
 from snakepit_otel.pool.workers.base import WorkerState
@@ -23,7 +23,7 @@ from tests.waiting import PATIENT, until
 @pytest.fixture(autouse=True)
 def _own_place(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
-    monkeypatch.setattr(composition, "_TIME_FOR_A_SUCCESSOR", 0.0)
+    monkeypatch.setattr(authority_server, "_PATIENCE_FOR_A_SUCCESSOR_S", 0.0)
 
 
 def _private(short_path: Path) -> Path:
@@ -119,7 +119,7 @@ async def test_another_has_the_socket_of_callers(short_path: Path) -> None:
 
 async def test_a_successor_takes_the_address(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever removes the socket may start another authority there; the first one's end leaves that one's alone."""
-    monkeypatch.setattr(composition, "_TIME_FOR_A_SUCCESSOR", 3600.0)
+    monkeypatch.setattr(authority_server, "_PATIENCE_FOR_A_SUCCESSOR_S", 3600.0)
     path = short_path / "public" / "a.sock"
     first = Snakepit(Useful, workers=1, server={"socket": path})
     async with first:

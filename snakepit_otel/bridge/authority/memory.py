@@ -22,25 +22,30 @@ class AuthorityMemory:
     """
 
     def __init__(self, limits: Limits, socket: Path, *, strict: bool) -> None:
-        self._open = ExitStack()
         self.store = BufferStore(limits, strict=strict)
-        self.store.register_gauges()
-        # References that are made outside of requests follow the settings of the newest authority.
-        self._open.callback(_set_loose, pending_scope.settings, pending_scope.strict)
-        _set_loose(limits, strict)
         self.fd_server: FdServer | None = None
-        if not self.store.can_share:
-            self._open.callback(self.store.close)
-            self._open.callback(asyncio.get_running_loop().create_task(self._sweep()).cancel)
-            return
+        with ExitStack() as opened:
+            self.store.register_gauges()
+            # References that are made outside of requests follow the settings of the newest authority.
+            opened.callback(_set_loose, pending_scope.settings, pending_scope.strict)
+            _set_loose(limits, strict)
+            if self.store.can_share:
+                self.fd_server = self._serve(socket)
+                opened.callback(self.fd_server.close)
+            else:
+                opened.callback(self.store.close)
+                opened.callback(asyncio.get_running_loop().create_task(self._sweep()).cancel)
+            self._opened = opened.pop_all()
+
+    def _serve(self, socket: Path) -> FdServer:
         # Made here where it is not there yet, for both sockets.
         checked_socket_directory(socket)
-        self.fd_server = FdServer(self.store, fd_server_path(socket))
+        server = FdServer(self.store, fd_server_path(socket))
         try:
-            self.fd_server.start()
+            server.start()
         except ConfigurationError as error:
-            raise ConfigurationError(f"no socket for shared memory at {self.fd_server.path}: {error}") from None
-        self._open.callback(self.fd_server.close)
+            raise ConfigurationError(f"no socket for shared memory at {server.path}: {error}") from None
+        return server
 
     def follow(self, socket: Path) -> None:
         """Serve beside the authority's socket, which has been made again."""
@@ -49,7 +54,7 @@ class AuthorityMemory:
 
     def close(self) -> None:
         """Release all memory."""
-        self._open.close()
+        self._opened.close()
 
     async def _sweep(self) -> None:
         """Release expired buffers each second, as the file-descriptor server does where there is one."""
