@@ -336,7 +336,7 @@ def functions_of_ours() -> list[tuple[ModuleType | type, str]]:
     """Return every function and method of the instrumentation."""
     found: list[tuple[ModuleType | type, str]] = []
     for name, module in list(sys.modules.items()):
-        if not name.startswith(PACKAGE) or name.endswith(".seam"):
+        if not name.startswith(PACKAGE) or name.endswith(".program_calls"):
             continue
         for attribute, value in list(vars(module).items()):
             if getattr(value, "__module__", None) != name:
@@ -391,7 +391,7 @@ def raising(where: str) -> Callable[..., Any]:
 
 
 NOT_TRIED = {
-    # What the program calls in place of its own; as seam.py, made of its own calls and of `quietly`, and nothing else.
+    # What the program calls in place of its own; as program_calls.py, made of its own calls and of `guarded`, and nothing else.
     "Patches.is_enabled",
     "ObservedClass.__call__",
     "ObservedServer.add_generic_rpc_handlers",
@@ -403,9 +403,9 @@ NOT_TRIED = {
     "_Trace.set_tracer_provider",
     "_Unobserved.__call__",
     "_Unobserved.__getattr__",
-    "calls._calling_back",
-    "contrib._intercepting",
-    "tracing._correlated",
+    "authority_calls._observe_callback",
+    "contrib_grpc._skip_bridge_calls",
+    "upstream_tracing._correlated",
 }
 
 

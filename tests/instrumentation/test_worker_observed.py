@@ -254,7 +254,7 @@ async def test_a_trace_goes_through_the_worker_and_back(start: ServerSpans, sink
 
 async def test_a_call_back_may_have_parameters_of_any_name(start: ServerSpans, sink: OtlpSink) -> None:
     """No parameter of a tool is taken for one of what stands around the call."""
-    named = ["act", "args", "context", "instance", "kwargs", "point", "request", "tool", "what", "wrapped"]
+    named = ["action", "args", "context", "function", "instance", "kwargs", "point", "request", "tool", "wrapped"]
     async with start() as elixir:
         answer = await elixir.execute("ask", {"name": "list", "parameters": dict.fromkeys(named, 1)})
         assert answer.value == named

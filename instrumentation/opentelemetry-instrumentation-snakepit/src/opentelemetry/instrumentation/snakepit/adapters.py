@@ -1,4 +1,4 @@
-"""Adapters: each instance is built for a request, and its phases are that request's."""
+"""Adapters: each instance is built for one request, and its phases are that request's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import wrapt
 from opentelemetry.instrumentation.snakepit.patches import Around, Patches
+from opentelemetry.instrumentation.snakepit.program_calls import Function, call, complete, guarded
 from opentelemetry.instrumentation.snakepit.request import Phase, running
-from opentelemetry.instrumentation.snakepit.seam import Function, call, quietly, to_its_end
 
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Point
@@ -31,12 +31,12 @@ def observe(patches: Patches, servicer: Any) -> None:
 
 
 def name_of(adapter: Any) -> str:
-    """Return what telemetry calls an adapter: module and class."""
+    """Return an adapter's name in telemetry: module and class."""
     return f"{getattr(adapter, '__module__', '')}.{getattr(adapter, '__qualname__', '')}".strip(".")
 
 
 class ObservedClass(wrapt.CallableObjectProxy[Any]):
-    """Stands for an adapter's class where a servicer builds its instances, and is the class to all who look."""
+    """A proxy of an adapter's class in a servicer, which builds its instances."""
 
     def __init__(self, adapter: Any, patches: Patches) -> None:
         super().__init__(adapter)
@@ -44,38 +44,38 @@ class ObservedClass(wrapt.CallableObjectProxy[Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Build an instance for the running request."""
-        phase = quietly("beginning a request", _begin, self._self_patches)
+        phase = guarded("beginning a request", _begin, self._self_patches)
         if phase is None:
             return self.__wrapped__(*args, **kwargs)
         adapter = call(phase, self.__wrapped__, args, kwargs)
-        quietly("ending to build", _built, phase, adapter)
+        guarded("ending a build", _end_build, phase, adapter)
         return adapter
 
 
 def _begin(patches: Patches) -> Phase | None:
-    request = running.get() if patches.enabled() else None
+    request = running.get() if patches.check_enabled() else None
     if request is None or request.begun:
         return None
     request.begin()
     return request.begin_phase(names.ADAPTER_BUILD)
 
 
-def _built(phase: Phase, adapter: Any) -> None:
+def _end_build(phase: Phase, adapter: Any) -> None:
     phase.end()
     phase.request.adapter = adapter
 
 
 def _phase(point: Point) -> Around:
     def around(wrapped: Function, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        phase = quietly(f"beginning {point.name}", _next, point, instance)
+        phase = guarded(f"beginning {point.name}", _begin_phase, point, instance)
         if phase is None:
             return wrapped(*args, **kwargs)
         streams = phase.request.streams and point is names.ADAPTER_EXECUTE
-        return to_its_end(phase, call(phase, wrapped, args, kwargs), streams=streams)
+        return complete(phase, call(phase, wrapped, args, kwargs), streams=streams)
 
     return around
 
 
-def _next(point: Point, adapter: Any) -> Phase | None:
+def _begin_phase(point: Point, adapter: Any) -> Phase | None:
     request = running.get()
     return None if request is None or request.adapter is not adapter else request.begin_phase(point)

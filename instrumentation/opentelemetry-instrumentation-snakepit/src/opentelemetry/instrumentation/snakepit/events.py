@@ -1,4 +1,4 @@
-"""Events that adapters emit for Elixir, folded into OpenTelemetry where they happen."""
+"""Events that adapters emit for Elixir, recorded by OpenTelemetry as well."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.instrumentation.snakepit.patches import Patches
-from opentelemetry.instrumentation.snakepit.seam import quietly
+from opentelemetry.instrumentation.snakepit.program_calls import guarded
 
 from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 
 
 def observe(patches: Patches, module: Any) -> None:
-    """Fold what is emitted by `snakepit_bridge.telemetry`; Elixir gets it as before.
+    """Record what `snakepit_bridge.telemetry` emits; Elixir gets it as before.
 
-    Elixir's controls are for its own stream; what OpenTelemetry keeps is decided by its own settings.
+    Elixir's controls apply to its own stream, and OpenTelemetry's settings to what is recorded here.
     """
-    fold = ForeignEventRecorder()
+    recorder = ForeignEventRecorder()
 
     def around(wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        quietly("folding an event", _tell, fold, *args, **kwargs)
+        guarded("recording an event", _record, recorder, *args, **kwargs)
         return wrapped(*args, **kwargs)
 
     patches.wrap(module, "emit", around)
 
 
-def _tell(
-    fold: ForeignEventRecorder, event: str, measurements: Any, metadata: Any = None, correlation_id: str | None = None
+def _record(
+    recorder: ForeignEventRecorder,
+    event: str,
+    measurements: Any,
+    metadata: Any = None,
+    correlation_id: str | None = None,
 ) -> None:
-    fold.record(event, measurements, metadata, correlation_id)
+    recorder.record(event, measurements, metadata, correlation_id)

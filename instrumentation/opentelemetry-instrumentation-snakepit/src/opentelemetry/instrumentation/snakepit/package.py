@@ -1,4 +1,4 @@
-"""What is instrumented, as OpenTelemetry's loader asks for it."""
+"""Instrumented packages, for OpenTelemetry's loader."""
 
 # Upstream's workers run out of the folder of an Elixir dependency: no distribution has a version to ask for.
 _instruments: tuple[str, ...] = ()

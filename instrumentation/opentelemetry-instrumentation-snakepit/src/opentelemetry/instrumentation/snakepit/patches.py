@@ -1,4 +1,4 @@
-"""What is put in place of others' attributes, and the way back to the very objects that were there."""
+"""Replacements of other packages' attributes, and their restoration."""
 
 from __future__ import annotations
 
@@ -8,106 +8,106 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import wrapt
-from opentelemetry.instrumentation.snakepit.seam import contain, quietly
+from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-Around = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-"""What is called in place of a function: with it, the object it is bound to, and its arguments."""
+from snakepit_otel.telemetry._guard import guard
+
+Around = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]  # as a wrapper of wrapt
 _MISSING = object()
 
 
-class _Place(NamedTuple):
-    """An attribute that was replaced."""
+class _Replacement(NamedTuple):
+    """A replaced attribute; `original` is `_MISSING` if the parent had inherited it."""
 
     parent: Any
     attribute: str
     original: Any
-    """As it lay in the parent's own namespace, or `_MISSING` if it was inherited."""
     replacement: Any
 
 
 class Patches:
-    """All that was replaced. What is wrapped is plain while `on` is false, or instrumentation is suppressed."""
+    """All replacements. Wrappers do nothing while `active` is False or instrumentation is suppressed.
+
+    `serving` is True once a servicer's requests are observed.
+    """
 
     def __init__(self) -> None:
-        self.on = True
+        self.active = True
         self.serving = False
-        """Whether there is a servicer whose requests are seen."""
-        self._places: list[_Place] = []
-        self._undone: list[Callable[[], Any]] = []
-        self._instances: weakref.WeakKeyDictionary[Any, list[_Place]] = weakref.WeakKeyDictionary()
+        self._replacements: list[_Replacement] = []
+        self._undo: list[Callable[[], Any]] = []
+        self._instances: weakref.WeakKeyDictionary[Any, list[_Replacement]] = weakref.WeakKeyDictionary()
 
     @property
-    def places(self) -> tuple[tuple[Any, str, Any], ...]:
-        """What was replaced in modules and classes: the parent, the attribute, and what stands there now."""
-        return tuple((place.parent, place.attribute, place.replacement) for place in self._places)
+    def replacements(self) -> tuple[tuple[Any, str, Any], ...]:
+        """The replacements in modules and classes: parent, attribute and replacement."""
+        return tuple(
+            (replacement.parent, replacement.attribute, replacement.replacement) for replacement in self._replacements
+        )
 
-    def enabled(self) -> bool:
-        """Say whether anything is to be observed."""
-        return self.on and is_instrumentation_enabled()
+    def check_enabled(self) -> bool:
+        """Return whether the program is observed now. May raise."""
+        return self.active and is_instrumentation_enabled()
 
     def is_enabled(self) -> bool:
-        """Say the same where the program waits for the answer."""
-        return quietly("asking whether to observe", self.enabled) is True
+        """Return whether the program is observed now; never raises."""
+        return guarded("checking whether to observe", self.check_enabled) is True
 
     def wrap(self, parent: Any, path: str, around: Around) -> None:
-        """Have `around` called in place of the function at `path`, unless it is so already.
+        """Wrap the function at `path` with `around`, unless it is wrapped already.
 
-        A path that leads nowhere is reported, then it is another version, of which that much is not seen; and so is
-        a parent that takes no attributes, as a compiled class does not.
+        A path that does not exist, as in another version, is logged and not observed, and so is a parent whose
+        attributes cannot be set, such as a compiled class.
         """
-        try:
-            *way, attribute = path.split(".")
-            for step in way:
-                parent = getattr(parent, step)
+        with guard(f"the instrumentation of snakepit, wrapping {getattr(parent, '__name__', parent)}.{path}"):
+            *names, attribute = path.split(".")
+            for name in names:
+                parent = getattr(parent, name)
             original = inspect.getattr_static(parent, attribute)
-            known = next((place for place in self._places if place.replacement is original), None)
-            if known is None:
+            same = next((each for each in self._replacements if each.replacement is original), None)
+            if same is None:
                 self.replace(parent, attribute, wrapt.FunctionWrapper(original, around, enabled=self.is_enabled))
-                return
-        except Exception as error:  # noqa: BLE001 - what is not there, or is not to be changed, is not wrapped
-            contain(f"wrapping {getattr(parent, '__name__', parent)}.{path}", error)
-            return
-        if attribute in vars(parent) and not any(place[:2] == (parent, attribute) for place in self._places):
-            # Another module's name for what was wrapped where it is defined, before the other took it from there.
-            self._places.append(_Place(parent, attribute, known.original, original))
+            elif attribute in vars(parent) and not any(each[:2] == (parent, attribute) for each in self._replacements):
+                # A wrapped function that this module has imported from the one that defines it.
+                self._replacements.append(_Replacement(parent, attribute, same.original, original))
 
     def replace(self, parent: Any, attribute: str, replacement: Any) -> None:
-        """Put something in place of an attribute of a module or a class."""
+        """Replace an attribute of a module or a class."""
         original = vars(parent).get(attribute, _MISSING)
         setattr(parent, attribute, replacement)
-        self._places.append(_Place(parent, attribute, original, replacement))
+        self._replacements.append(_Replacement(parent, attribute, original, replacement))
 
     def replace_in(self, instance: Any, attribute: str, replacement: Any) -> None:
-        """Put something in place of an instance's attribute, for as long as others keep the instance."""
+        """Replace an attribute of an instance, which is not kept alive by that."""
         original = vars(instance).get(attribute, _MISSING)
-        # First what can be refused, by an instance that is no key.
-        self._instances.setdefault(instance, []).append(_Place(None, attribute, original, replacement))
+        # First, since it raises for an instance that cannot be a weak key.
+        self._instances.setdefault(instance, []).append(_Replacement(None, attribute, original, replacement))
         setattr(instance, attribute, replacement)
 
-    def afterwards(self, undo: Callable[[], Any]) -> None:
-        """Have something else undone by `restore`."""
-        self._undone.append(undo)
+    def on_restore(self, undo: Callable[[], Any]) -> None:
+        """Call `undo` in `restore`."""
+        self._undo.append(undo)
 
     def restore(self) -> None:
-        """Put everything back, the last first, but for what somebody else has replaced in turn."""
-        self.on = False
-        places, self._places = self._places, []
+        """Restore all attributes, the last first, except those that other code has replaced since."""
+        self.active = False
+        replacements, self._replacements = self._replacements, []
         instances, self._instances = self._instances, weakref.WeakKeyDictionary()
-        while self._undone:
-            quietly("undoing", self._undone.pop())
-        for place in reversed(places):
-            quietly(f"putting back {place.attribute}", _put_back, place.parent, place)
-        for instance, its_places in instances.items():
-            for place in reversed(its_places):
-                quietly(f"putting back {place.attribute}", _put_back, instance, place)
+        while self._undo:
+            guarded("restoring", self._undo.pop())
+        for replacement in reversed(replacements):
+            guarded(f"restoring {replacement.attribute}", _restore, replacement.parent, replacement)
+        for instance, of_instance in instances.items():
+            for replacement in reversed(of_instance):
+                guarded(f"restoring {replacement.attribute}", _restore, instance, replacement)
 
 
-def _put_back(parent: Any, place: _Place) -> None:
-    if vars(parent).get(place.attribute) is not place.replacement:
-        # Somebody has wrapped it once more. What is wrapped is off, and does nothing.
+def _restore(parent: Any, replacement: _Replacement) -> None:
+    if vars(parent).get(replacement.attribute) is not replacement.replacement:
+        # Other code has wrapped the wrapper, which does nothing now.
         return
-    if place.original is _MISSING:
-        delattr(parent, place.attribute)
+    if replacement.original is _MISSING:
+        delattr(parent, replacement.attribute)
     else:
-        setattr(parent, place.attribute, place.original)
+        setattr(parent, replacement.attribute, replacement.original)

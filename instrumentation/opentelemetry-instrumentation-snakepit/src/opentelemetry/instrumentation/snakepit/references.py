@@ -1,4 +1,4 @@
-"""Zero-copy payloads that cross the bridge within a request."""
+"""Zero-copy references that cross the bridge within a request."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from time import perf_counter
 from typing import Any
 
 from opentelemetry.instrumentation.snakepit.patches import Around, Patches
+from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.instrumentation.snakepit.request import running
-from opentelemetry.instrumentation.snakepit.seam import quietly
 
 from snakepit_otel import telemetry
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Event
 
 _LABELS = {
-    # Attribute: the payload's key, the values that metrics may have, and what stands for others.
+    # Attribute: the payload's key, the values allowed in metrics, and the replacement of others.
     names.SNAKEPIT_ZERO_COPY_KIND: ("kind", ("dlpack", "arrow"), "dlpack"),
     names.SNAKEPIT_ZERO_COPY_OWNER: ("owner", ("elixir", "python"), "elixir"),
     names.SNAKEPIT_ZERO_COPY_DEVICE: ("device", ("cpu", "cuda", "mps"), "cpu"),
 }
-_LONGEST = 256
+_MAX_CHARACTERS = 256
 
 
 def observe(patches: Patches, module: Any) -> None:
-    """Tell of references in a request's arguments and in its result, by `snakepit_bridge.serialization`."""
-    patches.wrap(module, "TypeSerializer.decode_any", _crossing(names.EVENT_ZERO_COPY_IMPORT))
-    patches.wrap(module, "TypeSerializer.encode_any", _crossing(names.EVENT_ZERO_COPY_EXPORT))
+    """Record references in a request's arguments and in its result, by `snakepit_bridge.serialization`."""
+    patches.wrap(module, "TypeSerializer.decode_any", _record_crossing(names.EVENT_ZERO_COPY_IMPORT))
+    patches.wrap(module, "TypeSerializer.encode_any", _record_crossing(names.EVENT_ZERO_COPY_EXPORT))
 
 
-def _crossing(event: Event) -> Around:
-    comes_in = event is names.EVENT_ZERO_COPY_IMPORT
+def _record_crossing(event: Event) -> Around:
+    is_import = event is names.EVENT_ZERO_COPY_IMPORT
 
     def around(wrapped: Callable[..., Any], _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = perf_counter()
         returned = wrapped(*args, **kwargs)
-        crossed = returned if comes_in else args[0] if args else None
-        quietly("telling of a reference", _tell, event, crossed, perf_counter() - started)
+        crossed = returned if is_import else args[0] if args else None
+        guarded("recording a reference", _record, event, crossed, perf_counter() - started)
         return returned
 
     return around
 
 
-def _tell(event: Event, crossed: Any, duration: float) -> None:
+def _record(event: Event, crossed: Any, duration: float) -> None:
     request = running.get()
     if request is None or type(crossed).__name__ != "ZeroCopyRef":
         return
     payload = crossed.payload
     attributes = {
-        attribute: payload.get(key) if payload.get(key) in known else otherwise
-        for attribute, (key, known, otherwise) in _LABELS.items()
+        attribute: payload.get(key) if payload.get(key) in known else default
+        for attribute, (key, known, default) in _LABELS.items()
     }
-    # Only descriptions cross here: what they describe stays where it is, unless they say otherwise.
+    # Only descriptions cross: the buffer stays where it is, unless the description is a copy.
     attributes[names.SNAKEPIT_ZERO_COPY_TRANSPORT] = "stream" if payload.get("copy") else "shm"
-    told = {
+    details = {
         names.SNAKEPIT_ZERO_COPY_DTYPE: payload.get("dtype"),
         names.SNAKEPIT_ZERO_COPY_SHAPE: payload.get("shape") and ",".join(map(str, payload["shape"])),
         names.SNAKEPIT_ZERO_COPY_REFERENCE_ID: payload.get("ref"),
         names.SESSION_ID: request.session_id,
     }
-    attributes |= {key: str(value)[:_LONGEST] for key, value in told.items() if value}
+    attributes |= {key: str(value)[:_MAX_CHARACTERS] for key, value in details.items() if value}
     measurements = {"duration": duration}
     size = payload.get("bytes")
     if isinstance(size, int) and size >= 0:

@@ -1,4 +1,4 @@
-"""One request in a worker, as telemetry follows it from the call to the end of the clean-up."""
+"""One request in a worker, from its call to the end of the clean-up."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from typing import Any, NamedTuple
 
 from grpc import aio
 from opentelemetry.context import Context
-from opentelemetry.instrumentation.snakepit.seam import quietly
+from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.trace import Span, get_current_span
 
 from snakepit_otel.telemetry import AttributeSet, Details, Labels, Observation, interned, names
 from snakepit_otel.telemetry import _context as otel_context
 from snakepit_otel.telemetry._definitions import Point
 
-Hook = Callable[[Span, Any], None]
-"""Called with a request's span, and with the message that came or that goes; see the package."""
+Hook = Callable[[Span, Any], None]  # with a request's span and message; see the package
 _tools = Labels()
 
 
 class Hooks(NamedTuple):
-    """What users have called for each request."""
+    """Call-backs of users for each request."""
 
     request: Hook | None = None
     response: Hook | None = None
 
 
 class Request:
-    """A request; `adapter` is the instance that serves it, once there is one.
+    """A request; `adapter` is the instance that serves it, None until it is built.
 
-    Its point in the registry begins where the adapter is built, so what a worker asks the authority before that
-    is beside it in the trace, below the call.
+    Its span begins as the adapter is built: earlier calls of the worker to the authority are its siblings in the trace.
     """
 
     def __init__(self, message: Any, adapter_name: str, hooks: Hooks, *, streams: bool) -> None:
@@ -53,20 +51,20 @@ class Request:
 
     @property
     def begun(self) -> bool:
-        """Whether an adapter has been built for it, or is being."""
+        """True once its adapter is being built."""
         return self._context is not None
 
     def begin(self) -> None:
-        """Begin: the adapter is about to be built. From here on the request's span is current, until `leave`."""
+        """Begin the request's span, which stays current until `leave`."""
         self._observation = Observation(names.ADAPTER_REQUEST, self.labels, lambda: self.details)
         with self._observation.current():
             self._context = otel_context.get()
-            self._tell(self._hooks.request, self._message)
+            self._call_hook(self._hooks.request, self._message)
         otel_context.attach(self._context)
 
     def begin_phase(self, point: Point) -> Phase | None:
-        """Begin a phase; None within another one, where it is the adapter that calls itself."""
-        # By where the code runs: a tool in a thread, whose caller has left, still executes while upstream cleans up.
+        """Begin a phase; None within another phase, if the adapter calls itself."""
+        # By context: a tool's thread still executes after its caller has left, while upstream cleans up.
         if _phase.get() in self._phases:
             return None
         phase = Phase(self, point)
@@ -74,52 +72,52 @@ class Request:
         return phase
 
     def end_phase(self, phase: Phase, error: BaseException | None) -> None:
-        """Note that a phase is over."""
+        """Remove a phase that has ended."""
         self._phases.remove(phase)
         self._failed = self._failed or error
 
     def enter(self) -> Any:
-        """Make it the running request, and its span the current one if it has begun."""
-        # In any case, so that what is attached when the adapter is built does not outlast the step.
+        """Make the request the running one, and its span the current one if it has begun."""
+        # Also before it begins, so that the context attached by `begin` is detached by `leave`.
         context = otel_context.get() if self._context is None else self._context
         return running.set(self), otel_context.attach(context)
 
     def leave(self, token: Any) -> None:
-        """See `seam.Observed`."""
+        """See `program_calls.Observed`."""
         request, context = token
         otel_context.detach(context)
         running.reset(request)
 
-    def answer(self, message: Any) -> None:
-        """See what is sent to the caller: the response, or a chunk."""
+    def on_response(self, message: Any) -> None:
+        """See `program_calls.ObservedRequest`."""
         observation = self._observation
         if observation is None:
             return
         if self._hooks.response is not None:
             with observation.current():
-                self._tell(self._hooks.response, message)
+                self._call_hook(self._hooks.response, message)
         if not self.streams and not message.success:
             observation.fail(*_failure(message.error_message))
 
     def end(self, error: BaseException | None = None) -> None:
-        """See `seam.Observed`."""
+        """See `program_calls.Observed`."""
         for phase in tuple(self._phases):
-            # A stream that nobody read to its end.
+            # A stream that was not read to its end.
             phase.end(error or asyncio.CancelledError())
         observation, self._observation = self._observation, None
         if observation is not None:
-            observation.end(_told(_raised(error, self._failed)))
-        # What was begun meanwhile, as upstream's heartbeats, may know of this request for long.
+            observation.end(_as_cancellation(_cause(error, self._failed)))
+        # A task started meanwhile, such as upstream's heartbeats, can keep this request for long.
         self.adapter = self._message = self._failed = None
 
-    def _tell(self, hook: Hook | None, message: Any) -> None:
+    def _call_hook(self, hook: Hook | None, message: Any) -> None:
         span = get_current_span()
         if hook is not None and span.is_recording():
-            quietly("calling a hook", hook, span, message)
+            guarded("calling a hook", hook, span, message)
 
 
 class Phase:
-    """One phase of an adapter's life."""
+    """One phase of an adapter's lifecycle."""
 
     def __init__(self, request: Request, point: Point) -> None:
         self.request = request
@@ -128,36 +126,34 @@ class Phase:
             self._context = otel_context.get()
 
     def enter(self) -> Any:
-        """Make its span the current one; after the first step, the context that the last one left behind."""
+        """Attach the phase's context: its span's, then the one at the end of the last activation."""
         return _phase.set(self), otel_context.attach(self._context)
 
     def leave(self, token: Any) -> None:
-        """See `seam.Observed`."""
+        """See `program_calls.Observed`."""
         phase, context = token
-        # Of a tool that holds a span of its own while it yields.
+        # A tool can keep a span of its own current while it yields.
         self._context = otel_context.get()
         otel_context.detach(context)
         _phase.reset(phase)
 
     def end(self, error: BaseException | None = None) -> None:
-        """See `seam.Observed`."""
+        """See `program_calls.Observed`."""
         observation, self._observation = self._observation, None
         if observation is not None:
-            error = _told(error)
+            error = _as_cancellation(error)
             self.request.end_phase(self, error)
-            # In its span, where the event of an exception belongs.
+            # In its span, to which the exception's event belongs.
             with observation.current():
                 observation.end(error)
 
 
 running: ContextVar[Request | None] = ContextVar("snakepit_request", default=None)
-"""The request that the code at hand runs for."""
 _phase: ContextVar[Phase | None] = ContextVar("snakepit_phase", default=None)
-"""The phase that the code at hand is within."""
 
 
-def _raised(error: BaseException | None, failed: BaseException | None) -> BaseException | None:
-    """Return an error, or what it came from if it is only gRPC's word for a call that is aborted, or has no caller."""
+def _cause(error: BaseException | None, failed: BaseException | None) -> BaseException | None:
+    """Return an error, or its cause if it is gRPC's for a call that was aborted or cancelled."""
     cause = error
     while isinstance(cause, aio.BaseError):
         cause = cause.__context__
@@ -166,15 +162,15 @@ def _raised(error: BaseException | None, failed: BaseException | None) -> BaseEx
     return error if failed is None else failed
 
 
-def _told(error: BaseException | None) -> BaseException | None:
-    # A generator that is closed before its end has a caller that left.
+def _as_cancellation(error: BaseException | None) -> BaseException | None:
+    # A generator closed before its end means a caller that cancelled.
     return asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
 
 
 def _failure(error_message: str) -> tuple[str, str]:
-    """Return what failed an answered request: the error's type and message, out of the worker's JSON."""
+    """Return the type and message of an error in the worker's JSON."""
     try:
-        told = json.loads(error_message)
-        return str(told["type"]), str(told.get("message", ""))[:500]
+        failure = json.loads(error_message)
+        return str(failure["type"]), str(failure.get("message", ""))[:500]
     except (ValueError, KeyError, TypeError, AttributeError):
         return "_OTHER", error_message[:500]

@@ -1,4 +1,4 @@
-"""Both servers of upstream's: the calls they take, and the requests among them."""
+"""Upstream's two servers: their calls, and the requests among these."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import wrapt
 from grpc import aio
 from opentelemetry.instrumentation.snakepit import adapters
 from opentelemetry.instrumentation.snakepit.patches import Around, Patches
+from opentelemetry.instrumentation.snakepit.program_calls import Function, contain, guarded, serve_stream, serve_unary
 from opentelemetry.instrumentation.snakepit.request import Hooks, Request
-from opentelemetry.instrumentation.snakepit.seam import Function, contain, pour, quietly, serve
 
 from snakepit_otel.rpc import ObservedHandler
 from snakepit_otel.telemetry import _process_metrics as process
@@ -18,7 +18,7 @@ from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.export import existing_providers
 
 _REQUESTS = (
-    # Each with what it has to be for ours to stand in its place.
+    # Each with the kind of function that can be wrapped.
     ("ExecuteTool", inspect.iscoroutinefunction),
     ("ExecuteStreamingTool", inspect.isasyncgenfunction),
 )
@@ -27,47 +27,47 @@ _REQUESTS = (
 def observe(patches: Patches, module: Any, hooks: Hooks) -> None:
     """Observe what is served by servicers of `snakepit_bridge_pb2_grpc`.
 
-    Servers are scripts, whose classes cannot be had by an import; so they are met where each gives its servicer away.
+    Servers are scripts, whose classes cannot be imported; each is found as it adds its servicer.
     """
-    patches.wrap(module, "add_BridgeServiceServicer_to_server", _adding(patches, hooks))
+    patches.wrap(module, "add_BridgeServiceServicer_to_server", _observe_adding(patches, hooks))
 
 
-def _adding(patches: Patches, hooks: Hooks) -> Around:
+def _observe_adding(patches: Patches, hooks: Hooks) -> Around:
     def around(wrapped: Function, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        met = quietly("meeting a servicer", _met, patches, hooks, *args, **kwargs)
-        return wrapped(*args, **kwargs) if met is None else wrapped(*met)
+        observed = guarded("observing a servicer", _observe_servicer, patches, hooks, *args, **kwargs)
+        return wrapped(*args, **kwargs) if observed is None else wrapped(*observed)
 
     return around
 
 
-def _met(patches: Patches, hooks: Hooks, servicer: Any, server: Any) -> tuple[Any, Any] | None:
+def _observe_servicer(patches: Patches, hooks: Hooks, servicer: Any, server: Any) -> tuple[Any, Any] | None:
     if not hasattr(servicer, "adapter_class"):
-        return None  # somebody's authority, in Python
-    quietly("saying what the process is", _introduce)
-    quietly("reporting the process", process.report, lambda: patches.on)
-    quietly("observing adapters", adapters.observe, patches, servicer)
-    for method, is_as_known in _REQUESTS:
-        if is_as_known(getattr(servicer, method, None)):
-            streams = is_as_known is inspect.isasyncgenfunction
-            patches.wrap(type(servicer), method, _serving(hooks, streams=streams))
+        return None  # an authority in Python
+    guarded("completing resources", _complete_resources)
+    guarded("reporting the process", process.report, lambda: patches.active)
+    guarded("observing adapters", adapters.observe, patches, servicer)
+    for method, is_expected in _REQUESTS:
+        if is_expected(getattr(servicer, method, None)):
+            streams = is_expected is inspect.isasyncgenfunction
+            patches.wrap(type(servicer), method, _observe_request(hooks, streams=streams))
         else:
             where = f"{type(servicer).__name__}.{method}"
-            contain(f"looking at {where}", TypeError(f"not as upstream has it, so requests by {where} are not seen"))
+            contain(f"wrapping {where}", TypeError(f"not as in upstream: requests by {where} are not observed"))
     patches.serving = True
-    # Upstream's servers both are.
+    # Both of upstream's servers are.
     return servicer, ObservedServer(server, patches) if isinstance(server, aio.Server) else server
 
 
-def _introduce() -> None:
-    """Tell the providers of this process what dashboards tell processes apart by, where they do not say it yet."""
-    about = {names.SERVICE_NAME: "snakepit-worker", names.SNAKEPIT_ROLE: "worker"}
-    told = [provider.complete(about) for provider in existing_providers.existing_providers().values()]
-    if not all(told):
-        raise RuntimeError("the SDK cannot be told; set OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit,otel")
+def _complete_resources() -> None:
+    """Add the attributes by which dashboards distinguish processes to the resources that lack them."""
+    attributes = {names.SERVICE_NAME: "snakepit-worker", names.SNAKEPIT_ROLE: "worker"}
+    completed = [provider.complete(attributes) for provider in existing_providers.existing_providers().values()]
+    if not all(completed):
+        raise RuntimeError("the SDK has no way to; set OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit,otel")
 
 
 class ObservedServer(wrapt.ObjectProxy[Any]):
-    """Stands for a server while a servicer is added to it."""
+    """A proxy of a server while a servicer is added to it."""
 
     def __init__(self, server: Any, patches: Patches) -> None:
         super().__init__(server)
@@ -77,23 +77,23 @@ class ObservedServer(wrapt.ObjectProxy[Any]):
         """See `grpc.Server`."""
         handlers = tuple(handlers)
         self.__wrapped__.add_generic_rpc_handlers(
-            quietly("observing handlers", _observed, self._self_patches, handlers) or handlers
+            guarded("observing handlers", _observe_handlers, self._self_patches, handlers) or handlers
         )
 
     def add_registered_method_handlers(self, service_name: str, handlers: Any) -> None:
-        """Leave them out: a call that is registered would not be asked for as a generic one is."""
+        """Leave them out: gRPC does not pass registered calls to generic handlers."""
 
 
-def _observed(patches: Patches, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
+def _observe_handlers(patches: Patches, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(ObservedHandler(handler, patches.is_enabled) for handler in handlers)
 
 
-def _serving(hooks: Hooks, *, streams: bool) -> Around:
+def _observe_request(hooks: Hooks, *, streams: bool) -> Around:
     def around(wrapped: Function, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        request = quietly("beginning to serve", _request, hooks, instance, streams, *args, **kwargs)
+        request = guarded("beginning to serve", _request, hooks, instance, streams, *args, **kwargs)
         if request is None:
             return wrapped(*args, **kwargs)
-        return (pour if streams else serve)(request, wrapped, args, kwargs)
+        return (serve_stream if streams else serve_unary)(request, wrapped, args, kwargs)
 
     return around
 

@@ -1,4 +1,4 @@
-"""What a worker asks the authority: calls on stubs, and the call-backs of adapters."""
+"""Calls of a worker to the authority: by stubs, and by the call-backs of adapters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.instrumentation.snakepit.patches import Patches
-from opentelemetry.instrumentation.snakepit.seam import quietly
+from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from snakepit_otel.rpc import ObservedCallable
@@ -21,24 +21,24 @@ _OBSERVED = (
     "GetExposedElixirTools",
     "ExecuteElixirTool",
 )
+# Frequent calls without information, sent by a task that a request has started, whose trace would never end.
 _UNOBSERVED = ("Heartbeat", "Ping")
-"""They are many and say nothing new; and what begins to send them is a request, whose trace would never end."""
 _tools = Labels()
 
 
 def observe_stubs(patches: Patches, module: Any) -> None:
-    """Observe the calls of stubs that are made from now on by `snakepit_bridge_pb2_grpc`."""
+    """Observe the calls of stubs created from now on by `snakepit_bridge_pb2_grpc`."""
 
     def around(wrapped: Callable[..., Any], stub: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         wrapped(*args, **kwargs)
-        quietly("observing a stub", _observe, patches, stub)
+        guarded("observing a stub", _observe, patches, stub)
 
     patches.wrap(module, "BridgeServiceStub.__init__", around)
 
 
 def observe_callbacks(patches: Patches, module: Any) -> None:
-    """Observe adapters that call tools of the authority, by `snakepit_bridge.session_context`."""
-    patches.wrap(module, "SessionContext.call_elixir_tool", _calling_back)
+    """Observe call-backs, by `snakepit_bridge.session_context`."""
+    patches.wrap(module, "SessionContext.call_elixir_tool", _observe_callback)
 
 
 def _observe(patches: Patches, stub: Any) -> None:
@@ -50,7 +50,7 @@ def _observe(patches: Patches, stub: Any) -> None:
 
 
 class _Unobserved:
-    """Stands for a method of a stub whose calls nobody is to tell of."""
+    """A proxy of a stub's method whose calls no instrumentation observes."""
 
     def __init__(self, multicallable: Any) -> None:
         self._multicallable = multicallable
@@ -63,8 +63,8 @@ class _Unobserved:
             return self._multicallable(*args, **kwargs)
 
 
-def _calling_back(wrapped: Callable[..., Any], context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    observation = quietly("beginning a call-back", _callback, context, args, kwargs)
+def _observe_callback(wrapped: Callable[..., Any], context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    observation = guarded("beginning a call-back", _callback, context, args, kwargs)
     if observation is None:
         return wrapped(*args, **kwargs)
     with observation:
@@ -72,7 +72,7 @@ def _calling_back(wrapped: Callable[..., Any], context: Any, args: tuple[Any, ..
 
 
 def _callback(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
-    # The tool's parameters may have any names.
+    # The tool's parameters can have any names.
     tool = args[0] if args else kwargs["tool_name"]
     return Observation(
         names.CALLBACK,
