@@ -1,4 +1,4 @@
-"""Sessions bound to an owner: they end when it does."""
+"""Bindings of sessions to owners that they end with: tasks, processes and leases."""
 
 from __future__ import annotations
 
@@ -6,61 +6,65 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
-from snakepit_otel.errors import InvalidSession
+from snakepit_otel.common.guard import guard
+from snakepit_otel.errors import InvalidSession, SessionNotFound
+from snakepit_otel.sessions._session import Session, checked_id
 
 _log = logging.getLogger("snakepit_otel.sessions")
-
-End = Callable[[str], Awaitable[Any]]
+_SHORTEST_PACE_S = 0.5  # between two touches: a TTL shorter than about three times this may run out
 
 
 class Binding:
-    """A session's tie to one owner.
+    """The tie of one session to one owner; the TTL is in seconds.
 
-    It `stands` until the session has ended or the owner lets go of it; it never passes to a later session
-    of the same id.
+    It is active until the session has ended or the owner has released it; it never passes to a later session of the
+    same id. `stop` ends the watch over the owner; `on_lost` is called when the session ends before its owner.
     """
 
-    __slots__ = ("ending", "lost", "session_id", "stands", "stop")
+    __slots__ = ("is_active", "is_ending", "on_lost", "session_id", "stop", "ttl")
 
-    def __init__(self, session_id: str, stop: Callable[[], object], lost: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        stop: Callable[[], object] = bool,
+        on_lost: Callable[[], object] = bool,
+        ttl: float = 0.0,
+    ) -> None:
         self.session_id = session_id
         self.stop = stop
-        self.lost = lost
-        self.stands = True
-        self.ending = False
+        self.on_lost = on_lost
+        self.ttl = ttl
+        self.is_active = True
+        self.is_ending = False
 
 
 class Bindings:
-    """Which sessions end with which owner."""
+    """The active bindings of an authority, which are local to it. `delete` deletes a session of the store."""
 
-    def __init__(self, end: End) -> None:
-        self._end = end
-        self._standing: dict[str, list[Binding]] = {}
-        self._ending: set[asyncio.Future[Any]] = set()
+    def __init__(self, delete: Callable[[str], Awaitable[bool]]) -> None:
+        self._delete = delete
+        self._active: dict[str, list[Binding]] = {}
+        self._deletions: set[asyncio.Future[bool]] = set()
 
-    def bind(self, session_id: str, *, stop: Callable[[], object] = bool, lost: Callable[[], object] = bool) -> Binding:
-        """Tie the session to an owner, whose end is to be told by `end`.
-
-        `stop` is called once, when there is nothing to watch the owner for any more; `lost` if that is because
-        the session has ended without it.
-        """
-        binding = Binding(session_id, stop, lost)
-        self._standing.setdefault(session_id, []).append(binding)
+    def add(self, binding: Binding) -> Binding:
+        """Add a binding, whose owner calls `end` or `release`, and return it."""
+        self._active.setdefault(binding.session_id, []).append(binding)
         return binding
 
     def bind_to_task(self, session_id: str, task: asyncio.Task[Any]) -> None:
         """End the session when `task` is done, however it ends."""
 
-        def done(_: asyncio.Task[Any]) -> None:
+        def on_done(_: asyncio.Task[Any]) -> None:
             self.end(binding)
 
-        binding = self.bind(session_id, stop=lambda: task.remove_done_callback(done))
-        task.add_done_callback(done)
+        binding = self.add(Binding(session_id, stop=lambda: task.remove_done_callback(on_done)))
+        task.add_done_callback(on_done)
 
     def bind_to_process(self, session_id: str, pid: int) -> None:
-        """End the session when the process is gone, however it goes.
+        """End the session when the process is gone, however it ends.
 
         Raises `InvalidSession` if there is no such process. Linux 5.3 or later.
         """
@@ -68,74 +72,194 @@ class Bindings:
         try:
             descriptor = os.pidfd_open(pid)
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise InvalidSession(f"cannot bind session {session_id!r} to process {pid}: {why}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidSession(f"cannot bind session {session_id!r} to process {pid}: {reason}") from None
 
         def stop() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
 
-        binding = self.bind(session_id, stop=stop)
-        loop.add_reader(descriptor, self.end, binding)
+        loop.add_reader(descriptor, self.end, self.add(Binding(session_id, stop=stop)))
 
     def end(self, binding: Binding) -> asyncio.Future[bool]:
-        """End the session of an owner that is gone; the result says whether it was there to be ended.
-
-        It goes on whether or not anybody waits for it.
-        """
-        if binding.stands and not binding.ending:
-            binding.ending = True
+        """Delete the session of an owner that is gone, and return whether it was live; nobody has to await it."""
+        if binding.is_active and not binding.is_ending:
+            binding.is_ending = True
             binding.stop()
-        ending = asyncio.ensure_future(self._end_if_it_stands(binding))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ended)
-        return ending
+        deletion = asyncio.ensure_future(self._delete_if_active(binding))
+        self._deletions.add(deletion)
+        deletion.add_done_callback(self._on_deleted)
+        return deletion
 
-    def untie(self, binding: Binding) -> None:
-        """Let the owner go without its session."""
-        if not binding.stands:
-            return
-        self._drop(binding)
-        if not binding.ending:
-            binding.stop()
-
-    def release(self, session_id: str) -> None:
-        """Stop watching the session's owners: it has ended, and its id may belong to another one soon."""
-        for binding in self._standing.pop(session_id, ()):
-            binding.stands = False
-            if not binding.ending:
+    def release(self, binding: Binding) -> None:
+        """Remove the binding without the end of its session."""
+        if binding.is_active:
+            self._remove(binding)
+            if not binding.is_ending:
                 binding.stop()
-                binding.lost()
+
+    def on_session_ended(self, session_id: str) -> None:
+        """Remove the bindings of a session that has ended, before another one can have its id."""
+        for binding in self._active.pop(session_id, ()):
+            binding.is_active = False
+            if not binding.is_ending:
+                binding.stop()
+                binding.on_lost()
 
     async def close(self) -> None:
-        """Stop watching; what is being ended is finished first."""
-        for bindings in list(self._standing.values()):
-            for binding in list(bindings):
-                if not binding.ending:
-                    self.untie(binding)
-        while self._ending:
-            await asyncio.wait(self._ending)
-            # Those that are done leave the set in the loop's next turn.
-            await asyncio.sleep(0)
+        """Release all bindings, and wait for the deletions that have begun."""
+        for binding in [binding for bindings in self._active.values() for binding in bindings]:
+            if not binding.is_ending:
+                self.release(binding)
+        while self._deletions:
+            await asyncio.wait(self._deletions)
+            await asyncio.sleep(0)  # done callbacks run in the loop's next iteration
 
-    async def _end_if_it_stands(self, binding: Binding) -> bool:
-        # Since the owner went, the session may have been deleted, and its id taken by somebody else's.
-        if not binding.stands:
+    async def _delete_if_active(self, binding: Binding) -> bool:
+        # The session may have been deleted since its owner ended, and its id taken by another one.
+        if not binding.is_active:
             return False
         try:
-            return bool(await self._end(binding.session_id))
+            return await self._delete(binding.session_id)
         finally:
-            if binding.stands:
-                self._drop(binding)
+            if binding.is_active:
+                self._remove(binding)
 
-    def _drop(self, binding: Binding) -> None:
-        binding.stands = False
-        bindings = self._standing[binding.session_id]
+    def _remove(self, binding: Binding) -> None:
+        binding.is_active = False
+        bindings = self._active[binding.session_id]
         bindings.remove(binding)
         if not bindings:
-            del self._standing[binding.session_id]
+            del self._active[binding.session_id]
 
-    def _ended(self, ending: asyncio.Future[bool]) -> None:
-        self._ending.discard(ending)
-        if not ending.cancelled() and (error := ending.exception()) is not None:
-            _log.error("a session could not be ended with its owner, and stays for its TTL", exc_info=error)
+    def _on_deleted(self, deletion: asyncio.Future[bool]) -> None:
+        self._deletions.discard(deletion)
+        if not deletion.cancelled() and (error := deletion.exception()) is not None:
+            _log.error("a session could not be deleted at its owner's end, and stays for its TTL", exc_info=error)
+
+
+class Lease:
+    """Owner of sessions that live until `end`, or the end of its `async with` block, and are deleted then.
+
+    The TTL of a held session does not run out. Others can still delete it, and a quota that evicts can evict it: then
+    it is no longer held, and `on_lost` is called with its id. A later session of that id is not held.
+    """
+
+    def __init__(
+        self,
+        bindings: Bindings,
+        *,
+        create: Callable[..., Awaitable[Session]],
+        access: Callable[[str], Awaitable[Session]],
+        touch: Callable[[str], Awaitable[Session]],
+        on_lost: Callable[[str], object] = bool,
+    ) -> None:
+        self._bindings = bindings
+        self._create = create
+        self._access = access
+        self._touch = touch
+        self._on_lost = on_lost
+        self._held: dict[str, Binding] = {}
+        self._has_ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._touching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def create(self, session_id: str | None = None, **options: Any) -> Session:
+        """Create a session, or take the live one with that id, and hold it; see `SessionStore.create`."""
+        return await self._create(session_id, **options, on_session=self._hold)
+
+    async def hold(self, session_id: str) -> Session:
+        """Hold a live session. Raises `SessionNotFound`."""
+        session = await self._access(checked_id(session_id))
+        self._hold(session)
+        return session
+
+    def release(self, session_id: str) -> bool:
+        """Leave the session to its TTL, and return whether it was held."""
+        binding = self._held.pop(session_id, None)
+        if binding is not None:
+            self._bindings.release(binding)
+        return binding is not None
+
+    def release_all(self) -> None:
+        """Leave all sessions to their TTL."""
+        for session_id in list(self._held):
+            self.release(session_id)
+
+    async def delete(self, session_id: str) -> bool:
+        """Delete the session if it is held, and return whether it was."""
+        binding = self._held.pop(session_id, None)
+        return binding is not None and await self._bindings.end(binding)
+
+    async def end(self) -> None:
+        """Delete the held sessions; one that is still being created is deleted once it exists."""
+        if deletions := self.end_soon():
+            await asyncio.wait(deletions)
+
+    def end_soon(self) -> list[asyncio.Future[bool]]:
+        """Begin to delete the held sessions, and return the deletions, which nobody has to await."""
+        self._has_ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        bindings = list(self._held.values())
+        self._held.clear()
+        return [self._bindings.end(binding) for binding in bindings]
+
+    async def touch(self) -> None:
+        """Restart the TTL of all held sessions."""
+        for session_id in list(self._held):
+            try:
+                await self._touch(session_id)
+            except SessionNotFound:
+                # Expired nevertheless, or ended by another authority over the same backend.
+                if self.release(session_id):
+                    self._on_lost(session_id)
+
+    def _hold(self, session: Session) -> None:
+        before = self._held.get(session.id)
+        if before is not None and before.is_active:
+            return
+        binding = self._bindings.add(
+            Binding(session.id, on_lost=lambda: self._on_session_lost(session.id), ttl=session.ttl)
+        )
+        if self._has_ended:
+            self._bindings.end(binding)
+            return
+        self._held[session.id] = binding
+        self._schedule_touch(session.ttl)
+
+    def _on_session_lost(self, session_id: str) -> None:
+        self._held.pop(session_id, None)
+        self._on_lost(session_id)
+
+    def _schedule_touch(self, ttl: float) -> None:
+        """Touch before a TTL that starts now runs out, or earlier if a touch is scheduled already."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(_SHORTEST_PACE_S, ttl / 3)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._start_touching)
+
+    def _start_touching(self) -> None:
+        self._touching = asyncio.ensure_future(self._touch_and_repeat())
+
+    async def _touch_and_repeat(self) -> None:
+        with guard("touching held sessions", _log):
+            await self.touch()
+        self._timer = None
+        if self._held and not self._has_ended:
+            self._schedule_touch(min(binding.ttl for binding in self._held.values()))

@@ -16,13 +16,11 @@ from snakepit_otel.common.validation import build
 from snakepit_otel.errors import (
     ConfigurationError,
     SessionQuotaExceeded,
-    SnakepitError,
     StateRefused,
 )
 from snakepit_otel.sessions import _state as state
 from snakepit_otel.sessions._attribution import Creator, CreatorIndex, Origin
-from snakepit_otel.sessions._bindings import Bindings
-from snakepit_otel.sessions._leases import Lease
+from snakepit_otel.sessions._bindings import Bindings, Lease
 from snakepit_otel.sessions._metrics import SessionMetrics
 from snakepit_otel.sessions._quota import with_space
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
@@ -30,7 +28,7 @@ from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
 from snakepit_otel.sessions.backends.base import Created, Ended, Entry, NewSession, SessionBackend, StateView, Stats
-from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend
+from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
 _SWEEP_BATCH = 1_000
@@ -100,16 +98,7 @@ class SessionStore:
         Raises `ConfigurationError` if the backend cannot be opened.
         """
         if not self._is_open:
-            try:
-                await self._backend.open()
-            except BaseException as error:
-                await self._backend.close()
-                if not isinstance(error, Exception) or isinstance(error, SnakepitError):
-                    raise
-                kind = type(self._backend).__qualname__
-                raise ConfigurationError(
-                    f"session_store.backend: {kind} cannot be opened: {type(error).__name__}: {error}"
-                ) from error
+            await open_backend(self._backend)
             self._is_open = True
         self._sweeper.start()
 
@@ -120,8 +109,6 @@ class SessionStore:
         if self._is_open:
             self._is_open = False
             await self._backend.close()
-
-    # Sessions
 
     async def create(
         self,
@@ -219,12 +206,10 @@ class SessionStore:
         """Store the worker that served the session last, as a hint for the next request."""
         await self._backend.assign_worker(checked_id(session_id), worker_id)
 
-    # State
-
     async def get_state(self, session_id: str, key: str, default: Any = None) -> Any:
         """Return one value of the session's state."""
-        entry = (await self.read(session_id)).entries.get(key)
-        return default if entry is None else state.decode(entry.raw)
+        value, version = await self.get_versioned(session_id, key)
+        return value if version else default
 
     async def get_versioned(self, session_id: str, key: str) -> state.Versioned:
         """Return one value with its version, for `compare_and_set`."""
@@ -295,8 +280,7 @@ class SessionStore:
             written: dict[str, bytes | None] = {key: None for key in entries if key not in after}
             for key, value in after.items():
                 raw = self._encoded(key, value)
-                entry = entries.get(key)
-                if entry is None or entry.raw != raw:
+                if key not in entries or entries[key].raw != raw:
                     written[key] = raw
             return written
 
@@ -329,8 +313,6 @@ class SessionStore:
             lambda: self._backend.write(session_id, changes, if_version=if_version, if_versions=if_versions),
         )
 
-    # Ends
-
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
         """Create a session for the length of an `async with` block.
@@ -357,8 +339,6 @@ class SessionStore:
     def bind_to_process(self, session_id: str, pid: int) -> None:
         """End the session when the process `pid` of this machine ends."""
         self._bindings.bind_to_process(checked_id(session_id), pid)
-
-    # Sweeps and the ledger
 
     async def sweep(self) -> int:
         """Remove every expired session, have the watchdog check the rest, and return the number removed.
@@ -415,7 +395,7 @@ class SessionStore:
 
     def _release_ended(self, ended: Sequence[Ended]) -> None:
         for one in ended:
-            self._bindings.release(one.session_id)
+            self._bindings.on_session_ended(one.session_id)
             for listener in self._ended_listeners:
                 listener(one.session_id)
             if self._creators is not None:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from snakepit_otel.common.guard import guard
+
 _log = logging.getLogger("snakepit_otel.sessions")
 
 
@@ -38,7 +40,5 @@ class Sweeper:
     async def _run(self) -> None:
         while True:
             await self._sleep(self._interval)
-            try:
+            with guard("the session sweep", _log):
                 await self._sweep()
-            except Exception:  # noqa: BLE001 - one bad sweep must not be the last
-                _log.exception("the session sweep failed; the next one is in %.1f s", self._interval)

@@ -199,8 +199,8 @@ async def test_a_session_that_cannot_be_ended_is_told_of(caplog: pytest.LogCaptu
     store = SessionStore(backend=FailingBackend())
     async with store.lease() as lease:
         await lease.create("a")
-    assert "a session could not be ended with its owner" in caplog.text
-    assert not store._bindings._standing
+    assert "a session could not be deleted at its owner's end" in caplog.text
+    assert not store._bindings._active
 
 
 class Owners(RuleBasedStateMachine):
@@ -227,7 +227,7 @@ class Owners(RuleBasedStateMachine):
         for lease in self.leases:
             self.run(lease.end())
         self.run(self.store.stop())
-        assert not self.store._bindings._standing
+        assert not self.store._bindings._active
         self.loop.close()
         _switch.set_enabled(True)
 
@@ -335,7 +335,7 @@ class Owners(RuleBasedStateMachine):
         """Let what was the owner's end, in both."""
 
         async def ended() -> None:
-            while self.store._bindings._ending:
+            while self.store._bindings._deletions:
                 await asyncio.sleep(0)
 
         self.run(ended())

@@ -81,7 +81,7 @@ async def test_a_failed_sweep_is_logged_and_not_the_last(
     await sweeper.stop()
     assert store.stats_snapshot().live == 0
     (record,) = caplog.records
-    assert record.getMessage() == "the session sweep failed; the next one is in 10.0 s"
+    assert record.getMessage() == "the session sweep failed"
     assert "the disk is on fire" in caplog.text
 
 

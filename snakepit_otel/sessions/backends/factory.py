@@ -1,4 +1,4 @@
-"""Construction of the session backend that the settings or the program choose."""
+"""Construction and opening of the session backend that the settings or the program choose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from snakepit_otel.common.clock import Clock
-from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.sessions._settings import MEMORY, SessionSettings
 from snakepit_otel.sessions.backends.base import SessionBackend
 from snakepit_otel.sessions.backends.memory import MemoryBackend
@@ -38,6 +38,20 @@ def create_backend(
     if missing := sorted(method for method in _METHODS if not hasattr(backend, method)):
         raise ConfigurationError(f"session_store.backend: {name} is no session backend; it has no {missing[0]!r}")
     return backend
+
+
+async def open_backend(backend: SessionBackend) -> None:
+    """Open a backend, and close it again where that fails. Raises `ConfigurationError`."""
+    try:
+        await backend.open()
+    except BaseException as error:
+        await backend.close()
+        if not isinstance(error, Exception) or isinstance(error, SnakepitError):
+            raise
+        kind = type(backend).__qualname__
+        raise ConfigurationError(
+            f"session_store.backend: {kind} cannot be opened: {type(error).__name__}: {error}"
+        ) from error
 
 
 _METHODS = tuple(name for name in vars(SessionBackend) if not name.startswith("_"))
