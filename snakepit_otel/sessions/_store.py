@@ -65,7 +65,7 @@ class SessionStore:
             values["backend"], backend = backend, None
         if settings is not None and values:
             raise ConfigurationError(
-                f"{', '.join(sorted(values))}: settings are one object or keyword arguments, not both"
+                f"{', '.join(sorted(values))}: pass settings as an object or as keywords, not both"
             )
         self.settings = settings = settings or build(SessionSettings, values)
         self._clock = clock or SystemClock()
