@@ -6,7 +6,6 @@ from snakepit_otel.rpc.client_call import Peer
 from snakepit_otel.rpc.client_interceptors import BlockingClientInterceptor, ObservedCallable, client_interceptors
 from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel, blocking_server
 from snakepit_otel.rpc.local_sockets import without_descriptors
-from snakepit_otel.rpc.observed_stubs import call, call_blocking, pour, push, translated
 from snakepit_otel.rpc.server_interceptors import BlockingServerInterceptor, ObservedHandler, ServerInterceptor
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode, snakepit_error
 from snakepit_otel.rpc.targets import socket_of
@@ -30,14 +29,9 @@ __all__ = [
     "aio_server",
     "blocking_channel",
     "blocking_server",
-    "call",
-    "call_blocking",
     "client_interceptors",
-    "pour",
-    "push",
     "snakepit_error",
     "socket_of",
-    "translated",
     "transport_of",
     "without_descriptors",
 ]

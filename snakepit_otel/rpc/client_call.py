@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from snakepit_otel.rpc.method import CANCELLED, MAX_STATUS_CHARACTERS, OK, UNKNOWN, Method, error_text
+from snakepit_otel.rpc.status import RpcError
 from snakepit_otel.telemetry import AttributeSet, Observation, names
 
 
@@ -133,6 +134,8 @@ class _Done:
 
 
 def _status_of(error: BaseException) -> tuple[grpc.StatusCode | None, str]:
+    if isinstance(error, RpcError):
+        return grpc.StatusCode[error.code.name], error.details
     code: Callable[[], Any] | None = getattr(error, "code", None)
     if not isinstance(error, grpc.RpcError) or code is None:
         return None, ""

@@ -68,6 +68,16 @@ class NoWorkers:
         raise PoolNotStarted("there are no workers")
 
 
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[rpc.Connection]:
+    """Yield a connection to a bridge service, with spans around its calls."""
+    connection = rpc.transport_of(address).connect(address, (BridgeServiceStub,), max_message_bytes=MAX_MESSAGE_BYTES)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 class OneWorker:
     """A pool of one worker, already running at an address."""
 

@@ -14,13 +14,12 @@ import pytest
 from grpc import aio
 from opentelemetry import trace
 
-from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL, HEARTBEAT
 from snakepit_otel.testing import Capture, tree
 from tests.bridge.elixir import Elixir, Inspected
 from tests.bridge.painting import Painting
-from tests.bridge.parts import STRING, error_name, raw, serving, worker
+from tests.bridge.parts import STRING, connected, error_name, raw, serving, worker
 from tests.waiting import until
 
 tracer = trace.get_tracer(__name__)
@@ -180,10 +179,13 @@ async def test_call_backs_carry_raw_json(stub: Any, elixir: Elixir, tool: str) -
 
 
 @pytest.mark.parametrize("tool", ["call", "call_async"])
-async def test_call_backs_carry_the_trace(stub: Any, elixir: Elixir, capture: Capture, tool: str) -> None:
+async def test_call_backs_carry_the_trace(
+    stub: Any, elixir: Elixir, capture: Capture, short_path: Path, tool: str
+) -> None:
     """A call-back has the caller's trace in its headers, and its span is inside the tool's."""
     with tracer.start_as_current_span("caller") as caller:
-        await rpc.call(stub, EXECUTE_TOOL, asking(tool, tool_name="double", parameters={"x": 2}))
+        async with connected(f"unix:{short_path}/worker") as connection:
+            await connection.call(EXECUTE_TOOL, asking(tool, tool_name="double", parameters={"x": 2}))
     trace_id = f"{caller.get_span_context().trace_id:032x}"
     spans = capture.spans()
     (last,) = [span for span in spans if span.name.endswith("/ExecuteElixirTool")]
@@ -205,10 +207,11 @@ caller
     )
 
 
-async def test_calls_passed_on_carry_the_trace(stub: Any, elixir: Elixir, capture: Capture) -> None:
+async def test_calls_passed_on_carry_the_trace(stub: Any, elixir: Elixir, capture: Capture, short_path: Path) -> None:
     """A session call that the worker passes on stays in its caller's trace."""
     with tracer.start_as_current_span("caller") as caller:
-        await rpc.call(stub, HEARTBEAT, pb.HeartbeatRequest(session_id="alice"))
+        async with connected(f"unix:{short_path}/worker") as connection:
+            await connection.call(HEARTBEAT, pb.HeartbeatRequest(session_id="alice"))
     assert f"{caller.get_span_context().trace_id:032x}" in elixir.headers["Heartbeat"]["traceparent"]
     heartbeat = "snakepit.bridge.BridgeService/Heartbeat"
     assert tree(capture.spans()) == f"caller\n  {heartbeat}\n    {heartbeat}\n      {heartbeat}"

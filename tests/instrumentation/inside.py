@@ -391,7 +391,7 @@ def raising(where: str) -> Callable[..., Any]:
 
 
 NOT_TRIED = {
-    # What the program calls in place of its own; as program_calls.py, made of its own calls and of `guarded`, and nothing else.
+    # What the program calls in place of its own; see program_calls.py.
     "Patches.is_enabled",
     "ObservedClass.__call__",
     "ObservedServer.add_generic_rpc_handlers",

@@ -14,7 +14,7 @@ import pytest
 from grpc import aio
 from opentelemetry import trace
 
-from snakepit_otel import AuthorityContext, Client, SessionStore, ToolError, authority_tool, rpc
+from snakepit_otel import AuthorityContext, Client, SessionStore, ToolError, authority_tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.errors import (
@@ -29,7 +29,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture, tree
 from tests.bridge.painting import Painting
-from tests.bridge.parts import Authority, authority, raw
+from tests.bridge.parts import Authority, authority, connected, raw
 from tests.waiting import until
 
 tracer = trace.get_tracer(__name__)
@@ -211,7 +211,8 @@ caller
 async def test_one_trace_from_the_caller_to_the_call_back(ours: Authority, capture: Capture) -> None:
     """A caller's trace goes on through authority, worker, thread and call-back, as one tree."""
     with tracer.start_as_current_span("caller"):
-        await rpc.call(ours.stub, EXECUTE_TOOL, asking("count"))
+        async with connected(ours.address) as connection:
+            await connection.call(EXECUTE_TOOL, asking("count"))
     spans = capture.spans()
     assert tree(spans) == TREE
     assert len({span.trace_id for span in spans}) == 1

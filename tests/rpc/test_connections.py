@@ -15,6 +15,7 @@ from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer, BridgeServiceStub
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, PING
+from snakepit_otel.rpc.transports.grpc import GrpcTransport
 from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import serving
@@ -31,7 +32,7 @@ OUTCOMES = [
 ]
 
 
-class ProcessExit(BridgeServiceServicer):
+class Endings(BridgeServiceServicer):
     """Ends its calls as they ask."""
 
     def __init__(self) -> None:
@@ -65,16 +66,24 @@ class ProcessExit(BridgeServiceServicer):
 
 
 @pytest.fixture
-async def service() -> ProcessExit:
+async def service() -> Endings:
     """The service."""
-    return ProcessExit()
+    return Endings()
 
 
 @pytest.fixture
-async def stub(service: ProcessExit, short_path: Path) -> AsyncIterator[Any]:
+async def stub(service: Endings, short_path: Path) -> AsyncIterator[Any]:
     """A stub for it."""
     async with serving(service, f"unix:{short_path}/s", observed=True) as called:
         yield called
+
+
+@pytest.fixture
+async def connection(stub: Any, short_path: Path) -> AsyncIterator[rpc.Connection]:
+    """A connection to it."""
+    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BridgeServiceStub,))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +107,7 @@ async def told(capture: Capture, metric: Any, method: str) -> tuple[str | None, 
     return point.attributes.get(names.RPC_RESPONSE_STATUS_CODE), point.attributes.get(names.ERROR_TYPE)
 
 
-async def ended(call: Any, how: str, service: ProcessExit) -> grpc.StatusCode | None:
+async def ended(call: Any, how: str, service: Endings) -> grpc.StatusCode | None:
     """Wait for a call to end, cancelled if it would wait for ever; return its status."""
     task = asyncio.ensure_future(call)
     if how == "wait":
@@ -106,6 +115,8 @@ async def ended(call: Any, how: str, service: ProcessExit) -> grpc.StatusCode | 
         task.cancel()
     try:
         await task
+    except rpc.RpcError as error:
+        return grpc.StatusCode[error.code.name]
     except aio.AioRpcError as error:
         return error.code()
     except asyncio.CancelledError:
@@ -113,24 +124,24 @@ async def ended(call: Any, how: str, service: ProcessExit) -> grpc.StatusCode | 
     return grpc.StatusCode.OK
 
 
-def unary(stub: Any, how: str) -> Any:
+def unary(connection: rpc.Connection, how: str, timeout: float | None = None) -> Any:
     """Make a unary call."""
-    return rpc.call(stub, PING, pb.PingRequest(message=how))
+    return connection.call(PING, pb.PingRequest(message=how), timeout)
 
 
-def streaming(stub: Any, how: str) -> Any:
+def streaming(connection: rpc.Connection, how: str, timeout: float | None = None) -> Any:
     """Make a call that streams its answer."""
 
     async def take(message: Any) -> None: ...
 
-    return rpc.pour(stub, EXECUTE_STREAMING_TOOL, pb.ExecuteToolRequest(tool_name=how), take)
+    return connection.stream(EXECUTE_STREAMING_TOOL, pb.ExecuteToolRequest(tool_name=how), take, timeout)
 
 
 @pytest.mark.parametrize(("how", "status", "client_error", "server_error"), OUTCOMES)
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
 async def test_both_ends_tell_the_status(
-    stub: Any,
-    service: ProcessExit,
+    connection: rpc.Connection,
+    service: Endings,
     capture: Capture,
     make: Any,
     method: str,
@@ -140,7 +151,7 @@ async def test_both_ends_tell_the_status(
     server_error: str | None,
 ) -> None:
     """Success, refusal, fault and cancellation have their status; only what is the server's fault is its error."""
-    code = await ended(make(stub, how), how, service)
+    code = await ended(make(connection, how), how, service)
     assert code is grpc.StatusCode[status]
     assert await told(capture, names.METRIC_RPC_SERVER_CALL_DURATION, method) == (status, server_error)
     client, server = None, None
@@ -162,10 +173,10 @@ async def test_both_ends_tell_the_status(
 
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
 async def test_the_client_measures_too(
-    stub: Any, service: ProcessExit, capture: Capture, make: Any, method: str
+    connection: rpc.Connection, service: Endings, capture: Capture, make: Any, method: str
 ) -> None:
     """A client's duration has the method, the status and, where it failed, the error."""
-    await ended(make(stub, "INTERNAL"), "INTERNAL", service)
+    await ended(make(connection, "INTERNAL"), "INTERNAL", service)
     assert await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, method) == ("INTERNAL", "INTERNAL")
 
 
@@ -173,12 +184,14 @@ async def test_a_blocking_client_tells_the_status(stub: Any, capture: Capture, s
     """Calls from threads are observed as those from the loop are."""
 
     def call(how: str) -> grpc.StatusCode:
-        with grpc.insecure_channel(f"unix:{short_path}/s") as channel:
-            try:
-                rpc.call_blocking(BridgeServiceStub(channel), PING, pb.PingRequest(message=how))
-            except grpc.RpcError as error:
-                return error.code()
-            return grpc.StatusCode.OK
+        connection = GrpcTransport().connect_blocking(f"unix:{short_path}/s", (BridgeServiceStub,))
+        try:
+            connection.call(PING, pb.PingRequest(message=how))
+        except rpc.RpcError as error:
+            return grpc.StatusCode[error.code.name]
+        finally:
+            connection.close()
+        return grpc.StatusCode.OK
 
     for how, status, client_error, _ in OUTCOMES[:4]:
         capture.clear()
@@ -189,57 +202,50 @@ async def test_a_blocking_client_tells_the_status(stub: Any, capture: Capture, s
 
 
 @pytest.mark.parametrize("make", [unary, streaming])
-async def test_a_deadline(stub: Any, service: ProcessExit, capture: Capture, make: Any) -> None:
+async def test_a_deadline(connection: rpc.Connection, service: Endings, capture: Capture, make: Any) -> None:
     """A deadline that passes is an error on both ends."""
-
-    async def take(message: Any) -> None: ...
-
-    if make is unary:
-        call, method = rpc.call(stub, PING, pb.PingRequest(message="wait"), 0.2), PING
-    else:
-        request = pb.ExecuteToolRequest(tool_name="wait")
-        call, method = rpc.pour(stub, EXECUTE_STREAMING_TOOL, request, take, 0.2), EXECUTE_STREAMING_TOOL
-    with pytest.raises(aio.AioRpcError):
-        await call
+    method = PING if make is unary else EXECUTE_STREAMING_TOOL
+    with pytest.raises(rpc.RpcError):
+        await make(connection, "wait", 0.2)
     told_by_client = await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, method)
     assert told_by_client == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
     await until(lambda: len(capture.spans(method)) == 2)
     assert {span.attributes[names.ERROR_TYPE] for span in capture.spans(method)} == {"DEADLINE_EXCEEDED"}
 
 
-async def test_a_taker_that_fails(stub: Any, service: ProcessExit, capture: Capture) -> None:
+async def test_a_taker_that_fails(connection: rpc.Connection, service: Endings, capture: Capture) -> None:
     """Who takes a stream's messages and fails at it has cancelled the call, and keeps its own error."""
 
     async def take(message: Any) -> None:
-        raise aio.AioRpcError(grpc.StatusCode.NOT_FOUND, aio.Metadata(), aio.Metadata(), "of another call")
+        raise rpc.RpcError(rpc.StatusCode.NOT_FOUND, "of another call")
 
-    with pytest.raises(aio.AioRpcError, match="of another call"):
-        await rpc.pour(stub, EXECUTE_STREAMING_TOOL, pb.ExecuteToolRequest(tool_name="wait"), take)
+    with pytest.raises(rpc.RpcError, match="of another call"):
+        await connection.stream(EXECUTE_STREAMING_TOOL, pb.ExecuteToolRequest(tool_name="wait"), take)
     told_by_client = await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, EXECUTE_STREAMING_TOOL)
     assert told_by_client == ("CANCELLED", "CANCELLED")
 
 
 async def test_a_call_that_cannot_be_made(capture: Capture, short_path: Path) -> None:
     """A call that fails before it is one has no status, and its error's class for an error."""
-    channel = rpc.aio_channel(f"unix:{short_path}/s")
-    await channel.close()
-    with pytest.raises(aio.UsageError):
-        await rpc.call(BridgeServiceStub(channel), PING, pb.PingRequest())
+    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BridgeServiceStub,))
+    await connection.close()
+    with pytest.raises(rpc.ConnectionClosed):
+        await connection.call(PING, pb.PingRequest())
     assert await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, PING) == (None, "UsageError")
 
 
-async def test_the_peer_is_told(stub: Any, capture: Capture) -> None:
-    """A call whose peer is given tells it on its span."""
-    await rpc.call(stub, PING, pb.PingRequest(message="ok"), peer=rpc.Peer("unix:/run/s"))
+async def test_the_peer_is_told(connection: rpc.Connection, capture: Capture, short_path: Path) -> None:
+    """A call has its peer on its span."""
+    await connection.call(PING, pb.PingRequest(message="ok"))
     (client,) = [span for span in capture.spans(PING) if span.parent_id is None]
-    assert client.attributes["server.address"] == "/run/s"
+    assert client.attributes["server.address"] == f"{short_path}/s"
 
 
 @pytest.mark.parametrize(
     ("how", "status", "server_error"), [(how, status, error) for how, status, _, error in OUTCOMES]
 )
 async def test_streams_both_ways(
-    stub: Any, service: ProcessExit, capture: Capture, how: str, status: str, server_error: str | None
+    stub: Any, service: Endings, capture: Capture, how: str, status: str, server_error: str | None
 ) -> None:
     """A call that streams both ways is observed as the others are."""
 
@@ -260,11 +266,13 @@ async def test_streams_both_ways(
 
 
 @pytest.mark.parametrize(("make", "method"), [(unary, PING), (streaming, EXECUTE_STREAMING_TOOL)])
-async def test_switched_off(stub: Any, service: ProcessExit, capture: Capture, make: Any, method: str) -> None:
+async def test_switched_off(
+    connection: rpc.Connection, service: Endings, capture: Capture, make: Any, method: str
+) -> None:
     """With telemetry off, calls work and nothing is emitted."""
     _switch.set_enabled(False)
     try:
-        assert await ended(make(stub, "ok"), "ok", service) is grpc.StatusCode.OK
+        assert await ended(make(connection, "ok"), "ok", service) is grpc.StatusCode.OK
     finally:
         _switch.set_enabled(True)
     assert capture.spans() == []
