@@ -25,7 +25,9 @@ from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.codec import decode_chunk
+from snakepit_otel.bridge.wire.methods import REFERENCES
 from snakepit_otel.bridge.wire.raw_messages import Chunk
+from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
@@ -257,7 +259,7 @@ class Snakepit:
         with dispatcher.buffer_store.request(more.get("session_id"), tool) as scope:
             request = execute_request(tool, parameters, scope=scope, **more)
             response = await dispatcher.execute(request, creator, timeout, scope)
-            return result_of(response, request, scope.take)
+            return result_of(response, request, Incoming.of(scope, response.metadata.get(REFERENCES)).take)
 
     async def stream(
         self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
@@ -270,7 +272,8 @@ class Snakepit:
         with dispatcher.buffer_store.request(more.get("session_id"), tool) as scope:
 
             async def decode(chunk: Chunk) -> Any:
-                return decode_chunk(chunk.data, chunk.metadata, scope.take)
+                incoming = Incoming.of(scope, chunk.metadata.get(REFERENCES))
+                return decode_chunk(chunk.data, chunk.metadata, incoming.take)
 
             request = execute_request(tool, parameters, stream=True, scope=scope, **more)
             pushed = chunks(lambda take: dispatcher.stream(request, take, creator, timeout, scope), decode)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snakepit_otel.bridge.client.client import Client
+from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
+from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._fd_client import FdClient
@@ -134,3 +137,9 @@ def inode_at(address: int) -> int:
 def inode_of(reference: Any) -> int:
     """Return the number of the memory that a reference refers to."""
     return os.fstat(reference.open().fileno()).st_ino
+
+
+async def execute_unlisted(client: Client, tool: str, parameters: dict[str, Any]) -> Any:
+    """Run a tool as a caller does that sends no list of its references, such as a program in another language."""
+    request = execute_request(tool, parameters)
+    return result_of(await client._call(EXECUTE_TOOL, request), request)

@@ -19,7 +19,7 @@ from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
-from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REQUEST_ID
+from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE,
     Chunk,
@@ -31,6 +31,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
     json_bytes_of,
     json_of,
 )
+from snakepit_otel.bridge.wire.reference_list import UNLISTED, Incoming, listed_ids
 from snakepit_otel.bridge.wire.reference_scan import has_marks, ids_in
 from snakepit_otel.bridge.wire.references import Outgoing, has_references
 from snakepit_otel.bridge.wire.values import plain_markers
@@ -123,9 +124,7 @@ class Dispatcher:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             if scope is None:
-                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
-                    await check_parts(json_of(request))
-                await self._claim(request, references)
+                await self._claim(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             response: ToolResponse
@@ -137,11 +136,8 @@ class Dispatcher:
                 except SessionWorkerUnavailable:
                     await self._forget_worker(request.session_id)
                     raise
-            if scope is None:
-                if isinstance(response, LargeResponse):
-                    response.has_marks = await self._offer(response.raw, references, peer)
-                else:
-                    await self._offer(response.result.value, references, peer)
+            if scope is None and REFERENCES in response.metadata:
+                await self._offer(response, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -160,17 +156,13 @@ class Dispatcher:
         with self._references(request, scope) as references:
 
             async def offer_and_take(chunk: Chunk) -> None:
-                if isinstance(chunk, LargeChunk):
-                    chunk.has_marks = await self._offer(chunk.raw, references, peer)
-                else:
-                    await self._offer(chunk.data, references, peer)
+                if REFERENCES in chunk.metadata:
+                    await self._offer(chunk, references, peer)
                 await take(chunk)
 
             hand_on = offer_and_take if scope is None else take
             if scope is None:
-                if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
-                    await check_parts(json_of(request))
-                await self._claim(request, references)
+                await self._claim(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
@@ -195,28 +187,37 @@ class Dispatcher:
             finally:
                 self.fencing_tokens.release(scope.request or "")
 
-    async def _claim(self, request: ToolRequest, scope: Scope) -> None:
-        """Give the request the references that its caller has placed for it.
+    async def _claim(self, request: ToolRequest, scope: Scope, peer: Peer) -> None:
+        """Give the request the references that its caller, another process, has placed for it."""
+        if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+            await check_parts(json_of(request))
+        ids: Iterable[str] | None = listed_ids(request.metadata.get(REFERENCES))
+        if ids is None:
+            ids = await self._scan(request)
+        for ref in ids:
+            self.buffer_store.claim(scope.request or "", ref)
 
-        What is not found here, such as an id written with escapes, is the request's once its worker fetches it.
+    async def _scan(self, request: ToolRequest) -> set[str]:
+        """Return the ids of the references of a request whose caller sends no list.
+
+        An id that is not found, such as one written with escapes, is claimed once the worker fetches it.
         """
+        found: set[str] = set()
         for raw in _values_of(request):
-            if len(raw) > LARGE or has_references(raw):
-                for ref in await ids_in(raw):
-                    self.buffer_store.claim(scope.request or "", ref)
+            if await has_marks(raw) if len(raw) > LARGE else has_references(raw):
+                request.metadata[REFERENCES] = UNLISTED
+                found |= await ids_in(raw)
+        return found
 
-    async def _offer(self, raw: bytes, scope: Scope, peer: Peer) -> bool:
-        """Let a caller in another process come for the results that it is told of here, which may be after the end.
-
-        Return whether there may be any.
-        """
-        if not (await has_marks(raw) if len(raw) > LARGE else has_references(raw)):
-            return False
-        for ref in await ids_in(raw):
+    async def _offer(self, message: ToolResponse | Chunk, scope: Scope, peer: Peer) -> None:
+        """Let a caller in another process fetch the results that this message lists, for a while after its end too."""
+        ids: Iterable[str] | None = listed_ids(message.metadata[REFERENCES])
+        if ids is None:
+            ids = await ids_in(_raw_result(message))
+        for ref in ids:
             # Callers that are known have the limits of shared memory instead.
             charge = None if peer.is_known else Charge(self.budget, peer, 0, "references")
             self.buffer_store.offer(scope.request or "", ref, charge)
-        return True
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
         """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""
@@ -277,7 +278,9 @@ class Dispatcher:
         """Give what one of our own tools returns as the only chunk."""
         try:
             value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
-            data, metadata = await codec.encoded(codec.encode_chunk, value, Outgoing(scope, plain_markers))
+            outgoing = Outgoing(scope, plain_markers)
+            data, metadata = await codec.encoded(codec.encode_chunk, value, outgoing)
+            outgoing.list_in(metadata)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
@@ -290,7 +293,8 @@ class Dispatcher:
         started = time.perf_counter()
         try:
             value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
-            result, binary = await codec.encoded(codec.encode_result, value, Outgoing(scope, plain_markers))
+            outgoing = Outgoing(scope, plain_markers)
+            result, binary = await codec.encoded(codec.encode_result, value, outgoing)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
@@ -298,12 +302,14 @@ class Dispatcher:
                 success=False,
                 error_message=to_wire(error, where(request.tool_name, request.session_id, phase="execute")),
             )
-        return pb.ExecuteToolResponse(
+        response = pb.ExecuteToolResponse(
             success=True,
             result=result,
             binary_result=binary,
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
+        outgoing.list_in(response.metadata)
+        return response
 
     async def _value_of_own(
         self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_ours: bool
@@ -312,7 +318,8 @@ class Dispatcher:
         if not is_ours:
             self.check_size(own, request)
         message = request.parsed() if isinstance(request, LargeRequest) else request
-        opened = scope.receive if own.takes_references else None
+        incoming = Incoming.of(scope, request.metadata.get(REFERENCES))
+        opened = incoming.receive if own.takes_references else None
         arguments = codec.decode_parameters(message.parameters, message.binary_parameters, message.metadata, opened)
         with within(scope):
             context = AuthorityContext(request.session_id or None, self.sessions)
@@ -323,3 +330,10 @@ def _values_of(request: ToolRequest) -> Iterable[bytes]:
     if isinstance(request, LargeRequest):
         return (request.raw,)
     return [message.value for message in request.parameters.values()]
+
+
+def _raw_result(message: ToolResponse | Chunk) -> bytes:
+    """Return the bytes in which a response, or a chunk, has its references."""
+    if isinstance(message, LargeResponse | LargeChunk):
+        return message.raw
+    return message.data if isinstance(message, pb.ToolChunk) else message.result.value

@@ -34,8 +34,9 @@ from snakepit_otel.bridge.wire.raw_messages import (
     read_request,
     serialized,
 )
+from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.reference_scan import labelled_as_copies
-from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import (
@@ -177,6 +178,7 @@ class AuthorityService(BridgeServiceServicer):
         creator = _creator(context, _headers(context), request.tool_name)
         if self._dispatcher.has_middleware:
             _enter_caller(context)
+        needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
         try:
             response = await self._dispatcher.execute(request, creator, context.time_remaining(), peer=peer_of(context))
         except SnakepitError as error:
@@ -186,14 +188,11 @@ class AuthorityService(BridgeServiceServicer):
             return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
         if not response.success and (refusal := refusal_in(response.error_message)) is not None:
             await context.abort(code_of(refusal), to_status(refusal, where(request.tool_name, request.session_id)))
-        if _shares_memory(context):
+        if not needs_labels or methods.REFERENCES not in response.metadata:
             return response
         if isinstance(response, LargeResponse):
-            if not response.has_marks:
-                return response
             response = response.parsed()
-        if has_references(response.result.value):
-            response.result.value = await labelled_as_copies(response.result.value)
+        response.result.value = await labelled_as_copies(response.result.value)
         return response
 
     async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
@@ -201,13 +200,13 @@ class AuthorityService(BridgeServiceServicer):
         creator = _creator(context, _headers(context), request.tool_name)
         if self._dispatcher.has_middleware:
             _enter_caller(context)
+        needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
 
         async def take(chunk: Chunk) -> None:
-            if codec.CHUNK_KIND not in chunk.metadata and not _shares_memory(context):
-                if isinstance(chunk, LargeChunk) and chunk.has_marks:
+            if needs_labels and methods.REFERENCES in chunk.metadata:
+                if isinstance(chunk, LargeChunk):
                     chunk = chunk.parsed()
-                if not isinstance(chunk, LargeChunk) and has_references(chunk.data):
-                    chunk.data = await labelled_as_copies(chunk.data)
+                chunk.data = await labelled_as_copies(chunk.data)
             await context.write(chunk)
 
         try:
@@ -250,25 +249,30 @@ class AuthorityService(BridgeServiceServicer):
             tool = self._tools.exposed(request.tool_name)
             self._dispatcher.check_size(tool, request)
             with self._references(request) as scope:
-                arguments = codec.decode_parameters(
-                    request.parameters, opened=scope.receive if tool.takes_references else None
-                )
+                opened = None
+                if tool.takes_references:
+                    listed = request.metadata.get(methods.REFERENCES)
+                    opened = Incoming.of(scope, listed).receive if scope.request else scope.receive
+                arguments = codec.decode_parameters(request.parameters, opened=opened)
                 caller = AuthorityContext(request.session_id or None, self._sessions)
                 value = await self._tools.run(tool, caller, arguments, _deadline(context))
                 # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
-                outgoing = Outgoing(scope, plain_markers) if scope.request else plain_markers
-                encoded, binary = await codec.encoded(_encode_result, value, outgoing)
+                outgoing = Outgoing(scope, plain_markers) if scope.request else None
+                encoded, binary = await codec.encoded(_encode_result, value, outgoing or plain_markers)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             about = where(request.tool_name, request.session_id)
             return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
-        return pb.ExecuteElixirToolResponse(
+        response = pb.ExecuteElixirToolResponse(
             success=True,
             result=encoded.get("result"),
             binary_result=binary.get("result", b""),
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
+        if outgoing is not None:
+            outgoing.list_in(response.metadata)
+        return response
 
     def _check(self, context: Context, request_id: str | None = None) -> None:
         """Raise `WorkerFenced` for a call of a worker of ours that it may not make."""

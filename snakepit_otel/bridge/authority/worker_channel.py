@@ -13,6 +13,7 @@ from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_p
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.raw_messages import LargeRequest, worker_stub
+from snakepit_otel.bridge.wire.reference_list import UNLISTED
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.wire.tool_calls import stream_error
 from snakepit_otel.rpc import RpcError, StatusCode, transport_of
@@ -96,5 +97,10 @@ class WorkerChannel:
 
 
 def _headers(job: Job) -> list[tuple[str, str]] | None:
-    # Large requests are passed on unparsed, so their id cannot stand in their own metadata.
-    return [(methods.REQUEST_HEADER, job.request_id)] if isinstance(job.request, LargeRequest) else None
+    if not isinstance(job.request, LargeRequest):
+        return None
+    # Large requests are passed on unparsed, so what the authority adds cannot stand in their own metadata.
+    headers = [(methods.REQUEST_HEADER, job.request_id)]
+    if job.request.metadata.get(methods.REFERENCES) == UNLISTED:
+        headers.append((methods.REFERENCES_HEADER, UNLISTED))
+    return headers

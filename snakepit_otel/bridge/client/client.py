@@ -21,7 +21,7 @@ from snakepit_otel.bridge.wire.buffer_copies import Copier
 from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
-from snakepit_otel.bridge.wire.references import has_references
+from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
@@ -29,6 +29,7 @@ from snakepit_otel.bridge.wire.tool_calls import (
     MessageOptions,
     RequestOptions,
     execute_request,
+    listing,
     result_of,
     stream_error,
 )
@@ -49,7 +50,7 @@ from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.rpc.tls import advice, client_credentials
 from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
-from snakepit_otel.zero_copy._descriptor import Owner
+from snakepit_otel.zero_copy._descriptor import Owner, replaced
 from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._scope import Scope
@@ -130,13 +131,11 @@ class Client:
         """Run a tool and return its result; see `RequestOptions` and `Snakepit.execute`."""
         scope, timeout, more = self._begin(tool, options)
         try:
-            request = execute_request(tool, parameters, scope=scope, **more)
+            request = listing(execute_request(tool, parameters, scope=scope, **more))
             await self._copier.send(scope)
             response = await self._call(methods.EXECUTE_TOOL, request, timeout)
-            if has_references(response.result.value):
-                result_of(response, request, scope.receive)
-                await self._copier.fetch(scope, of_request=False)
-            return result_of(response, request, scope.take)
+            incoming = Incoming.of(scope, response.metadata.get(methods.REFERENCES))
+            return await self._fetched(result_of(response, request, incoming.take_unless_copied), scope)
         finally:
             scope.close()
 
@@ -150,13 +149,13 @@ class Client:
         scope, timeout, more = self._begin(tool, options)
 
         async def decode(chunk: pb.ToolChunk) -> Any:
-            if has_references(chunk.data):
-                codec.decode_chunk(chunk.data, chunk.metadata, scope.receive)
-                await self._copier.fetch(scope, of_request=False)
-            return codec.decode_chunk(chunk.data, chunk.metadata, scope.take)
+            incoming = Incoming.of(scope, chunk.metadata.get(methods.REFERENCES))
+            return await self._fetched(
+                codec.decode_chunk(chunk.data, chunk.metadata, incoming.take_unless_copied), scope
+            )
 
         async def run(take: Any) -> None:
-            request = execute_request(tool, parameters, stream=True, scope=scope, **more)
+            request = listing(execute_request(tool, parameters, stream=True, scope=scope, **more))
             await self._copier.send(scope)
             try:
                 await self._connection.stream(methods.EXECUTE_STREAMING_TOOL, request, take, timeout)
@@ -169,6 +168,13 @@ class Client:
                     yield chunk
         finally:
             scope.close()
+
+    async def _fetched(self, value: Any, scope: Scope) -> Any:
+        """Return a value with its references replaced whose bytes had to be copied."""
+        if not scope.to_fetch:
+            return value
+        await self._copier.fetch(scope, of_request=False)
+        return replaced(value, scope.take)
 
     def _begin(self, tool: str, options: RequestOptions) -> tuple[Scope, float | None, MessageOptions]:
         """Return the scope, the timeout and the message's options of a request."""

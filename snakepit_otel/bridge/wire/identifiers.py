@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.methods import REFERENCES
 from snakepit_otel.bridge.wire.raw_messages import ToolRequest
+from snakepit_otel.bridge.wire.reference_list import MAX_LIST_CHARACTERS
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ToolNotFound, ValueRefused
 from snakepit_otel.sessions._session import checked_id
@@ -47,10 +49,12 @@ def check_tool(name: str) -> None:
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise `ValueRefused` for more metadata than a request may have."""
+    """Raise `ValueRefused` for more metadata than a request may have, besides the list of its references."""
     if len(metadata) > MAX_METADATA_ENTRIES:
         raise ValueRefused(f"a request has {len(metadata)} entries of metadata; at most {MAX_METADATA_ENTRIES}")
     size = sum(len(key) + len(value) for key, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        size -= min(len(metadata.get(REFERENCES, "")), MAX_LIST_CHARACTERS)
     if size > MAX_METADATA_BYTES:
         raise ValueRefused(f"a request's metadata has {size} characters; at most {MAX_METADATA_BYTES}")
 

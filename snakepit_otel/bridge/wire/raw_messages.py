@@ -29,8 +29,10 @@ MOST_NAMES: Final = 1 << 20
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _PARAMETERS, _BINARY_PARAMETERS = 3, 6
 """Fields of a tool call; of a call-back the same."""
-_SUCCESS, _DATA = 1, 2
-"""The field of a result, and of a chunk."""
+_RESULTS = (2, 3, 6)
+"""Fields of a response: its result, its error message and its binary result."""
+_DATA = 2
+"""The field of a chunk."""
 _LONGEST_VARINT = 10
 
 
@@ -72,15 +74,20 @@ class LargeRequest:
 
 
 class LargeResponse:
-    """The result of a tool that ended well, as it came; `has_marks` says whether there may be references in it."""
+    """The result of a tool that ended well, as it came; the rest is parsed."""
 
-    __slots__ = ("has_marks", "raw")
+    __slots__ = ("_head", "raw")
     success = True
     error_message = ""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, head: pb.ExecuteToolResponse) -> None:
         self.raw = raw
-        self.has_marks = True
+        self._head = head
+
+    @property
+    def metadata(self) -> Any:
+        """The response's metadata."""
+        return self._head.metadata
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
         """Return the bytes that came."""
@@ -92,15 +99,14 @@ class LargeResponse:
 
 
 class LargeChunk:
-    """A chunk of a stream whose data are as they came; `has_marks` says whether there may be references in them."""
+    """A chunk of a stream whose data are as they came; the rest is parsed."""
 
-    __slots__ = ("_head", "_place", "has_marks", "raw")
+    __slots__ = ("_head", "_place", "raw")
 
     def __init__(self, raw: bytes, head: pb.ToolChunk, place: tuple[int, int]) -> None:
         self.raw = raw
         self._head = head
         self._place = place
-        self.has_marks = True
 
     @property
     def data(self) -> bytes:
@@ -162,13 +168,15 @@ def read_response(raw: bytes) -> ToolResponse:
     if not raw:
         raise ValueRefused("the worker's answer is empty")
     if len(raw) > LARGE:
-        success = False
-        for number, wire, start, stop in _fields(raw, 0, len(raw), [MOST_FIELDS]):
-            if number == _SUCCESS and wire == _VARINT:
-                # Of a field that comes twice, the last counts.
-                success = any(byte & 0x7F for byte in raw[start:stop])
-        if success:
-            return LargeResponse(raw)
+        rest: list[memoryview] = []
+        view, begun = memoryview(raw), 0
+        for number, wire, _, stop in _fields(raw, 0, len(raw), [MOST_FIELDS]):
+            if wire != _BYTES or number not in _RESULTS:
+                rest.append(view[begun:stop])
+            begun = stop
+        head = pb.ExecuteToolResponse.FromString(b"".join(rest))
+        if head.success:
+            return LargeResponse(raw, head)
     return pb.ExecuteToolResponse.FromString(raw)
 
 

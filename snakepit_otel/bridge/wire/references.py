@@ -1,10 +1,12 @@
-"""Where references meet the codec: what becomes of arrays, tables and references inside a message."""
+"""Conversion of references, arrays and tables to what a message carries in place of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from snakepit_otel.bridge.wire.methods import REFERENCES
+from snakepit_otel.bridge.wire.reference_list import list_of
 from snakepit_otel.common.json_keys import UNSERIALIZABLE, ZERO_COPY
 from snakepit_otel.errors import ReferenceMisused
 from snakepit_otel.zero_copy import _libraries as libraries
@@ -14,15 +16,14 @@ from snakepit_otel.zero_copy._scope import Scope
 from snakepit_otel.zero_copy.formats import dlpack as tensors
 
 RAW_MARK = ZERO_COPY.encode()
-"""The mark that JSON has where there is a reference."""
 Opened = Callable[[dict[str, Any]], Any]
 
 
 class Outgoing:
-    """Stands in for what JSON does not know: references, tensors and tables by the scope, the rest by `otherwise`.
+    """Converts what JSON does not know: references, tensors and tables by the scope, the rest by `otherwise`.
 
-    For a peer that is none of ours, `otherwise` is asked first about what is not a reference: it may want a list.
-    To be used for one message: what comes twice in it is sent once, and may be another thing in the next.
+    For a `foreign` peer, `otherwise` comes first for what is not a reference: such a peer may want a list.
+    For one message only: a value that comes twice in it is sent once, and may have changed by the next.
     """
 
     def __init__(self, scope: Scope, otherwise: Callable[[Any], Any], *, foreign: bool = False) -> None:
@@ -30,6 +31,7 @@ class Outgoing:
         self._otherwise = otherwise
         self._foreign = foreign
         self._made: dict[int, tuple[Any, Any]] = {}
+        self._ids: dict[str, None] | None = None
 
     def __call__(self, value: Any) -> Any:
         """Return what is sent in place of `value`."""
@@ -38,7 +40,20 @@ class Outgoing:
             # Each with its value, so that no other value can have its id.
             known = self._made[id(value)] = (value, self._made_of(value))
         made = known[1]
-        return self._scope.send(made) if isinstance(made, (Reference, Description)) else made
+        if not isinstance(made, (Reference, Description)):
+            return made
+        form = self._scope.send(made)
+        if not self._foreign:
+            if self._ids is None:
+                self._ids = {}
+            if "data" not in form["metadata"]:
+                self._ids[form["ref"]] = None
+        return form
+
+    def list_in(self, metadata: MutableMapping[str, str]) -> None:
+        """List in a message's metadata the references that its values have, if they have any."""
+        if self._ids is not None:
+            metadata[REFERENCES] = list_of(self._ids)
 
     def _made_of(self, value: Any) -> Any:
         if isinstance(value, Reference):

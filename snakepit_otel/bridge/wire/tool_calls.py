@@ -55,8 +55,8 @@ def execute_request(
 
     Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
     """
-    default = plain_markers if scope is None else Outgoing(scope, plain_markers)
-    encoded, binary = codec.encode_parameters(parameters or {}, default)
+    outgoing = None if scope is None else Outgoing(scope, plain_markers)
+    encoded, binary = codec.encode_parameters(parameters or {}, outgoing or plain_markers)
     request = message(
         pb.ExecuteToolRequest,
         session_id=session_id or "",
@@ -71,6 +71,18 @@ def execute_request(
         request.metadata[methods.IDEMPOTENT] = "true"
     if metadata:
         request.metadata.update(checked_metadata(metadata))
+    if outgoing is not None:
+        outgoing.list_in(request.metadata)
+    return request
+
+
+def listing(request: pb.ExecuteToolRequest) -> pb.ExecuteToolRequest:
+    """Return a request with the list of its references, an empty one where it has none.
+
+    By that the authority takes the list as complete, and its caller as one that reads lists; see `reference_list`.
+    """
+    if methods.REFERENCES not in request.metadata:
+        request.metadata[methods.REFERENCES] = ""
     return request
 
 

@@ -23,10 +23,12 @@ from snakepit_otel.bridge.wire.methods import (
     GET_EXPOSED_ELIXIR_TOOLS,
     INITIALIZE_SESSION,
     PING,
+    REFERENCES,
     REQUEST_ID,
     WORKER_HEADER,
     WORKER_TOKEN_HEADER,
 )
+from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.bridge.worker.elixir_sessions import Call, ElixirSessions
@@ -234,15 +236,14 @@ async def _copy(copying: Coroutine[Any, Any, None]) -> None:
 
 def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:
     scope = current()
-    if scope.request is None:
-        encoded, binary = encode_parameters(parameters)
-    else:
-        encoded, binary = encode_parameters(parameters, Outgoing(scope, plain_markers))
+    outgoing = None if scope.request is None else Outgoing(scope, plain_markers)
+    encoded, binary = encode_parameters(parameters, outgoing or plain_markers)
     if binary:
         raise ValueRefused(f"bytes cannot be passed to the authority's tool {tool!r}: {', '.join(binary)}")
     request = message(pb.ExecuteElixirToolRequest, session_id=session_id or "", tool_name=tool, parameters=encoded)
-    if scope.request is not None:
+    if scope.request is not None and outgoing is not None:
         request.metadata[REQUEST_ID] = scope.request
+        outgoing.list_in(request.metadata)
     return request
 
 
@@ -252,8 +253,12 @@ def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
         described = response.error_message.removeprefix(_ELIXIR_ERROR_PREFIX)
         text = described if described.startswith("{") else response.error_message
         raise from_wire(text, {"tool_name": tool})
+    scope = current()
+    opened = scope.receive
+    if scope.request is not None:
+        opened = Incoming.of(scope, response.metadata.get(REFERENCES)).receive
     try:
-        return decode_result(response.result, response.binary_result, current().receive)
+        return decode_result(response.result, response.binary_result, opened)
     except ValueRefused as error:
         if not _is_inspected(response.result):
             raise

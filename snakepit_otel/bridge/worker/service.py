@@ -27,7 +27,8 @@ from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.identifiers import where
 from snakepit_otel.bridge.wire.method_guards import Limit
-from snakepit_otel.bridge.wire.references import Outgoing
+from snakepit_otel.bridge.wire.reference_list import Incoming
+from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
@@ -125,7 +126,8 @@ class WorkerService(BridgeServiceServicer):
                 await self._authority.copier.fetch(scope)
             async with self._watched(job):
                 outcome = await self._host.run(job)
-            result, binary = await codec.encoded(codec.encode_result, outcome.result, self._outgoing(scope))
+            outgoing = self._outgoing(scope)
+            result, binary = await codec.encoded(codec.encode_result, outcome.result, outgoing)
             if scope.to_send:
                 await self._memory.send(scope, self._authority)
         except asyncio.CancelledError:
@@ -147,6 +149,7 @@ class WorkerService(BridgeServiceServicer):
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
+        outgoing.list_in(response.metadata)
         if outcome.cleanup_error is not None:
             response.metadata["cleanup_error"] = to_wire(
                 outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
@@ -185,7 +188,7 @@ class WorkerService(BridgeServiceServicer):
                 finished = finished or value.is_final
             else:
                 value = StreamChunk(value)
-            data, metadata = await self._encode_chunk(value.data, scope)
+            data, metadata = await self._encode_chunk(value, scope)
             if scope.to_send:
                 await self._memory.send(scope, self._authority)
             await context.write(
@@ -193,7 +196,7 @@ class WorkerService(BridgeServiceServicer):
                     chunk_id=f"{request.tool_name}-{number}",
                     data=data,
                     is_final=value.is_final,
-                    metadata={**metadata, **(value.metadata or {})},
+                    metadata=metadata,
                 )
             )
             # A stream may have no end, and what it has sent is the caller's by now.
@@ -267,16 +270,20 @@ class WorkerService(BridgeServiceServicer):
                     raise DeadlineExceeded("the request's timeout_ms passed while the tool ran") from None
                 raise
 
-    async def _encode_chunk(self, data: Any, scope: Scope) -> tuple[bytes, dict[str, str]]:
-        """Encode a chunk; where too much is on its way to the caller, wait until he has taken some of it."""
+    async def _encode_chunk(self, chunk: StreamChunk, scope: Scope) -> tuple[bytes, dict[str, str]]:
+        """Encode a chunk; where too much is on its way to the caller, wait until the caller has taken some of it."""
         outgoing = self._outgoing(scope)
         patience, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT
         while True:
             try:
-                return await codec.encoded(codec.encode_chunk, data, outgoing)
+                data, metadata = await codec.encoded(codec.encode_chunk, chunk.data, outgoing)
             except ZeroCopyLimitExceeded as full:
                 if not full.passes or patience <= 0:
                     raise
+            else:
+                metadata.update(chunk.metadata or {})
+                outgoing.list_in(metadata)
+                return data, metadata
             await asyncio.sleep(wait)
             patience -= wait
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -289,6 +296,7 @@ class WorkerService(BridgeServiceServicer):
     async def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
         metadata = dict(request.metadata)
         metadata.pop(methods.REQUEST_ID, None)
+        listed = metadata.pop(methods.REFERENCES, None)
         if self._host.has_middleware:
             is_local = (peer := context.peer()).startswith("unix:")
             name = "unix" if is_local else peer
@@ -296,11 +304,13 @@ class WorkerService(BridgeServiceServicer):
         due = _deadline(metadata, context)
         if due is not None:
             deadline.enter(due)
-        if "correlation_id" not in metadata:
-            for key, value in context.invocation_metadata() or ():
-                if key == methods.CORRELATION_HEADER and isinstance(value, str):
-                    metadata["correlation_id"] = value
-        arguments = await self._arguments(request, metadata, scope)
+        for key, value in context.invocation_metadata() or ():
+            if key == methods.CORRELATION_HEADER and isinstance(value, str):
+                metadata.setdefault("correlation_id", value)
+            elif key == methods.REFERENCES_HEADER and isinstance(value, str):
+                listed = value
+        opened = scope.receive if scope.request is None else Incoming.of(scope, listed).receive
+        arguments = await self._arguments(request, metadata, opened)
         on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _YES or (
             self._host.is_thread_sensitive(request.tool_name, arguments)
         )
@@ -315,10 +325,10 @@ class WorkerService(BridgeServiceServicer):
         return Request(request.tool_name, arguments, session, on_main_thread)
 
     async def _arguments(
-        self, request: pb.ExecuteToolRequest, metadata: Mapping[str, str], scope: Scope
+        self, request: pb.ExecuteToolRequest, metadata: Mapping[str, str], opened: Opened
     ) -> dict[str, Any]:
         """Decode the parameters: many of them in a thread, so that heartbeats are answered meanwhile."""
-        given = (request.parameters, request.binary_parameters, metadata, scope.receive)
+        given = (request.parameters, request.binary_parameters, metadata, opened)
         if sum(len(message.value) for message in request.parameters.values()) <= _MOST_AT_ONCE:
             return codec.decode_parameters(*given)
         self._host.find(request.tool_name)

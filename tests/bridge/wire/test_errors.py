@@ -18,6 +18,7 @@ from snakepit_otel.errors import (
     AdapterNotLoaded,
     DeadlineExceeded,
     InvalidArguments,
+    MiddlewareFailed,
     NoSession,
     PoolNotFound,
     SessionNotFound,
@@ -96,6 +97,7 @@ def test_our_own_errors_come_back_as_themselves(kind: type[SnakepitError]) -> No
         SessionStoreFull: (2, 10),
         StateConflict: ("alice", "the state", 3, 4),
         ToolError: ("ValueError", "no paint"),
+        MiddlewareFailed: ("Tenancy", "before", ValueError("no tenant")),
     }
     error = kind(*arguments.get(kind, ("what happened",)))
     back = from_wire(to_wire(raised(error), WHERE))

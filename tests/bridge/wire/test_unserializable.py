@@ -143,5 +143,5 @@ def test_a_bad_variable_is_named(
         found = Unserializable.from_environment({name: value})
     (said,) = caplog.messages
     assert said.startswith(f"{name} is '{value}', which is no")
-    assert said.endswith(f"; {taken} is taken")
+    assert said.endswith(f"; {taken} is used")
     assert vars(found) == vars(Unserializable()) == vars(Unserializable.from_environment({name: " "}))
