@@ -31,6 +31,7 @@ BOUNDED = {
     names.ERROR_TYPE,
     names.RPC_METHOD,
     names.RPC_RESPONSE_STATUS_CODE,
+    names.SNAKEPIT_MIDDLEWARE_NAME,
     names.SNAKEPIT_POOL_NAME,
     names.SNAKEPIT_TOOL_NAME,
     names.TABLE_NAME,
