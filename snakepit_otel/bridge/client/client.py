@@ -237,7 +237,7 @@ class Client:
             headers.append((methods.OWNER_HEADER, quote(checked_owner(owner) or "")))
         request = message(pb.InitializeSessionRequest, session_id=session_id, metadata=metadata or {})
         await self._call(methods.INITIALIZE_SESSION, request, None, headers)
-        self._leases.excuse(session_id)
+        self._leases.forget_loss(session_id)
 
     async def bind_session(self, session_id: str) -> None:
         """Bind a live session to this client's connection; see `create_session`. Raises `SessionNotFound`."""

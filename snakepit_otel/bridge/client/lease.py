@@ -1,4 +1,4 @@
-"""A client's end of a lease: the sessions that it holds while it is connected."""
+"""Lease of a client: the sessions that it holds while it is connected."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.telemetry import outgoing
 
 _log = logging.getLogger("snakepit_otel.client")
-_MOST_LOST = 10_000
-_MOST_NAMED = 5
-_TIME_TO_CLOSE = 2.0
-"""Seconds that the authority has to say that what was held has been deleted."""
-_OVERTAKEN = "Internal error from Core"
-"""The failure of a call in gRPC's asyncio whose peer has refused it before its headers count as sent."""
+_MAX_LOST = 10_000
+_MAX_NAMED = 5
+_CLOSE_TIMEOUT_S = 2.0
+# gRPC's asyncio fails with this where the peer refuses a call before its headers count as sent.
+_REFUSED_EARLY = "Internal error from Core"
 
 Translate = Callable[[aio.AioRpcError], SnakepitError]
 
 
 class LeaseHolder:
-    """Holds sessions over one stream of a connection, which begins when it is first needed, and anew after it broke.
+    """Holds sessions over one stream of a connection, which begins with the first request, and again after it broke.
 
     A session that ends while it is held, with the stream or by others, is lost; `check` refuses its next
-    uses, which would otherwise create it anew, with nothing in it and nobody to end it. Every method raises
-    what the authority refused, and what `translate` makes of a stream that fails.
+    uses, which would otherwise create it again, empty and not held. Every method raises the authority's errors, and
+    what `translate` returns for the error of a stream.
     """
 
     def __init__(self, connection: Connection, translate: Translate) -> None:
@@ -57,101 +56,101 @@ class LeaseHolder:
         call_site: str,
     ) -> None:
         """Create a session, or take the live one with that id, and hold it."""
-        wanted = message(
+        create = message(
             pb.Create,
             ttl_seconds=None if ttl is None else checked_ttl(ttl),
             metadata=metadata or {},
             owner=checked_owner(owner),
             call_site=printable(call_site),
         )
-        await self._ask(message(pb.HoldRequest, session_id=session_id, create=wanted))
+        await self._request(message(pb.HoldRequest, session_id=session_id, create=create))
 
     async def hold(self, session_id: str) -> None:
         """Hold a live session. Raises `SessionNotFound`."""
-        await self._ask(message(pb.HoldRequest, session_id=session_id, hold=pb.Hold()))
+        await self._request(message(pb.HoldRequest, session_id=session_id, hold=pb.Hold()))
 
     async def release(self, session_id: str) -> bool:
-        """Hold a session no more; say whether it was held."""
-        return await self._let_go(message(pb.HoldRequest, session_id=session_id, release=pb.Release()))
+        """Leave a session to its TTL, and return whether it was held."""
+        return await self._request_end(message(pb.HoldRequest, session_id=session_id, release=pb.Release()))
 
     async def end(self, session_id: str) -> bool:
-        """Delete a session if it is held; say whether it was. One that was lost is forgotten."""
-        return await self._let_go(message(pb.HoldRequest, session_id=session_id, end=pb.End()))
+        """Delete a session if it is held, and return whether it was; a lost one counts as lost no longer."""
+        return await self._request_end(message(pb.HoldRequest, session_id=session_id, end=pb.End()))
 
     def check(self, session_id: str | None) -> None:
-        """Raise `SessionNotFound` for a session that was lost, saying how."""
-        if session_id is not None and (how := self._lost.get(session_id)):
+        """Raise `SessionNotFound` for a session that was lost, with the reason."""
+        if session_id is not None and (reason := self._lost.get(session_id)):
             error = SessionNotFound(session_id)
-            error.args = (f"session {session_id!r} was held, and {how}; create it again if it is to start anew",)
+            error.args = (f"session {session_id!r} was held, and {reason}; create it again to start with an empty one",)
             raise error
 
-    def excuse(self, session_id: str) -> None:
-        """Let the session be used again if it was lost: it has been created anew."""
+    def forget_loss(self, session_id: str) -> None:
+        """Allow uses of the session again: it has been created again."""
         self._lost.pop(session_id, None)
 
     def expect_end(self, session_id: str) -> None:
-        """Do not take the session for lost when it ends: it is being deleted on purpose."""
+        """Do not count the session as lost at its end: it is being deleted by this client."""
         self._lost.pop(session_id, None)
         if self._stream is not None:
             self._stream.held.discard(session_id)
 
     async def close(self) -> None:
-        """End what is held, and hear that it has ended."""
+        """Delete the held sessions, and wait for that at most two seconds."""
         if self._stream is not None:
             await self._stream.close()
 
-    async def _ask(self, request: pb.HoldRequest) -> None:
+    async def _request(self, request: pb.HoldRequest) -> None:
         for tries_left in (1, 0):
-            if self._stream is None or self._stream.over:
-                self._stream = _Stream(self._connection, self._lose)
+            if self._stream is None or self._stream.is_over:
+                self._stream = _Stream(self._connection, self._on_lost)
             try:
-                await self._stream.ask(request)
+                await self._stream.request(request)
                 break
             except aio.AioRpcError as error:
-                if error.details() != _OVERTAKEN or not tries_left:
+                if error.details() != _REFUSED_EARLY or not tries_left:
                     raise self._translate(error) from None
         self._lost.pop(request.session_id, None)
 
-    async def _let_go(self, request: pb.HoldRequest) -> bool:
+    async def _request_end(self, request: pb.HoldRequest) -> bool:
         stream = self._stream
         self._lost.pop(request.session_id, None)
         if stream is None or request.session_id not in stream.held:
             return False
         try:
-            return (await stream.ask(request)).held
+            return (await stream.request(request)).held
         except (aio.AioRpcError, AuthorityUnavailable):
-            # The stream broke, and has taken the session along.
+            # The stream broke, and the authority deletes the session.
             self._lost.pop(request.session_id, None)
             return False
 
-    def _lose(self, session_id: str, how: str) -> None:
-        self._lost[session_id] = how
+    def _on_lost(self, session_id: str, reason: str) -> None:
+        self._lost[session_id] = reason
         self._lost.move_to_end(session_id)
-        while len(self._lost) > _MOST_LOST:
+        while len(self._lost) > _MAX_LOST:
             self._lost.popitem(last=False)
 
 
 class _Stream:
-    """One call of `Hold`: requests in order, their answers, and news of sessions that ended."""
+    """One call of `Hold`: requests in order, their responses, and ends of held sessions."""
 
-    def __init__(self, connection: Connection, lose: Callable[[str, str], None]) -> None:
-        self._lose = lose
+    def __init__(self, connection: Connection, on_lost: Callable[[str, str], None]) -> None:
+        self._on_lost = on_lost
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[pb.HoldRequest, asyncio.Future[pb.Done]]] = {}
         self._requests: asyncio.Queue[pb.HoldRequest | None] = asyncio.Queue()
         self._closing = False
         self.held: set[str] = set()
-        self.over = False
-        # In a context of its own: it outlasts the request of whoever is the first to need it.
+        self.is_over = False
+        # In a context of its own: it outlasts the request that begins it.
         own = contextvars.Context()
         self._call = own.run(connection.bidirectional, HOLD)
         loop = asyncio.get_running_loop()
         self._sending = loop.create_task(self._send(), name="lease requests", context=own)
         self._reading = loop.create_task(self._read(), name="lease responses", context=own)
 
-    async def ask(self, request: pb.HoldRequest) -> pb.Done:
-        """Send a request and return the answer. Raises what was refused, and `AioRpcError` if the stream breaks."""
-        if self.over:
+    async def request(self, request: pb.HoldRequest) -> pb.Done:
+        """Send a request and return the response. Raises its error, and `AioRpcError` if the stream breaks."""
+        if self.is_over:
             raise AuthorityUnavailable("the connection that holds sessions has ended")
         answer: asyncio.Future[pb.Done] = asyncio.get_running_loop().create_future()
         request.number = next(self._numbers)
@@ -163,11 +162,11 @@ class _Stream:
         return await answer
 
     async def close(self) -> None:
-        """End the stream, and wait until the authority has ended what it held, but not for long."""
+        """End the stream, and wait until the authority has deleted its sessions, for at most two seconds."""
         self._closing = True
         self._requests.put_nowait(None)
         try:
-            await asyncio.wait([self._reading], timeout=_TIME_TO_CLOSE)
+            await asyncio.wait([self._reading], timeout=_CLOSE_TIMEOUT_S)
         finally:
             self._sending.cancel()
             self._call.cancel()
@@ -175,7 +174,7 @@ class _Stream:
         await asyncio.wait([self._reading, self._sending])
 
     async def _send(self) -> None:
-        # What goes wrong with sending goes wrong with reading, which says so.
+        # A failed stream is reported by the reading task.
         with suppress(aio.AioRpcError, asyncio.InvalidStateError):
             while (request := await self._requests.get()) is not None:
                 await self._call.write(request)
@@ -183,21 +182,21 @@ class _Stream:
 
     async def _read(self) -> None:
         error: SnakepitError | aio.AioRpcError = AuthorityUnavailable("the authority ended the stream")
-        why = "the authority ended it"
+        reason = "the authority ended it"
         try:
             while (response := await self._call.read()) is not aio.EOF:
-                self._hear(response)
+                self._on_response(response)
         except aio.AioRpcError as failure:
-            error, why = failure, f"{failure.code().name}: {failure.details()}"
+            error, reason = failure, f"{failure.code().name}: {failure.details()}"
         finally:
-            self._end(error, why)
+            self._on_end(error, reason)
 
-    def _hear(self, response: pb.HoldResponse) -> None:
+    def _on_response(self, response: pb.HoldResponse) -> None:
         session_id = response.session_id
         if response.WhichOneof("what") == "ended":
             if session_id in self.held:
                 self.held.discard(session_id)
-                self._lose(session_id, "was deleted by others, was evicted, or has expired")
+                self._on_lost(session_id, "was deleted by others, was evicted, or has expired")
             return
         request, answer = self._waiting.pop(response.number, (None, None))
         if request is None or answer is None:
@@ -206,20 +205,20 @@ class _Stream:
             if not answer.done():
                 answer.set_exception(from_wire(response.refused))
             return
-        what = request.WhichOneof("what")
-        if what in ("release", "end"):
+        operation = request.WhichOneof("what")
+        if operation in ("release", "end"):
             self.held.discard(session_id)
         elif answer.done() and session_id not in self.held:
-            # Nobody waits for it any more, so nobody would let go of it either.
-            undo = {"end": pb.End()} if what == "create" else {"release": pb.Release()}
+            # The caller was cancelled, and would never release it.
+            undo = {"end": pb.End()} if operation == "create" else {"release": pb.Release()}
             self._requests.put_nowait(pb.HoldRequest(number=next(self._numbers), session_id=session_id, **undo))
         else:
             self.held.add(session_id)
         if not answer.done():
             answer.set_result(response.done)
 
-    def _end(self, error: Exception, why: str) -> None:
-        self.over = True
+    def _on_end(self, error: Exception, reason: str) -> None:
+        self.is_over = True
         self._sending.cancel()
         for _, answer in self._waiting.values():
             if not answer.done():
@@ -227,14 +226,14 @@ class _Stream:
         self._waiting.clear()
         if not self.held or self._closing:
             return
-        named = ", ".join(map(printable, sorted(self.held)[:_MOST_NAMED]))
-        more = ", …" if len(self.held) > _MOST_NAMED else ""
+        named = ", ".join(map(printable, sorted(self.held)[:_MAX_NAMED]))
+        more = ", …" if len(self.held) > _MAX_NAMED else ""
         _log.warning(
             "the connection that held %d sessions (%s) broke: %s",
             len(self.held),
             printable(named + more, MAX_MESSAGE_CHARACTERS),
-            printable(why, MAX_MESSAGE_CHARACTERS),
+            printable(reason, MAX_MESSAGE_CHARACTERS),
         )
         for session_id in self.held:
-            self._lose(session_id, f"its connection broke ({why})")
+            self._on_lost(session_id, f"its connection broke ({reason})")
         self.held.clear()

@@ -430,7 +430,7 @@ async def test_refusals_are_those_of_any_create(client: Client, served: Served) 
 async def test_a_connection_holds_so_many_sessions(short_path: Path) -> None:
     """Over the limit of a stream, what it holds already is still taken, and a released one makes room."""
     sessions = SessionStore()
-    async with serving(sessions, f"unix:{short_path}/s", most=2) as served, Client(served.address) as client:
+    async with serving(sessions, f"unix:{short_path}/s", max_held=2) as served, Client(served.address) as client:
         await client.create_session("a", bound=True)
         await client.create_session("b", bound=True)
         with pytest.raises(SessionQuotaExceeded, match="RESOURCE_EXHAUSTED: a connection holds at most 2 sessions"):
