@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry._logs import SeverityNumber, get_logger
+from opentelemetry import _logs, trace
 from opentelemetry.context import Context
 
 from snakepit_otel._version import VERSION
@@ -22,7 +21,8 @@ from snakepit_otel.telemetry._instruments import record
 
 _MOST_TEXT = 10_000
 """Characters of a text in an event: an exception's traceback is the longest that there is."""
-_logger = get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
+_SEVERITIES = _logs.SeverityNumber.__members__
+_logger = _logs.get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 
 _NO_ATTRIBUTES: Mapping[str, Any] = {}
 _request_attributes: ContextVar[Mapping[str, Any]] = ContextVar("request_attributes", default=_NO_ATTRIBUTES)
@@ -60,7 +60,7 @@ def emit(
             event_name=event.name,
             timestamp=timestamp,
             context=context,
-            severity_number=SeverityNumber[event.severity],
+            severity_number=_SEVERITIES[event.severity],
             severity_text=event.severity,
             body=body if body is None else body[:_MOST_TEXT],
             attributes={**_cut(_request_attributes.get()), **measurements, **_cut(attributes)},

@@ -13,19 +13,19 @@ from snakepit_otel.common.printable import printable_lines
 from snakepit_otel.common.secrets import learn, masked_text
 from snakepit_otel.telemetry import environment
 
-_NOWHERE = ("0", "0", False)
+_NO_SPAN = ("0", "0", False)
 
 
 def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
-    """Send Python's log to standard error, each line of a request with its trace and span.
+    """Log to standard error, with the trace and span ids of the current span.
 
-    The level is that of SNAKEPIT_LOG_LEVEL or, without one, `default`; `none` silences all of it. Where logging is
-    configured already, that stays as it is.
+    The level is SNAKEPIT_LOG_LEVEL or else `default`; `none` disables logging. A configuration of logging that exists
+    already stays.
     """
     correlate_logs()
     learn(os.environ)
-    said, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # the set-up warns of it, when there is a log
-    level = default if said is None else said
+    configured, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # `setup` logs an invalid one
+    level = default if configured is None else configured
     handler = logging.StreamHandler()
     handler.setFormatter(CorrelatedFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
@@ -33,10 +33,10 @@ def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s:
 
 
 class CorrelatedFormatter(logging.Formatter):
-    """Adds `trace_id=… span_id=…` to what is logged within a span, and indents lines after the first.
+    """Adds `trace_id=… span_id=…` to records within a span, and indents lines after the first.
 
-    So a new record is what begins at the left, whatever a tool, or what it was sent, has written into a message or an
-    exception; and none of it drives the terminal. Secrets are masked.
+    So only a new record begins at the left, whatever text of a tool or a peer a message or an exception contains; and
+    no such text drives the terminal. Secrets are masked.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -53,9 +53,9 @@ class CorrelatedFormatter(logging.Formatter):
 
 
 def correlate_logs() -> None:
-    """Give every log record `otelTraceID`, `otelSpanID` and `otelTraceSampled`, from now on.
+    """Add `otelTraceID`, `otelSpanID` and `otelTraceSampled` to every log record from now on.
 
-    The names are those of OpenTelemetry's logging instrumentation; where it does so already, this does nothing.
+    The names are those of OpenTelemetry's logging instrumentation, whose attributes stay.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "correlates", False):
@@ -64,18 +64,18 @@ def correlate_logs() -> None:
     def correlated(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
         if not hasattr(record, "otelTraceID"):
-            record.otelTraceID, record.otelSpanID, record.otelTraceSampled = _where()
+            record.otelTraceID, record.otelSpanID, record.otelTraceSampled = _current_ids()
         return record
 
     correlated.correlates = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(correlated)
 
 
-def _where() -> tuple[str, str, bool]:
+def _current_ids() -> tuple[str, str, bool]:
     try:
         context = trace.get_current_span().get_span_context()
-    except Exception:  # noqa: BLE001 - spans may be anybody's, and what logs must not fail for them
-        return _NOWHERE
+    except Exception:  # noqa: BLE001 - another package's span must not make logging fail
+        return _NO_SPAN
     if not context.is_valid:
-        return _NOWHERE
+        return _NO_SPAN
     return format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled

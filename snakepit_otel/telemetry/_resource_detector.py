@@ -1,10 +1,10 @@
-"""A resource detector for processes whose SDK others set up: which side of the bridge they are on.
+"""Resource detector of a process' role, for processes whose SDK is set up by something else.
 
-It is the entry point `snakepit` of `opentelemetry_resource_detector`, to be asked for by
-`OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit`. It goes by the command line, since it is asked before any program runs.
+It is the entry point `snakepit` of `opentelemetry_resource_detector`, selected by
+`OTEL_EXPERIMENTAL_RESOURCE_DETECTORS=snakepit`. It reads the command line, since it runs before any program does.
 
-The SDK asks while it is being imported itself, so nothing may be imported here that needs more of it than resources,
-as `telemetry` does; a test holds the names to the registry's.
+The SDK calls it while it is being imported itself, so nothing can be imported here that needs more of the SDK than
+resources, as `telemetry` does; a test compares the names with the registry's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import PurePath
 from opentelemetry.sdk.resources import Resource, ResourceDetector
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.common.printable import printable_error
+from snakepit_otel.common.guard import guard
 
 SERVICE_NAME = "service.name"
 SERVICE_VERSION = "service.version"
@@ -28,27 +28,25 @@ _WORKER_FILE = "/snakepit_otel/pool/workers/worker_main.py"
 _COMMANDS = ("snakepit-otel", "snakepit_otel")
 _UPSTREAMS = ("grpc_server.py", "grpc_server_threaded.py")
 _ROLES = {"serve": "authority", "worker": "worker"}
-_TAKE_A_VALUE = "cmWX"
-"""The interpreter's options that do, and may stand at the end of several: `-Im`."""
+# The interpreter's options with a value, which can end a group of options: `-Im`.
+_OPTIONS_WITH_VALUE = "cmWX"
 
 
 class SnakepitResourceDetector(ResourceDetector):
-    """Says the role, the name and the version of a process of ours, the role and the name of upstream's workers.
+    """Detects the role, name and version of our processes, and the role and name of upstream's workers.
 
-    Of any other process it says nothing. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over it, where the
-    variable does not name `otel` before it. `service.instance.id` is the SDK's own.
+    It detects nothing for any other process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over it, unless
+    the variable lists `otel` before it. `service.instance.id` is the SDK's own.
     """
 
     def detect(self) -> Resource:
         """See `ResourceDetector`; never raises."""
-        try:
-            return Resource(_said_of(sys.orig_argv))
-        except Exception as error:  # noqa: BLE001 - without it the SDK is set up all the same
-            _log.warning("it is not known which side of the bridge this process is on: %s", printable_error(error))
-            return Resource.get_empty()
+        with guard("detecting the role of this process", _log, traceback=False):
+            return Resource(_attributes(sys.orig_argv))
+        return Resource.get_empty()
 
 
-def _said_of(command_line: Sequence[str]) -> dict[str, str]:
+def _attributes(command_line: Sequence[str]) -> dict[str, str]:
     program, arguments = _program(command_line)
     if program in _UPSTREAMS:
         return {SERVICE_NAME: "snakepit-worker", SNAKEPIT_ROLE: "worker"}
@@ -63,7 +61,7 @@ def _said_of(command_line: Sequence[str]) -> dict[str, str]:
 
 
 def _program(command_line: Sequence[str]) -> tuple[str, Iterator[str]]:
-    """Return what the interpreter was told to run, a module or a file's name, and what that was told."""
+    """Return the module or file name that the interpreter runs, and its arguments."""
     words = iter(command_line[1:])
     for word in words:
         if not word.startswith("-") or word == "-":
@@ -73,7 +71,7 @@ def _program(command_line: Sequence[str]) -> tuple[str, Iterator[str]]:
                 next(words, None)
             continue
         for place, letter in enumerate(word[1:], 2):
-            if letter in _TAKE_A_VALUE:
+            if letter in _OPTIONS_WITH_VALUE:
                 value = word[place:] or next(words, "")
                 if letter == "c":
                     return "", words

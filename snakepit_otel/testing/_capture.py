@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk import _logs as sdk_logs
+from opentelemetry.sdk._logs import export
 from opentelemetry.sdk.metrics import (
     Counter,
     Histogram,
@@ -60,9 +60,9 @@ class Capture:
             preferred_temporality={Counter: delta, Histogram: delta, ObservableCounter: delta}
         )
         metrics.set_meter_provider(MeterProvider([self._metrics]))
-        self._logs = InMemoryLogRecordExporter()
-        logging_provider = LoggerProvider()
-        logging_provider.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
+        self._logs = export.InMemoryLogRecordExporter()
+        logging_provider = sdk_logs.LoggerProvider()
+        logging_provider.add_log_record_processor(export.SimpleLogRecordProcessor(self._logs))
         _logs.set_logger_provider(logging_provider)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What runs in an interpreter of its own, with upstream's modules: worker, authority and caller in one process."""
+"""Code that runs in an interpreter of its own, with upstream's modules: worker, authority and calls."""
 
 from __future__ import annotations
 

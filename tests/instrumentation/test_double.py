@@ -1,4 +1,4 @@
-"""What we take upstream's workers to do: tried on the double always, and on the real ones when there is a checkout."""
+"""Behaviour of upstream's workers: tested on the double always, and on the real ones if there is a checkout."""
 
 from __future__ import annotations
 

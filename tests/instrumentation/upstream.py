@@ -1,4 +1,4 @@
-"""Where upstream's Python workers are: a checkout that the environment names, or else our double of them."""
+"""Upstream's Python workers: a checkout that the environment names, or else our double of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the resource detector says of a process, by its command line."""
+"""Attributes that the resource detector finds by the command line of a process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_it_never_raises(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     monkeypatch.delattr(sys, "orig_argv")
     with caplog.at_level(logging.WARNING):
         assert SnakepitResourceDetector().detect() == Resource.get_empty()
-    assert "which side of the bridge" in caplog.text
+    assert "detecting the role of this process failed" in caplog.text
 
 
 def test_its_names_are_the_registrys() -> None:

@@ -59,7 +59,7 @@ def test_it_can_be_read_after_a_violent_death(tmp_path: Path) -> None:
 def test_a_ledger_begins_with_nothing(tmp_path: Path) -> None:
     """A file that another process left is emptied."""
     path = tmp_path / "ledger"
-    Ledger(path)["logs"].figures[ENDED] += 1
+    Ledger(path)["logs"].counts[ENDED] += 1
     assert Ledger.read(path)["logs"].ended == 1  # type: ignore[index]
     Ledger(path)
     assert Ledger.read(path)["logs"].ended == 0  # type: ignore[index]
@@ -78,7 +78,7 @@ def test_an_account_can_be_read_by_people() -> None:
     """It says where everything is."""
     account = Ledger()["traces"]
     for slot, figure in ((ENDED, 10), (DELIVERED, 4), (FAILED, 1), (QUEUE_FULL, 2), (IN_FLIGHT, 2)):
-        account.figures[slot] = figure
+        account.counts[slot] = figure
     assert account.queued == 3
     assert repr(account) == (
         "ended 10 = delivered 4 + failed 1 + dropped {'queue_full': 2, 'shutdown': 0, 'encode': 0} + queued 3"
@@ -98,9 +98,9 @@ from pathlib import Path
 from snakepit_otel.telemetry.export.ledger import Ledger
 
 ledger = Ledger.inherited(sys.argv[1])
-ledger["traces"].figures[0] += 3
+ledger["traces"].counts[0] += 3
 assert not Path(sys.argv[1]).exists(), "what a tool starts would inherit it"
-ledger["traces"].figures[1] += 1
+ledger["traces"].counts[1] += 1
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -1,4 +1,4 @@
-"""What workers of a real pool take with them is in their authority's telemetry, whatever their collector does."""
+"""Losses of telemetry in workers of a real pool, reported by their authority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process says of itself as a process."""
+"""Attributes and metrics of a process as a process."""
 
 from __future__ import annotations
 

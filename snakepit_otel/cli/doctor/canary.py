@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 import requests
-from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry import _logs
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk import _logs as sdk_logs
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -217,8 +217,8 @@ def _point(resource: Resource) -> Any:
 
 
 def _record(resource: Resource, canary_id: str) -> Any:
-    record = LogRecord(severity_number=SeverityNumber.INFO, body=f"{_NAME} {canary_id}", attributes={})
-    return (ReadableLogRecord(record, resource, InstrumentationScope(_SCOPE, VERSION)),)
+    record = _logs.LogRecord(severity_number=_logs.SeverityNumber.INFO, body=f"{_NAME} {canary_id}", attributes={})
+    return (sdk_logs.ReadableLogRecord(record, resource, InstrumentationScope(_SCOPE, VERSION)),)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class ExportQueue:
         self._estimate_size = estimate_size
         self._send = send
         self._abort = abort
-        self._counts = account.figures
+        self._counts = account.counts
         self._items: list[Any] = []
         self._max_items = settings.queue_size
         self._batch_items = settings.batch_size
@@ -179,7 +179,7 @@ class ExportQueue:
         self._items = []
         self._bytes = 0
         self._in_flight = 0
-        self._counts = Account.unread().figures
+        self._counts = Account.unread().counts
         # A thread that only the parent has may hold the lock of the parent's condition.
         self._progress = threading.Condition()
 

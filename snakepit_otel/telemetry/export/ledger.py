@@ -1,8 +1,8 @@
-"""What became of all telemetry of a process, signal by signal.
+"""Ledger of a process' telemetry: the outcome of every item, by signal.
 
-`ended = delivered + failed + dropped + queued`, at any time and for every signal. The figures may lie in memory
-that whoever started the process shares with it, and can read after its death, whatever it died of. That memory is
-allocated before it is mapped: writing to a page that there is no room for would end the process with SIGBUS.
+`ended = delivered + failed + dropped + queued`, at any time and for every signal. The counts can lie in memory shared
+with the parent process, which reads them after this one's death. That memory is allocated before it is mapped: writing
+to a page without memory behind it would end the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ _OF_ONE_SIZE = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class Account:
-    """The figures of one signal. `figures[ENDED] += 1` is one step under CPython's lock."""
+    """The counts of one signal. `counts[ENDED] += 1` is one step under CPython's lock."""
 
-    def __init__(self, figures: memoryview) -> None:
-        self.figures = figures
+    def __init__(self, counts: memoryview) -> None:
+        self.counts = counts
 
     @classmethod
     def unread(cls) -> Account:
-        """Return an account of nobody's, for the child of a fork: its parent's lie in memory that they share."""
+        """Return an account that is never read, for the child of a fork, which shares the memory of its parent's."""
         return cls(memoryview(bytearray(_SLOTS * 8)).cast("Q"))
 
     @property
     def ended(self) -> int:
-        """Items that were to be exported."""
-        return self.figures[ENDED]
+        """Items given to the exporter's queue."""
+        return self.counts[ENDED]
 
     @property
     def delivered(self) -> int:
-        """Items that the exporter's peer accepted."""
-        return self.figures[DELIVERED]
+        """Items that the receiver accepted."""
+        return self.counts[DELIVERED]
 
     @property
     def failed(self) -> int:
-        """Items given up after a failed export, or refused by the peer."""
-        return self.figures[FAILED]
+        """Items whose export failed, or that the receiver rejected."""
+        return self.counts[FAILED]
 
     @property
     def dropped(self) -> Mapping[str, int]:
         """Items that were never sent, by reason."""
-        return {reason: int(self.figures[slot]) for reason, slot in DROPS.items()}
+        return {reason: int(self.counts[slot]) for reason, slot in DROPS.items()}
 
     @property
     def in_flight(self) -> int:
-        """Items on their way, of those that are queued."""
-        return self.figures[IN_FLIGHT]
+        """Queued items whose export is under way."""
+        return self.counts[IN_FLIGHT]
 
     @property
     def queued(self) -> int:
-        """Items that wait or are on their way."""
+        """Items that are queued or in flight."""
         return self.ended - self.delivered - self.failed - sum(self.dropped.values())
 
     def lost(self) -> dict[str, int]:
-        """Say what is missing if the process is gone, by reason; `in_flight` may have arrived."""
+        """Return the items lost with a process that has ended, by reason; those `in_flight` may have arrived."""
         waiting = self.queued - self.in_flight
         losses = {"failed": self.failed, **self.dropped, "queued": waiting, "in_flight": self.in_flight}
         return {reason: count for reason, count in losses.items() if count}
@@ -80,7 +80,7 @@ class Account:
 
 
 class Ledger:
-    """The accounts of a process. With a `path`, in that file, which is made or emptied. Raises `OSError` then."""
+    """The accounts of a process. With a `path`, in that file, which is created or cleared. Raises `OSError` then."""
 
     def __init__(self, path: Path | None = None) -> None:
         memory = memoryview(bytearray(_BYTES)) if path is None else memoryview(_mapped(path))
@@ -88,13 +88,13 @@ class Ledger:
 
     @classmethod
     def inherited(cls, path: str) -> Ledger:
-        """Return the ledger in a file, or in what a `SharedLedger` has passed on. Raises `OSError`."""
+        """Return the ledger in a file, or in the memory of a `SharedLedger`. Raises `OSError`."""
         try:
             return cls(Path(path))
         finally:
             number = path.removeprefix(_OWN_DESCRIPTORS)
             if number != path and number.isdecimal():
-                # Its map stays. What a tool starts has no use for it.
+                # The mapping stays. Processes started by a tool must not inherit the descriptor.
                 with suppress(OSError):
                     os.close(int(number))
 
@@ -126,22 +126,22 @@ class Ledger:
 
 
 class SharedLedger:
-    """Memory for the ledger of a process that is about to be started, which outlives that process.
+    """Memory for the ledger of a process to be started, which outlives that process.
 
-    It is no file, so no disk has to have room for it. The process inherits `descriptor`, under the same number, and
-    finds it as `path`. Raises `OSError` where there is no memory or no descriptor.
+    It needs no room on a disk. The process inherits `descriptor` under the same number, and opens it by `path`. Raises
+    `OSError` if there is no memory or no descriptor.
     """
 
     def __init__(self) -> None:
         made = os.memfd_create("snakepit-ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            # Not one of the numbers of standard streams, which are other things for the process.
+            # Not a number of a standard stream, which the process replaces.
             self.descriptor = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
         finally:
             os.close(made)
         try:
             os.posix_fallocate(self.descriptor, 0, _BYTES)
-            # A page that is cut off under a map is missing like one that there was no room for.
+            # Truncating the file under a mapping would remove pages, too.
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _OF_ONE_SIZE)
         except BaseException:
             os.close(self.descriptor)
@@ -149,16 +149,16 @@ class SharedLedger:
 
     @property
     def path(self) -> str:
-        """The file's name for either process."""
+        """The path of the memory in either process."""
         return f"{_OWN_DESCRIPTORS}{self.descriptor}"
 
     def read(self) -> Ledger | None:
         """Return the accounts as they are by now; None after `close`."""
-        # Not by its path, which would take another descriptor.
+        # Not by the path, which would need another descriptor.
         return None if self.descriptor < 0 else Ledger._of(os.pread(self.descriptor, _BYTES, 0))
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Close the descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -171,7 +171,7 @@ class SharedLedger:
 def _mapped(path: Path) -> mmap.mmap:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # For whoever reads it afterwards, whatever the umask is.
+        # For the reader, whatever the umask is.
         os.fchmod(descriptor, 0o600)
         if os.fstat(descriptor).st_size != _BYTES:
             os.ftruncate(descriptor, _BYTES)

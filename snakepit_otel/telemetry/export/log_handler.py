@@ -38,7 +38,7 @@ class LogHandler(_logs.LoggingHandler):
         try:
             super().emit(record)
         except Exception as error:  # noqa: BLE001 - a user's object raises it as it is formatted
-            self._account.figures[ENDED] += 1
-            self._account.figures[ENCODE] += 1
+            self._account.counts[ENDED] += 1
+            self._account.counts[ENCODE] += 1
             if not isinstance(error, RecursionError):  # reporting one needs room on the stack, too
                 self.handleError(record)

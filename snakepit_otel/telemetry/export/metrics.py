@@ -86,7 +86,7 @@ class MetricPipeline:
     def __init__(self, exporter: Exporter, account: Account, preferences: MetricPreferences | None = None) -> None:
         self.preferences = preferences or MetricPreferences()
         self._exporter = exporter
-        self._counts = account.figures
+        self._counts = account.counts
         self._lock = threading.Lock()
         self._closed = False
         self._in_flight = 0
@@ -141,7 +141,7 @@ class MetricPipeline:
         """Do nothing from now on; see `fork`."""
         self._lock = threading.Lock()
         self._closed = True
-        self._counts = Account.unread().figures
+        self._counts = Account.unread().counts
 
 
 class PeriodicReader(MetricReader):
