@@ -21,7 +21,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
-from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
+from snakepit_otel.bridge.worker.server import WorkerServer, freeze_gc
 from snakepit_otel.rpc.addresses import options
 
 
@@ -66,9 +66,9 @@ async def serve_worker(address: str) -> None:
         worker_id="bench",
     )
     await server.start()
-    spare_what_is_loaded()
+    freeze_gc()
     print("ready", flush=True)
-    await server.run_until_told_to_stop()
+    await server.run_until_stopped()
 
 
 async def serve_stock_worker(address: str) -> None:

@@ -126,5 +126,5 @@ async def test_tls_without_certificates_of_clients_is_for_loopback(certificates:
         async with pit:
             assert str(pit.address).startswith("0.0.0.0:")
         return
-    with pytest.raises(ConfigurationError, match=r"--tls-client-ca.* or say --insecure"):
+    with pytest.raises(ConfigurationError, match=r"--tls-client-ca.* or pass --insecure"):
         await pit.start()

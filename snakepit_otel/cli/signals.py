@@ -40,7 +40,7 @@ class Signals:
         """When requests that run have had their time, on the monotonic clock; None before the first signal to stop."""
         self._importing = False
         self.told_to_stop = asyncio.Event()
-        self._told_again = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -65,7 +65,7 @@ class Signals:
     async def drain(self) -> None:
         """Return when the requests that run have ended, or have had their time, or when told again to stop."""
         assert self._pit is not None
-        waits = [asyncio.ensure_future(self._pit.drain()), asyncio.ensure_future(self._told_again.wait())]
+        waits = [asyncio.ensure_future(self._pit.drain()), asyncio.ensure_future(self._stop_at_once.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -98,7 +98,7 @@ class Signals:
 
     def _stop(self) -> None:
         if self.told_to_stop.is_set():
-            self._told_again.set()
+            self._stop_at_once.set()
         self.told_to_stop.set()
 
     def _roll(self) -> None:

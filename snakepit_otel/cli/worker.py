@@ -106,7 +106,7 @@ async def _serve(work: _Work) -> None:
     import asyncio
 
     from snakepit_otel.bridge.worker.heartbeat import Heartbeats
-    from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.bridge.worker.server import WorkerServer, freeze_gc
 
     beats: Heartbeats
     # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
@@ -134,8 +134,8 @@ async def _serve(work: _Work) -> None:
     await server.start()
     if work.bridge:
         compatibility.connect(server.events)
-    spare_what_is_loaded()
-    beats = Heartbeats(server.authority, work.heartbeat, server.tell_to_stop)
+    freeze_gc()
+    beats = Heartbeats(server.authority, work.heartbeat, server.request_stop)
     ready = asyncio.ensure_future(_be_ready(server))
     ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
 
@@ -145,7 +145,7 @@ async def _serve(work: _Work) -> None:
         await asyncio.wait([ready])
         await beats.stop()
 
-    await server.run_until_told_to_stop(before_closing=wind_up)
+    await server.run_until_stopped(before_closing=wind_up)
     with suppress(asyncio.CancelledError):
         await ready
 
@@ -162,7 +162,7 @@ def _middleware() -> tuple[Spec, ...]:
 
 def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> None:
     if ready.cancelled() or ready.exception() is not None:
-        server.tell_to_stop()
+        server.request_stop()
 
 
 async def _be_ready(server: WorkerServer) -> None:

@@ -1,4 +1,4 @@
-"""Where the bridge listens and whom it lets in."""
+"""Addresses to listen on: `unix:PATH` and `HOST:PORT`, and who can reach them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.targets import target_of
-from snakepit_otel.rpc.tls import Follower, Tls
+from snakepit_otel.rpc.tls import ReloadingCredentials, Tls
 from snakepit_otel.system.socket_files import SocketFile, make_socket
 
-MAX_MESSAGE_BYTES = 100 << 20
-"""The largest message either way, as upstream's workers have it."""
+MAX_MESSAGE_BYTES = 100 << 20  # either way, as upstream's workers have it
+# gRPC's own limit, 8 KiB, is what W3C allows baggage alone.
 MAX_METADATA_BYTES = 256 << 10
-"""The most metadata of a call either way. gRPC's own limit, 8 KiB, is what W3C allows baggage alone."""
 _MAX_SOCKET_PATH = 107
 _LOOPBACK = ("127.0.0.1", "::1")
-_ATTEMPTS = 10
-"""To find a port that is free on all addresses of a host."""
+_MAX_ATTEMPTS = 10  # to find a port that is free on all addresses of a host
 
 
 def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
@@ -43,9 +41,9 @@ def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]
 def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False) -> str:
     """Bind `server` to `unix:PATH` or `HOST:PORT` and return the address to call it by.
 
-    Port 0 takes a free one. A host is looked up here, and what is listened on are the addresses that were found.
+    Port 0 takes a free one. A host is looked up here, and all addresses found are listened on.
     Raises `ConfigurationError` for an address that is in use or no address, and for one beyond loopback without TLS
-    or without certificates of clients, unless `insecure` says that this is meant.
+    or without certificates of clients, unless `insecure` is set.
     """
     if address.startswith("unix:"):
         listen_locally(server, Path(address.removeprefix("unix:")))
@@ -59,12 +57,12 @@ def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure
     wide = [ip for ip in found if not is_loopback(ip)]
     if open_to_all and wide:
         raise ConfigurationError(f"{host} is {', '.join(wide)} here; {_too_open(address, tls)}")
-    files = Follower(tls) if tls else None
+    files = ReloadingCredentials(tls) if tls else None
     return f"{host}:{_bind_all(server, address, found, port, files)}"
 
 
 def is_wide(address: str) -> bool:
-    """Say whether others than this machine can call at an address that is listened on."""
+    """Return whether other machines can reach an address that is listened on."""
     if address.startswith("unix:"):
         return False
     host, port = split(address)
@@ -84,7 +82,7 @@ def listen_locally(server: aio.Server, path: Path) -> SocketFile:
 
 
 def only_known_callers(address: str, tls: Tls | None) -> bool:
-    """Say whether whoever calls at an address has shown who it is: by a private socket, or a certificate."""
+    """Return whether callers at an address are identified: by a private socket, or by certificates."""
     return address.startswith("unix:") or (tls is not None and tls.client_ca is not None)
 
 
@@ -92,7 +90,7 @@ def split(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; raise `ConfigurationError` if it is no such thing."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigurationError(f"{address!r} is no address: say unix:/path/to/socket or host:port")
+        raise ConfigurationError(f"{address!r} is no address: use unix:/path/to/socket or host:port")
     return host, int(port)
 
 
@@ -100,12 +98,12 @@ def _too_open(address: str, tls: Tls | None) -> str:
     if tls is None:
         return (
             f"{address} can be reached from other machines; give TLS files "
-            "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or say --insecure"
+            "(--tls-certificate, --tls-key, --tls-client-ca), listen on 127.0.0.1, or pass --insecure"
         )
     return (
         f"not serving on {address}, which can be reached from other machines: without the authority that signs "
         "clients' certificates (--tls-client-ca), anybody there may call; give it, listen on 127.0.0.1, "
-        "or say --insecure"
+        "or pass --insecure"
     )
 
 
@@ -136,23 +134,23 @@ def _can_be_had(ip: str) -> bool:
     return False
 
 
-def _bind_all(server: aio.Server, address: str, found: list[str], port: int, files: Follower | None) -> int:
+def _bind_all(server: aio.Server, address: str, found: list[str], port: int, files: ReloadingCredentials | None) -> int:
     """Listen on one port of all the addresses, and return it: on each, callers find us and nobody else."""
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         bound = port
         try:
             for ip in found:
                 bound = _bind(server, f"[{ip}]:{bound}" if ":" in ip else f"{ip}:{bound}", files, address)
         except ConfigurationError:
             # A free port of the first address may be taken on the second.
-            if port or len(found) == 1 or attempt == _ATTEMPTS:
+            if port or len(found) == 1 or attempt == _MAX_ATTEMPTS:
                 raise
         else:
             return bound
     raise AssertionError("the last attempt raises")
 
 
-def _bind(server: aio.Server, place: str, files: Follower | None, address: str) -> int:
+def _bind(server: aio.Server, place: str, files: ReloadingCredentials | None, address: str) -> int:
     try:
         if files is None:
             return server.add_insecure_port(target_of(place))

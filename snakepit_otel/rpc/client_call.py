@@ -57,7 +57,7 @@ class ClientCall(Observation):
         self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
     ) -> None:
         if self.labels is self._method.labels:
-            self._tell(error)
+            self._set_status(error)
         super().__exit__(None, None, None)
 
     def note(self, code: grpc.StatusCode, details: str | None = "") -> None:
@@ -77,10 +77,10 @@ class ClientCall(Observation):
 
     def settle_raised(self, error: BaseException) -> None:
         """End the passage of a call that raised this."""
-        self._tell(error)
+        self._set_status(error)
         self.end()
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _set_status(self, error: BaseException | None) -> None:
         if error is None:
             self.labels = self._method.ok
         elif isinstance(error, asyncio.CancelledError):

@@ -39,12 +39,12 @@ class ServerCall(Observation):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
     ) -> None:
-        self._tell(error)
+        self._set_status(error)
         super().__exit__(None, None, None)
 
     def settle(self, error: BaseException | None = None) -> None:
         """End the passage of a call whose handler returned, or raised this."""
-        self._tell(error)
+        self._set_status(error)
         if self.labels is self._method.ok:
             self.end_well()
         else:
@@ -54,11 +54,11 @@ class ServerCall(Observation):
         """Return the status of a call whose handler returned, or raised this."""
         raise NotImplementedError
 
-    def said(self) -> str:
-        """Return what the handler said of the status."""
+    def status_details(self) -> str:
+        """Return the details of the status that the handler set."""
         raise NotImplementedError
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _set_status(self, error: BaseException | None) -> None:
         try:
             self._take_status(error)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
@@ -73,7 +73,7 @@ class ServerCall(Observation):
         if code in self._method.server_faults:
             text = ""
             with suppress(Exception):
-                text = self.said() or error_text(error)
+                text = self.status_details() or error_text(error)
             self.fail(code.name, text[:MAX_STATUS_CHARACTERS])
 
     def cut_short(self) -> grpc.StatusCode:
@@ -117,7 +117,7 @@ class AioServerCall(ServerCall):
             return self.cut_short()
         return UNKNOWN if code is OK else code
 
-    async def hear_of_cancellation(self) -> None:
+    async def yield_to_cancellation(self) -> None:
         """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
         await asyncio.sleep(0)
         left = self.context.time_remaining()
@@ -126,7 +126,7 @@ class AioServerCall(ServerCall):
             # If they did end by themselves, there is still time for the response.
             await asyncio.sleep(left / 2)
 
-    def said(self) -> str:
+    def status_details(self) -> str:
         """See `ServerCall`."""
         return str(self.context.details())
 
@@ -156,7 +156,7 @@ class BlockingServerCall(ServerCall):
             return OK if error is None else CANCELLED if isinstance(error, GeneratorExit) else UNKNOWN
         return code if isinstance(code, grpc.StatusCode) else UNKNOWN
 
-    def said(self) -> str:
+    def status_details(self) -> str:
         """See `ServerCall`."""
         return (self.context.details() or b"").decode(errors="replace")
 
@@ -176,7 +176,7 @@ class ThreadServerCall(ServerCall):
             return CANCELLED if isinstance(error, GeneratorExit) else UNKNOWN
         return code
 
-    def said(self) -> str:
+    def status_details(self) -> str:
         """See `ServerCall`."""
         return str(self.context.recorded_details)
 

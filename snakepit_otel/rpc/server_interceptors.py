@@ -76,7 +76,7 @@ class _Handler:
         with call:
             response = await self._behaviour(request, context)
             if self._reads:
-                await call.hear_of_cancellation()
+                await call.yield_to_cancellation()
             return response
 
     async def _coroutine_in_task(self, request: Any, context: Any) -> Any:
@@ -85,7 +85,7 @@ class _Handler:
         try:
             response = await self._behaviour(request, context)
             if self._reads:
-                await call.hear_of_cancellation()
+                await call.yield_to_cancellation()
         except aio.AbortError as error:
             call.settle(error)
             # gRPC keeps it with the call, in a cycle that waits for the collector. Its frames have the message.
@@ -111,7 +111,7 @@ class _Handler:
                         break
                 yield response
             if self._reads:
-                await call.hear_of_cancellation()
+                await call.yield_to_cancellation()
         except BaseException as error:
             raised = error
             raise
@@ -277,7 +277,7 @@ class _Unserved(ServerCall):
         """See `ServerCall`."""
         return grpc.StatusCode.UNIMPLEMENTED
 
-    def said(self) -> str:
+    def status_details(self) -> str:
         """See `ServerCall`."""
         return "Method not found!"
 

@@ -1,4 +1,4 @@
-"""TLS files of both sides: checked before they are used, and taken anew by a server when they change."""
+"""TLS files of both sides: checked before they are used, and reloaded by a server when they change."""
 
 from __future__ import annotations
 
@@ -25,17 +25,14 @@ from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.tls")
 
-_MOST_BYTES: Final = 1 << 20
-"""Bytes of a file; a bundle of all public authorities has a quarter of that."""
-_TIME_TO_READ: Final = 5.0
-"""Seconds that a file may take which is a pipe."""
+_MAX_FILE_BYTES: Final = 1 << 20  # a bundle of all public authorities has a quarter of that
+_PIPE_TIMEOUT_S: Final = 5.0
 _OPENSSL_EXPIRED: Final = 10
 _OPENSSL_NOT_YET_VALID: Final = 9
-_BAD_FILES: Final = "unusable_files"
-"""The `error.type` of a reload that kept what was there."""
+_BAD_FILES: Final = "unusable_files"  # the `error.type` of a reload that kept the files before
 
-Looks = tuple[tuple[int, int, int, int, int], ...]
-"""Signs that files are the same as before: of each its device, inode, size, and times of change."""
+# Of each file its device, inode, size, and times of change.
+FileStates = tuple[tuple[int, int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -53,18 +50,18 @@ class Tls:
         """
         return self.read().valid_until
 
-    def read(self) -> Contents:
+    def read(self) -> TlsContents:
         """Return what the files have. Raises as `check`."""
         chain, key = _bytes_of(self.certificate), _bytes_of(self.key)
         clients = None if self.client_ca is None else _bytes_of(self.client_ca)
         server = _checked_pair(self.certificate, chain, self.key, key)
         if self.client_ca is not None and clients is not None:
             _check_authorities(self.client_ca, clients)
-        valid_until, complaint = _validity(server, chain)
-        return Contents(
+        valid_until, problem = _validity(server, chain)
+        return TlsContents(
             grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=clients),
             valid_until,
-            complaint,
+            problem,
         )
 
     def paths(self) -> tuple[Path, ...]:
@@ -73,30 +70,28 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """TLS files that can be used, as they were read."""
+class TlsContents:
+    """Contents of TLS files that can be used. `problem` is why callers will refuse the certificate, if they will."""
 
     configuration: grpc.ServerCertificateConfiguration
     valid_until: str | None
-    """The end of the certificate, where that can be found out."""
-    complaint: str | None
-    """Why callers will refuse the certificate, if they will."""
+    problem: str | None
 
 
-class Follower:
-    """Credentials that follow TLS files: each handshake has what the newest usable ones say.
+class ReloadingCredentials:
+    """Credentials of a server from the newest usable TLS files, at each handshake.
 
-    Files that change for the worse are logged once and counted, and those before them stay in use.
-    Making one raises `ConfigurationError` naming a file that cannot be read or used.
+    Changed files that cannot be used are logged once and counted, and those before stay in use. The constructor raises
+    `ConfigurationError` naming a file that cannot be read or used.
     """
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._lock = threading.Lock()
-        # Looked at before they are read: what changes in between is read once more.
-        self._looks = _looks(tls)
+        # Taken before they are read: what changes in between is read once more.
+        self._states = _states(tls)
         self._contents = tls.read()
-        self._complaint = ""
+        self._problem = ""
         _warn_of_key(tls.key)
         self._note(self._contents)
 
@@ -118,39 +113,39 @@ class Follower:
             require_client_authentication=self._tls.client_ca is not None,
         )
 
-    def _newest(self) -> Contents:
+    def _newest(self) -> TlsContents:
         with self._lock:
-            looks = _looks(self._tls)
-            if looks != self._looks:
-                self._looks = looks
-                self._take(looks)
+            states = _states(self._tls)
+            if states != self._states:
+                self._states = states
+                self._take(states)
             return self._contents
 
-    def _take(self, looks: Looks) -> None:
+    def _take(self, states: FileStates) -> None:
         try:
-            if not looks:
+            if not states:
                 raise ConfigurationError(f"TLS file {_missing(self._tls)} is gone, or no regular file")
             self._contents = self._tls.read()
         except ConfigurationError as error:
             telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {names.ERROR_TYPE: _BAD_FILES})
-            if str(error) != self._complaint:
+            if str(error) != self._problem:
                 _log.error(
                     "the TLS files have changed and cannot be used; those before stay: %s", printable_error(error)
                 )
-            self._complaint = str(error)
+            self._problem = str(error)
             return
-        self._complaint = ""
+        self._problem = ""
         telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {})
         _log.info("the TLS files have changed, and new connections have what is in them")
         self._note(self._contents)
 
-    def _note(self, contents: Contents) -> None:
+    def _note(self, contents: TlsContents) -> None:
         certificate = self._tls.certificate
-        if contents.complaint:
+        if contents.problem:
             _log.warning(
                 "the TLS certificate %s %s: clients refuse it; put a new one in its place, which needs no restart",
                 printable(certificate),
-                printable(contents.complaint),
+                printable(contents.problem),
             )
         elif contents.valid_until:
             _log.info(
@@ -186,7 +181,7 @@ def client_credentials(
 
 
 def advice(details: str, *, secure: bool) -> str | None:
-    """Return what to do about a connection over TCP that failed, by gRPC's own words, if they show it."""
+    """Return what to do about a connection over TCP that failed, as gRPC's details show it."""
     if not secure:
         return (
             "if the server speaks TLS, give the authority that signed its certificate (root_certificates; --tls-ca)"
@@ -220,29 +215,29 @@ _MEANINGS: Final = (
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        # A pipe that nobody writes to would never be opened otherwise.
+        # Opening a pipe without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             content = _read(descriptor)
         finally:
             os.close(descriptor)
     except TimeoutError:
-        raise ConfigurationError(f"TLS file {path} does not end within {_TIME_TO_READ} seconds") from None
+        raise ConfigurationError(f"TLS file {path} does not end within {_PIPE_TIMEOUT_S} seconds") from None
     except OSError as error:
         raise ConfigurationError(f"TLS file {path}: {error.strerror}") from None
-    if len(content) > _MOST_BYTES:
-        raise ConfigurationError(f"TLS file {path} has more than {_MOST_BYTES} bytes")
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"TLS file {path} has more than {_MAX_FILE_BYTES} bytes")
     return content
 
 
 def _read(descriptor: int) -> bytes:
     """Return what a file has, or a little more than may be; raise `TimeoutError` where more does not come."""
-    content, deadline = b"", time.monotonic() + _TIME_TO_READ
+    content, deadline = b"", time.monotonic() + _PIPE_TIMEOUT_S
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
-    while len(content) <= _MOST_BYTES:
+    while len(content) <= _MAX_FILE_BYTES:
         try:
-            chunk = os.read(descriptor, _MOST_BYTES + 1)
+            chunk = os.read(descriptor, _MAX_FILE_BYTES + 1)
         except BlockingIOError:
             left = deadline - time.monotonic()
             if left <= 0 or not waiting.poll(left * 1000):
@@ -255,7 +250,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _checked_pair(certificate: Path, chain: bytes, key: Path, private: bytes) -> ssl.SSLContext:
-    """Return a server's context with the pair. gRPC says of unusable files only that it could not listen."""
+    """Return a server's context with the pair. Of unusable files gRPC reports only that it could not listen."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # What was read is what is checked: the files may be others by now.
@@ -281,7 +276,7 @@ def _check_authorities(path: Path, content: bytes) -> None:
 def _validity(server: ssl.SSLContext, chain: bytes) -> tuple[str | None, str | None]:
     """Return until when a certificate is valid, or why it is not; two Nones where that cannot be found out.
 
-    It is found out as a client does, by a handshake with somebody who trusts that certificate alone.
+    The handshake of a client that trusts that certificate alone gives the answer.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -292,8 +287,8 @@ def _validity(server: ssl.SSLContext, chain: bytes) -> tuple[str | None, str | N
         moment = ssl.cert_time_to_seconds(_end_of_certificate(client, server))
         return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC"), None
     except ssl.SSLCertVerificationError as error:
-        complaints = {_OPENSSL_EXPIRED: "has expired", _OPENSSL_NOT_YET_VALID: "is not valid yet"}
-        return None, complaints.get(error.verify_code)
+        problems = {_OPENSSL_EXPIRED: "has expired", _OPENSSL_NOT_YET_VALID: "is not valid yet"}
+        return None, problems.get(error.verify_code)
     except (OSError, ValueError):
         return None, None
 
@@ -321,9 +316,9 @@ def _in_memory(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _looks(tls: Tls) -> Looks:
-    """Return how the files look; nothing at all where one is no regular file: a pipe has its content but once."""
-    looks = []
+def _states(tls: Tls) -> FileStates:
+    """Return the states of the files; none where one is no regular file: a pipe can be read only once."""
+    states = []
     for path in tls.paths():
         try:
             status = path.stat()
@@ -331,8 +326,8 @@ def _looks(tls: Tls) -> Looks:
             return ()
         if not stat.S_ISREG(status.st_mode):
             return ()
-        looks.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    return tuple(looks)
+        states.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(states)
 
 
 def _missing(tls: Tls) -> Path:

@@ -150,8 +150,8 @@ async def worker(adapter: type, authority: str, directory: Path, **more: Any) ->
         async with rpc.aio_channel(server.address, options=options(MAX_MESSAGE_BYTES)) as channel:
             yield BridgeServiceStub(channel)
     finally:
-        server.tell_to_stop()
-        await server.run_until_told_to_stop()
+        server.request_stop()
+        await server.run_until_stopped()
 
 
 class Authority:

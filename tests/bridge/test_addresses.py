@@ -92,7 +92,7 @@ async def test_loopback_needs_no_tls(new_server: Callable[[], aio.Server], host:
 )
 async def test_beyond_loopback_without_tls_is_refused(new_server: Callable[[], aio.Server], host: str) -> None:
     """An address that others can reach asks for TLS, loopback or the word that it is meant."""
-    with pytest.raises(ConfigurationError, match=r"other machines; give TLS files .*127\.0\.0\.1, or say --insecure"):
+    with pytest.raises(ConfigurationError, match=r"other machines; give TLS files .*127\.0\.0\.1, or pass --insecure"):
         listen(new_server(), f"{host}:0")
 
 
@@ -103,7 +103,7 @@ async def test_beyond_loopback_tls_alone_is_refused(
     """Encryption keeps nobody out: without the authority for clients' certificates the address is refused, too."""
     tls = Tls(*files(certificates, "server"))
     words = (
-        r"not serving on .* other machines: without .*\(--tls-client-ca\), anybody .*127\.0\.0\.1, or say --insecure"
+        r"not serving on .* other machines: without .*\(--tls-client-ca\), anybody .*127\.0\.0\.1, or pass --insecure"
     )
     with pytest.raises(ConfigurationError, match=words):
         listen(new_server(), f"{host}:0", tls=tls)
@@ -282,7 +282,7 @@ async def test_a_directory_that_cannot_be_made(new_server: Callable[[], aio.Serv
 )
 async def test_what_is_no_address(new_server: Callable[[], aio.Server], address: str) -> None:
     """What is neither a socket nor a host with a port is told what to be."""
-    with pytest.raises(ConfigurationError, match="is no address: say unix:/path/to/socket or host:port"):
+    with pytest.raises(ConfigurationError, match="is no address: use unix:/path/to/socket or host:port"):
         listen(new_server(), address)
 
 

@@ -239,8 +239,8 @@ async def test_a_listener_holds_up_no_stop(short_path: Path) -> None:
         call = stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="block"))
         await asyncio.to_thread(Painting.started.wait, 10)
         assert await listening.name() == "tool.execution.start"
-        server.tell_to_stop()
-        stopping = asyncio.ensure_future(server.run_until_told_to_stop())
+        server.request_stop()
+        stopping = asyncio.ensure_future(server.run_until_stopped())
         await until(lambda: server._service._events._closing)
         Painting.release.set()
         assert (await call).success

@@ -360,7 +360,7 @@ async def test_files_that_are_pipes(serve: Serve, made: Path) -> None:
 
 def test_pipes_that_do_not_end(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that nobody writes to is empty, and one whose writer is silent is waited for in bounded time."""
-    monkeypatch.setattr(tls_module, "_TIME_TO_READ", 0.1)
+    monkeypatch.setattr(tls_module, "_PIPE_TIMEOUT_S", 0.1)
     pipe = certificates / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(ConfigurationError, match="are not PEM"):

@@ -42,8 +42,8 @@ def new_worker(directory: Path, **more: Any) -> WorkerServer:
 
 async def stop(server: WorkerServer) -> None:
     """Stop a worker."""
-    server.tell_to_stop()
-    await server.run_until_told_to_stop()
+    server.request_stop()
+    await server.run_until_stopped()
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ async def test_what_is_to_be_done_before_closing(short_path: Path) -> None:
         async with aio.insecure_channel(server.address) as channel:
             seen.append((await BridgeServiceStub(channel).Ping(pb.PingRequest(message="still"))).message)
 
-    server.tell_to_stop()
-    await server.run_until_told_to_stop(before_closing)
+    server.request_stop()
+    await server.run_until_stopped(before_closing)
     assert seen == ["Pong from Python: still"]
 
 

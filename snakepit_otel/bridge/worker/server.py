@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from snakepit_otel import rpc, telemetry
+from snakepit_otel import telemetry
 from snakepit_otel.adapters import SessionContext
 from snakepit_otel.adapters._adapter_loading import load_adapter, require_thread_safe
 from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
@@ -31,24 +31,21 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests, Supervision
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.middleware._loading import Spec, load_all
-from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
+from snakepit_otel.rpc import transport_of
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.process_exit import ProcessExit, on_stop_signals
 from snakepit_otel.telemetry import names
 
-_TIME_FOR_TELEMETRY = 1.7
-"""Seconds; with what comes before and after it, a worker is gone two and a half seconds after its grace."""
+# With what comes before and after it, a worker is gone two and a half seconds after its grace.
+_TIME_FOR_TELEMETRY_S = 1.7
+# From then on the process is ended, whatever it is doing.
+_MAX_TIME_BEYOND_GRACE_S = 2.9
 
-_TIME_BEYOND_GRACE = 2.9
-"""Seconds after which a worker that was told to stop is ended, whatever it is doing."""
 
-
-def spare_what_is_loaded() -> None:
-    """Tell the garbage collector of a worker process that what is loaded by now stays.
-
-    It would look at all of it again and again, in the middle of requests.
-    """
+def freeze_gc() -> None:
+    """Exclude what is loaded by now from garbage collection, which would visit all of it in the middle of requests."""
     gc.collect()
     gc.freeze()
 
@@ -60,12 +57,11 @@ def _worker_id(server: WorkerServer, *_: Any) -> dict[str, str]:
 class WorkerServer:
     """Serves one adapter at one address.
 
-    `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that will not do, and
-    `ConfigurationError` for an address that will not, or where the adapter is to be thread-safe and does not say
-    that it is. `started_by` is trace context: loading the adapter belongs to that trace. `token` shows the authority
-    whose call-backs these are. `whole_process` says that the process is nothing else; see `telemetry.setup`.
-    `middleware` are names of classes with their options; `start` raises `ConfigurationError` for one that will not do.
-    `load` finds the adapter's class, and `context` makes what each of its requests knows.
+    `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that cannot be used, and `ConfigurationError` for
+    an address or a middleware that cannot, or for an adapter that must be thread-safe and is not marked so.
+    `started_by` is the trace context to which loading the adapter belongs. The `token` shows the authority which worker
+    calls back. `whole_process`: the process does nothing else; see `telemetry.setup`. `middleware` are names of classes
+    with their options. `load` finds the adapter's class, and `context` is the class of its requests' contexts.
     """
 
     def __init__(
@@ -110,8 +106,8 @@ class WorkerServer:
         self._token = token
         self._max_message_bytes = max_message_bytes
         self._authority_address = authority
-        self._told_to_stop = asyncio.Event()
-        self._told_again = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
         self._ending: ProcessExit | None = None
         self.authority: AuthorityClient
         self.events: TelemetryStream
@@ -148,22 +144,27 @@ class WorkerServer:
             context=self._context,
             events=self.events,
         )
-        # Only the authority knows where to find us, so what it says of the trace is taken.
-        interceptors = [rpc.ServerInterceptor(trusted=True)]
-        self._server = rpc.aio_server(interceptors=interceptors, options=options(self._max_message_bytes))
-        guarded = GuardedServer(self._server, worker_limits(self._max_message_bytes))
+        # Only the authority has the worker's address, so its trace context is trusted.
+        self._listener = transport_of(self._listen).listen(
+            self._listen,
+            max_message_bytes=self._max_message_bytes,
+            tls=self._tls,
+            insecure=self._insecure,
+            trusted=True,
+        )
+        guarded = GuardedServer(self._listener, worker_limits(self._max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, guarded)
         add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
         add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
-        self.address = listen(self._server, self._listen, tls=self._tls, insecure=self._insecure)
-        await self._server.start()
+        self.address = self._listener.bind()
+        await self._listener.start()
         if self._whole_process:
             self._ending = ProcessExit()
-            on_stop_signals(self.tell_to_stop, self._ending, self._grace + _TIME_BEYOND_GRACE)
+            on_stop_signals(self.request_stop, self._ending, self._grace + _MAX_TIME_BEYOND_GRACE_S)
             return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.tell_to_stop)
+            loop.add_signal_handler(number, self.request_stop)
 
     @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
     def _load(self, thread_sensitive: list[str]) -> AdapterHost:
@@ -175,15 +176,15 @@ class WorkerServer:
             return MiddlewareHost(adapter, self._threads, thread_sensitive, middleware=chain)
         return AdapterHost(adapter, self._threads, thread_sensitive)
 
-    def tell_to_stop(self) -> None:
-        """Let `run_until_told_to_stop` return, soon; told once more, it waits for no call."""
-        if self._told_to_stop.is_set():
-            self._told_again.set()
-        self._told_to_stop.set()
+    def request_stop(self) -> None:
+        """Let `run_until_stopped` return soon; when called again, without waiting for calls in flight."""
+        if self._stop_requested.is_set():
+            self._stop_at_once.set()
+        self._stop_requested.set()
 
-    async def run_until_told_to_stop(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def run_until_stopped(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve; then refuse new calls, finish those in flight within the grace, and send the telemetry."""
-        await self._told_to_stop.wait()
+        await self._stop_requested.wait()
         if before_closing is not None:
             await before_closing()
         self._service.close_stream()
@@ -192,19 +193,19 @@ class WorkerServer:
         self._memory.close()
         left = LeftoverProcesses.by_this_process() if self._whole_process else LeftoverProcesses(())
         left.terminate(f"worker {self.worker_id}")
-        shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY)
+        shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY_S)
         await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))
         self._threads.close()
         if self._ending is not None:
-            # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
+            # Otherwise the event loop would wait for tasks at its end, and the interpreter for threads of users.
             self._ending.done()
 
     async def _finish_calls(self) -> None:
-        """Refuse new calls, and let those in flight end within the grace, or until told once more."""
-        finishing = asyncio.ensure_future(self._server.stop(self._grace))
-        told_again = asyncio.ensure_future(self._told_again.wait())
-        await asyncio.wait([finishing, told_again], return_when=asyncio.FIRST_COMPLETED)
-        if told_again.done():
-            await self._server.stop(0)
-        told_again.cancel()
+        """Refuse new calls, and let those in flight end within the grace, or until stop is requested again."""
+        finishing = asyncio.ensure_future(self._listener.stop(self._grace))
+        stop_at_once = asyncio.ensure_future(self._stop_at_once.wait())
+        await asyncio.wait([finishing, stop_at_once], return_when=asyncio.FIRST_COMPLETED)
+        if stop_at_once.done():
+            await self._listener.stop(0)
+        stop_at_once.cancel()
         await finishing

@@ -1,4 +1,4 @@
-"""The worker's side of the bridge: runs tools on a fresh adapter each."""
+"""Service of a worker: runs each tool call on a fresh adapter."""
 
 from __future__ import annotations
 
@@ -45,14 +45,13 @@ from snakepit_otel.rpc.transports.grpc import grpc_code
 from snakepit_otel.zero_copy._current_scope import set_current
 from snakepit_otel.zero_copy._scope import Scope
 
-_YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+_TRUE_VALUES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
-_UNWATCHED = nullcontext()
-_FIRST_WAIT = 0.001
-_LONGEST_WAIT = 0.05
-_MOST_AT_ONCE = 256 << 10
-"""Bytes of JSON that are decoded on the event loop."""
+_NO_WATCH = nullcontext()
+_FIRST_WAIT_S = 0.001
+_MAX_WAIT_S = 0.05
+_MAX_BYTES_DECODED_ON_LOOP = 256 << 10
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -64,10 +63,10 @@ def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
 
 
 class WorkerService(BridgeServiceServicer):
-    """Serves tool calls without asking the authority anything, unless the tool does.
+    """Serves tool calls without a call to the authority, unless the tool makes one.
 
-    What concerns sessions is passed on to the authority. With `register_tools`, the adapter's tools are
-    registered there for each session seen, aside from any call.
+    Session calls are passed on to the authority. With `register_tools`, the adapter's tools are registered there for
+    each session seen, in the background.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class WorkerService(BridgeServiceServicer):
         try:
             return await self._execute(request, context, scope, started)
         finally:
-            # What the tool returned, and what it raised, is gone by now, so views that are left are held.
+            # The result and the error of the tool are gone by now: views that are left are held by its code.
             scope.close()
             self._running.end(scope.request)
 
@@ -141,7 +140,7 @@ class WorkerService(BridgeServiceServicer):
                 error_message=to_wire(_reported(error), _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
-            _let_go(error, scope)
+            _clear_frames(error, scope)
             return response
         finally:
             if job is not None and job.orphaned_work is not None:
@@ -154,7 +153,7 @@ class WorkerService(BridgeServiceServicer):
             response.metadata["cleanup_error"] = to_wire(
                 outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
             )
-            _let_go(outcome.cleanup_error, scope)
+            _clear_frames(outcome.cleanup_error, scope)
         return response
 
     async def ExecuteStreamingTool(self, request: pb.ExecuteToolRequest, context: Context) -> None:
@@ -199,7 +198,7 @@ class WorkerService(BridgeServiceServicer):
                     metadata=metadata,
                 )
             )
-            # A stream may have no end, and what it has sent is the caller's by now.
+            # A stream may have no end, and what was sent belongs to the caller by now.
             scope.release_sent()
 
         try:
@@ -212,7 +211,7 @@ class WorkerService(BridgeServiceServicer):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             status = to_status(_reported(error), _where(request, job))
-            _let_go(error, scope)
+            _clear_frames(error, scope)
             return status
         finally:
             if job is not None and job.orphaned_work is not None:
@@ -252,9 +251,9 @@ class WorkerService(BridgeServiceServicer):
         return await self._forward(methods.HEARTBEAT, request, context)
 
     def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
-        """Return what goes around the tool; for most requests nothing does."""
+        """Return the context manager around the tool; most requests need none."""
         if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
-            return _UNWATCHED
+            return _NO_WATCH
         return self._watch(job)
 
     @asynccontextmanager
@@ -271,22 +270,22 @@ class WorkerService(BridgeServiceServicer):
                 raise
 
     async def _encode_chunk(self, chunk: StreamChunk, scope: Scope) -> tuple[bytes, dict[str, str]]:
-        """Encode a chunk; where too much is on its way to the caller, wait until the caller has taken some of it."""
+        """Encode a chunk; while the limit of unread references is reached, wait until the caller has read some."""
         outgoing = self._outgoing(scope)
-        patience, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT
+        time_left, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT_S
         while True:
             try:
                 data, metadata = await codec.encoded(codec.encode_chunk, chunk.data, outgoing)
             except ZeroCopyLimitExceeded as full:
-                if not full.passes or patience <= 0:
+                if not full.passes or time_left <= 0:
                     raise
             else:
                 metadata.update(chunk.metadata or {})
                 outgoing.list_in(metadata)
                 return data, metadata
             await asyncio.sleep(wait)
-            patience -= wait
-            wait = min(2 * wait, _LONGEST_WAIT)
+            time_left -= wait
+            wait = min(2 * wait, _MAX_WAIT_S)
 
     def _outgoing(self, scope: Scope) -> Outgoing:
         if scope.request is None:
@@ -311,7 +310,7 @@ class WorkerService(BridgeServiceServicer):
                 listed = value
         opened = scope.receive if scope.request is None else Incoming.of(scope, listed).receive
         arguments = await self._arguments(request, metadata, opened)
-        on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _YES or (
+        on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _TRUE_VALUES or (
             self._host.is_thread_sensitive(request.tool_name, arguments)
         )
         session = self._context(
@@ -329,7 +328,7 @@ class WorkerService(BridgeServiceServicer):
     ) -> dict[str, Any]:
         """Decode the parameters: many of them in a thread, so that heartbeats are answered meanwhile."""
         given = (request.parameters, request.binary_parameters, metadata, opened)
-        if sum(len(message.value) for message in request.parameters.values()) <= _MOST_AT_ONCE:
+        if sum(len(message.value) for message in request.parameters.values()) <= _MAX_BYTES_DECODED_ON_LOOP:
             return codec.decode_parameters(*given)
         self._host.find(request.tool_name)
         return await asyncio.to_thread(codec.decode_parameters, *given)
@@ -366,18 +365,18 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def _as_text(metadata: Any) -> dict[str, str] | None:
-    """Return a chunk's metadata as the wire has them, whatever they are in the chunk class of another package."""
+    """Return the metadata of any package's chunk class as the wire has them."""
     return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else None
 
 
-def _let_go(error: BaseException, scope: Scope) -> None:
-    """Forget what the frames of an error hold, which may be views of memory that is about to be released."""
+def _clear_frames(error: BaseException, scope: Scope) -> None:
+    """Clear the frames of an error, which may hold views of memory that is about to be released."""
     if scope.in_use:
         traceback.clear_frames(error.__traceback__)
 
 
 def _reported(error: BaseException) -> BaseException:
-    """Return the error that the caller gets in place of one that the tool ended with."""
+    """Return the error for the caller in place of the one that the tool ended with."""
     if isinstance(error, RequestAbandoned):
         # A caller that still waits has not gone, so it was the deadline.
         return DeadlineExceeded("the request's deadline passed, and the tool gave up")

@@ -46,7 +46,7 @@ def main() -> int:
     from snakepit_otel.adapters._main_module import MainModule
     from snakepit_otel.bridge.wire.errors import to_wire
     from snakepit_otel.bridge.worker.memory import WorkerMemory
-    from snakepit_otel.bridge.worker.server import WorkerServer, spare_what_is_loaded
+    from snakepit_otel.bridge.worker.server import WorkerServer, freeze_gc
     from snakepit_otel.pool.settings import Profile
     from snakepit_otel.system import event_loop
     from snakepit_otel.telemetry import _controls
@@ -93,9 +93,9 @@ def main() -> int:
             ),
         )
         await server.start()
-        spare_what_is_loaded()
+        freeze_gc()
         report({"tools": server.tools, "level": _controls.level})
-        await server.run_until_told_to_stop()
+        await server.run_until_stopped()
 
     try:
         event_loop.run(serve())
