@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
+from snakepit_otel.bridge.wire.telemetry_patterns import of_points
 from snakepit_otel.common.validation import Number, build
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import Level, _controls, names
 
 _WHERE = "telemetry."
-_POINTS = tuple(point.name for point in names.POINTS)
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
@@ -66,12 +65,6 @@ class Controls(BaseModel):
         """Return these for a worker of the pool."""
         return pb.SetTelemetryRequest(level=self.level, sampling=self.sampling, allow=self.allow, deny=self.deny)
 
-    @classmethod
-    def of_message(cls, message: pb.SetTelemetryRequest) -> Controls:
-        """Return the controls of a message. Raises `ConfigurationError`."""
-        given = {"level": message.level, "sampling": message.sampling}
-        return build(cls, {**given, "allow": [*message.allow], "deny": [*message.deny]}, _WHERE)
-
 
 def refuse_if_off(configured: Controls, wanted: Controls) -> None:
     """Raise `ConfigurationError` if a process that was started off is to be turned up."""
@@ -80,8 +73,3 @@ def refuse_if_off(configured: Controls, wanted: Controls) -> None:
             f"{_WHERE}level: telemetry was off when this process started, so that nothing is set up to export it; "
             "start it with SNAKEPIT_TELEMETRY_LEVEL=essential or full"
         )
-
-
-def of_points(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the patterns that match a lifecycle point."""
-    return tuple(pattern for pattern in patterns if any(_controls.matches(name, [pattern]) for name in _POINTS))

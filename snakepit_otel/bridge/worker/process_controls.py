@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-from snakepit_otel.bridge.wire.telemetry_controls import of_points
-from snakepit_otel.errors import ValueRefused
+from snakepit_otel.bridge.wire.telemetry_patterns import of_points
 from snakepit_otel.telemetry import Level, _controls
-
-_MAX_PATTERNS = 1_000
-_MAX_PATTERN_CHARACTERS = 1_000
-# To compile a million characters takes seconds.
-_MAX_CHARACTERS = 32_000
 
 
 class ProcessControls:
@@ -66,15 +60,3 @@ class ProcessControls:
         # What was configured to be off has nothing set up that could record.
         on = self._enabled and self._configured.level is not Level.OFF
         _controls.set_level(self._filtered.level if on else Level.OFF)
-
-
-def checked(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return patterns that a peer sent. Raises `ValueRefused` for too many, or for one that is too long."""
-    sizes = [len(pattern) for pattern in patterns[: _MAX_PATTERNS + 1]]
-    if len(sizes) > _MAX_PATTERNS or any(size > _MAX_PATTERN_CHARACTERS for size in sizes):
-        raise ValueRefused(
-            f"more than {_MAX_PATTERNS:,} patterns, or one of more than {_MAX_PATTERN_CHARACTERS:,} characters"
-        )
-    if sum(sizes) > _MAX_CHARACTERS:
-        raise ValueRefused(f"patterns of {sum(sizes):,} characters; at most {_MAX_CHARACTERS:,} are allowed")
-    return tuple(patterns)

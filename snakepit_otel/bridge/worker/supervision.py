@@ -10,9 +10,10 @@ from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceServicer
-from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
+from snakepit_otel.bridge.wire.telemetry_patterns import checked
 from snakepit_otel.common.printable import printable_error
-from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.errors import ValueRefused
+from snakepit_otel.telemetry import Level, _controls
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -56,7 +57,7 @@ class SupervisionService(SupervisionServiceServicer):
 
     def __init__(self, running: RunningRequests) -> None:
         self._running = running
-        self._configured = Controls.in_force()
+        self._is_off = _controls.current().level is Level.OFF
 
     async def AwaitEnd(self, request: pb.AwaitEndRequest, context: Context) -> pb.AwaitEndResponse:
         """Answer when nothing of the request runs here any more."""
@@ -66,9 +67,14 @@ class SupervisionService(SupervisionServiceServicer):
     async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
         """Record what the controls allow from now on, until the worker ends."""
         try:
-            controls = Controls.of_message(request)
-            refuse_if_off(self._configured, controls)
-        except ConfigurationError as error:
+            if not 0 <= request.sampling <= 1:
+                raise ValueRefused(f"sampling is {request.sampling}; it must be from 0 to 1")
+            controls = _controls.ControlState(
+                Level(request.level), request.sampling, checked(request.allow), checked(request.deny)
+            )
+        except (ValueError, ValueRefused) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, printable_error(error))
-        controls.apply()
+        # A worker that was started off has set up nothing that could be turned up.
+        if not self._is_off:
+            _controls.apply(controls)
         return pb.SetTelemetryResponse()

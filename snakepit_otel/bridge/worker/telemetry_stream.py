@@ -18,7 +18,8 @@ from grpc import aio
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.worker.process_controls import ProcessControls, checked
+from snakepit_otel.bridge.wire.telemetry_patterns import checked
+from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.telemetry import error_type, names

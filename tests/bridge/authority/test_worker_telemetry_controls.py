@@ -16,6 +16,13 @@ from snakepit_otel.telemetry import Level
 from tests.waiting import until
 
 
+def of_message(message: pb.SetTelemetryRequest) -> Controls:
+    """Return the controls of a message."""
+    return Controls(
+        level=message.level, sampling=message.sampling, allow=tuple(message.allow), deny=tuple(message.deny)
+    )
+
+
 class Worker:
     """A connection to a worker that answers while `idle` is set; `failures` are raised first."""
 
@@ -29,7 +36,7 @@ class Worker:
         """Take controls."""
         if self.failures:
             raise self.failures.pop()
-        self.received.append(Controls.of_message(request))
+        self.received.append(of_message(request))
         await self.idle.wait()
         return pb.SetTelemetryResponse()
 
