@@ -66,7 +66,7 @@ async def test_what_is_not_listed_stays_closed() -> None:
         assert not store.has(REF)
         caller.publish(None, description(REF), Buffer.of([memoryview(np.arange(12.0).tobytes())], 96))
         assert isinstance(await execute_unlisted(client, "total", {"t": form(REF)}), float)
-        await until(lambda: not store._held)
+        await until(lambda: not store._stored)
         caller.close()
 
 
@@ -97,7 +97,7 @@ async def test_a_result_is_decoded_once(monkeypatch: pytest.MonkeyPatch, server:
         chunks = [chunk["part"] async for chunk in client.stream("several", {"t": ARRAY})]
         assert [(chunk == ARRAY + number).all() for number, chunk in enumerate(chunks)] == [True] * 3
         assert len(decoded) == 4
-        await until(lambda: not store._held)
+        await until(lambda: not store._stored)
 
 
 async def test_more_than_a_list_may_have_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ async def test_more_than_a_list_may_have_are_found(monkeypatch: pytest.MonkeyPat
         # Too large to be parsed on the way, with its references.
         result = await client.execute("what", {"t": {"array": ARRAY, "text": "x" * 300_000}})
         assert (result["value"]["array"] == ARRAY).all()
-        await until(lambda: not store._held)
+        await until(lambda: not store._stored)
 
 
 async def test_large_messages_have_lists() -> None:
@@ -120,4 +120,4 @@ async def test_large_messages_have_lists() -> None:
             assert (result["value"]["array"] == ARRAY).all()
         results = await client.execute("make_many", {"count": 200, "length": 5_000})
         assert [array[0] for array in results] == list(range(200))
-        await until(lambda: not store._held)
+        await until(lambda: not store._stored)
