@@ -19,12 +19,12 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import Client
-from snakepit_otel.bridge.authority.byte_budget import Peer, peer_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
     add_BridgeServiceServicer_to_server,
 )
+from snakepit_otel.bridge.wire.peers import Peer, peer_of
 from snakepit_otel.errors import AuthorityUnavailable, ConfigurationError
 from snakepit_otel.rpc import keepalive
 from snakepit_otel.rpc import tls as tls_module

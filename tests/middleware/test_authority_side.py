@@ -17,7 +17,7 @@ from snakepit_otel import (
     authority_tool,
     telemetry,
 )
-from snakepit_otel.bridge.authority.byte_budget import Peer
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.authority.middleware_dispatcher import MiddlewareDispatcher, dispatcher_with

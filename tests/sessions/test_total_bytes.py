@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.errors import (
     BudgetExceeded,
     ConfigurationError,

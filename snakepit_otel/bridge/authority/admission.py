@@ -11,8 +11,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from snakepit_otel.bridge.authority.byte_budget import Budget, peer_of
+from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.authority.partial_messages import IncomingCall, PartialMessages
+from snakepit_otel.bridge.wire.peers import peer_of
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
 from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from grpc import aio
-
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.errors import BudgetExceeded
 
 ANONYMOUS_BYTES = 96 << 20
@@ -17,30 +16,6 @@ ANONYMOUS_PEER_BYTES = 90 << 20
 """The most that is held for one of those, which is one machine's address."""
 KNOWN_BYTES = 2 << 30
 """The most that is held for all callers on the Unix socket, and with client certificates."""
-
-
-class Peer(NamedTuple):
-    """Whoever calls, as far as it can be told apart from others."""
-
-    name: str
-    """A machine's address, the name in a client's certificate, or `unix`."""
-    is_known: bool
-    """Whether it has shown who it is: by the user's own socket, or by a certificate."""
-
-
-UNIX = Peer("unix", is_known=True)
-"""Callers on the Unix socket, which only their user can open, and in this process."""
-
-
-def peer_of(context: aio.ServicerContext[object, object]) -> Peer:
-    """Return who calls: on TCP without a client's certificate, all of a machine are one."""
-    peer = context.peer()
-    if peer.startswith("unix:"):
-        return UNIX
-    identity = next(iter(context.peer_identities() or ()), None)
-    if identity is not None:
-        return Peer(identity.decode(errors="replace"), is_known=True)
-    return Peer(peer.partition(":")[2].rpartition(":")[0] or peer, is_known=False)
 
 
 class Budget:
@@ -79,6 +54,13 @@ class Budget:
         """
         self._add(peer, size, what)
         return Charge(self, peer, size, what)
+
+    def for_references(self, peer: Peer) -> Charge | None:
+        """Return a charge for references that are held for a peer; None for a known one.
+
+        Known peers have the limits of shared memory, which is what they use where they can.
+        """
+        return None if peer.is_known else Charge(self, peer, 0, "references")
 
     def held(self, peer: Peer | None = None) -> int:
         """Return how much is held for a peer, or for all peers."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from snakepit_otel import telemetry
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, Workers, describe_response
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
@@ -20,6 +20,7 @@ from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
+from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE,
     Chunk,
@@ -215,9 +216,7 @@ class Dispatcher:
         if ids is None:
             ids = await ids_in(_raw_result(message))
         for ref in ids:
-            # Callers that are known have the limits of shared memory instead.
-            charge = None if peer.is_known else Charge(self.budget, peer, 0, "references")
-            self.buffer_store.offer(scope.request or "", ref, charge)
+            self.buffer_store.offer(scope.request or "", ref, self.budget.for_references(peer))
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
         """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Peer
 from snakepit_otel.bridge.wire.errors import failed_type
+from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.telemetry import names
 
 TakeChunk = Callable[[Any], Awaitable[None]]

@@ -12,11 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer, peer_of
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceServicer
 from snakepit_otel.bridge.wire.errors import to_wire
+from snakepit_otel.bridge.wire.peers import Peer, peer_of
 from snakepit_otel.common.guard import guard
 from snakepit_otel.errors import BudgetExceeded, MessageTooLarge, SessionQuotaExceeded, SnakepitError, ValueRefused
 from snakepit_otel.sessions import Creator, SessionStore

@@ -11,7 +11,6 @@ from typing import Any
 from opentelemetry import trace
 
 from snakepit_otel import telemetry
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Peer
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher, _details, _labels, _requests_of_session
 from snakepit_otel.bridge.authority.jobs import TakeChunk, describe_response
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
@@ -19,6 +18,7 @@ from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.identifiers import check_request
 from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
+from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     Chunk,
     LargeRequest,

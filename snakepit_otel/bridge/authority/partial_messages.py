@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import BudgetExceeded
 from snakepit_otel.system.heap import HeapTrimmer

@@ -19,7 +19,7 @@ from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceS
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
-from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.common.printable import printable
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers
@@ -120,7 +120,7 @@ class AuthorityServer:
         )
         guarded = GuardedServer(listener.server, authority_limits(largest, self._sessions.settings.max_session_bytes))
         add_BridgeServiceServicer_to_server(AuthorityService(dispatcher, dispatcher.fencing_tokens), guarded)
-        buffers = BufferService(dispatcher.buffer_store, largest, budget=dispatcher.budget)
+        buffers = BufferService(dispatcher.buffer_store, largest, new_charge=dispatcher.budget.for_references)
         add_BufferServiceServicer_to_server(buffers, guarded)
         leases = LeaseService(self._sessions, trusted=trusted, budget=dispatcher.budget, lasting=dispatcher.lasting)
         add_LeaseServiceServicer_to_server(leases, guarded)

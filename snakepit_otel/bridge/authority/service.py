@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Charge, peer_of
+from snakepit_otel.bridge.authority.byte_budget import Charge
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
@@ -24,6 +24,7 @@ from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_call_back, where
 from snakepit_otel.bridge.wire.method_guards import Limit
+from snakepit_otel.bridge.wire.peers import UNIX, peer_of
 from snakepit_otel.bridge.wire.raw_messages import (
     Chunk,
     LargeChunk,

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -16,11 +15,10 @@ from snakepit_otel.adapters._completion import run_isolated
 from snakepit_otel.adapters._tool import MAX_NAME, Tool, checked_metadata, checked_name, make_tool
 from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire.codec import encode_parameters
-from snakepit_otel.bridge.wire.values import to_json
+from snakepit_otel.bridge.wire.tool_specs import parameter_specs
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.printable import printable
-from snakepit_otel.errors import DeadlineExceeded, SnakepitError, ToolNotFound, ToolRefused
+from snakepit_otel.errors import DeadlineExceeded, ToolNotFound, ToolRefused
 
 if TYPE_CHECKING:
     from snakepit_otel.bridge.authority.settings import AuthoritySettings
@@ -239,33 +237,3 @@ async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> A
         if limit.expired():
             raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
         raise
-
-
-def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:
-    """Return a tool's parameters as the wire describes them."""
-    specs = []
-    for parameter in made.parameters:
-        spec = pb.ParameterSpec(name=parameter.name, type=parameter.type, required=parameter.required)
-        if not parameter.required:
-            # A default that cannot be sent is the tool's own affair, and no part of what callers are told.
-            with suppress(SnakepitError):
-                encoded, _ = encode_parameters({"default": parameter.default})
-                if "default" in encoded:
-                    spec.default_value.CopyFrom(encoded["default"])
-                    spec.validation_json = to_json({"default": parameter.default}).decode()
-        specs.append(spec)
-    return specs
-
-
-def registrations(tools: Iterable[Tool]) -> list[pb.ToolRegistration]:
-    """Return an adapter's tools as a worker registers them."""
-    return [
-        pb.ToolRegistration(
-            name=made.name,
-            description=made.description,
-            parameters=parameter_specs(made),
-            metadata=made.metadata,
-            supports_streaming=made.supports_streaming,
-        )
-        for made in tools
-    ]

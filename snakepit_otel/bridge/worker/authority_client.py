@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
-from snakepit_otel.bridge.wire.buffer_copies import Copier
+from snakepit_otel.bridge.wire.buffer_copier import Copier
 from snakepit_otel.bridge.wire.codec import STRING_VALUE, decode_result, encode_parameters
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message

@@ -19,7 +19,7 @@ from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
-from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from snakepit_otel.adapters._tool import Tool
-from snakepit_otel.bridge.authority.tool_registry import registrations
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.methods import INITIALIZE_SESSION, REGISTER_TOOLS
+from snakepit_otel.bridge.wire.tool_specs import registrations
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.elixir_sessions import ElixirSessions
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable

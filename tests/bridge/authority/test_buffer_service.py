@@ -15,10 +15,11 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub, add_BufferServiceServicer_to_server
-from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.buffer_service import BufferService
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.errors import BudgetExceeded, ReferenceRefused
 from snakepit_otel.rpc.addresses import listen, options
 from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
@@ -49,7 +50,7 @@ class Rig:
 async def serving(limits: Limits | None = None, room: int = 64 * MIB) -> AsyncIterator[Rig]:
     """Serve buffers on TCP."""
     buffer_store, budget = BufferStore(limits), Budget(anonymous=room, anonymous_peer=room)
-    service = BufferService(buffer_store, budget=budget)
+    service = BufferService(buffer_store, new_charge=budget.for_references)
     server = rpc.aio_server(options=options())
     add_BufferServiceServicer_to_server(service, server)
     address = listen(server, "127.0.0.1:0")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget
+from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.errors import BudgetExceeded
 
 A, B = Peer("10.0.0.1", is_known=False), Peer("10.0.0.2", is_known=False)

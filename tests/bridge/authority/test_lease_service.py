@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from snakepit_otel import Client, SessionStore, rpc
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Budget
+from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.lease_service import LeaseService
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
@@ -27,6 +27,7 @@ from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub, add_LeaseServiceServicer_to_server
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
+from snakepit_otel.bridge.wire.peers import UNIX
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     InvalidSession,

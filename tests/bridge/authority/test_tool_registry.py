@@ -10,17 +10,18 @@ import pytest
 from snakepit_otel.adapters import BaseAdapter, tool
 from snakepit_otel.adapters._tool import tools_of
 from snakepit_otel.bridge.authority import tool_registry as registry_module
-from snakepit_otel.bridge.authority.byte_budget import Budget, Charge, Peer
+from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import (
     AuthorityContext,
     ToolRegistry,
     authority_tool,
     authority_tools_in,
-    registrations,
 )
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.codec import decode_any
+from snakepit_otel.bridge.wire.peers import Peer
+from snakepit_otel.bridge.wire.tool_specs import registrations
 from snakepit_otel.errors import BudgetExceeded, InvalidArguments, ToolNotFound, ToolRefused
 from snakepit_otel.sessions import SessionStore
 

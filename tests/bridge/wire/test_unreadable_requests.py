@@ -16,7 +16,7 @@ from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
-from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer
 from snakepit_otel.rpc.addresses import listen
 from snakepit_otel.telemetry import names

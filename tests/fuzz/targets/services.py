@@ -42,7 +42,7 @@ from snakepit_otel.bridge.proto import (
     snakepit_supervision_pb2_grpc,
 )
 from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.buffer_copies import BufferService
+from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.method_guards import GuardedServer, Limit
 from snakepit_otel.bridge.wire.restart_report import RestartReport
 from snakepit_otel.bridge.wire.status import Status

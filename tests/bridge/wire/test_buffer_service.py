@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
-from snakepit_otel.bridge.wire.buffer_copies import chunk_size
+from snakepit_otel.bridge.wire.buffer_service import chunk_size
 from snakepit_otel.bridge.wire.reference_scan import labelled_as_copies
 from snakepit_otel.common.json_keys import ZERO_COPY
 

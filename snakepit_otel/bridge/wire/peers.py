@@ -1,0 +1,31 @@
+"""Identity of a call's peer, as far as limits are concerned."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from grpc import aio
+
+
+class Peer(NamedTuple):
+    """Whoever calls, as far as it can be told apart from others."""
+
+    name: str
+    """A machine's address, the name in a client's certificate, or `unix`."""
+    is_known: bool
+    """Whether it has shown who it is: by the user's own socket, or by a certificate."""
+
+
+UNIX = Peer("unix", is_known=True)
+"""Callers on the Unix socket, which only their user can open, and in this process."""
+
+
+def peer_of(context: aio.ServicerContext[object, object]) -> Peer:
+    """Return who calls: on TCP without a client's certificate, all of a machine are one."""
+    peer = context.peer()
+    if peer.startswith("unix:"):
+        return UNIX
+    identity = next(iter(context.peer_identities() or ()), None)
+    if identity is not None:
+        return Peer(identity.decode(errors="replace"), is_known=True)
+    return Peer(peer.partition(":")[2].rpartition(":")[0] or peer, is_known=False)
