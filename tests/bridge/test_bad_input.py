@@ -1,4 +1,4 @@
-"""What a peer may send wrong: each is told in words that help, and the server serves on."""
+"""Bad input of peers: each is refused with a text that helps, and the server goes on."""
 
 from __future__ import annotations
 

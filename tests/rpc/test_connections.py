@@ -1,4 +1,4 @@
-"""What telemetry says of how a call ended: the true status, on both ends and for every kind of call."""
+"""Telemetry of calls over connections: the true status, on both ends and for every kind of call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose trace a call is in: what is current inside, what is not after, whom a server believes."""
+"""Trace context of calls: current inside, gone after, and trusted or not by a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How calls end that do not come to their end: cancelled, too late, cut off, dropped, unread."""
+"""Calls that do not come to their end: cancelled, too late, cut off, dropped, unread."""
 
 from __future__ import annotations
 

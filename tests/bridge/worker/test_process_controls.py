@@ -1,4 +1,4 @@
-"""What a worker's listener says of telemetry goes for all that the worker records."""
+"""Controls of a telemetry listener, applied to all that the worker records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from snakepit_otel.telemetry import Level, _controls, names
 from snakepit_otel.testing import Capture
 from tests.bridge.painting import Painting
 from tests.bridge.parts import raw, worker
-from tests.bridge.test_telemetry_stream import Listener
+from tests.bridge.worker.test_telemetry_stream import Listener
 from tests.waiting import until
 
 

@@ -1,4 +1,4 @@
-"""TLS on the bridge, with certificates of its own: who gets in, and who does not."""
+"""TLS with certificates of its own: callers that are let in, and callers that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the bridge listens, and where it will not."""
+"""Addresses to listen on, and those that are refused."""
 
 from __future__ import annotations
 

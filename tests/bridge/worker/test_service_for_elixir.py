@@ -1,4 +1,4 @@
-"""Our worker under an Elixir authority: how it runs tools and streams for it."""
+"""Tool calls and streams of our worker for an Elixir authority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our worker under an Elixir authority: what it asks of it, and when."""
+"""Call-backs of our worker to an Elixir authority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an authority is told that nothing of a request runs in a worker any more."""
+"""Service for the pool: ends of requests, and telemetry controls."""
 
 from __future__ import annotations
 
