@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk
     from snakepit_otel.adapters._tool import tool
     from snakepit_otel.app import Snakepit
+    from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
     from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, authority_tool
     from snakepit_otel.bridge.client.client import Client
     from snakepit_otel.errors import RequestRefused, SnakepitError, ToolError
@@ -34,6 +35,7 @@ __all__ = [
     "Snakepit",
     "SnakepitError",
     "StreamChunk",
+    "TelemetryListener",
     "ToolError",
     "__version__",
     "authority_tool",
@@ -59,6 +61,7 @@ __getattr__, __dir__ = lazy_exports(
         "Snakepit": "app",
         "SnakepitError": "errors",
         "StreamChunk": "adapters",
+        "TelemetryListener": "bridge.authority.telemetry_listener",
         "ToolError": "errors",
         "authority_tool": "bridge.authority.tool_registry",
         "tool": "adapters",

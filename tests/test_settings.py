@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.settings import PoolSettings, Profile
-from snakepit_otel.settings import Settings, further_pools, load, load_settings
+from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.settings._environment import setting_of, variables
+from snakepit_otel.settings._loading import load
+from snakepit_otel.settings._tree import further_pools
 
 Complaints = Callable[..., list[str]]
 GPU = {"adapter": "shop:Gpu"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel.cli.effective import effective, written
-from snakepit_otel.settings import Settings, load
+from snakepit_otel.settings import Settings
+from snakepit_otel.settings._loading import load
 from tests.processes import ROOT
 
 PAGE = (ROOT / "docs" / "configuration.md").read_text()

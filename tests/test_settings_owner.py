@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.settings import load
+from snakepit_otel.settings._loading import load
 from tests.users import OTHER, needs_root
 
 TEXT = '[pool]\nsize = 3\n[pool.environment]\nPYTHONPATH = "/tmp/theirs"\n'

@@ -11,7 +11,7 @@ from rich.table import Table
 from snakepit_otel.cli.effective import DEFAULT, Effective, effective, plain, written
 from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, line, print_json, print_wide, shown
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.settings import load
+from snakepit_otel.settings._loading import load
 
 EXIT_WRONG = 1
 

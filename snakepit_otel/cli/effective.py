@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from snakepit_otel.common.secrets import MASK, masked_text
 from snakepit_otel.common.validation import SettingPath, dotted, is_secret
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.settings import Loaded, Settings
+from snakepit_otel.settings import Settings
+from snakepit_otel.settings._loading import Loaded
 
 DEFAULT = "default"
 PROGRAM = "command line"

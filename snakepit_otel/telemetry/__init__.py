@@ -8,6 +8,7 @@ from snakepit_otel.telemetry._context import within
 from snakepit_otel.telemetry._controls import Level
 from snakepit_otel.telemetry._decorators import observed
 from snakepit_otel.telemetry._events import emit, event_attributes
+from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 from snakepit_otel.telemetry._instruments import observe, record
 from snakepit_otel.telemetry._labels import Labels
 from snakepit_otel.telemetry._links import Trail, links_to
@@ -22,6 +23,7 @@ __all__ = [
     "LEDGER_FILE",
     "AttributeSet",
     "Details",
+    "ForeignEventRecorder",
     "Labels",
     "Ledger",
     "Level",

@@ -13,7 +13,7 @@ from snakepit_otel import Snakepit
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.errors import AdapterNotLoaded, ConfigurationError
 from snakepit_otel.sessions import Limits, MemoryBackend, SessionBackend, SessionStore
-from snakepit_otel.settings import load
+from snakepit_otel.settings._loading import load
 from snakepit_otel.testing import FakeClock
 from tests.sessions.remote_backend import RemoteBackend
 

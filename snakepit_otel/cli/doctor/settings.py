@@ -15,7 +15,8 @@ from snakepit_otel.cli.effective import effective, written
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.addresses import split
-from snakepit_otel.settings import Settings, TlsSettings, load
+from snakepit_otel.settings import Settings, TlsSettings
+from snakepit_otel.settings._loading import load
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import checked_socket_directory
 
