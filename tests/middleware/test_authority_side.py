@@ -17,7 +17,6 @@ from snakepit_otel import (
     authority_tool,
     telemetry,
 )
-from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.authority.middleware_dispatcher import MiddlewareDispatcher, dispatcher_with
@@ -25,6 +24,7 @@ from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.errors import to_wire
+from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.bridge.wire.raw_messages import LargeRequest, read_request
 from snakepit_otel.errors import MiddlewareFailed, ValueRefused
 from snakepit_otel.telemetry import names
