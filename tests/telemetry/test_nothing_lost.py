@@ -100,7 +100,7 @@ async def prove(end: End, mood: str, protocol: str, directory: Path, capture: Ca
             status, took = await bring_to_its_end(worker, end)
             books = worker.ledger
             capture.clear()
-            worker.worker.record_lost_telemetry()
+            worker.worker._record_lost_telemetry()
             said = losses(capture)
             assert worker.worker._ledger is None
         meanwhile.close()
