@@ -127,6 +127,25 @@ class Patient(BaseAdapter):
             note(cancelled, str(os.getpid()))
 
 
+class Conforming(BaseAdapter):
+    """The tools of the workers' conformance suite."""
+
+    @tool
+    def echo(self, value: int) -> int:
+        """Return the value."""
+        return value
+
+    @tool
+    async def sleep(self, seconds: float) -> None:
+        """Take so long."""
+        await asyncio.sleep(seconds)
+
+    @tool
+    def count(self, to: int) -> Iterator[int]:
+        """Stream numbers."""
+        yield from range(to)
+
+
 class Other(BaseAdapter):
     """An adapter for another pool."""
 

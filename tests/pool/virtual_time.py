@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -48,3 +49,13 @@ async def settle() -> None:
     """Run all ready callbacks."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def virtual_time(test: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., None]:
+    """Run a test in a loop with virtual time."""
+
+    @functools.wraps(test)
+    def run_test(*args: Any, **kwargs: Any) -> None:
+        run(lambda _loop: test(*args, **kwargs))
+
+    return run_test
