@@ -1,173 +1,193 @@
-"""Requests that have to wait for a worker, and those that need not begin to."""
+"""Requests that wait for a slot, and those that are refused before they wait."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded, PoolNotStarted, PoolSaturated, QueueTimeout
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from tests.pool.adapters import Patient, lines
-from tests.waiting import until
+from tests.pool.stub_pool import StubPool, stub_pool
+from tests.pool.virtual_time import settle, virtual_time
 
 
 @asynccontextmanager
-async def occupied(directory: Path, workers: int = 1, **settings: Any) -> AsyncIterator[tuple[Snakepit, Path]]:
-    """A pool whose workers are all busy until the file is there; it is, at the end."""
-    go, started = directory / "go", directory / "started"
-    async with Snakepit(Patient, workers=workers, pool=settings) as pit:
-        arguments = {"path": str(go), "started": str(started)}
-        calls = [asyncio.ensure_future(pit.execute("wait_for", arguments)) for _ in range(workers)]
-        await until(lambda: len(lines(started)) == workers)
-        yield pit, go
-        go.touch()
+async def occupied(**settings: Any) -> AsyncIterator[tuple[StubPool, asyncio.Event]]:
+    """A pool whose slots are all taken until the event is set; it is, at the end."""
+    async with stub_pool(**settings) as stubs:
+        go = asyncio.Event()
+        slots = stubs.pool.settings.size * stubs.pool.settings.concurrency
+        calls = [stubs.begin("wait_for", go) for _ in range(slots)]
+        await settle()
+        yield stubs, go
+        go.set()
         await asyncio.gather(*calls)
 
 
-async def test_waiting_requests_are_served_in_their_order(tmp_path: Path) -> None:
-    """First come, first served, and each worker runs one at a time."""
-    async with occupied(tmp_path) as (pit, go):
+@virtual_time
+async def test_waiting_requests_are_served_in_order() -> None:
+    """First in, first out, and each worker runs one at a time."""
+    async with occupied() as (stubs, go):
         order: list[int] = []
 
         async def call(number: int) -> None:
-            await pit.execute("pid")
+            await stubs.execute("sleep", 1)
             order.append(number)
 
-        calls = []
-        for number in range(5):
-            calls.append(asyncio.ensure_future(call(number)))
-            await until(lambda number=number: len(pit.pool.queue) == number + 1)
-        go.touch()
+        calls = [asyncio.create_task(call(number)) for number in range(5)]
+        await settle()
+        assert len(stubs.pool.queue) == 5
+        go.set()
+        started = stubs.clock()
         await asyncio.gather(*calls)
+        assert stubs.clock() - started == 5
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
-    """Beyond `max_queue_size` a request is refused, saying so, and what was there is served."""
-    async with occupied(tmp_path, max_queue_size=1) as (pit, go):
-        waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.queue) == 1)
+@virtual_time
+async def test_a_full_queue_refuses_at_once() -> None:
+    """Beyond `max_queue_size` a request is refused with the reason, and those in the queue are served."""
+    async with occupied(max_queue_size=1) as (stubs, go):
+        waiting = stubs.begin("echo")
+        await settle()
         with pytest.raises(PoolSaturated, match=r"1 requests wait already, .*max_queue_size.* did not run"):
-            await pit.execute("pid")
-        go.touch()
+            await stubs.execute("echo")
+        go.set()
         assert await waiting
 
 
-async def test_without_a_queue_what_finds_no_room_is_refused(tmp_path: Path) -> None:
+@virtual_time
+async def test_without_a_queue_a_request_without_a_slot_is_refused() -> None:
     """`max_queue_size = 0` is a pool without a queue."""
-    async with occupied(tmp_path, max_queue_size=0) as (pit, _):
+    async with occupied(max_queue_size=0) as (stubs, _):
         with pytest.raises(PoolSaturated):
-            await pit.execute("pid")
+            await stubs.execute("echo")
 
 
-async def test_waiting_ends_with_the_queue_timeout(tmp_path: Path) -> None:
-    """A request that no worker has room for in time is told that it did not run."""
-    async with occupied(tmp_path, queue_timeout=50) as (pit, _):
+@virtual_time
+async def test_waiting_ends_with_the_queue_timeout() -> None:
+    """A request that gets no slot in time fails with an error that it did not run."""
+    async with occupied(queue_timeout=50) as (stubs, _):
         with pytest.raises(QueueTimeout, match="did not run"):
-            await pit.execute("pid")
+            await stubs.execute("echo")
 
 
-async def test_waiting_ends_with_the_request_own_deadline(tmp_path: Path) -> None:
+@virtual_time
+async def test_waiting_ends_with_the_request_own_deadline() -> None:
     """The time in the queue is a part of the request's time."""
-    async with occupied(tmp_path) as (pit, _):
+    async with occupied() as (stubs, _):
         with pytest.raises(DeadlineExceeded, match="did not run"):
-            await pit.execute("pid", timeout=0.05)
-        assert len(pit.pool.queue) == 0
+            await stubs.execute("echo", timeout=0.05)
+        assert len(stubs.pool.queue) == 0
 
 
-async def test_what_cannot_be_done_in_time_is_refused_at_once(tmp_path: Path) -> None:
-    """Once it is known how long a tool takes, a request that would be late does not wait for that to happen."""
-    async with Snakepit(Patient, workers=1) as pit:
+@virtual_time
+async def test_a_request_that_cannot_complete_in_time_is_refused_at_once() -> None:
+    """Once a tool's service time is known, a request that would be late does not wait."""
+    async with stub_pool() as stubs:
         for _ in range(3):
-            await pit.execute("sleep", {"seconds": 0.3})
-        busy = asyncio.ensure_future(pit.execute("sleep", {"seconds": 0.3}))
-        await until(lambda: pit.pool.workers[0].active)
-        # Said of one that has not begun to wait.
-        with pytest.raises(PoolSaturated, match=r"would wait about .*, but had 0\.\d+ s left"):
-            await pit.execute("sleep", {"seconds": 0.3}, timeout=0.25)
-        assert await pit.execute("sleep", {"seconds": 0.3}, timeout=20) == await busy
+            await stubs.execute("sleep", 3)
+        busy = stubs.begin("sleep", 3)
+        await settle()
+        with pytest.raises(PoolSaturated, match=r"would wait about .*, but had 2\.5 s left"):
+            await stubs.execute("sleep", 3, timeout=2.5)
+        assert await stubs.execute("sleep", 3, timeout=200) == await busy
 
 
-async def test_the_tool_gets_what_the_queue_has_left(tmp_path: Path) -> None:
-    """One budget: what was spent waiting is gone for the tool."""
-    async with occupied(tmp_path) as (pit, go):
-        call = asyncio.ensure_future(pit.execute("time_left", timeout=30))
-        await until(lambda: pit.pool.queue.longest_wait > 0.2)
-        go.touch()
-        assert 0 < await call < 29.8
+@virtual_time
+async def test_a_worker_gets_the_time_that_the_queue_has_left() -> None:
+    """One budget: time spent in the queue is not available for the tool."""
+    async with occupied(queue_timeout=60_000) as (stubs, go):
+        started = stubs.clock()
+        call = stubs.begin("sleep", 100, timeout=30)
+        await asyncio.sleep(20)
+        go.set()
+        with pytest.raises(DeadlineExceeded):
+            await call
+        assert stubs.clock() - started == 30
 
 
-async def test_cancelling_one_that_waits_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Who gives up in the queue makes room there."""
-    async with occupied(tmp_path, max_queue_size=1) as (pit, go):
-        waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.queue) == 1)
+@virtual_time
+async def test_a_cancelled_request_leaves_the_queue() -> None:
+    """A request that gives up makes room in the queue."""
+    async with occupied(max_queue_size=1) as (stubs, go):
+        waiting = stubs.begin("echo")
+        await settle()
         waiting.cancel()
-        await until(lambda: len(pit.pool.queue) == 0)
-        after = asyncio.ensure_future(pit.execute("pid"))
-        go.touch()
+        await settle()
+        assert len(stubs.pool.queue) == 0
+        after = stubs.begin("echo")
+        await settle()
+        go.set()
         assert await after
 
 
-async def test_a_thread_pool_runs_several_at_a_time(tmp_path: Path) -> None:
+@virtual_time
+async def test_a_thread_pool_runs_several_at_a_time() -> None:
     """With the profile `thread`, a worker runs `threads_per_worker` requests at a time, and no more."""
-    settings = {"size": 1, "profile": "thread", "threads_per_worker": 3}
-    async with Snakepit(Patient, pool=settings) as pit:
-        arguments = {"path": str(tmp_path / "go"), "started": str(tmp_path / "started")}
-        calls = [asyncio.ensure_future(pit.execute("wait_for", arguments)) for _ in range(4)]
-        await until(lambda: len(lines(tmp_path / "started")) == 3)
-        assert len(pit.pool.queue) == 1
-        (tmp_path / "go").touch()
-        assert len(set(await asyncio.gather(*calls))) == 1
+    async with occupied(profile="thread", threads_per_worker=3) as (stubs, go):
+        assert stubs.pool.workers[0].active == 3
+        waiting = stubs.begin("echo")
+        await settle()
+        assert len(stubs.pool.queue) == 1
+        go.set()
+        assert await waiting == "default-1.1"
 
 
-async def test_streams_take_a_place_until_they_end(tmp_path: Path) -> None:
+@virtual_time
+async def test_streams_hold_a_slot_until_they_end() -> None:
     """A worker that streams is busy until the consumer has it all, or leaves."""
-    async with Snakepit("tests.adapters_for_tests:Useful", workers=1) as pit:
-        stream = pit.stream("count", {"to": 1_000_000})
-        assert await anext(stream) == {"number": 1}
-        assert pit.pool.workers[0].active == 1
-        await stream.aclose()
-        assert await pit.execute("echo", {"value": 1}) == 1
-        assert len(pit.pool.workers) == 1
-        assert pit.pool.workers[0].id == "default-1.1"
+
+    async def count(_worker: object, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    async with stub_pool() as stubs:
+        stubs.script.tools = {**stubs.script.tools, "count": count}
+        taken: asyncio.Queue[int] = asyncio.Queue(1)
+        stream = asyncio.create_task(stubs.pool.stream(stubs.job("count", 1_000_000), taken.put))
+        assert await taken.get() == 0
+        assert stubs.pool.workers[0].active == 1
+        stream.cancel()
+        await asyncio.wait([stream])
+        assert await stubs.execute("echo") == "default-1.1"
+        assert len(stubs.made) == 1
 
 
-async def test_those_in_line_are_told_when_the_pool_stops(tmp_path: Path) -> None:
-    """What still waits when the grace is over did not run, and hears so."""
-    pit = Snakepit(Patient, workers=1, pool={"shutdown_grace": 100})
-    await pit.start()
-    arguments = {"path": str(tmp_path / "never"), "started": str(tmp_path / "started")}
-    running = asyncio.ensure_future(pit.execute("wait_for", arguments))
-    await until(lambda: lines(tmp_path / "started"))
-    waiting = asyncio.ensure_future(pit.execute("pid"))
-    await until(lambda: len(pit.pool.queue) == 1)
-    await pit.stop()
-    with pytest.raises(PoolNotStarted, match="did not run"):
-        await waiting
-    assert isinstance((await asyncio.gather(running, return_exceptions=True))[0], Exception)
+@virtual_time
+async def test_queued_requests_fail_when_the_pool_stops() -> None:
+    """Requests still in the queue when the grace is over did not run, and fail with that."""
+    async with stub_pool(shutdown_grace=100) as stubs:
+        running, waiting = stubs.begin("wait_for", asyncio.Event()), stubs.begin("echo")
+        await settle()
+        await stubs.pool.drain()
+        with pytest.raises(PoolNotStarted, match="did not run"):
+            await waiting
+        await stubs.pool.stop()
+        assert isinstance((await asyncio.gather(running, return_exceptions=True))[0], Exception)
 
 
-async def test_what_a_pool_has_room_for_is_told(capture: Capture, tmp_path: Path) -> None:
-    """How many wait, how many may, and how many places there are and are taken, are there to be collected."""
-    async with occupied(tmp_path, workers=2, max_queue_size=7) as (pit, go):
-        waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.queue) == 1)
+@virtual_time
+async def test_queue_and_capacity_are_gauges(capture: Capture) -> None:
+    """Lengths and limits of queues, and the numbers of slots and of those taken, are collected."""
+    async with occupied(size=2, max_queue_size=7) as (stubs, go):
+        waiting = stubs.begin("echo")
+        await settle()
         metrics = capture.metrics()
-        go.touch()
+        go.set()
         await waiting
-    asked = (
-        names.METRIC_POOL_QUEUE_LENGTH, names.METRIC_POOL_QUEUE_LIMIT, names.METRIC_POOL_CAPACITY,
-        names.METRIC_POOL_REQUEST_ACTIVE,
-    )  # fmt: skip
-    assert [[point.value for point in metrics[metric.name]] for metric in asked] == [[1], [7], [2], [2]]
+    expected = {
+        names.METRIC_POOL_QUEUE_LENGTH: 1,
+        names.METRIC_POOL_QUEUE_LIMIT: 7,
+        names.METRIC_POOL_CAPACITY: 2,
+        names.METRIC_POOL_REQUEST_ACTIVE: 2,
+    }
+    assert {metric: metrics[metric.name][0].value for metric in expected} == expected
     (breaker,) = [point for point in metrics[names.METRIC_POOL_BREAKER_STATE.name] if point.value]
     assert breaker.attributes == {names.SNAKEPIT_POOL_NAME: "default", names.SNAKEPIT_BREAKER_STATE: "closed"}
     states = {
@@ -177,15 +197,16 @@ async def test_what_a_pool_has_room_for_is_told(capture: Capture, tmp_path: Path
     assert states == {"starting": 0, "spare": 0, "ready": 2, "draining": 0, "stopping": 0}
 
 
-async def test_waiting_and_refusing_are_told(capture: Capture, tmp_path: Path) -> None:
-    """The wait has a span and a histogram of its own, and refusals are counted by reason; saturation is an event."""
-    async with occupied(tmp_path, max_queue_size=1, queue_timeout=50) as (pit, _):
+@virtual_time
+async def test_telemetry_of_waits_and_rejections(capture: Capture) -> None:
+    """The wait has a span and a histogram of its own, and rejections are counted by reason; saturation is an event."""
+    async with occupied(max_queue_size=1, queue_timeout=50) as (stubs, _):
         with pytest.raises(QueueTimeout):
-            await pit.execute("pid", session_id="s")
-        waiting = asyncio.ensure_future(pit.execute("pid"))
-        await until(lambda: len(pit.pool.queue) == 1)
+            await stubs.execute("echo", session="s")
+        waiting = stubs.begin("echo")
+        await settle()
         with pytest.raises(PoolSaturated):
-            await pit.execute("pid")
+            await stubs.execute("echo")
         with pytest.raises(QueueTimeout):
             await waiting
     spans = capture.spans("queue request")
@@ -193,11 +214,11 @@ async def test_waiting_and_refusing_are_told(capture: Capture, tmp_path: Path) -
     assert spans[0].attributes[names.SESSION_ID] == "s"
     assert not capture.spans("dispatch request")[1:]
     metrics = capture.metrics()
-    refused = {
+    rejections = {
         point.attributes[names.SNAKEPIT_POOL_REJECTION]: point.value
         for point in metrics[names.METRIC_POOL_REJECTIONS.name]
     }
-    assert refused == {"queue_timeout": 2, "pool_saturated": 1}
+    assert rejections == {"queue_timeout": 2, "pool_saturated": 1}
     waits = {
         point.attributes.get(names.ERROR_TYPE): point.count for point in metrics[names.METRIC_POOL_QUEUE_DURATION.name]
     }
