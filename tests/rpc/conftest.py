@@ -17,9 +17,9 @@ def gate() -> Iterator[Gate]:
     made.release.set()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """See that no span is current after a test, and that OpenTelemetry has nothing to complain of."""
+    """Check that no span is current after a test, and that OpenTelemetry has logged nothing."""
     # What gRPC logs of the faults that handlers are asked for.
     with caplog.at_level("CRITICAL", "grpc"):
         yield

@@ -38,6 +38,8 @@ from tests.rpc.ends import (
 )
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 

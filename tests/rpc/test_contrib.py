@@ -35,6 +35,8 @@ from tests.rpc.ends import (
 )
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 contrib = pytest.importorskip("opentelemetry.instrumentation.grpc")
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 OURS = "snakepit_otel"

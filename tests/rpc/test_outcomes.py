@@ -41,6 +41,8 @@ from tests.rpc.ends import (
 )
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 STREAMS = [kind for kind in KINDS if kind.endswith("stream")]
 SERVICES = pytest.mark.parametrize("service", [AioEnding, WritingEnding])
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)

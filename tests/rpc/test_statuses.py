@@ -29,6 +29,8 @@ from tests.rpc.ends import (
 )
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """The codes that the RPC conventions call errors of the server."""
 CODES = [code.name for code in grpc.StatusCode]
