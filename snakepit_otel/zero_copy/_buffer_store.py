@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Self
 
 from snakepit_otel import telemetry
 from snakepit_otel.common.byte_charge import ByteCharge
-from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased, ZeroCopyLimitExceeded
+from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ReferenceReleased
 from snakepit_otel.telemetry import names
 from snakepit_otel.zero_copy import _memory as memory
 from snakepit_otel.zero_copy import _metrics as metrics
@@ -24,6 +21,7 @@ from snakepit_otel.zero_copy._limits import Limits
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._reference import check
 from snakepit_otel.zero_copy._scope import Scope
+from snakepit_otel.zero_copy._store_usage import Reservation, StoreUsage
 
 HERE = "here"  # the peer that is this process
 BEARER = "bearer"  # a peer identified by nothing but the random id of a request or result
@@ -73,17 +71,11 @@ class BufferStore:
         self.strict = strict
         self.can_share = self.settings.enabled and memory.can_share()
         self._clock = clock
-        self._lock = threading.RLock()
+        self._usage = StoreUsage(self.settings)
+        self._lock = self._usage.lock
         self._requests: dict[str, _Request] = {}
         self._stored: dict[str, _Stored] = {}
-        # Of references that are stored, reserved, or removed while they are read.
-        self._bytes = 0
-        self._count = 0
         self._workers: dict[int, str] = {}
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_references = self.settings.max_host_references
-        if descriptors != resource.RLIM_INFINITY:
-            self._max_references = min(self._max_references, descriptors // 2)
         self._ids = _ids()
 
     def register_gauges(self) -> None:
@@ -131,9 +123,11 @@ class BufferStore:
     def remove_peer(self, peer: str) -> None:
         """Release what a peer other than a worker had published for requests to come."""
         with self._lock:
-            for held in [held for held in self._stored.values() if held.publisher == peer and held.request is None]:
-                if held.description.owner is Owner.ELIXIR:
-                    self._remove_lost(held)
+            for stored in [
+                stored for stored in self._stored.values() if stored.publisher == peer and stored.request is None
+            ]:
+                if stored.description.owner is Owner.ELIXIR:
+                    self._remove_lost(stored)
 
     def peer_of(self, pid: int) -> str:
         """Return the name of a process: the id of its worker, or one with its process id."""
@@ -143,19 +137,19 @@ class BufferStore:
         """Return whether a peer is a worker."""
         return peer in self._workers.values()
 
-    def reserve(self, request: str | None, size: int, by: str) -> Reservation:
+    def reserve(self, request: str | None, size: int, peer: str) -> Reservation:
         """Reserve a reference of `size` bytes, before they are received. Raises as `publish` does."""
         with self._lock:
-            self._check_limits(self._request_of(request, by), size)
-            self._count_bytes(size)
-        return Reservation(self, size)
+            self._check_limits(self._request_of(request, peer), size)
+            self._usage.check_store(size)
+            return Reservation(self._usage, size)
 
     def publish(
         self,
         request: str | None,
         description: Description,
         buffer: Buffer,
-        by: str = HERE,
+        peer: str = HERE,
         *,
         reserved: Reservation | None = None,
         charge: ByteCharge | None = None,
@@ -166,80 +160,82 @@ class BufferStore:
         buffer, and also where this raises. Raises `ReferenceRefused`, `ReferenceMisused`, `ReferenceReleased`,
         `ZeroCopyLimitExceeded`.
         """
-        held = buffer.twin() if by == HERE else buffer
+        stored = buffer.twin() if peer == HERE else buffer
         try:
             if description.data is not None:
                 raise ReferenceRefused("a reference with its data in it is not published")
             check(description, buffer.size)
             with self._lock:
-                found = self._request_of(request, by)
+                found = self._request_of(request, peer)
                 if description.ref in self._stored:
                     raise ReferenceRefused(f"reference {description.ref[:8]} is published already")
                 if reserved is not None:
                     reserved.release()
-                self._check_limits(found, max(description.size, buffer.size))
+                size = max(description.size, buffer.size)
+                self._check_limits(found, size)
+                self._usage.check_store(size)
                 now = self._clock()
-                entry = _Stored(description, held, by, found, now, charge)
+                entry = _Stored(description, stored, peer, found, now, charge)
                 if found is None:
                     entry.deadline = now + self.settings.unused_ttl / 1000
                 else:
                     found.stored[description.ref] = entry
                     found.bytes += buffer.size
                 self._stored[description.ref] = entry
-                self._count_bytes(buffer.size)
+                self._usage.add(buffer.size)
         except BaseException:
-            held.close()
+            stored.close()
             if charge is not None:
                 charge.resize(0)
             raise
 
-    def fetch(self, request: str | None, ref: str, by: str = HERE) -> tuple[Description, Buffer]:
+    def fetch(self, request: str | None, ref: str, peer: str = HERE) -> tuple[Description, Buffer]:
         """Return a published buffer, for the caller to close. Raises as `publish` does."""
-        held, buffer = self._fetch(request, ref, by)
-        return held.description, buffer
+        stored, buffer = self._fetch(request, ref, peer)
+        return stored.description, buffer
 
     @contextmanager
-    def borrow(self, request: str | None, ref: str, by: str) -> Iterator[tuple[Description, Buffer]]:
+    def borrow(self, request: str | None, ref: str, peer: str) -> Iterator[tuple[Description, Buffer]]:
         """Return a published buffer to copy, which stays counted for the block. Raises as `publish` does."""
         with self._lock:
-            held, buffer = self._fetch(request, ref, by)
-            held.readers += 1
+            stored, buffer = self._fetch(request, ref, peer)
+            stored.readers += 1
         try:
-            yield held.description, buffer
+            yield stored.description, buffer
         finally:
             buffer.close()
             with self._lock:
-                held.readers -= 1
-                if held.removed and not held.readers:
-                    self._release_bytes(held)
+                stored.readers -= 1
+                if stored.removed and not stored.readers:
+                    self._release_bytes(stored)
 
-    def _fetch(self, request: str | None, ref: str, by: str) -> tuple[_Stored, Buffer]:
+    def _fetch(self, request: str | None, ref: str, peer: str) -> tuple[_Stored, Buffer]:
         with self._lock:
-            found = self._request_of(request, by)
-            held = self._find(ref)
-            if held.request is not found and not (found is None and held.is_result):
-                if held.request is not None or found is None:
+            found = self._request_of(request, peer)
+            stored = self._find(ref)
+            if stored.request is not found and not (found is None and stored.is_result):
+                if stored.request is not None or found is None:
                     raise ReferenceMisused(
                         f"reference {ref[:8]} belongs to another request: a reference lives for one request"
                     )
-                if held.is_result or held.description.owner is Owner.PYTHON:
+                if stored.is_result or stored.description.owner is Owner.PYTHON:
                     raise ReferenceMisused(f"reference {ref[:8]} is a result, for its caller only")
-                self._assign(held, found)
-            if by not in (HERE, BEARER) and not held.buffer.shared:
+                self._assign(stored, found)
+            if peer not in (HERE, BEARER) and not stored.buffer.shared:
                 raise ExchangeUnavailable("disabled" if not self.settings.enabled else "no_memory")
-            return held, held.buffer.twin()
+            return stored, stored.buffer.twin()
 
-    def release(self, request: str | None, ref: str, by: str = HERE) -> None:
+    def release(self, request: str | None, ref: str, peer: str = HERE) -> None:
         """Remove a published buffer, if it is still stored and the peer may remove it."""
         with self._lock:
-            held = self._stored.get(ref)
+            stored = self._stored.get(ref)
             found = self._requests.get(request) if request is not None else None
-            if held is None or (found is None and (request is not None or self.is_worker(by))):
+            if stored is None or (found is None and (request is not None or self.is_worker(peer))):
                 return
-            if (held.request is found and (found is None or by in (HERE, BEARER, found.worker))) or (
-                found is None and held.is_result
+            if (stored.request is found and (found is None or peer in (HERE, BEARER, found.worker))) or (
+                found is None and stored.is_result
             ):
-                self._remove(held)
+                self._remove(stored)
 
     def has(self, ref: str) -> bool:
         """Return whether a reference is stored."""
@@ -248,17 +244,17 @@ class BufferStore:
     def claim(self, request: str, ref: str) -> None:
         """Assign a reference of a request to come to this one; raise `ReferenceMisused` if it is another's."""
         with self._lock:
-            found, held = self._request_of(request, HERE), self._stored.get(ref)
-            if held is None or held.request is found or found is None:
+            found, stored = self._request_of(request, HERE), self._stored.get(ref)
+            if stored is None or stored.request is found or found is None:
                 # A reference that is not stored is refused by the worker, with the name of the argument.
                 return
-            if held.request is not None:
+            if stored.request is not None:
                 raise ReferenceMisused(
                     f"reference {ref[:8]} belongs to another request: a reference lives for one request"
                 )
-            if held.is_result:
+            if stored.is_result:
                 raise ReferenceMisused(f"reference {ref[:8]} is a result, for its caller only")
-            self._assign(held, found)
+            self._assign(stored, found)
 
     def offer(self, request: str, ref: str, charge: ByteCharge | None = None) -> None:
         """Keep a result of the request for a caller in another process, also for a while after its end.
@@ -266,13 +262,13 @@ class BufferStore:
         Its bytes are charged to `charge` until then, if there is one. Raises `BudgetExceeded` where that does.
         """
         with self._lock:
-            found, held = self._requests.get(request), self._stored.get(ref)
-            if held is None or found is None or held.request is not found or held.is_argument or held.is_result:
+            found, stored = self._requests.get(request), self._stored.get(ref)
+            if stored is None or found is None or stored.request is not found or stored.is_argument or stored.is_result:
                 return
-            if charge is not None and held.charge is None:
-                charge.resize(held.buffer.size)
-                held.charge = charge
-            held.is_result = True
+            if charge is not None and stored.charge is None:
+                charge.resize(stored.buffer.size)
+                stored.charge = charge
+            stored.is_result = True
 
     def join(self, request: str, session_id: str | None) -> Scope:
         """Return a scope for a call-back of a request that has not ended; it is closed on its own.
@@ -289,32 +285,34 @@ class BufferStore:
         """Release the buffers whose deadline has passed."""
         now = self._clock()
         with self._lock:
-            for held in [held for held in self._stored.values() if held.deadline is not None and held.deadline < now]:
-                self._remove(held)
+            for stored in [
+                stored for stored in self._stored.values() if stored.deadline is not None and stored.deadline < now
+            ]:
+                self._remove(stored)
 
     def close(self) -> None:
         """Remove all buffers and requests."""
         with self._lock:
-            for held in list(self._stored.values()):
-                self._remove(held)
+            for stored in list(self._stored.values()):
+                self._remove(stored)
             self._requests.clear()
 
     def _close(self, request: _Request, reason: str) -> None:
         with self._lock:
             self._requests.pop(request.id, None)
             deadline = self._clock() + self.settings.unused_ttl / 1000
-            for held in list(request.stored.values()):
-                if reason == metrics.PEER_LOST and held.publisher == request.worker:
+            for stored in list(request.stored.values()):
+                if reason == metrics.PEER_LOST and stored.publisher == request.worker:
                     # The pool may not have noticed yet that the worker is gone.
-                    self._remove_lost(held)
-                elif held.is_result:
-                    held.request, held.deadline = None, deadline
+                    self._remove_lost(stored)
+                elif stored.is_result:
+                    stored.request, stored.deadline = None, deadline
                 else:
-                    self._remove(held)
+                    self._remove(stored)
 
-    def _request_of(self, request: str | None, by: str) -> _Request | None:
+    def _request_of(self, request: str | None, peer: str) -> _Request | None:
         if request is None:
-            if self.is_worker(by):
+            if self.is_worker(peer):
                 raise ReferenceMisused("a worker's references belong to a request")
             return None
         found = self._requests.get(request)
@@ -322,104 +320,59 @@ class BufferStore:
             raise ReferenceReleased(
                 "the request has ended, and with it its references: a reference lives for one request"
             )
-        if by not in (HERE, BEARER, found.worker):
+        if peer not in (HERE, BEARER, found.worker):
             raise ReferenceMisused("the request is not this process': a reference lives for one request")
         return found
 
     def _find(self, ref: str) -> _Stored:
-        held = self._stored.get(ref)
-        if held is None or (held.deadline is not None and held.deadline < self._clock()):
+        stored = self._stored.get(ref)
+        if stored is None or (stored.deadline is not None and stored.deadline < self._clock()):
             raise ReferenceReleased(f"there is no reference {ref[:8]}: it never was, or has been released")
-        return held
+        return stored
 
-    def _assign(self, held: _Stored, request: _Request) -> None:
+    def _assign(self, stored: _Stored, request: _Request) -> None:
         """Assign a buffer of a request to come to the first request that has its reference."""
-        self._check_limits(request, held.buffer.size, counted=True)
-        held.request, held.deadline = request, None
-        held.is_argument = True
-        request.stored[held.description.ref] = held
-        request.bytes += held.buffer.size
+        self._check_limits(request, stored.buffer.size)
+        stored.request, stored.deadline = request, None
+        stored.is_argument = True
+        request.stored[stored.description.ref] = stored
+        request.bytes += stored.buffer.size
 
-    def _check_limits(self, request: _Request | None, size: int, *, counted: bool = False) -> None:
-        limits = self.settings
-        if size > limits.max_bytes:
-            raise ZeroCopyLimitExceeded.of("bytes in one reference", size, "max_bytes", limits.max_bytes)
+    def _check_limits(self, request: _Request | None, size: int) -> None:
+        self._usage.check_size(size)
         if request is not None:
-            wanted = request.bytes + size
-            _check("bytes in one request", wanted, size, "max_request_bytes", limits.max_request_bytes)
-            wanted = len(request.stored) + 1
-            _check("references in one request", wanted, 1, "max_request_references", limits.max_request_references)
-        if not counted:
-            wanted = self._bytes + size
-            _check("bytes held by the authority", wanted, size, "max_host_bytes", limits.max_host_bytes)
-            wanted = self._count + 1
-            _check("references held by the authority", wanted, 1, "max_host_references", self._max_references)
+            self._usage.check_request(size, request.bytes, len(request.stored))
 
-    def _remove_lost(self, held: _Stored) -> None:
-        metrics.record_loss(held.description, self._clock() - held.since)
-        self._remove(held)
+    def _remove_lost(self, stored: _Stored) -> None:
+        metrics.record_loss(stored.description, self._clock() - stored.since)
+        self._remove(stored)
 
-    def _remove(self, held: _Stored) -> None:
-        del self._stored[held.description.ref]
-        held.removed = True
-        if not held.readers:
-            self._release_bytes(held)
-        if held.request is not None:
-            held.request.stored.pop(held.description.ref, None)
-            held.request.bytes -= held.buffer.size
-        held.buffer.close()
+    def _remove(self, stored: _Stored) -> None:
+        del self._stored[stored.description.ref]
+        stored.removed = True
+        if not stored.readers:
+            self._release_bytes(stored)
+        if stored.request is not None:
+            stored.request.stored.pop(stored.description.ref, None)
+            stored.request.bytes -= stored.buffer.size
+        stored.buffer.close()
 
-    def _release_bytes(self, held: _Stored) -> None:
-        self._count_bytes(held.buffer.size, -1)
-        if held.charge is not None:
-            held.charge.resize(0)
-
-    def _count_bytes(self, size: int, count: int = 1) -> None:
-        """Count a reference of `size` bytes, or `count` of them."""
-        self._bytes += size * count
-        self._count += count
+    def _release_bytes(self, stored: _Stored) -> None:
+        self._usage.add(stored.buffer.size, -1)
+        if stored.charge is not None:
+            stored.charge.resize(0)
 
     def _read_count(self) -> list[tuple[float, dict[str, str]]]:
-        return [(len(held), {names.SNAKEPIT_ZERO_COPY_OWNER: owner}) for owner, held in self._by_owner()]
+        return [(len(stored), {names.SNAKEPIT_ZERO_COPY_OWNER: owner}) for owner, stored in self._by_owner()]
 
     def _read_size(self) -> list[tuple[float, dict[str, str]]]:
-        return [(sum(held), {names.SNAKEPIT_ZERO_COPY_OWNER: owner}) for owner, held in self._by_owner()]
+        return [(sum(stored), {names.SNAKEPIT_ZERO_COPY_OWNER: owner}) for owner, stored in self._by_owner()]
 
     def _by_owner(self) -> Iterator[tuple[str, list[int]]]:
         with self._lock:
-            everything = [(held.description.owner, held.buffer.size) for held in self._stored.values()]
+            everything = [(stored.description.owner, stored.buffer.size) for stored in self._stored.values()]
         for owner in Owner:
             yield owner.value, [size for side, size in everything if side is owner]
-
-
-class Reservation:
-    """Bytes reserved for a reference that is being received; a context manager that releases them."""
-
-    def __init__(self, buffer_store: BufferStore, size: int) -> None:
-        self._buffer_store = buffer_store
-        self._size = size
-        self._is_reserved = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Release the bytes; a second time does nothing."""
-        with self._buffer_store._lock:
-            if self._is_reserved:
-                self._is_reserved = False
-                self._buffer_store._count_bytes(self._size, -1)
-
-
-def _check(quantity: str, wanted: int, alone: int, setting: str, limit: int) -> None:
-    """Raise if `wanted` is over the limit; a later attempt may succeed if `alone` is not."""
-    if wanted > limit:
-        error = ZeroCopyLimitExceeded.of(quantity, wanted, setting, limit)
-        error.passes = alone <= limit
-        raise error
 
 
 def _ids() -> Iterator[str]:

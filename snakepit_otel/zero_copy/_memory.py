@@ -1,4 +1,4 @@
-"""Memory that processes share: sealed memfds, and the maps of them.
+"""Memory that processes share: sealed memfds and their maps.
 
 A memfd has no name that could be left behind, and lives for as long as a descriptor or a map does, whoever is
 killed. Sealed, it can neither shrink under a reader, which would kill it with SIGBUS, nor change. For the same reason
@@ -63,13 +63,13 @@ class Buffer:
     @classmethod
     def of(cls, parts: Iterable[memoryview], size: int, *, shared: bool = True) -> Buffer:
         """Return the bytes of `parts`, `size` in all, in new memory. Raises `OSError` if there is none."""
-        filling = Filling(size, shared=shared)
+        writer = BufferWriter(size, shared=shared)
         try:
             for part in parts:
-                filling.write(part)
-            return filling.finish()
+                writer.write(part)
+            return writer.finish()
         finally:
-            filling.discard()
+            writer.discard()
 
     @classmethod
     def received(cls, descriptor: int) -> Self:
@@ -78,7 +78,7 @@ class Buffer:
             seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
         except OSError:
             os.close(descriptor)
-            raise ReferenceRefused("what the peer sent is no memfd, so its size and its bytes could change") from None
+            raise ReferenceRefused("the peer sent no memfd, so its size and its bytes could change") from None
         if seals & _NEEDED != _NEEDED:
             os.close(descriptor)
             raise ReferenceRefused("the peer's memory is not sealed against writing, growing and shrinking")
@@ -90,7 +90,7 @@ class Buffer:
 
     @property
     def shared(self) -> bool:
-        """Whether another process can be given it."""
+        """Whether it can be passed to another process."""
         return self._descriptor is not None
 
     def fileno(self) -> int:
@@ -102,7 +102,7 @@ class Buffer:
     def view(self) -> mmap.mmap:
         """Return the map, which is made at the first call, read-only; at least a byte of it.
 
-        Raises `ReferenceReleased` after `close`, `ZeroCopyUnavailable` if there is no room for it.
+        Raises `ReferenceReleased` after `close`, `ZeroCopyUnavailable` if it cannot be mapped.
         """
         with self._lock:
             if self._view is None:
@@ -123,7 +123,7 @@ class Buffer:
                 raise ZeroCopyLimitExceeded(f"this process cannot have more descriptors: {error}") from None
 
     def close_descriptor(self) -> None:
-        """Let go of the descriptor; views stay as they are."""
+        """Close the descriptor; views stay."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
@@ -131,11 +131,11 @@ class Buffer:
         if self._view is None:
             _close(descriptor, self.size)
         else:
-            # The map keeps the pages, so none are given back.
+            # The map keeps the pages, so closing frees none.
             os.close(descriptor)
 
     def close(self) -> bool:
-        """Let go of all; return whether views of the map are held elsewhere, which keep the memory."""
+        """Close the descriptor and the map; return whether views of it are held elsewhere, which keep the memory."""
         self.close_descriptor()
         with self._lock:
             if self._view is None:
@@ -151,8 +151,8 @@ class Buffer:
             _close(descriptor, self.size)
 
 
-class Filling:
-    """A buffer that is filled as its bytes arrive, `size` in all."""
+class BufferWriter:
+    """Writer of a buffer whose `size` bytes arrive in parts."""
 
     def __init__(self, size: int, *, shared: bool) -> None:
         self._size = size
@@ -161,7 +161,7 @@ class Filling:
         self._view = mmap.mmap(-1, max(size, 1)) if self._descriptor is None else None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Add bytes. Raises `ReferenceRefused` for more than there are to be."""
+        """Add bytes. Raises `ReferenceRefused` for more than `size`."""
         if self._at + len(data) > self._size:
             raise ReferenceRefused(f"more bytes arrive than the {self._size} that the reference has")
         if self._view is not None:
@@ -182,7 +182,7 @@ class Filling:
         return made
 
     def discard(self) -> None:
-        """Let go of what is not finished."""
+        """Close the memory, unless `finish` has returned it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = self._view = None
@@ -199,11 +199,11 @@ class Allocation:
         view = _reserved(max(size, 1), mmap.PROT_READ | mmap.PROT_WRITE)
         _remap(view, self._descriptor, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
         self._unclaimed: mmap.mmap | None = view
-        # Weak, so that the memory goes with the last array in it.
+        # Weak, so that the memory is freed with the last array in it.
         self._view = weakref.ref(view)
 
     def claim(self) -> mmap.mmap:
-        """Return the writable map, which is the caller's to keep."""
+        """Return the writable map, which the caller owns."""
         view, self._unclaimed = self._unclaimed, None
         assert view is not None
         return view
@@ -211,12 +211,12 @@ class Allocation:
     def seal(self) -> Buffer:
         """Return the bytes as they are now; later writes through the map stay private to this process.
 
-        A map through which the memory can be written is in the way of the seal, and arrays point into it. So it is
-        replaced, where it is, by a private one of the same pages: whoever writes to them from now on gets copies.
+        A writable map prevents the seal, and arrays point into it. So it is replaced at its address by a private one of
+        the same pages, which are copied when they are written to.
         """
         view = self._view()
         if self._descriptor is None or view is None:
-            raise ValueError("it was sealed before, or nobody has it any more")
+            raise ValueError("the allocation was sealed before, or its array no longer exists")
         _remap(view, self._descriptor, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE)
         _seal(self._descriptor)
         descriptor, self._descriptor = self._descriptor, None
@@ -228,7 +228,7 @@ class Allocation:
 
 
 def can_share() -> bool:
-    """Say whether this machine has sealed memfds."""
+    """Return whether this machine has sealed memfds."""
     try:
         os.close(_memfd(1))
     except (OSError, AttributeError):
@@ -248,8 +248,8 @@ def _seal(descriptor: int) -> None:
         try:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
         except OSError as error:
-            # The kernel has waited already, for a tenth of a second, for its own short-lived holds on the pages: such
-            # as are taken when it moves them about, on a machine that is short of memory or time.
+            # The kernel has waited a tenth of a second for its own short references to the pages, such as those of a
+            # migration on a machine that is short of memory or time.
             if error.errno != errno.EBUSY or tried == _TRIES_TO_SEAL - 1:
                 raise
         else:
@@ -269,7 +269,7 @@ def _memfd_if_any(size: int) -> int | None:
 
 
 def _memfd(size: int, *, allocated: bool = False) -> int:
-    """Make one, to be written to; or to be mapped, for which all of it is `allocated`."""
+    """Make a memfd to write to, or with all of it `allocated` to be mapped."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         descriptor = os.memfd_create("snakepit", flags | _NOEXEC_SEAL)
@@ -295,15 +295,14 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
 
 def _mapped(descriptor: int, size: int) -> mmap.mmap:
     view = _reserved(size, mmap.PROT_READ)
-    # Private, and writable below Python's own protection: whoever writes all the same, as a library may that does not
-    # know of read-only tensors, gets pages of its own rather than a SIGSEGV. Until then the pages are the shared ones.
+    # Private, and writable below Python's own protection: a library that ignores read-only tensors and writes gets
+    # pages of its own rather than a SIGSEGV. Until then the pages are the shared ones.
     _remap(view, descriptor, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_NORESERVE)
     return view
 
 
 def _reserved(size: int, protection: int) -> mmap.mmap:
-    # An anonymous map, to be replaced: Python's own map of a file would keep a descriptor open for as long as
-    # somebody holds an array in it.
+    # An anonymous map, to be replaced: Python's own map of a file keeps a descriptor open while an array uses it.
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=protection)
 
 
@@ -316,7 +315,7 @@ def _remap(view: mmap.mmap, descriptor: int, protection: int, sharing: int) -> N
 
 
 class _PyBuffer(ctypes.Structure):
-    """CPython's Py_buffer, as its stable ABI has it."""
+    """CPython's Py_buffer, by its stable ABI."""
 
     _fields_ = (
         ("buf", ctypes.c_void_p),
@@ -334,9 +333,9 @@ class _PyBuffer(ctypes.Structure):
 
 
 def _address(view: mmap.mmap) -> int:
-    asked = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(asked), 0)
-    address = asked.buf
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(asked))
+    exported = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(exported), 0)
+    address = exported.buf
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(exported))
     assert address is not None
     return int(address)

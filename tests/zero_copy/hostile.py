@@ -156,7 +156,7 @@ class Rig:
 
     def assert_holds_nothing(self) -> None:
         """No buffer, no byte and no request is left."""
-        assert (self.buffer_store._stored, self.buffer_store._bytes, self.buffer_store._requests) == ({}, 0, {})
+        assert (self.buffer_store._stored, self.buffer_store._usage.bytes, self.buffer_store._requests) == ({}, 0, {})
 
 
 def description(ref: str, owner: Owner = Owner.ELIXIR) -> Description:

@@ -227,7 +227,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
         caller.close()
         assert await pit.execute("total", {"t": np.ones(10_000)}) == 10_000
         assert await pit.execute("pid") == worker
-        await until(lambda: (buffer_store._stored, buffer_store._bytes) == ({}, 0))
+        await until(lambda: (buffer_store._stored, buffer_store._usage.bytes) == ({}, 0))
 
 
 async def test_references_of_other_requests_are_refused(short_path: Path) -> None:
@@ -308,7 +308,7 @@ def a_socket() -> tuple[int, int]:
     return one.detach(), other.detach()
 
 
-NO_MEMFD, NOT_SEALED, TOO_MANY = "is no memfd", "is not sealed", "at most one descriptor"
+NO_MEMFD, NOT_SEALED, TOO_MANY = "no memfd", "is not sealed", "at most one descriptor"
 BAD_DESCRIPTORS: dict[str, tuple[Callable[[], list[int]], str]] = {
     "unsealed": (unsealed, NOT_SEALED),
     "may be written": (partly(fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW), NOT_SEALED),
@@ -333,7 +333,7 @@ BAD_DESCRIPTORS: dict[str, tuple[Callable[[], list[int]], str]] = {
     "two": (lambda: [memfd(96), memfd(96)], TOO_MANY),
     "four": (lambda: [memfd(96) for _ in range(4)], TOO_MANY),
     "a hundred": (lambda: [memfd(96) for _ in range(100)], "a descriptor was lost"),
-    "none": (list, "does not know what to do with 'publish'"),
+    "none": (list, "unknown operation 'publish'"),
 }
 
 
@@ -744,7 +744,7 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
         assert await client.execute("rows", {"t": sample()}) == 3
         assert await client.execute("pid") == worker
         buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
-        await until(lambda: (buffer_store._stored, buffer_store._bytes) == ({}, 0))
+        await until(lambda: (buffer_store._stored, buffer_store._usage.bytes) == ({}, 0))
 
 
 async def test_nothing_is_written_through_a_reference(short_path: Path) -> None:

@@ -93,7 +93,7 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[int]) -
             enough.set()
             await running
         buffer_store = pit._dispatcher.buffer_store  # type: ignore[union-attr]
-        await until(lambda: (buffer_store._stored, buffer_store._bytes, buffer_store._requests) == ({}, 0, {}))
+        await until(lambda: (buffer_store._stored, buffer_store._usage.bytes, buffer_store._requests) == ({}, 0, {}))
         await until(lambda: [worker for worker in pit.pool.workers if worker.state.value == "ready"])
         assert await pit.execute("total", {"t": load.array}) == load.array.sum()
         pids.update(worker.pid for worker in pit.pool.workers if worker.state.value == "ready")

@@ -85,7 +85,7 @@ async def pit() -> AsyncIterator[Snakepit]:
 def held(pit: Snakepit) -> tuple[int, int]:
     """Return how many references and bytes are held."""
     assert pit._dispatcher is not None
-    return len(pit._dispatcher.buffer_store._stored), pit._dispatcher.buffer_store._bytes
+    return len(pit._dispatcher.buffer_store._stored), pit._dispatcher.buffer_store._usage.bytes
 
 
 def exceeded(setting: str) -> Any:
@@ -372,7 +372,7 @@ async def test_what_nobody_comes_for_is_released_in_time(clock: FakeClock) -> No
     with pytest.raises(ReferenceReleased):
         buffer_store.fetch(None, "b" * 32, "process 1")
     buffer_store.sweep()
-    assert (buffer_store._stored, buffer_store._bytes) == ({}, 0)
+    assert (buffer_store._stored, buffer_store._usage.bytes) == ({}, 0)
 
 
 async def test_loose_references_expire() -> None:
@@ -468,7 +468,7 @@ async def test_a_process_keeps_half_of_its_descriptors() -> None:
         scopes[0].send(np.zeros(5_000, "u1"))
     for scope in scopes:
         scope.close()
-    assert (buffer_store._stored, buffer_store._bytes) == ({}, 0)
+    assert (buffer_store._stored, buffer_store._usage.bytes) == ({}, 0)
 
 
 async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> None:

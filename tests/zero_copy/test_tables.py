@@ -418,7 +418,7 @@ def test_what_does_not_export_is_refused() -> None:
         def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
             raise NotImplementedError("not from a GPU")
 
-    with pytest.raises(ReferenceRefused, match=r"Elsewhere cannot be had through Arrow: not from a GPU"):
+    with pytest.raises(ReferenceRefused, match=r"Elsewhere cannot be read through Arrow: not from a GPU"):
         zero_copy.from_arrow(Elsewhere(None))
 
 

@@ -454,7 +454,7 @@ class Books(RuleBasedStateMachine):
         sizes = tally(self.capture.points(f"{REFERENCE}.size"))
         assert set(sizes.values()) <= {0}
         assert not self.bridge.buffer_store._stored
-        assert not self.bridge.buffer_store._bytes
+        assert not self.bridge.buffer_store._usage.bytes
 
 
 async def test_created_minus_released_is_live(capture: Capture) -> None:

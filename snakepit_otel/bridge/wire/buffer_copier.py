@@ -14,7 +14,7 @@ from snakepit_otel.rpc import Connection, RpcError, StatusCode, snakepit_error
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._fd_protocol import rebuild
-from snakepit_otel.zero_copy._memory import Buffer, Filling
+from snakepit_otel.zero_copy._memory import Buffer, BufferWriter
 from snakepit_otel.zero_copy._scope import Scope
 
 
@@ -32,19 +32,19 @@ class Copier:
         """
         for copying in scope.to_fetch:
             description = copying.reference.description
-            filling = Filling(description.size, shared=scope.settings.enabled)
+            writer = BufferWriter(description.size, shared=scope.settings.enabled)
             request = pb.ReadRequest(request_id=(scope.request or "") if of_request else "", ref=description.ref)
 
-            async def take(chunk: pb.Chunk, filling: Filling = filling) -> None:
-                filling.write(chunk.data)
+            async def take(chunk: pb.Chunk, writer: BufferWriter = writer) -> None:
+                writer.write(chunk.data)
 
             try:
                 await self._connection.stream(READ_BUFFER, request, take)
-                scope.fetched(copying, filling.finish())
+                scope.fetched(copying, writer.finish())
             except RpcError as error:
                 raise _failed(error) from None
             finally:
-                filling.discard()
+                writer.discard()
         scope.to_fetch.clear()
 
     async def send(self, scope: Scope) -> None:

@@ -26,7 +26,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description
-from snakepit_otel.zero_copy._memory import Buffer, Filling
+from snakepit_otel.zero_copy._memory import Buffer, BufferWriter
 
 _MAX_CHUNK_BYTES = 1 << 20
 _MIN_BYTES_PER_SECOND = 64 << 10  # after the first seconds of a copy
@@ -118,14 +118,14 @@ class BufferService(BufferServiceServicer):
             self._buffer_store.publish(of_request, description, buffer, BEARER, reserved=reserved, charge=charge)
 
     async def _filled(self, size: int, messages: AsyncIterator[pb.WriteRequest], pace: _Pace) -> Buffer:
-        filling = Filling(size, shared=self._buffer_store.can_share)
+        writer = BufferWriter(size, shared=self._buffer_store.can_share)
         try:
             while (message := await pace.keep(anext(messages, None), 0)) is not None:
-                filling.write(message.data)
+                writer.write(message.data)
                 pace.advance(len(message.data))
-            return filling.finish()
+            return writer.finish()
         finally:
-            filling.discard()
+            writer.discard()
 
     @contextmanager
     def _counted(self, peer: Peer) -> Iterator[None]:

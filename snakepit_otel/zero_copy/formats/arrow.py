@@ -1,4 +1,4 @@
-"""Arrow's tables, record batches and arrays, as an IPC stream in memory."""
+"""Arrow format: tables, record batches and arrays as an IPC stream in memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from snakepit_otel.zero_copy._descriptor import Description, Form
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FIELD = ""
-"""The name of the one column that an array travels as."""
+_FIELD = ""  # the name of the one column that an array is sent as
 
 
 class Content(NamedTuple):
-    """What is to be written: record batches, and what they were before."""
+    """Record batches to write, and the form of the value that they were made from."""
 
     schema: pa.Schema
     batches: list[pa.RecordBatch]
@@ -28,7 +27,7 @@ class Content(NamedTuple):
 
 
 def content_of(value: Any) -> Content:
-    """Return what is to be written of a table, record batch or array. Raises `ReferenceRefused` for anything else."""
+    """Return the content of a table, record batch or array. Raises `ReferenceRefused` for anything else."""
     pa = libraries.pyarrow()
     value = _own(pa, value)
     if isinstance(value, pa.Table):
@@ -43,7 +42,7 @@ def content_of(value: Any) -> Content:
 
 
 def parts(content: Content) -> list[memoryview]:
-    """Return the stream as pieces of memory, of which the large ones are the table's own."""
+    """Return the stream as pieces of memory; the large ones are the table's own."""
     pa = libraries.pyarrow()
     sink = _Pieces()
     try:
@@ -64,9 +63,9 @@ def check(description: Description, size: int) -> None:
 
 
 def read(description: Description, view: mmap.mmap) -> Any:
-    """Return the table, record batch or array, without copying. Raises `ReferenceRefused` for what is malformed.
+    """Return the table, record batch or array, without copying. Raises `ReferenceRefused` for malformed data.
 
-    Everything in it is checked, offsets and indices included, because Arrow follows them without looking.
+    Everything in it is checked, offsets and indices included, because Arrow follows them unchecked.
     """
     pa = libraries.pyarrow()
     whole = pa.py_buffer(view)
@@ -76,15 +75,15 @@ def read(description: Description, view: mmap.mmap) -> Any:
             table = pa.Table.from_batches(batches, reader.schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError, MemoryError) as error:
-        raise ReferenceRefused(f"what was sent as arrow data is malformed: {error}") from None
+        raise ReferenceRefused(f"the arrow data are malformed: {error}") from None
     _refuse_copies(table, whole)
-    found = _as_before(table, batches, description.form)
+    found = _restored(table, batches, description.form)
     if found is None:
-        raise ReferenceRefused(f"what was sent as arrow data is no {description.form}")
+        raise ReferenceRefused(f"the arrow data are no {description.form}")
     return found
 
 
-def _as_before(table: pa.Table, batches: list[pa.RecordBatch], form: Form | None) -> Any:
+def _restored(table: pa.Table, batches: list[pa.RecordBatch], form: Form | None) -> Any:
     if form is Form.TABLE:
         return table
     if form is Form.BATCH:
@@ -97,7 +96,7 @@ def _as_before(table: pa.Table, batches: list[pa.RecordBatch], form: Form | None
 
 
 def _refuse_copies(table: pa.Table, whole: pa.Buffer) -> None:
-    """Raise unless all data lie in the memory that was sent: what is compressed would not, and could be anything."""
+    """Raise unless all data lie in the memory that was sent: decompressed data would not, and could be of any size."""
     first, last = whole.address, whole.address + whole.size
     for buffer in _buffers(chunk for column in table.columns for chunk in column.chunks):
         if buffer.size and not (first <= buffer.address and buffer.address + buffer.size <= last):
@@ -110,7 +109,7 @@ def _buffers(arrays: Iterable[pa.Array]) -> Iterable[pa.Buffer]:
 
 
 def _own(pa: Any, value: Any) -> Any:
-    """Return what another library has as PyArrow's own; without copying, by the PyCapsule interface."""
+    """Return another library's value as PyArrow's, without copying, by the PyCapsule interface."""
     if isinstance(value, (pa.Table, pa.RecordBatch, pa.Array, pa.ChunkedArray)):
         return value
     kind = type(value)
@@ -122,13 +121,13 @@ def _own(pa: Any, value: Any) -> Any:
             return pa.array(value)
     except (pa.ArrowException, TypeError, ValueError, RuntimeError) as error:
         raise ReferenceRefused(
-            f"a {kind.__module__}.{kind.__qualname__} cannot be had through Arrow: {error}"
+            f"a {kind.__module__}.{kind.__qualname__} cannot be read through Arrow: {error}"
         ) from None
     raise ReferenceRefused(f"a {kind.__module__}.{kind.__qualname__} is no Arrow table, record batch or array")
 
 
 class _Pieces:
-    """A file that keeps what is written to it without copying."""
+    """A file that keeps the written pieces without copying."""
 
     def __init__(self) -> None:
         self.pieces: list[memoryview] = []

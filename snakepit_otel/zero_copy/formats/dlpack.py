@@ -1,4 +1,4 @@
-"""Arrays: how one lies in memory, how it is written there, and what may be read of it."""
+"""DLPack format: layout, bytes and checks of arrays in memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from snakepit_otel.zero_copy._descriptor import Description
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# The dtypes that DLPack and NumPy have in common, with their sizes in bytes.
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
     {
         "bool": 1,
@@ -34,8 +35,6 @@ ITEM_SIZES: Mapping[str, int] = MappingProxyType(
         "complex128": 16,
     }
 )
-"""The dtypes that DLPack and NumPy have in common, with their sizes in bytes."""
-
 # DLPack's numbers for devices, in its dlpack.h.
 _DEVICES = {
     1: "cpu",
@@ -60,7 +59,7 @@ _LARGEST = 1 << 62
 
 
 class Layout(NamedTuple):
-    """How an array is to lie in memory: `order` is C or F; sizes are in bytes."""
+    """Layout of an array in memory: `order` is C or F; sizes are in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -86,13 +85,13 @@ def layout_of(shape: tuple[int, ...], dtype: Any, order: str = "C") -> Layout:
 
 
 def layout_like(array: NDArray[Any]) -> Layout:
-    """Return the layout that a copy of the array gets: its own order if that is C or Fortran, else C."""
+    """Return the layout of a copy of the array: its own order if that is C or Fortran, else C."""
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     return layout_of(array.shape, array.dtype, order)
 
 
 def can_share(value: Any) -> bool:
-    """Say whether a tensor is one that can be shared, as far as NumPy's own go; others have to be tried."""
+    """Return whether a tensor can be shared; True for other libraries' tensors, which `import_dlpack` checks."""
     np = sys.modules.get("numpy")
     if np is None or not isinstance(value, np.ndarray):
         return True
@@ -100,7 +99,7 @@ def can_share(value: Any) -> bool:
 
 
 def parts(array: NDArray[Any], layout: Layout) -> Iterator[memoryview]:
-    """Yield the array's bytes in its layout; piece by piece where it lies otherwise, so that no whole copy is made."""
+    """Yield the array's bytes in its layout; in pieces where its own layout differs, so that no whole copy is made."""
     np = libraries.numpy()
     if layout.order == "F":
         array = array.T
@@ -128,7 +127,7 @@ def _flat_pieces(array: NDArray[Any]) -> Iterator[memoryview]:
 def import_dlpack(value: Any) -> NDArray[Any]:
     """Return a tensor of any library as an array.
 
-    Raises `ReferenceRefused` for one on another device, and for what NumPy has not.
+    Raises `ReferenceRefused` for one on another device, and for a dtype that NumPy lacks.
     """
     if not libraries.has_dlpack(value):
         raise ReferenceRefused(f"a {_type(value)} has no __dlpack__, so it is no DLPack tensor")
@@ -141,10 +140,10 @@ def import_dlpack(value: Any) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise ReferenceRefused("a masked array would lose its mask; pass array.filled() or the data and the mask")
     try:
-        # Subclasses may have other ways to be flattened, cut and measured; what is shared are the elements.
+        # Without subclasses, which may override slicing and size; the elements are shared.
         made: NDArray[Any] = np.asarray(value) if isinstance(value, np.ndarray) else np.from_dlpack(value)
     except (BufferError, TypeError, ValueError, RuntimeError) as error:
-        raise ReferenceRefused(f"a {_type(value)} cannot be had through DLPack: {error}") from None
+        raise ReferenceRefused(f"a {_type(value)} cannot be read through DLPack: {error}") from None
     return made
 
 
@@ -183,7 +182,7 @@ def check(description: Description, size: int) -> None:
 def array(description: Description, view: mmap.mmap) -> NDArray[Any]:
     """Return the buffer as a read-only array, without copying."""
     np = libraries.numpy()
-    # Where there are no elements, strides say nothing, and NumPy would still hold them against the buffer.
+    # Without elements, NumPy would still check strides against the buffer.
     strides = description.strides if description.size else None
     made: NDArray[Any] = np.ndarray(
         description.shape, description.dtype, buffer=view, offset=description.offset, strides=strides
@@ -233,7 +232,7 @@ def _device(value: Any) -> str:
     try:
         number = int(value.__dlpack_device__()[0])
     except Exception as error:  # noqa: BLE001 - another library's code
-        raise ReferenceRefused(f"a {_type(value)} does not say on which device it is: {error}") from None
+        raise ReferenceRefused(f"a {_type(value)} does not name its device: {error}") from None
     return _DEVICES.get(number, f"number {number}")
 
 

@@ -43,7 +43,12 @@ class Rig:
     @property
     def empty(self) -> bool:
         """Whether nothing is held or reserved for anybody."""
-        return not (self.buffer_store._bytes or self.buffer_store._count or self.budget.held() or self.service._copying)
+        return not (
+            self.buffer_store._usage.bytes
+            or self.buffer_store._usage.count
+            or self.budget.held()
+            or self.service._copying
+        )
 
 
 @asynccontextmanager
@@ -94,7 +99,7 @@ async def test_unfinished_writes_count() -> None:
     """What a write has announced is there for no other, until it is cancelled; the refused one learns why."""
     async with serving(Limits(max_host_bytes=10 * MIB)) as rig:
         first = await begun(rig, 6 * MIB, MIB)
-        await until(lambda: rig.buffer_store._bytes == 6 * MIB)
+        await until(lambda: rig.buffer_store._usage.bytes == 6 * MIB)
         second = await begun(rig, 6 * MIB, MIB)
         code, words = await refusal(second)
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -104,7 +109,11 @@ async def test_unfinished_writes_count() -> None:
         third = await begun(rig, 6 * MIB, 6 * MIB)
         await third.done_writing()
         await third
-        assert (rig.buffer_store._bytes, rig.buffer_store._count, rig.budget.held()) == (6 * MIB, 1, 6 * MIB)
+        assert (rig.buffer_store._usage.bytes, rig.buffer_store._usage.count, rig.budget.held()) == (
+            6 * MIB,
+            1,
+            6 * MIB,
+        )
         rig.buffer_store.close()
         assert rig.empty
 
@@ -151,7 +160,7 @@ async def test_the_copies_of_a_machine_are_limited() -> None:
     """An anonymous machine has at most a quarter of the references under way at a time."""
     async with serving(Limits(max_host_references=8)) as rig:
         calls = [await begun(rig, 10) for _ in range(2)]
-        await until(lambda: rig.buffer_store._count == 2)
+        await until(lambda: rig.buffer_store._usage.count == 2)
         code, words = await refusal(await begun(rig, 10))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "2 references are being copied for this machine" in words
@@ -187,7 +196,7 @@ async def test_what_is_read_is_held_until_it_has_been_read() -> None:
         assert len((await call.read()).data) == MIB
         scope.close()
         assert not buffer_store.has(about.ref)
-        assert (buffer_store._bytes, buffer_store._count) == (8 * MIB, 1)
+        assert (buffer_store._usage.bytes, buffer_store._usage.count) == (8 * MIB, 1)
         call.cancel()
         await until(lambda: rig.empty)
 
@@ -205,11 +214,11 @@ def test_a_result_is_its_callers_until_it_is_taken() -> None:
     with pytest.raises(BudgetExceeded):
         buffer_store.offer(scope.request, large.ref, Charge(budget, somebody, 0, "references"))
     scope.close()
-    assert (budget.held(somebody), buffer_store._count) == (600, 1)
+    assert (budget.held(somebody), buffer_store._usage.count) == (600, 1)
     with buffer_store.borrow(None, about.ref, BEARER):
         buffer_store.release(None, about.ref, BEARER)
         assert budget.held(somebody) == 600
-    assert (budget.held(somebody), buffer_store._count, buffer_store._bytes) == (0, 0, 0)
+    assert (budget.held(somebody), buffer_store._usage.count, buffer_store._usage.bytes) == (0, 0, 0)
 
 
 def test_a_refused_publication_gives_its_room_back() -> None:
@@ -219,4 +228,4 @@ def test_a_refused_publication_gives_its_room_back() -> None:
     about = description(600)
     with pytest.raises(ReferenceRefused):
         buffer_store.publish(None, about, Buffer.of([memoryview(bytes(10))], 10), BEARER, charge=charge)
-    assert (budget.held(), buffer_store._count) == (0, 0)
+    assert (budget.held(), buffer_store._usage.count) == (0, 0)
