@@ -82,7 +82,7 @@ def request(sampled: bool) -> Iterator[None]:
     remote = SpanContext(2**127 + 3, 5, True, TraceFlags(int(sampled)))
     token = context.attach(trace.set_span_in_context(NonRecordingSpan(remote)))
     try:
-        with telemetry.Observation(names.REQUEST):
+        with telemetry.Operation(names.REQUEST):
             yield
     finally:
         context.detach(token)

@@ -46,8 +46,8 @@ GRPC_EXPORTER = "telemetry/export/otlp_grpc.py"
 SDK_ALLOWED = {
     "telemetry/_resource_detector.py",
     "telemetry/_setup.py",
-    "telemetry/spans/compat.py",
-    "telemetry/spans/selfcheck.py",
+    "telemetry/spans/fast/compat.py",
+    "telemetry/spans/fast/selfcheck.py",
     "testing/_capture.py",
     "testing/_ids.py",
     "testing/_sink.py",

@@ -12,7 +12,7 @@ import grpc
 
 from snakepit_otel.rpc.method import CANCELLED, MAX_STATUS_CHARACTERS, OK, UNKNOWN, Method, error_text
 from snakepit_otel.rpc.status import RpcError
-from snakepit_otel.telemetry import AttributeSet, Observation, names
+from snakepit_otel.telemetry import AttributeSet, Operation, names
 
 
 class Peer:
@@ -41,7 +41,7 @@ def _server_attributes(target: str) -> dict[str, Any]:
     return {names.SERVER_ADDRESS: host.strip("[]"), names.SERVER_PORT: int(port)}
 
 
-class ClientCall(Observation):
+class ClientCall(Operation):
     """A call as its caller sees it: every status but OK is an error."""
 
     def __init__(self, method: Method, peer: Peer | None = None) -> None:
@@ -71,12 +71,12 @@ class ClientCall(Observation):
         self.note(CANCELLED, error_text(error))
 
     def settle(self, code: grpc.StatusCode, details: str | None = "") -> None:
-        """End the passage of a call that ended so."""
+        """End the operation of a call that ended so."""
         self.note(code, details)
         self.end()
 
     def settle_raised(self, error: BaseException) -> None:
-        """End the passage of a call that raised this."""
+        """End the operation of a call that raised this."""
         self._set_status(error)
         self.end()
 

@@ -23,12 +23,12 @@ from snakepit_otel.rpc.method import (
     Method,
     error_text,
 )
-from snakepit_otel.telemetry import Observation, _guard, names
+from snakepit_otel.telemetry import Operation, _guard, names
 
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class ServerCall(Observation):
+class ServerCall(Operation):
     """A call as its server sees it: only statuses that are the server's fault are errors."""
 
     def __init__(self, method: Method, parent: Context | None, links: Iterable[SpanContext], context: Any) -> None:
@@ -43,10 +43,10 @@ class ServerCall(Observation):
         super().__exit__(None, None, None)
 
     def settle(self, error: BaseException | None = None) -> None:
-        """End the passage of a call whose handler returned, or raised this."""
+        """End the operation of a call whose handler returned, or raised this."""
         self._set_status(error)
         if self.labels is self._method.ok:
-            self.end_well()
+            self.end_labelled()
         else:
             self.end()
 
@@ -99,7 +99,7 @@ class AioServerCall(ServerCall):
         call.labels = method.labels
         call.span_name = method.name
         call._method = method
-        call.arrive(metadata or ())
+        call.start_remote(metadata or ())
         return call
 
     def status(self, error: BaseException | None) -> grpc.StatusCode:
@@ -144,7 +144,7 @@ class BlockingServerCall(ServerCall):
             self._over()
 
     def _over(self) -> None:
-        # Called for every call; for one that was answered, the passage has ended by then.
+        # Called for every call; for one that was answered, the operation has ended by then.
         self._cut_short = self.cut_short()
 
     def status(self, error: BaseException | None) -> grpc.StatusCode:

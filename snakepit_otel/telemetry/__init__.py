@@ -13,7 +13,7 @@ from snakepit_otel.telemetry._instruments import observe, record
 from snakepit_otel.telemetry._labels import Labels
 from snakepit_otel.telemetry._links import Trail, links_to
 from snakepit_otel.telemetry._log_correlation import correlate_logs, log_to_stderr
-from snakepit_otel.telemetry._operation import Observation, error_type
+from snakepit_otel.telemetry._operation import Operation, error_type
 from snakepit_otel.telemetry._propagation import current_trace, incoming, outgoing
 from snakepit_otel.telemetry._request_steps import Stepped, request, step
 from snakepit_otel.telemetry._setup import LEDGER_FILE, Telemetry, setup
@@ -27,7 +27,7 @@ __all__ = [
     "Labels",
     "Ledger",
     "Level",
-    "Observation",
+    "Operation",
     "SharedLedger",
     "Stepped",
     "Telemetry",

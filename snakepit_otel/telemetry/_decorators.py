@@ -18,8 +18,8 @@ from snakepit_otel.telemetry._attributes import NONE, AttributeSet, interned
 from snakepit_otel.telemetry._context import SPAN_KEY
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry._links import Trail
-from snakepit_otel.telemetry._operation import Describe, Observation, count, count_failed
-from snakepit_otel.telemetry.spans.fast import Unsampled
+from snakepit_otel.telemetry._operation import Describe, Operation, count, count_failed
+from snakepit_otel.telemetry.spans.base import Unsampled
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ def observed(
     `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few
     values, for the span and the duration; `details` what only the span has, and is not called if there is
     none. `result` is called with what was returned, and returns more of both; an `error.type` from it marks
-    the passage as failed. `trail` links the span to the one before it of the same session, say, and
+    the operation as failed. `trail` links the span to the one before it of the same session, say, and
     `result_links` to whatever what was returned has to do with. A generator is refused: its span would be
     current in its consumer.
     """
@@ -53,16 +53,16 @@ def observed(
                 f"{function.__qualname__} is a generator; a lifecycle point must not hold its context "
                 "across a yield: push to a callback instead"
             )
-        about = _About(point, labels, details, result, trail, result_links)
-        made = _observing_async if inspect.iscoroutinefunction(function) else _observing
-        return cast("Callable[P, R]", LifecyclePoint(function, made(function, about)))
+        options = PointOptions(point, labels, details, result, trail, result_links)
+        wrap = _observing_async if inspect.iscoroutinefunction(function) else _observing
+        return cast("Callable[P, R]", LifecyclePoint(function, wrap(function, options)))
 
     return decorate
 
 
 @dataclass(frozen=True)
-class _About:
-    """What a decorator was told."""
+class PointOptions:
+    """Options of a lifecycle point's decorator."""
 
     point: Point
     labels: Labels | None
@@ -95,13 +95,13 @@ class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
         return (self._self_observing if _switch.enabled else self._self_function)(*args, **kwargs)
 
 
-def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
-    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+def _observing(function: Callable[..., Any], options: PointOptions) -> Callable[..., Any]:
+    point, labels, details, has_outcome = options.point, options.labels, options.details, _has_outcome(options)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not tells_more and _context.get().get(SPAN_KEY).__class__ is Unsampled:
+        if not has_outcome and _context.get().get(SPAN_KEY).__class__ is Unsampled:
             started = perf_counter_ns()
             try:
                 returned = function(*args, **kwargs)
@@ -110,25 +110,25 @@ def _observing(function: Callable[..., Any], about: _About) -> Callable[..., Any
                 raise
             count(point, few, started)
             return returned
-        with Observation(point, few, details, args, kwargs) as observation:
-            if tells_more:
-                _tell_at_start(observation, about, args, kwargs)
+        with Operation(point, few, details, args, kwargs) as operation:
+            if has_outcome:
+                _link_to_previous(operation, options, args, kwargs)
             returned = function(*args, **kwargs)
-            if tells_more:
-                _tell_at_end(observation, about, returned)
+            if has_outcome:
+                _add_outcome(operation, options, returned)
             return returned
 
     return call
 
 
-def _observing_async(function: Callable[..., Any], about: _About) -> Callable[..., Any]:
+def _observing_async(function: Callable[..., Any], options: PointOptions) -> Callable[..., Any]:
     # The same with an await in it.
-    point, labels, details, tells_more = about.point, about.labels, about.details, _tells_more(about)
+    point, labels, details, has_outcome = options.point, options.labels, options.details, _has_outcome(options)
 
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
         few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not tells_more and _context.get().get(SPAN_KEY).__class__ is Unsampled:
+        if not has_outcome and _context.get().get(SPAN_KEY).__class__ is Unsampled:
             started = perf_counter_ns()
             try:
                 returned = await function(*args, **kwargs)
@@ -137,12 +137,12 @@ def _observing_async(function: Callable[..., Any], about: _About) -> Callable[..
                 raise
             count(point, few, started)
             return returned
-        with Observation(point, few, details, args, kwargs) as observation:
-            if tells_more:
-                _tell_at_start(observation, about, args, kwargs)
+        with Operation(point, few, details, args, kwargs) as operation:
+            if has_outcome:
+                _link_to_previous(operation, options, args, kwargs)
             returned = await function(*args, **kwargs)
-            if tells_more:
-                _tell_at_end(observation, about, returned)
+            if has_outcome:
+                _add_outcome(operation, options, returned)
             return returned
 
     return call
@@ -157,36 +157,38 @@ def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return NONE
 
 
-def _tells_more(about: _About) -> bool:
-    return about.result is not None or about.trail is not None or about.result_links is not None
+def _has_outcome(options: PointOptions) -> bool:
+    return options.result is not None or options.trail is not None or options.result_links is not None
 
 
-def _tell_at_start(observation: Observation, about: _About, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if about.trail is None or observation.span is None or not observation.span.is_recording():
+def _link_to_previous(
+    operation: Operation, options: PointOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    if options.trail is None or operation.span is None or not operation.span.is_recording():
         return
     try:
-        key = about.trail.key(*args, **kwargs)
-        before = about.trail.step(key, observation.span) if key else None
+        key = options.trail.key(*args, **kwargs)
+        before = options.trail.step(key, operation.span) if key else None
         if before is not None:
-            observation.link(before)
+            operation.link(before)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        _guard.contain(f"linking {about.point.name}", error)
+        _guard.contain(f"linking {options.point.name}", error)
 
 
-def _tell_at_end(observation: Observation, about: _About, returned: Any) -> None:
+def _add_outcome(operation: Operation, options: PointOptions, returned: Any) -> None:
     try:
-        if about.result is not None:
-            attributes = about.result(returned)
+        if options.result is not None:
+            attributes = options.result(returned)
             if names.ERROR_TYPE in attributes:
                 # What is returned may itself be a failure, as answers over the bridge are.
-                observation.fail(attributes.pop(names.ERROR_TYPE))
+                operation.fail(attributes.pop(names.ERROR_TYPE))
             if attributes:
-                observation.set(attributes)
-        if about.result_links is not None and observation.span is not None:
-            for link in about.result_links(returned):
-                observation.link(link)
+                operation.set(attributes)
+        if options.result_links is not None and operation.span is not None:
+            for link in options.result_links(returned):
+                operation.link(link)
     except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-        _guard.contain(f"describing the result of {about.point.name}", error)
+        _guard.contain(f"describing the result of {options.point.name}", error)
 
 
 def _unused(*_: Any) -> None:

@@ -13,14 +13,13 @@ from opentelemetry.context import Context
 from snakepit_otel._version import VERSION
 from snakepit_otel.common.secrets import masked_text
 from snakepit_otel.telemetry import _switch, names
-from snakepit_otel.telemetry._attributes import MOST_TEXT, copied
+from snakepit_otel.telemetry._attributes import MAX_CHARACTERS, copied
 from snakepit_otel.telemetry._definitions import Event
 from snakepit_otel.telemetry._exception_text import formatted, message_of
 from snakepit_otel.telemetry._guard import guard
 from snakepit_otel.telemetry._instruments import record
 
-_MOST_TEXT = 10_000
-"""Characters of a text in an event: an exception's traceback is the longest that there is."""
+_MAX_EVENT_CHARACTERS = 10_000  # of a text: an exception's traceback is the longest
 _SEVERITIES = _logs.SeverityNumber.__members__
 _logger = _logs.get_logger("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 
@@ -62,7 +61,7 @@ def emit(
             context=context,
             severity_number=_SEVERITIES[event.severity],
             severity_text=event.severity,
-            body=body if body is None else body[:_MOST_TEXT],
+            body=body if body is None else body[:_MAX_EVENT_CHARACTERS],
             attributes={**_cut(_request_attributes.get()), **measurements, **_cut(attributes)},
         )
     if event.marks:
@@ -73,7 +72,9 @@ def emit(
 
 
 def _cut(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value[:_MOST_TEXT] if isinstance(value, str) else value for key, value in attributes.items()}
+    return {
+        key: value[:_MAX_EVENT_CHARACTERS] if isinstance(value, str) else value for key, value in attributes.items()
+    }
 
 
 def _mark(attributes: Mapping[str, Any]) -> None:
@@ -91,8 +92,8 @@ def emit_exception(error: BaseException, session_id: str | None = None) -> None:
         names.EVENT_ADAPTER_EXCEPTION,
         {
             **session,
-            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"[:MOST_TEXT],
-            names.EXCEPTION_MESSAGE: masked_text(message_of(error)[:_MOST_TEXT]),
-            names.EXCEPTION_STACKTRACE: masked_text(formatted(error, error.__traceback__)[-_MOST_TEXT:]),
+            names.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"[:MAX_CHARACTERS],
+            names.EXCEPTION_MESSAGE: masked_text(message_of(error)[:_MAX_EVENT_CHARACTERS]),
+            names.EXCEPTION_STACKTRACE: masked_text(formatted(error, error.__traceback__)[-_MAX_EVENT_CHARACTERS:]),
         },
     )

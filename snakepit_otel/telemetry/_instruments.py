@@ -61,9 +61,9 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
         # The rest is for the SDK to refuse.
         if _metric_cells.live and metric.instrument in _IN_CELLS and 0 <= value < _INFINITY:
             labels = interned(attributes)
-            cell = labels.cells.get(metric)
-            if cell.__class__ is not _metric_cells.Histogram and cell.__class__ is not _metric_cells.Sum:
-                cell = labels.cells[metric] = _metric_cells.cell(metric, attributes)
+            cell = labels.metric_cache.get(metric)
+            if cell is None:
+                cell = labels.metric_cache[metric] = _metric_cells.cell(metric, attributes)
             trace_id, span_id = _sampled_span() if metric.instrument == "histogram" else _NO_SPAN
             cell.record(value, time_ns() if span_id else 0, trace_id, span_id)
         else:
@@ -82,7 +82,7 @@ def cell_for(point: Point, labels: AttributeSet, late: Attributes) -> Any:
             few[names.ERROR_TYPE] = _error_types.of(str(few[names.ERROR_TYPE]), ())
         if few:
             labels = interned({**labels.values, **few})
-    cell = labels.cells.get(point)
+    cell = labels.metric_cache.get(point)
     return _cell_of(point, labels) if cell is None else cell
 
 
@@ -121,7 +121,7 @@ def _cell_of(point: Point, labels: AttributeSet) -> Any:
     metric = point.duration
     attributes = {key: value for key, value in {**point.fixed, **labels.values}.items() if key in metric.attributes}
     cell = _metric_cells.cell(metric, attributes) if _metric_cells.live else _ByApi(metric, attributes)
-    labels.cells[point] = cell
+    labels.metric_cache[point] = cell
     return cell
 
 

@@ -1,4 +1,4 @@
-"""One passage through a lifecycle point: its span, its duration and how it ended."""
+"""Operations: the work of a lifecycle point, with its span, duration and outcome."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ from snakepit_otel.telemetry._context import SPAN_KEY
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry._exception_text import message_of
 from snakepit_otel.telemetry._propagation import Metadata, incoming, plain_parent
-from snakepit_otel.telemetry.spans import select as choosing
-from snakepit_otel.telemetry.spans.fast import LeanLane, LeanSpan, Unsampled
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.base import SpanMaker, Unsampled
 
-_MOST_TEXT = 2_000
-"""Characters of a message that are looked at."""
+_MAX_MASKED_CHARACTERS = 2_000
 _NOTHING: dict[str, Any] = {}
 Describe = Callable[..., Details | Mapping[str, Any] | None]
-_MOST_MESSAGE = 500
-"""Characters of it that are recorded."""
-_MOST_TYPE = 200
-CANCELLED = "cancelled"
-"""`error.type` of work that ended because nobody waits for it any more, which is nobody's error."""
+_MAX_MESSAGE_CHARACTERS = 500
+_MAX_TYPE_CHARACTERS = 200
+CANCELLED = "cancelled"  # the `error.type` of work whose caller no longer waits
 
 
 def error_type(error: BaseException) -> str:
-    """What `error.type` says of an error: its own word if it has one, else its class."""
+    """Return an error's `error.type`: its own attribute of that name if it has one, else its class."""
     own = None
     with suppress(BaseException):  # a user's exception may have any attributes
         own = getattr(error, "error_type", None)
@@ -44,15 +41,15 @@ def error_type(error: BaseException) -> str:
     return CANCELLED if isinstance(error, asyncio.CancelledError) else type(error).__qualname__
 
 
-class Observation:
+class Operation:
     """A context manager around the work of one lifecycle point.
 
-    The span is current inside it. Enter and leave it in one task, and never across a `yield`: what is not
-    one block, as the life of a stream, calls `begin`, then `current` around each step, then `end`.
+    The span is current inside it. Enter and leave it in one task, and never across a `yield`: work that is not
+    one block, as the life of a stream, uses `current` around each part, then `end`.
 
-    `labels` are the few and recurring attributes, for the span and, as far as it allows them, for the
-    duration metric. `details` is called for a span that is recorded, and returns what only it has, ids
-    for instance. `parent` is the context to work in, if not the current one.
+    `labels` are attributes with few values, for the span and, as far as it allows them, for the duration metric.
+    `details` is called for a span that is recorded, and returns attributes for the span only, such as ids.
+    `parent` is the context to work in, if not the current one.
     """
 
     details: Details | None = None
@@ -63,6 +60,7 @@ class Observation:
     span: Span | None = None
     _within: Context | None = None
     _token: Token[Context] | None = None
+    _maker: SpanMaker | None = None
 
     def __init__(
         self,
@@ -80,19 +78,17 @@ class Observation:
         self.labels = labels
         self.span_name = span_name or point.span
         self.started = perf_counter_ns()
-        """When it began, by the performance counter."""
         if links:
             self.links = list(links)
         try:
             context = _context.get() if parent is None else parent
             above: Any = context.get(SPAN_KEY)
-            kind = above.__class__
-            if kind is not Unsampled and point not in _controls.suppressed:
-                lane = self._lane = above.trace.lane if kind is LeanSpan else choosing.lane()
-                if lane is not None:
+            if above.__class__ is not Unsampled and point not in _controls.suppressed:
+                maker = self._maker = getattr(above, "maker", None) or select.span_maker()
+                if maker is not None:
                     if details is not None:
                         self.details = _described(details, args, kwargs)
-                    self._within = lane.start(self, context)
+                    self._within = maker.start(self, context)
                 else:
                     self._within = parent
             elif parent is not None:
@@ -101,47 +97,45 @@ class Observation:
             _guard.contain(f"starting {self.span_name}", error)
 
     @classmethod
-    def resumed(cls, point: Point, labels: AttributeSet, details: Details | None, started: int) -> Observation:
-        """Return the passage that began then, whose span, if it has one, it is given by `take_span`."""
-        passage = cls.__new__(cls)
-        passage.point = point
-        passage.labels = labels
-        passage.span_name = point.span
-        passage.details = details
-        passage.started = started
-        return passage
+    def from_start(cls, point: Point, labels: AttributeSet, details: Details | None, started: int) -> Operation:
+        """Create an operation from a start time; `attach_span` adds its span."""
+        operation = cls.__new__(cls)
+        operation.point = point
+        operation.labels = labels
+        operation.span_name = point.span
+        operation.details = details
+        operation.started = started
+        return operation
 
-    def arrive(self, metadata: Metadata) -> None:
-        """Begin with a call from outside that has this metadata, in a task that is the call's own.
+    def start_remote(self, metadata: Metadata) -> None:
+        """Start with a call from another process that has this metadata, in the call's own task.
 
         The span stays current until the task ends.
         """
         self.started = perf_counter_ns()
         try:
             caller = plain_parent(metadata)
-            lane = self._lane = choosing.lane()
-            if caller and caller[0] and lane.__class__ is LeanLane and self.point not in _controls.suppressed:
-                _context.attach(lane.continue_from(self, *caller))
-                return
-            context = incoming(metadata)
-            if lane is None or self.point in _controls.suppressed:
-                _context.attach(context)
+            maker = self._maker = select.span_maker()
+            if maker is None or self.point in _controls.suppressed:
+                _context.attach(incoming(metadata))
+            elif caller and caller[0]:
+                _context.attach(maker.start_remote(self, *caller))
             else:
-                _context.attach(lane.start(self, context) or context)
+                _context.attach(maker.start(self, incoming(metadata)))
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
             _guard.contain(f"starting {self.span_name}", error)
 
-    def tell(self, _span: LeanSpan) -> Observation:
-        """Return itself; what a span has to ask of its passage."""
+    def operation_for(self, _span: Any) -> Operation:
+        """Return the operation of a span; see `SpanOperation`."""
         return self
 
-    def take_span(self, span: LeanSpan) -> None:
-        """Take this for the span."""
+    def attach_span(self, span: Span, maker: SpanMaker) -> None:
+        """Set the span, and the maker that ends it."""
         self.span = span
-        self._lane = span.trace.lane
+        self._maker = maker
 
     def set(self, attributes: Mapping[str, Any]) -> None:
-        """Add attributes that only became known inside; those the duration metric allows go there, too."""
+        """Add attributes to the span and, as far as it allows them, to the duration metric."""
         self.late = {**self.late, **copied(attributes)}
 
     def link(self, context: SpanContext) -> None:
@@ -149,11 +143,11 @@ class Observation:
         self.links = [*self.links, context]
 
     def fail(self, kind: str, message: str = "") -> None:
-        """Mark the passage as failed; `kind` is its `error.type`, whatever else is raised through it."""
-        self.failure = kind[:_MOST_TYPE]
+        """Mark the operation as failed; `kind` is its `error.type`, whatever else is raised through it."""
+        self.failure = kind[:_MAX_TYPE_CHARACTERS]
         self.message = _shown(message) if message else ""
 
-    def __enter__(self) -> Observation:
+    def __enter__(self) -> Operation:
         if self._within is not None:
             self._token = _context.attach(self._within)
         return self
@@ -177,18 +171,20 @@ class Observation:
         finally:
             _context.detach(token)
 
-    def end_well(self) -> None:
-        """End a passage of which there is nothing to say but its labels: `end`, with less work."""
+    def end_labelled(self) -> None:
+        """End an operation that succeeded with labels only: `end`, with less work."""
         elapsed = perf_counter_ns() - self.started
         span: Any = self.span
-        cell = self.labels.cells.get(self.point)
+        cell = self.labels.metric_cache.get(self.point)
         try:
             if cell is not None and self.late is _NOTHING and not self.links:
                 if span is None:
                     cell.record(elapsed * 1e-9)
                     return
-                if span.__class__ is LeanSpan and self._lane.end_well(self, span, elapsed):  # type: ignore[union-attr]
-                    cell.record(elapsed * 1e-9, span.end_time, span.trace.trace_id, span.span_id)
+                exemplar = self._maker.end_labelled(self, elapsed)  # type: ignore[union-attr]
+                if exemplar is not None:
+                    end_time, trace_id, span_id = exemplar
+                    cell.record(elapsed * 1e-9, end_time, trace_id, span_id)
                     self.span = None
                     return
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
@@ -197,31 +193,31 @@ class Observation:
         self.end()
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the passage; `error` is what was raised through it, if anything was."""
+        """End the operation; `error` is what was raised through it, if anything was."""
         elapsed = perf_counter_ns() - self.started
         try:
             if error is not None:
-                self._note(error)
+                self._set_failure(error)
             if self.failure is not None:
                 self.late = {**self.late, names.ERROR_TYPE: self.failure}
             span = self.span
-            cell = None if self.late else self.labels.cells.get(self.point)
+            cell = None if self.late else self.labels.metric_cache.get(self.point)
             if cell is None:
                 cell = _instruments.cell_for(self.point, self.labels, self.late)
             if span is None:
                 cell.record(elapsed * 1e-9)
             else:
-                trace_id, span_id = _ids_of(span)
+                trace_id, span_id = self._maker.identity(span)  # type: ignore[union-attr]
                 cell.record(elapsed * 1e-9, time_ns(), trace_id, span_id)
-                self._lane.end(self, elapsed)  # type: ignore[union-attr]
-                # The span knows its passage; without this the two would be a cycle for the collector.
+                self._maker.end(self, elapsed)  # type: ignore[union-attr]
+                # The span refers to its operation; without this the two would be a cycle for the collector.
                 self.span = None
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
             _guard.contain(f"ending {self.span_name}", fault)
 
-    def _note(self, error: BaseException) -> None:
+    def _set_failure(self, error: BaseException) -> None:
         if self.failure is None:
-            self.failure = error_type(error)[:_MOST_TYPE]
+            self.failure = error_type(error)[:_MAX_TYPE_CHARACTERS]
         if not self.message:
             self.message = _shown(message_of(error))
         if self.point.exceptions and self.failure != CANCELLED:
@@ -238,19 +234,11 @@ def _described(describe: Describe, args: Iterable[Any], kwargs: Mapping[str, Any
         return None
 
 
-def _ids_of(span: Span) -> tuple[int, int]:
-    """Return the ids of a span that is exported; else zeros."""
-    if span.__class__ is LeanSpan:
-        return span.trace.trace_id, span.span_id
-    identity = span.get_span_context()
-    return (identity.trace_id, identity.span_id) if identity.trace_flags.sampled else (0, 0)
-
-
 def count(point: Point, labels: AttributeSet, started: int) -> None:
-    """Record a passage that has no span: the request it belongs to is not sampled."""
+    """Record an operation without a span, of a request that is not sampled."""
     elapsed = perf_counter_ns() - started
     try:
-        cell = labels.cells.get(point)
+        cell = labels.metric_cache.get(point)
         if cell is None:
             cell = _instruments.cell_for(point, labels, _NOTHING)
         cell.record(elapsed * 1e-9)
@@ -267,12 +255,12 @@ def count_failed(
     args: Iterable[Any],
     kwargs: Mapping[str, Any],
 ) -> None:
-    """Record a passage that failed, and that was not observed while it went well."""
-    passage = Observation(point, labels, details, args, kwargs)
-    passage.started = started
-    passage.end(error)
+    """Record an operation that failed, of a request that is not sampled."""
+    operation = Operation(point, labels, details, args, kwargs)
+    operation.started = started
+    operation.end(error)
 
 
 def _shown(message: str) -> str:
-    """Return what is recorded of a message."""
-    return masked_text(message[:_MOST_TEXT])[:_MOST_MESSAGE]
+    """Return the part of a message that is recorded, without secrets."""
+    return masked_text(message[:_MAX_MASKED_CHARACTERS])[:_MAX_MESSAGE_CHARACTERS]

@@ -1,9 +1,9 @@
 """Lifecycle points that are the steps of one request, recorded together at its end.
 
-A request and its steps share their attributes, and follow one another. So each step only notes when it began
-and ended, and one loop at the end of the request does the rest: durations, spans, one visit to the queue.
-That costs a third of the same points done one by one, which is what happens where this cannot serve: with
-other spans than lean ones, and for steps that fail or whose spans others change.
+A request and its steps share their attributes, and follow one another. So each step only keeps its start and end, and
+one loop at the end of the request records durations and spans. For a worker's request that halves the cost of
+telemetry (see `benchmarks.instructions`). Where the span maker has no batches, and for steps that fail or whose spans
+are changed by user code, each step is an operation of its own.
 """
 
 from __future__ import annotations
@@ -12,29 +12,26 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from time import perf_counter_ns
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from snakepit_otel.telemetry import _context, _controls, _guard, _instruments
 from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry._decorators import LifecyclePoint
 from snakepit_otel.telemetry._definitions import Point
-from snakepit_otel.telemetry._metric_cells import MOST_KEPT, Value
-from snakepit_otel.telemetry._operation import Observation
-from snakepit_otel.telemetry.spans import otlp
-from snakepit_otel.telemetry.spans.fast import LeanSpan, Unsampled, prepared
-from snakepit_otel.telemetry.spans.otlp import child
+from snakepit_otel.telemetry._metric_cells import MOST_KEPT
+from snakepit_otel.telemetry._operation import Operation
+from snakepit_otel.telemetry.spans.base import SpanBatch, Step, StepPlan, Unsampled
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _NOTHING: dict[str, Any] = {}
-NO_DETAILS = Details({})
-_USUAL_HEAD = otlp.trace(0)
-"""The fields of a trace without state, by their length."""
+_NO_DETAILS = Details({})
+_UNSAMPLED_DETAILS = Details({})  # apart, since plans are kept with details, and those without a batch have no template
 
 
 class Stepped:
-    """What requests inherit whose steps are observed: where their telemetry is kept while they run."""
+    """Base of requests with steps: holds their telemetry while they run."""
 
     labels: AttributeSet = NONE
     details: Details | None = None
@@ -44,47 +41,53 @@ class Stepped:
 class Steps:
     """The steps of one request that have ended, to be recorded with it.
 
-    `above` is the span that the request is below; None if it is not sampled, and durations are all there is.
-    `describe` then says what else is known of the request, should a step fail.
+    `batch` has their spans; None if the request is not sampled, and only durations are recorded. `describe` then
+    returns the request's details, should a step fail.
     """
 
-    __slots__ = ("above", "describe", "done", "owner", "point", "request", "span_id", "started")
+    __slots__ = ("batch", "describe", "done", "owner", "point", "request", "started")
 
     def __init__(
         self,
         point: Point,
         request: Stepped,
-        above: LeanSpan | None,
+        batch: SpanBatch | None,
         owner: Any,
         describe: Callable[..., Details | None],
     ) -> None:
         self.point = point
         self.request = request
-        self.above = above
+        self.batch = batch
         self.owner = owner
         self.describe = describe
-        self.span_id = 0 if above is None else above.trace.lane.span_id()
-        self.done: list[tuple[Point, int, int, int]] = []
+        self.done: list[Step] = []
         self.started = perf_counter_ns()
 
     def finish(self, error: BaseException | None) -> None:
         """Record the request and its steps."""
         ended = perf_counter_ns()
+        batch = self.batch
         try:
             if error is None:
-                self.done.append((self.point, self.started, ended, self.span_id))
+                self.done.append((self.point, self.started, ended, 0 if batch is None else batch.span_id))
             if self.done:
-                if self.above is None:
-                    self._count()
+                plans = self._plans()
+                if batch is None:
+                    self._count(plans)
                 else:
-                    self._record(self.above)
+                    batch.record(self.done, plans, self)
+                if len(plans[self.done[-1][0]].cell.new) >= MOST_KEPT:
+                    _fold(plans)
             if error is not None:
-                self._passage(self.point, self.started, self.span_id).end(error)
+                operation = self.operation_at(self.point, self.started)
+                if batch is not None:
+                    batch.attach(operation, batch.span_id)
+                operation.end(error)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
             _guard.contain(f"recording {self.point.name}", fault)
 
-    def note(self, point: Point, function: Callable[..., R], *args: Any) -> R:
-        """Run a step of which others see no span, and note when it began and ended."""
+    def run(self, point: Point, function: Callable[..., R], *args: Any) -> R:
+        """Run a step that has no current span, and keep its start and end."""
         started = perf_counter_ns()
         try:
             returned = function(*args)
@@ -96,10 +99,12 @@ class Steps:
 
     def failed(self, point: Point, started: int, error: BaseException) -> None:
         """Record a step that raised."""
-        if self.above is None or point in _controls.suppressed:
-            Observation.resumed(point, self.request.labels, self._described(), started).end(error)
+        if self.batch is None or point in _controls.suppressed:
+            Operation.from_start(point, self.request.labels, self._described(), started).end(error)
         else:
-            self._passage(point, started, self.above.trace.lane.span_id()).end(error)
+            operation = self.operation_at(point, started)
+            self.batch.attach(operation)
+            operation.end(error)
 
     def _described(self) -> Details | None:
         try:
@@ -108,102 +113,50 @@ class Steps:
             _guard.contain(f"describing {self.point.name}", fault)
             return None
 
-    def begin(self, point: Point) -> LeanSpan:
-        """Return the span of a step, for others to see."""
-        above = self.above
-        assert above is not None
-        span = LeanSpan(above.trace, above.trace.lane.span_id(), self.span_id, perf_counter_ns(), self.tell)
-        span.point = point
-        return span
-
-    def settle(self, span: LeanSpan, error: BaseException | None = None) -> None:
-        """Note a step that went well, or end it at once if it failed or somebody has had their say on its span."""
-        if error is None and span.whole is None:
-            ended = perf_counter_ns()
-            span.end_time = ended + span.trace.since
-            self.done.append((span.point, span.started, ended, span.span_id))  # type: ignore[arg-type]
+    def close(self, span: Any, error: BaseException | None = None) -> None:
+        """Keep a step that succeeded; end it at once if it failed or user code changed its span."""
+        step = self.batch.close(span) if error is None else None  # type: ignore[union-attr]
+        if step is None:
+            self.operation_for(span).end(error)
         else:
-            self.tell(span).end(error)
+            self.done.append(step)
 
-    def tell(self, span: LeanSpan) -> Observation:
-        """Return the passage of a step that has this span."""
-        assert span.point is not None
-        passage = Observation.resumed(span.point, self.request.labels, self.request.details, span.started)
-        passage.take_span(span)
-        return passage
+    def operation_for(self, span: Any) -> Operation:
+        """See `StepSource`."""
+        operation = self.operation_at(span.point, span.started)
+        operation.attach_span(span, span.maker)
+        return operation
 
-    def _passage(self, point: Point, started: int, span_id: int) -> Observation:
-        request, above = self.request, self.above
-        passage = Observation.resumed(point, request.labels, request.details, started)
-        if above is not None:
-            parent_id = above.span_id if span_id == self.span_id else self.span_id
-            passage.take_span(LeanSpan(above.trace, span_id, parent_id, started, passage.tell))
-        return passage
+    def operation_at(self, point: Point, started: int) -> Operation:
+        """See `StepSource`."""
+        return Operation.from_start(point, self.request.labels, self.request.details, started)
 
-    def _plans(self) -> dict[Point, Plan]:
-        """Return how steps of such requests are recorded, as far as there have been any."""
+    def _plans(self) -> dict[Point, StepPlan]:
+        """Return the plans of steps of such requests."""
         request = self.request
-        of_details: dict[AttributeSet, dict[Point, Plan]] = (request.details or NO_DETAILS).plans
+        details = request.details or (_UNSAMPLED_DETAILS if self.batch is None else _NO_DETAILS)
+        of_details: dict[AttributeSet, dict[Point, StepPlan]] = details.step_cache
         found = of_details.get(request.labels)
         if found is None:
             found = of_details[request.labels] = {}
         return found
 
-    def _plan(self, point: Point) -> Plan:
-        labels, details = self.request.labels, self.request.details or NO_DETAILS
-        kept = prepared(point, point.span, labels, remote_parent=False)
-        begin = rest = b""
-        if kept is not None and details.encoded is not None and kept[1].isdisjoint(details.values):
-            rest = kept[0] + details.encoded + otlp.NO_STATUS
-            begin = otlp.beginning(_USUAL_HEAD, rest)
+    def plan(self, point: Point) -> StepPlan:
+        """See `StepSource`."""
+        labels, details = self.request.labels, self.request.details or _NO_DETAILS
+        template = None if self.batch is None else self.batch.template(point, labels, details)
         cell = _instruments.cell_for(point, labels, _NOTHING)
-        plan = self._plans()[point] = Plan(cell.add, begin, rest, cell)
+        plan = self._plans()[point] = StepPlan(cell.add, cell, template)
         return plan
 
-    def _count(self) -> None:
-        plans = self._plans()
+    def _count(self, plans: dict[Point, StepPlan]) -> None:
         for point, started, ended, _ in self.done:
-            add, _, _, cell = plans.get(point) or self._plan(point)
+            add, _, _ = plans.get(point) or self.plan(point)
             add(((ended - started) * 1e-9, 0, 0, 0))
-        if len(cell.new) >= MOST_KEPT:
-            _fold(plans)
-
-    def _record(self, above: LeanSpan) -> None:
-        of, own_id, plans, suppressed = above.trace, self.span_id, self._plans(), _controls.suppressed
-        lane, since, trace_id, head = of.lane, of.since, of.trace_id, of.head
-        new_id, usual = lane.span_id, len(head) == len(_USUAL_HEAD)
-        encoded = []
-        for point, started, ended, known_id in self.done:
-            add, begin, rest, cell = plans.get(point) or self._plan(point)
-            if point in suppressed:
-                add(((ended - started) * 1e-9, ended + since, trace_id, own_id))
-                continue
-            # Nobody has asked for the ids of quiet steps, so they have none yet.
-            span_id = known_id or new_id()
-            add(((ended - started) * 1e-9, ended + since, trace_id, span_id))
-            if rest and usual:
-                parent_id = above.span_id if span_id == own_id else own_id
-                encoded.append(child(begin, head, span_id, parent_id, started + since, ended + since, rest))
-            else:
-                lane.end(self._passage(point, started, span_id), ended - started)
-        if encoded and lane.take is not None:
-            lane.take(encoded)
-        if len(cell.new) >= MOST_KEPT:
-            _fold(plans)
 
 
-class Plan(NamedTuple):
-    """How a step with certain attributes is recorded: what takes its duration, and what all its spans share."""
-
-    add: Callable[[Value], None]
-    begin: bytes
-    rest: bytes
-    """Nothing, where OpenTelemetry is to encode the span."""
-    cell: Any
-
-
-def _fold(plans: dict[Point, Plan]) -> None:
-    """Count in what was recorded, now that it is enough for one of them."""
+def _fold(plans: dict[Point, StepPlan]) -> None:
+    """Fold the recorded durations of all steps, once those of one of them are many."""
     for plan in plans.values():
         plan.cell.fold()
 
@@ -225,17 +178,17 @@ def request(
         @wraps(run)
         async def call(owner: Any, request: Stepped, *args: Any) -> Any:
             above: Any = _context.get().get(SPAN_KEY)
-            kind = above.__class__
+            unsampled = above.__class__ is Unsampled
             try:
                 request.labels = labels(owner, request)
-                if kind is not Unsampled:
+                if not unsampled:
                     request.details = details(owner, request)
             except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
                 _guard.contain(f"describing {point.name}", error)
-            if kind is LeanSpan and above.trace.lane.take is not None and point not in _controls.suppressed:
-                steps = request.steps = Steps(point, request, above, owner, details)
-            elif kind is Unsampled:
-                steps = request.steps = Steps(point, request, None, owner, details)
+            maker = None if unsampled or point in _controls.suppressed else getattr(above, "maker", None)
+            batch = None if maker is None else maker.batch(above)
+            if batch is not None or unsampled:
+                steps = request.steps = Steps(point, request, batch, owner, details)
             else:
                 with _alone(point, request):
                     return await run(owner, request, *args)
@@ -259,8 +212,8 @@ def step(point: Point, *, quiet: bool = False) -> Callable[[Callable[P, R]], Cal
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        made = _async_step if inspect.iscoroutinefunction(function) else _quiet_step if quiet else _step
-        return cast("Callable[P, R]", LifecyclePoint(function, made(function, point)))
+        wrap = _async_step if inspect.iscoroutinefunction(function) else _quiet_step if quiet else _step
+        return cast("Callable[P, R]", LifecyclePoint(function, wrap(function, point)))
 
     return decorate
 
@@ -272,7 +225,7 @@ def _quiet_step(function: Any, point: Point) -> Callable[..., Any]:
         if steps is None:
             with _alone(point, request):
                 return function(owner, request, *args)
-        return steps.note(point, function, owner, request, *args)
+        return steps.run(point, function, owner, request, *args)
 
     return call
 
@@ -284,17 +237,17 @@ def _step(function: Any, point: Point) -> Callable[..., Any]:
         if steps is None:
             with _alone(point, request):
                 return function(owner, request, *args)
-        if steps.above is None or point in _controls.suppressed:
-            return steps.note(point, function, owner, request, *args)
-        span = steps.begin(point)
+        if steps.batch is None or point in _controls.suppressed:
+            return steps.run(point, function, owner, request, *args)
+        span = steps.batch.start(point, steps)
         token = _context.attach(with_span(_context.get(), span))
         try:
             returned = function(owner, request, *args)
         except BaseException as error:
-            steps.settle(span, error)
+            steps.close(span, error)
             raise
         else:
-            steps.settle(span)
+            steps.close(span)
             return returned
         finally:
             _context.detach(token)
@@ -309,7 +262,7 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
         if steps is None:
             with _alone(point, request):
                 return await function(owner, request, *args)
-        if steps.above is None or point in _controls.suppressed:
+        if steps.batch is None or point in _controls.suppressed:
             started = perf_counter_ns()
             try:
                 returned = await function(owner, request, *args)
@@ -318,15 +271,15 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
                 raise
             steps.done.append((point, started, perf_counter_ns(), 0))
             return returned
-        span = steps.begin(point)
+        span = steps.batch.start(point, steps)
         token = _context.attach(with_span(_context.get(), span))
         try:
             returned = await function(owner, request, *args)
         except BaseException as error:
-            steps.settle(span, error)
+            steps.close(span, error)
             raise
         else:
-            steps.settle(span)
+            steps.close(span)
             return returned
         finally:
             _context.detach(token)
@@ -334,5 +287,5 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
     return call
 
 
-def _alone(point: Point, request: Stepped) -> Observation:
-    return Observation(point, request.labels, lambda: request.details)
+def _alone(point: Point, request: Stepped) -> Operation:
+    return Operation(point, request.labels, lambda: request.details)

@@ -11,7 +11,7 @@ import pytest
 from snakepit_otel.adapters import BaseAdapter, SessionContext, tool
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.errors import ToolRefused
-from snakepit_otel.telemetry import Observation, _controls, names
+from snakepit_otel.telemetry import Operation, _controls, names
 from snakepit_otel.testing import Capture
 from tests.adapters.hosting import hosted, request
 
@@ -119,7 +119,7 @@ async def test_an_exception_is_an_event_of_its_session(
     adapter.failing.add(failing)
     _controls.set_sampling(sampling)
     try:
-        with hosted(adapter) as host, Observation(names.REQUEST), suppress(Boom):
+        with hosted(adapter) as host, Operation(names.REQUEST), suppress(Boom):
             await host.run(request("paint", session_id="s"))
     finally:
         _controls.set_sampling(1.0)

@@ -54,7 +54,7 @@ class Gate:
 
 
 def _child() -> None:
-    with telemetry.Observation(names.SESSION_UPDATE):
+    with telemetry.Operation(names.SESSION_UPDATE):
         pass
 
 

@@ -56,7 +56,7 @@ def check_children(capture: Capture, kind: str, server: Any) -> None:
 async def test_one_trace(capture: Capture, gate: Gate, service: Any, kind: str) -> None:
     """The caller's span, the client's, the server's and the handler's are one above the other."""
     async with aio_ends(service(gate)) as channel:
-        with telemetry.Observation(names.SESSION_CREATE) as around:
+        with telemetry.Operation(names.SESSION_CREATE) as around:
             assert around.span is not None
             above = around.span.get_span_context().span_id
             assert await aio_finish(aio_call(channel, kind, "ok"), kind) is grpc.StatusCode.OK
@@ -70,7 +70,7 @@ async def test_one_trace(capture: Capture, gate: Gate, service: Any, kind: str) 
 def test_one_trace_on_blocking_ends(capture: Capture, gate: Gate, kind: str) -> None:
     """The same on blocking ends."""
     with blocking_ends(BlockingEnding(gate)) as channel:
-        with telemetry.Observation(names.SESSION_CREATE) as around:
+        with telemetry.Operation(names.SESSION_CREATE) as around:
             assert around.span is not None
             above = around.span.get_span_context().span_id
             assert blocking_finish(blocking_call(channel, kind, "ok"), kind) is grpc.StatusCode.OK

@@ -9,7 +9,7 @@ from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.telemetry import _metric_cells
-from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans import select
 
 _log = logging.getLogger("telling")
 
@@ -39,8 +39,8 @@ class Telling(BaseAdapter):
                 for made in (provider, metrics.get_meter_provider(), _logs.get_logger_provider())
             ],
             "processors": [type(processor).__name__ for processor in processors],
-            "lane": type(choosing.lane()).__name__,
-            "encoded": getattr(choosing.lane(), "take", None) is not None,
+            "maker": type(select.span_maker()).__name__,
+            "encoded": getattr(select.span_maker(), "take", None) is not None,
             "cells": _metric_cells.live,
         }
 

@@ -38,8 +38,8 @@ def _anew(*, live: bool) -> Iterator[None]:
         # What is first observed here is observed anew afterwards, at the meter that is there then.
         undo.enter_context(patch.object(_instruments, "_owners", dict(_instruments._owners)))
         # The one set that all share remembers where it is counted.
-        undo.callback(attributes.NONE.cells.clear)
-        attributes.NONE.cells.clear()
+        undo.callback(attributes.NONE.metric_cache.clear)
+        attributes.NONE.metric_cache.clear()
         yield
 
 

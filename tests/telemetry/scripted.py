@@ -1,4 +1,4 @@
-"""Work as data: lifecycle points and a user's own spans, to be done the same way by every lane."""
+"""Work as data: lifecycle points and a user's own spans, to be done the same way by every maker."""
 
 from __future__ import annotations
 
@@ -33,20 +33,18 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from snakepit_otel.telemetry import Observation, _guard, names, observed
-from snakepit_otel.telemetry import _decorators as lifecycle
-from snakepit_otel.telemetry import _operation as observation
-from snakepit_otel.telemetry import _request_steps as steps
+from snakepit_otel.telemetry import Operation, _decorators, _guard, _operation, _request_steps, names, observed
 from snakepit_otel.telemetry._attributes import AttributeSet, Details
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.export.export_queue import BatchSettings
 from snakepit_otel.telemetry.export.exporters import ExportResult
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.spans import compat as adoption
-from snakepit_otel.telemetry.spans import fast as lean
-from snakepit_otel.telemetry.spans import select as choosing
-from snakepit_otel.telemetry.spans.sdk import PlainLane
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.base import SpanMaker
+from snakepit_otel.telemetry.spans.fast import batch, compat
+from snakepit_otel.telemetry.spans.fast import span as fast_span
+from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 
 # ---- what is done
 
@@ -85,8 +83,8 @@ class UserSpan:
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A passage through a lifecycle point."""
+class OperationNode:
+    """An operation through a lifecycle point."""
 
     point: Point
     name: str | None = None
@@ -108,7 +106,7 @@ class Passage:
     """
 
 
-Node = Passage | UserSpan
+Node = OperationNode | UserSpan
 
 STATE = TraceState([("vendor", "1"), ("other", "a:b")])
 REMOTE = (
@@ -171,7 +169,7 @@ def few(strategy: st.SearchStrategy[Any], most: int = 2) -> st.SearchStrategy[tu
 
 def _passages(children: st.SearchStrategy[tuple[Node, ...]], *ways: str) -> st.SearchStrategy[Node]:
     return st.builds(
-        Passage,
+        OperationNode,
         POINTS,
         st.none() | NAMES,
         st.none() | st.sampled_from([*REMOTE, INVALID]),
@@ -256,7 +254,7 @@ class _Performance:
             if isinstance(node, UserSpan):
                 self._user_span(node)
             else:
-                self._passage(node)
+                self._operation(node)
             self._clock.tick()
 
     def _user_span(self, node: UserSpan) -> None:
@@ -265,7 +263,7 @@ class _Performance:
         ):
             self._inside(node)
 
-    def _passage(self, node: Passage) -> None:
+    def _operation(self, node: OperationNode) -> None:
         if node.how in ("function", "request"):
             self._decorated(node)
             return
@@ -276,7 +274,7 @@ class _Performance:
         if node.parent is not None:
             parent = trace.set_span_in_context(NonRecordingSpan(node.parent), Context({"theirs": 1}))
         labels, details = deepcopy(node.labels), deepcopy(node.details)
-        passage = Observation(
+        operation = Operation(
             node.point,
             AttributeSet(labels),
             None if details is None else lambda: details,
@@ -287,15 +285,15 @@ class _Performance:
         _spoil(labels)
         _spoil(details)
         if node.how == "steps":
-            with passage.current():
+            with operation.current():
                 self._inside(node)
-            self._outcome(passage, node)
-            passage.end(node.raises)
+            self._outcome(operation, node)
+            operation.end(node.raises)
             return
         try:
-            with passage:
+            with operation:
                 self._inside(node)
-                self._outcome(passage, node)
+                self._outcome(operation, node)
                 if node.raises is not None:
                     raise node.raises
         except Exception as error:
@@ -303,19 +301,19 @@ class _Performance:
                 raise
             error.__traceback__ = None
 
-    def _arrival(self, node: Passage) -> None:
+    def _arrival(self, node: OperationNode) -> None:
         metadata: dict[str, str] = {}
         if node.parent is not None:
             propagate.inject(metadata, trace.set_span_in_context(NonRecordingSpan(node.parent), Context()))
         details = None if node.details is None else Details(node.details)
-        passage = Observation.resumed(node.point, AttributeSet(node.labels), details, 0)
+        operation = Operation.from_start(node.point, AttributeSet(node.labels), details, 0)
         context_api.attach(Context())
-        passage.arrive(tuple(metadata.items()))
+        operation.start_remote(tuple(metadata.items()))
         self._inside(node)
-        self._outcome(passage, node)
-        passage.end(node.raises)
+        self._outcome(operation, node)
+        operation.end(node.raises)
 
-    def _decorated(self, node: Passage) -> None:
+    def _decorated(self, node: OperationNode) -> None:
         labels, details = AttributeSet(deepcopy(node.labels)), deepcopy(node.details)
 
         def work() -> None:
@@ -327,7 +325,7 @@ class _Performance:
 
         try:
             if node.how == "request":
-                _to_its_end(_Requests(node, self._clock, labels, details).run(steps.Stepped(), work))
+                _to_its_end(_Requests(node, self._clock, labels, details).run(_request_steps.Stepped(), work))
             else:
                 describe = None if details is None else lambda: details
                 observed(node.point, labels=lambda: labels, details=describe)(work)()
@@ -354,27 +352,27 @@ class _Performance:
                 _spoil(argument)
         self.of(node.children)
 
-    def _outcome(self, passage: Observation, node: Passage) -> None:
+    def _outcome(self, operation: Operation, node: OperationNode) -> None:
         self._clock.tick()
         for late in deepcopy(node.late):
-            passage.set(late)
+            operation.set(late)
             _spoil(late)
         for link in node.late_links:
-            passage.link(link)
+            operation.link(link)
         if node.fails is not None:
-            passage.fail(*node.fails)
+            operation.fail(*node.fails)
 
 
 class _Requests:
     """What observes a request and its steps."""
 
-    def __init__(self, node: Passage, clock: Clock, labels: AttributeSet, details: Any) -> None:
+    def __init__(self, node: OperationNode, clock: Clock, labels: AttributeSet, details: Any) -> None:
         described = None if details is None else Details(details)
-        run = steps.request(node.point, lambda *_: labels, lambda *_: described)(_Requests._run)
+        run = _request_steps.request(node.point, lambda *_: labels, lambda *_: described)(_Requests._run)
         self.run = MethodType(run, self)
         self._clock = clock
 
-    async def _run(self, request: steps.Stepped, work: Callable[[], None]) -> None:
+    async def _run(self, request: _request_steps.Stepped, work: Callable[[], None]) -> None:
         self._clock.tick()
         self._prepare(request)
         self._clock.tick()
@@ -382,16 +380,16 @@ class _Requests:
         self._clock.tick()
         self._work(request, work)
 
-    @steps.step(names.ADAPTER_BUILD, quiet=True)
-    def _prepare(self, request: steps.Stepped) -> None:
+    @_request_steps.step(names.ADAPTER_BUILD, quiet=True)
+    def _prepare(self, request: _request_steps.Stepped) -> None:
         self._clock.tick()
 
-    @steps.step(names.ADAPTER_INITIALIZE)
-    async def _wait(self, request: steps.Stepped) -> None:
+    @_request_steps.step(names.ADAPTER_INITIALIZE)
+    async def _wait(self, request: _request_steps.Stepped) -> None:
         self._clock.tick()
 
-    @steps.step(names.ADAPTER_EXECUTE)
-    def _work(self, request: steps.Stepped, work: Callable[[], None]) -> None:
+    @_request_steps.step(names.ADAPTER_EXECUTE)
+    def _work(self, request: _request_steps.Stepped, work: Callable[[], None]) -> None:
         work()
 
 
@@ -420,24 +418,24 @@ def _spoil(value: Any) -> None:
 @contextmanager
 def _times(clock: Clock) -> Iterator[None]:
     with ExitStack() as undo:
-        for module in (observation, lifecycle, steps, lean, sdk.trace):
+        for module in (_operation, _decorators, _request_steps, batch, fast_span, sdk.trace):
             for name in ("perf_counter_ns", "time_ns"):
                 if hasattr(module, name):
                     undo.enter_context(patch.object(module, name, clock))
         yield
 
 
-def perform(script: list[Node], provider: TracerProvider, lane: choosing.Lane) -> Run:
-    """Do the script's work by a lane; fails where telemetry contained a fault."""
+def perform(script: list[Node], provider: TracerProvider, maker: SpanMaker) -> Run:
+    """Do the script's work by a maker; fails where telemetry contained a fault."""
     run, clock = Run(), Clock()
     before = _guard.fault_count
-    with _times(clock), patch.object(choosing, "lane", lambda: lane):
+    with _times(clock), patch.object(select, "span_maker", lambda: maker):
         _Performance(provider, clock, run).of(tuple(script))
     assert _guard.fault_count == before
     return run
 
 
-# ---- by which lane it is done
+# ---- by which maker it is done
 
 RESOURCE = Resource({"service.name": "s", "of": ("a", "b")}, "https://example.test/resource")
 ProviderOf = Callable[[], TracerProvider]
@@ -464,37 +462,60 @@ def provided(**settings: Any) -> TracerProvider:
     return TracerProvider(**{"resource": RESOURCE, "shutdown_on_exit": False, **settings})
 
 
-def by_api(script: list[Node], provider: TracerProvider) -> Run:
-    """Do it by the provider's own tracer: what all others are held to."""
+Use = Callable[[SpanMaker], Any]
+Exporting = Callable[[TracerProvider, Use], ExportTraceServiceRequest]
+
+
+def sdk_spans(provider: TracerProvider, use: Use) -> ExportTraceServiceRequest:
+    """Return what is exported of spans by the provider's own tracer: all others are held to them."""
     memory = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
-    run = perform(script, provider, PlainLane(provider))
-    run.exported = encode_spans(memory.get_finished_spans())
-    return run
+    use(SdkSpanMaker(provider))
+    return encode_spans(memory.get_finished_spans())
 
 
-def by_adoption(script: list[Node], provider: TracerProvider) -> Run:
-    """Do it by lean spans, which end as objects."""
+def object_spans(provider: TracerProvider, use: Use) -> ExportTraceServiceRequest:
+    """Return what is exported of fast spans, which end as objects."""
     memory = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
-    lane = adoption.adopt(provider)
-    assert lane.take is None
-    run = perform(script, provider, lane)
-    run.exported = encode_spans(memory.get_finished_spans())
-    return run
+    maker = compat.maker_for(provider)
+    assert maker.take is None
+    use(maker)
+    return encode_spans(memory.get_finished_spans())
 
 
-def directly(script: list[Node], provider: TracerProvider) -> Run:
-    """Do it by lean spans, which are encoded when they end."""
+def encoded_spans(provider: TracerProvider, use: Use) -> ExportTraceServiceRequest:
+    """Return what is exported of fast spans, which are encoded when they end."""
     peer = ListeningPeer()
     pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(pipeline)
     try:
-        run = perform(script, provider, adoption.adopt(provider))
+        use(compat.maker_for(provider))
     finally:
         assert pipeline.queue.close(10)
-    run.exported = ExportTraceServiceRequest.FromString(b"".join(peer.requests))
-    return run
+    return ExportTraceServiceRequest.FromString(b"".join(peer.requests))
+
+
+def _run(exporting: Exporting, script: list[Node], provider: TracerProvider) -> Run:
+    runs: list[Run] = []
+    exported = exporting(provider, lambda maker: runs.append(perform(script, provider, maker)))
+    runs[0].exported = exported
+    return runs[0]
+
+
+def by_sdk(script: list[Node], provider: TracerProvider) -> Run:
+    """Do a script by `sdk_spans`."""
+    return _run(sdk_spans, script, provider)
+
+
+def by_objects(script: list[Node], provider: TracerProvider) -> Run:
+    """Do a script by `object_spans`."""
+    return _run(object_spans, script, provider)
+
+
+def by_encodings(script: list[Node], provider: TracerProvider) -> Run:
+    """Do a script by `encoded_spans`."""
+    return _run(encoded_spans, script, provider)
 
 
 # ---- what came of it

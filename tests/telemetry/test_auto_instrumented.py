@@ -167,14 +167,14 @@ async def test_the_same_metrics_as_with_our_own_set_up(short_path: Path, tempora
     assert ours == theirs
 
 
-async def test_the_lean_lane_serves_the_distros_provider(sink: KeepingSink, short_path: Path) -> None:
-    """Its providers are the only ones; spans are made lean, and given to its one processor as the SDK's own."""
+async def test_the_fast_lane_serves_the_distros_provider(sink: KeepingSink, short_path: Path) -> None:
+    """Its providers are the only ones; spans are made fast, and given to its one processor as the SDK's own."""
     async with serving(short_path, sink.endpoint, workers=1) as server:
         said = await server.client.execute("observed", {})
     assert said == {
         "providers": ["sdk", "sdk", "sdk"],
         "processors": ["BatchSpanProcessor"],
-        "lane": "LeanLane",
+        "maker": "FastSpanMaker",
         "encoded": False,
         "cells": False,
     }
@@ -248,13 +248,13 @@ async def test_level_off_is_obeyed_by_every_command(sink: KeepingSink, short_pat
 
 
 async def test_without_a_configurator_ours_sets_up(sink: KeepingSink, short_path: Path) -> None:
-    """Contrib instruments, we set up: lean spans, encoded; the account is kept; and no export is told as a call."""
+    """Contrib instruments, we set up: fast spans, encoded; the account is kept; and no export is told as a call."""
     environ = {"OTEL_PYTHON_CONFIGURATOR": "none", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     async with serving(short_path, sink.endpoint, workers=1, **environ) as server:
         said = await server.client.execute("observed", {})
         await sink.wait_for(lambda found: any(span.name == "handle request" for span in found.spans))
         await server.stop()
-    assert (said["lane"], said["encoded"], said["cells"]) == ("LeanLane", True, True)
+    assert (said["maker"], said["encoded"], said["cells"]) == ("FastSpanMaker", True, True)
     assert {told.scope for told in sink.told["spans"]} == {OURS}
     delivered = [point for point in sink.points if point.metric == names.METRIC_TELEMETRY_DELIVERED.name]
     assert sum(point.value for point in delivered if ("snakepit.telemetry.signal", "traces") in point.attributes) > 0
@@ -305,7 +305,7 @@ async def test_the_doctor_says_who_set_it_up(environ: dict[str, str], configured
     (check,) = [check for check in json.loads(output)["checks"] if check["topic"] == "opentelemetry-instrument"]
     assert check["configured"] == configured
     if configured:
-        assert (check["processors"], check["spans"]) == (["BatchSpanProcessor"], "lean")
+        assert (check["processors"], check["spans"]) == (["BatchSpanProcessor"], "fast")
 
 
 async def test_a_pool_may_leave_the_distro_out(sink: KeepingSink, short_path: Path) -> None:

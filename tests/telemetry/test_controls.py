@@ -16,25 +16,25 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_trace_id, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, _controls, _guard, names, observed, outgoing
-from snakepit_otel.telemetry.spans import compat as adoption
-from snakepit_otel.telemetry.spans import select as choosing
-from snakepit_otel.telemetry.spans.sdk import PlainLane
+from snakepit_otel.telemetry import Operation, _controls, _guard, names, observed, outgoing
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.fast import compat
+from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 from tests.telemetry.counting import in_cells, points
-from tests.telemetry.scripted import REMOTE, Ids, Node, Passage, Run, by_adoption, by_api, directly, provided
+from tests.telemetry.scripted import REMOTE, Ids, Node, OperationNode, Run, by_encodings, by_objects, by_sdk, provided
 
-Lane = Callable[[list[Node], TracerProvider], Run]
-LANES = pytest.mark.parametrize("lane", [by_api, by_adoption, directly])
+SpanMaker = Callable[[list[Node], TracerProvider], Run]
+MAKERS = pytest.mark.parametrize("maker", [by_sdk, by_objects, by_encodings])
 REQUEST: list[Node] = [
-    Passage(
+    OperationNode(
         names.RPC_SERVER,
         parent=REMOTE[0],
         children=(
-            Passage(
+            OperationNode(
                 names.ADAPTER_REQUEST,
                 children=(
-                    Passage(names.ADAPTER_BUILD),
-                    Passage(names.ADAPTER_EXECUTE, children=(Passage(names.RPC_CLIENT),)),
+                    OperationNode(names.ADAPTER_BUILD),
+                    OperationNode(names.ADAPTER_EXECUTE, children=(OperationNode(names.RPC_CLIENT),)),
                 ),
             ),
         ),
@@ -63,7 +63,7 @@ def tree(run: Run) -> set[tuple[str, str | None]]:
     return {(span.name, by_id.get(span.parent_span_id)) for span in spans}
 
 
-@LANES
+@MAKERS
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
@@ -77,24 +77,24 @@ def tree(run: Run) -> set[tuple[str, str | None]]:
         ("essential", {("rpc", None), ("handle request", "rpc"), ("rpc", "handle request")}),
     ],
 )  # fmt: skip
-def test_levels_say_which_points_have_spans(lane: Lane, level: str, expected: Any) -> None:
+def test_levels_say_which_points_have_spans(maker: SpanMaker, level: str, expected: Any) -> None:
     """Essential are requests and calls; what has no span does not break the tree, and is counted as ever."""
     _controls.set_level(level)
     with in_cells() as collect:
-        assert tree(lane(REQUEST, provided())) == expected
+        assert tree(maker(REQUEST, provided())) == expected
         durations = points(collect())
     assert sum(point.count for point in durations) == 5
 
 
-@LANES
-def test_off_nothing_is_recorded(lane: Lane) -> None:
+@MAKERS
+def test_off_nothing_is_recorded(maker: SpanMaker) -> None:
     """Off, decorated functions are plain calls: no span, no count."""
     _controls.set_level("off")
     decorated: list[Node] = [
-        Passage(names.REQUEST, how="function", children=(Passage(names.ADAPTER_BUILD, how="function"),))
+        OperationNode(names.REQUEST, how="function", children=(OperationNode(names.ADAPTER_BUILD, how="function"),))
     ]
     with in_cells() as collect:
-        run = lane(decorated, provided())
+        run = maker(decorated, provided())
         assert collect() == []
     assert spans_of(run) == []
 
@@ -108,7 +108,7 @@ def test_a_level_that_is_none_changes_nothing() -> None:
     assert (_controls.level, _controls.suppressed) == (_controls.Level.ESSENTIAL, suppressed)
 
 
-@LANES
+@MAKERS
 @pytest.mark.parametrize(
     ("allow", "deny", "expected"),
     [
@@ -119,33 +119,35 @@ def test_a_level_that_is_none_changes_nothing() -> None:
         (["snakepit.adapter.buil?", "rpc.client"], [], {"build adapter", "rpc"}),
     ],
 )
-def test_filters_go_by_the_registrys_names(lane: Lane, allow: list[str], deny: list[str], expected: set[str]) -> None:
+def test_filters_go_by_the_registrys_names(
+    maker: SpanMaker, allow: list[str], deny: list[str], expected: set[str]
+) -> None:
     """Spans of points that are not allowed, or are denied, are not made, however they are made."""
     _controls.set_filter(allow, deny)
-    assert {span.name for span in spans_of(lane(REQUEST, provided()))} == expected
+    assert {span.name for span in spans_of(maker(REQUEST, provided()))} == expected
 
 
 def test_filter_and_level_both_hold() -> None:
     """A filter does not bring back what the level leaves out."""
     _controls.set_level("essential")
     _controls.set_filter(allow=["snakepit.adapter.*"])
-    assert {span.name for span in spans_of(directly(REQUEST, provided()))} == {"handle request"}
+    assert {span.name for span in spans_of(by_encodings(REQUEST, provided()))} == {"handle request"}
 
 
 MANY: list[Node] = [
-    Passage(names.REQUEST, parent=parent, children=(Passage(names.ADAPTER_EXECUTE, how=how),))
+    OperationNode(names.REQUEST, parent=parent, children=(OperationNode(names.ADAPTER_EXECUTE, how=how),))
     for how in ("block", "function", "request")
     for parent in (None, None, REMOTE[0], None, REMOTE[1], None, None, None)
 ]
 
 
-@LANES
+@MAKERS
 @pytest.mark.parametrize("rate", [0, 0.2, 0.5, 0.8, 1])
-def test_sampling_keeps_whole_traces(lane: Lane, rate: float) -> None:
+def test_sampling_keeps_whole_traces(maker: SpanMaker, rate: float) -> None:
     """Of the traces that would be recorded a share is, each with all its spans; which, does not depend on the way."""
-    everything = spans_of(lane(MANY, provided(id_generator=Ids())))
+    everything = spans_of(maker(MANY, provided(id_generator=Ids())))
     _controls.set_sampling(rate)
-    kept = spans_of(lane(MANY, provided(id_generator=Ids())))
+    kept = spans_of(maker(MANY, provided(id_generator=Ids())))
     expected = sorted((span.trace_id, span.name) for span in everything if _in_share(span.trace_id, rate))
     assert sorted((span.trace_id, span.name) for span in kept) == expected
     assert 0 < len(expected) < len(everything) or rate in (0, 1)
@@ -168,28 +170,28 @@ def test_more_is_more(trace_id: int, rates: tuple[float, float]) -> None:
     assert not _controls.keeps_trace(trace_id) or high > 0
 
 
-@LANES
-def test_what_the_sampler_left_out_stays_out(lane: Lane) -> None:
+@MAKERS
+def test_what_the_sampler_left_out_stays_out(maker: SpanMaker) -> None:
     """The share is of what would be recorded."""
-    assert spans_of(lane(MANY, provided(sampler=ALWAYS_OFF))) == []
+    assert spans_of(maker(MANY, provided(sampler=ALWAYS_OFF))) == []
 
 
-@pytest.mark.parametrize("made", [PlainLane, adoption.adopt])
+@pytest.mark.parametrize("made", [SdkSpanMaker, compat.maker_for])
 def test_peers_are_told_of_what_is_left_out(made: Callable[[Any], Any]) -> None:
     """A request that is not kept goes on under its trace, not sampled, so that others leave it out, too."""
     provider, memory = provided(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
-    lane = made(provider)
+    maker = made(provider)
     out = SpanContext(5 << 100 | 0xFF << 48, 1, True, TraceFlags(1))
     _controls.set_sampling(0.5)
     before = _guard.fault_count
-    with patch.object(choosing, "lane", lambda: lane):
+    with patch.object(select, "span_maker", lambda: maker):
         for parent, trace_id in (
             (set_span_in_context(NonRecordingSpan(out)), format_trace_id(out.trace_id)),
             (None, None),
         ):
             _controls.set_sampling(0.5 if parent else 0)
-            with Observation(names.REQUEST, parent=parent), Observation(names.ADAPTER_EXECUTE):
+            with Operation(names.REQUEST, parent=parent), Operation(names.ADAPTER_EXECUTE):
                 header = dict(outgoing())["traceparent"].split("-")
                 assert trace_id is None or header[1] == trace_id
                 assert int(header[3], 16) & 1 == 0
@@ -208,14 +210,14 @@ def test_what_changes_holds_for_what_begins_then() -> None:
         seen.append(trace.get_current_span().is_recording())
 
     provider = provided()
-    lane = adoption.adopt(provider)
-    with patch.object(choosing, "lane", lambda: lane):
-        with Observation(names.REQUEST) as passage:
+    maker = compat.maker_for(provider)
+    with patch.object(select, "span_maker", lambda: maker):
+        with Operation(names.REQUEST) as operation:
             _controls.set_filter(deny=["snakepit.request"])
-            assert passage.span is not None
-            assert passage.span.is_recording()
+            assert operation.span is not None
+            assert operation.span.is_recording()
             build()
-        with Observation(names.REQUEST) as passage:
-            assert passage.span is None
+        with Operation(names.REQUEST) as operation:
+            assert operation.span is None
             build()
     assert seen == [True, True]

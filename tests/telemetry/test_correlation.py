@@ -13,10 +13,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from snakepit_otel.telemetry import Observation, names
+from snakepit_otel.telemetry import Operation, names
 from snakepit_otel.telemetry._log_correlation import CorrelatedFormatter, correlate_logs
-from snakepit_otel.telemetry.spans import compat as adoption
-from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.fast import compat
 from tests.hostile_text import HOSTILE, unsafe
 from tests.telemetry.scripted import provided
 
@@ -39,10 +39,10 @@ def line() -> str:
 @pytest.mark.parametrize("sampler", [None, ALWAYS_OFF])
 def test_lines_have_the_ids_of_their_point(sampler: Any) -> None:
     """Inside a point a line has its trace and span, recorded or not; outside any it has `0`."""
-    lane = adoption.adopt(provided(sampler=sampler))
+    maker = compat.maker_for(provided(sampler=sampler))
     correlate_logs()
     assert line() == "trace_id=0 span_id=0 False hello"
-    with patch.object(choosing, "lane", lambda: lane), Observation(names.REQUEST):
+    with patch.object(select, "span_maker", lambda: maker), Operation(names.REQUEST):
         context = trace.get_current_span().get_span_context()
         ids = f"trace_id={format_trace_id(context.trace_id)} span_id={format_span_id(context.span_id)}"
         assert line() == f"{ids} {sampler is None} hello"
@@ -90,8 +90,8 @@ def test_our_own_format_has_ids_where_there_are_any() -> None:
     plain = logging.LogRecord("test", logging.INFO, __file__, 1, "hello", (), None)
     assert formatter.format(plain) == "hello"
     correlate_logs()
-    lane = adoption.adopt(provided())
-    with patch.object(choosing, "lane", lambda: lane), Observation(names.REQUEST):
+    maker = compat.maker_for(provided())
+    with patch.object(select, "span_maker", lambda: maker), Operation(names.REQUEST):
         inside = logging.getLogger("test").makeRecord("test", logging.INFO, __file__, 1, "hello", (), None)
         context = trace.get_current_span().get_span_context()
     ids = f"trace_id={format_trace_id(context.trace_id)} span_id={format_span_id(context.span_id)}"

@@ -17,12 +17,12 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, _guard, _metric_cells, names, record
+from snakepit_otel.telemetry import Operation, _guard, _metric_cells, names, record
 from snakepit_otel.telemetry._attributes import AttributeSet, interned
 from snakepit_otel.telemetry._definitions import Metric
 from snakepit_otel.telemetry.export.cell_collector import CellCollector
 from tests.telemetry.counting import CUMULATIVE, DELTA, Collect, by_instruments, in_cells, points, told
-from tests.telemetry.scripted import SCRIPTS, Ids, Node, Passage, by_adoption, by_api, directly, provided
+from tests.telemetry.scripted import SCRIPTS, Ids, Node, OperationNode, by_encodings, by_objects, by_sdk, provided
 
 ALLOWED = frozenset({"a", "b"})
 TIMES = Metric("times", "histogram", "s", "How long.", ALLOWED, (0.5, 1, 2.5))
@@ -87,17 +87,17 @@ def test_same_values_are_told_the_same(given_rounds: list[Any], temporality: Agg
 def test_passages_are_counted_the_same(script: list[Node], temporality: AggregationTemporality) -> None:
     """Durations of any work have the same points and exemplars, in cells and by instruments.
 
-    Which of a bucket's spans is its exemplar depends on the lane, since the steps of a request are counted at its end.
+    Which of a bucket's spans is its exemplar depends on the maker, since the steps of a request are counted at its end.
     """
 
-    def counted(counting: Any, lane: Any, *, exemplars: bool = True) -> dict[str, Any]:
+    def counted(counting: Any, maker: Any, *, exemplars: bool = True) -> dict[str, Any]:
         with counting(temporality) as collect:
-            lane(script, provided(id_generator=Ids(), sampler=ALWAYS_ON))
+            maker(script, provided(id_generator=Ids(), sampler=ALWAYS_ON))
             return told(collect(), exemplars=exemplars)
 
-    for lane in (by_adoption, directly):
-        assert counted(in_cells, lane) == counted(by_instruments, lane)
-    assert counted(in_cells, directly, exemplars=False) == counted(by_instruments, by_api, exemplars=False)
+    for maker in (by_objects, by_encodings):
+        assert counted(in_cells, maker) == counted(by_instruments, maker)
+    assert counted(in_cells, by_encodings, exemplars=False) == counted(by_instruments, by_sdk, exemplars=False)
 
 
 def test_values_that_do_not_fit_are_left_out_the_same() -> None:
@@ -129,7 +129,7 @@ def test_odd_attributes_are_counted_too() -> None:
         record(TOTAL, 1, {"a": value})
         value.append(3)
         record(TOTAL, 1, {"a": [1, 2]})
-        Observation(names.REQUEST, AttributeSet({names.SNAKEPIT_TOOL_NAME: value})).end()
+        Operation(names.REQUEST, AttributeSet({names.SNAKEPIT_TOOL_NAME: value})).end()
         found = collect()
     assert [(len(point.attributes[0].value.array_value.values), point.as_int) for point in points(found, "total")] == [
         (2, 2)
@@ -187,10 +187,10 @@ def test_exemplars_are_of_their_time() -> None:
         early = _metric_cells.time_ns()
         (recorded,) = points(collect())
         assert recorded.start_time_unix_nano <= recorded.exemplars[0].time_unix_nano <= early
-        run = directly([Passage(names.REQUEST)], provided())
-        (passage,) = points(collect(), names.METRIC_REQUEST_DURATION.name)
+        run = by_encodings([OperationNode(names.REQUEST)], provided())
+        (operation,) = points(collect(), names.METRIC_REQUEST_DURATION.name)
     (span,) = run.exported.resource_spans[0].scope_spans[0].spans
-    (exemplar,) = passage.exemplars
+    (exemplar,) = operation.exemplars
     assert exemplar.time_unix_nano == span.end_time_unix_nano
     assert (exemplar.trace_id, exemplar.span_id) == (span.trace_id, span.span_id)
 

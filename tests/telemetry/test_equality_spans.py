@@ -29,13 +29,13 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import StatusCode
 
-from snakepit_otel.telemetry import Observation, names
+from snakepit_otel.telemetry import Operation, names
 from snakepit_otel.telemetry._attributes import AttributeSet
 from snakepit_otel.telemetry.export.export_queue import BatchSettings
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.spans import compat as adoption
-from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.fast import compat
 from tests.telemetry.scripted import (
     INVALID,
     INVALID_WITH_STATE,
@@ -46,17 +46,17 @@ from tests.telemetry.scripted import (
     Ids,
     ListeningPeer,
     Node,
-    Passage,
+    OperationNode,
     Run,
     UserSpan,
-    by_adoption,
-    by_api,
+    by_encodings,
+    by_objects,
+    by_sdk,
     canonical,
-    directly,
     provided,
 )
 
-Lane = Callable[[list[Node], TracerProvider], Run]
+SpanMaker = Callable[[list[Node], TracerProvider], Run]
 SAMPLERS = st.sampled_from(
     [ALWAYS_ON, ALWAYS_ON, ALWAYS_OFF, DEFAULT_ON, DEFAULT_OFF, TraceIdRatioBased(0.5), ParentBasedTraceIdRatio(0.5)]
 )
@@ -84,12 +84,12 @@ def _quiet() -> Iterator[None]:
     log.setLevel(before)
 
 
-def same(script: list[Node], lanes: Iterable[Lane] = (by_adoption, directly), **settings: Any) -> Run:
-    """Do a script by the stock SDK and by the lean lanes, and hold these to that."""
-    reference = by_api(script, provided(**_fresh(settings)))
+def same(script: list[Node], makers: Iterable[SpanMaker] = (by_objects, by_encodings), **settings: Any) -> Run:
+    """Do a script by the stock SDK and by the fast makers, and hold these to that."""
+    reference = by_sdk(script, provided(**_fresh(settings)))
     expected = canonical(reference.exported)
-    for lane in lanes:
-        run = lane(script, provided(**_fresh(settings)))
+    for maker in makers:
+        run = maker(script, provided(**_fresh(settings)))
         assert run.seen == reference.seen
         assert canonical(run.exported) == expected
     return reference
@@ -122,12 +122,12 @@ def test_limits_cut_the_same(script: list[Node], limits: SpanLimits) -> None:
 
 def below(node: Node) -> list[Node]:
     """A script with a node where most are: below a point that has a span."""
-    return [Passage(names.RPC_SERVER, parent=REMOTE[0], children=(node,))]
+    return [OperationNode(names.RPC_SERVER, parent=REMOTE[0], children=(node,))]
 
 
 @settings(max_examples=settings.default.max_examples // 5)
 @given(request=REQUESTS)
-def test_a_request_and_its_steps_are_the_same(request: Passage) -> None:
+def test_a_request_and_its_steps_are_the_same(request: OperationNode) -> None:
     """Steps that are recorded together at the end are what they would have been one by one."""
     same(below(request))
 
@@ -136,24 +136,26 @@ def test_a_request_and_its_steps_are_the_same(request: Passage) -> None:
 @pytest.mark.parametrize(
     "node",
     [
-        Passage(names.REQUEST),
-        Passage(names.SESSION_CREATE, labels={"a": 1}, details={"session.id": "s"}),
-        Passage(names.ADAPTER_REQUEST, labels={"a": 1}, details={"a": 2}),
-        Passage(names.ADAPTER_REQUEST, labels={"a": [1]}, details={"b": {"c": [2]}}, late=({"d": [3]},)),
-        Passage(names.ADAPTER_REQUEST, details={"snakepit.phase": "theirs"}),
-        Passage(names.REQUEST, links=(INVALID,), late_links=(INVALID_WITH_STATE, REMOTE[1])),
-        Passage(names.REQUEST, labels={"a": 1}, raises=ValueError("no \ud800")),
-        Passage(names.REQUEST, fails=("timeout", ""), children=(Passage(names.CALLBACK), UserSpan("theirs", {}))),
-        Passage(names.REQUEST, calls=(Call("set_attribute", ("a", [1])), Call("set_status", (StatusCode.OK,)))),
+        OperationNode(names.REQUEST),
+        OperationNode(names.SESSION_CREATE, labels={"a": 1}, details={"session.id": "s"}),
+        OperationNode(names.ADAPTER_REQUEST, labels={"a": 1}, details={"a": 2}),
+        OperationNode(names.ADAPTER_REQUEST, labels={"a": [1]}, details={"b": {"c": [2]}}, late=({"d": [3]},)),
+        OperationNode(names.ADAPTER_REQUEST, details={"snakepit.phase": "theirs"}),
+        OperationNode(names.REQUEST, links=(INVALID,), late_links=(INVALID_WITH_STATE, REMOTE[1])),
+        OperationNode(names.REQUEST, labels={"a": 1}, raises=ValueError("no \ud800")),
+        OperationNode(
+            names.REQUEST, fails=("timeout", ""), children=(OperationNode(names.CALLBACK), UserSpan("theirs", {}))
+        ),
+        OperationNode(names.REQUEST, calls=(Call("set_attribute", ("a", [1])), Call("set_status", (StatusCode.OK,)))),
     ],
 )
-def test_corners(how: str, node: Passage) -> None:
+def test_corners(how: str, node: OperationNode) -> None:
     """What chance may pass over."""
     same(below(replace(node, how=how)))
 
 
 RICH: list[Node] = [
-    Passage(
+    OperationNode(
         names.REQUEST,
         parent=REMOTE[0],
         labels={"a": "eleven bytes", "b": True, "c": 3, "d": 0.5},
@@ -167,7 +169,10 @@ RICH: list[Node] = [
         ),
         children=(
             UserSpan(
-                "theirs", {"a": 1}, (), (Passage(names.ADAPTER_EXECUTE, labels={"a": 1, "b": 2}, links=REMOTE[:3]),)
+                "theirs",
+                {"a": 1},
+                (),
+                (OperationNode(names.ADAPTER_EXECUTE, labels={"a": 1, "b": 2}, links=REMOTE[:3]),),
             ),
         ),
         late=({"late": 1},),
@@ -190,7 +195,7 @@ RICH: list[Node] = [
     ],
 )
 def test_limits_come_from_the_environment(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the specification's variables is obeyed by every lane."""
+    """Each of the specification's variables is obeyed by every maker."""
     unlimited = canonical(same(RICH).exported)
     monkeypatch.setenv(variable, "1")
     assert canonical(same(RICH).exported) != unlimited
@@ -200,10 +205,10 @@ def test_default_limits_hold_for_ours_too() -> None:
     """More attributes and links than the specification's 128 are cut in the same way."""
     many = {f"k{number}": number for number in range(150)}
     script: list[Node] = [
-        Passage(names.REQUEST, labels=many),
-        Passage(names.REQUEST, details=many, late=(many,)),
-        Passage(names.REQUEST, links=REMOTE * 40),
-        Passage(names.REQUEST, late_links=REMOTE * 40),
+        OperationNode(names.REQUEST, labels=many),
+        OperationNode(names.REQUEST, details=many, late=(many,)),
+        OperationNode(names.REQUEST, links=REMOTE * 40),
+        OperationNode(names.REQUEST, late_links=REMOTE * 40),
     ]
     spans = spans_of(same(script))
     assert [(span.dropped_attributes_count, span.dropped_links_count) for span in spans[2:]] == [(0, 32), (0, 32)]
@@ -215,7 +220,7 @@ def test_usual_spans_are_never_made_objects(monkeypatch: pytest.MonkeyPatch) -> 
     made: list[Any] = []
     monkeypatch.setattr(SpanPipeline, "on_end", lambda _, span: made.append(span))
     script: list[Node] = [
-        Passage(
+        OperationNode(
             names.RPC_SERVER,
             name="a.Service/Call",
             parent=REMOTE[0],
@@ -224,10 +229,10 @@ def test_usual_spans_are_never_made_objects(monkeypatch: pytest.MonkeyPatch) -> 
             links=REMOTE[:2],
             late=({"rpc.response.status_code": "OK"},),
             fails=("timeout", "late"),
-            children=(Passage(names.ADAPTER_EXECUTE, raises=ValueError("no \ud800")),),
+            children=(OperationNode(names.ADAPTER_EXECUTE, raises=ValueError("no \ud800")),),
         )
     ]
-    run = directly(script, provided())
+    run = by_encodings(script, provided())
     assert [span.name for span in spans_of(run)] == ["execute tool", "a.Service/Call"]
     assert made == []
 
@@ -236,14 +241,14 @@ def test_one_key_said_twice_has_the_later_value() -> None:
     """A key of the point, the labels, the details and the late attributes is one attribute, the last one."""
     key = "snakepit.operation"
     script: list[Node] = [
-        Passage(names.SESSION_CREATE, labels={key: 1}),
-        Passage(names.SESSION_CREATE, details={key: 2}),
-        Passage(names.SESSION_CREATE, late=({key: 3},)),
-        Passage(names.REQUEST, labels={key: 1}, details={key: 2}),
-        Passage(names.REQUEST, details={key: 1}, late=({key: 3},)),
-        Passage(names.REQUEST, labels={key: 1}, late=({key: 3}, {key: 4})),
+        OperationNode(names.SESSION_CREATE, labels={key: 1}),
+        OperationNode(names.SESSION_CREATE, details={key: 2}),
+        OperationNode(names.SESSION_CREATE, late=({key: 3},)),
+        OperationNode(names.REQUEST, labels={key: 1}, details={key: 2}),
+        OperationNode(names.REQUEST, details={key: 1}, late=({key: 3},)),
+        OperationNode(names.REQUEST, labels={key: 1}, late=({key: 3}, {key: 4})),
     ]
-    # Labels count once more at the end, as the plain lane has it.
+    # Labels count once more at the end, as the plain maker has it.
     assert [[pair.value.int_value for pair in span.attributes] for span in spans_of(same(script))] == [
         [1], [2], [3], [1], [3], [4],
     ]  # fmt: skip
@@ -256,31 +261,36 @@ def test_points_of_one_name_and_the_same_labels_keep_their_kinds() -> None:
     provider = provided()
     pipeline = SpanPipeline(peer, provider.resource, Ledger()["traces"], BatchSettings())
     provider.add_span_processor(pipeline)
-    lane = adoption.adopt(provider)
-    with patch.object(choosing, "lane", lambda: lane):
+    maker = compat.maker_for(provider)
+    with patch.object(select, "span_maker", lambda: maker):
         for point in (names.RPC_CLIENT, names.RPC_SERVER):
-            Observation(point, labels, span_name="Call").end()
+            Operation(point, labels, span_name="Call").end()
     assert pipeline.queue.close(10)
     spans = spans_of(Run(exported=ExportTraceServiceRequest.FromString(peer.requests[0])))
     assert [span.kind for span in spans] == [Kind.SPAN_KIND_CLIENT, Kind.SPAN_KIND_SERVER]
 
 
-@pytest.mark.parametrize("lane", [by_api, by_adoption, directly])
-def test_ids_are_those_of_the_generator(lane: Lane) -> None:
-    """An application's own generator makes all ids, in every lane."""
+@pytest.mark.parametrize("maker", [by_sdk, by_objects, by_encodings])
+def test_ids_are_those_of_the_generator(maker: SpanMaker) -> None:
+    """An application's own generator makes all ids, in every maker."""
     ids = Ids()
-    script: list[Node] = [Passage(names.REQUEST, children=(Passage(names.ADAPTER_EXECUTE),)), Passage(names.REQUEST)]
-    spans = spans_of(lane(script, provided(id_generator=ids)))
+    script: list[Node] = [
+        OperationNode(names.REQUEST, children=(OperationNode(names.ADAPTER_EXECUTE),)),
+        OperationNode(names.REQUEST),
+    ]
+    spans = spans_of(maker(script, provided(id_generator=ids)))
     assert {int.from_bytes(span.trace_id, "big") for span in spans} == set(ids.traces)
     assert {int.from_bytes(span.span_id, "big") for span in spans} == set(ids.spans)
     assert (len(ids.traces), len(ids.spans)) == (2, 3)
 
 
-@pytest.mark.parametrize("lane", [by_api, by_adoption, directly])
-def test_ids_are_random_unless_somebody_makes_them(lane: Lane) -> None:
+@pytest.mark.parametrize("maker", [by_sdk, by_objects, by_encodings])
+def test_ids_are_random_unless_somebody_makes_them(maker: SpanMaker) -> None:
     """Without a generator ids are random, and contexts say so."""
-    script: list[Node] = [Passage(names.REQUEST, children=(Passage(names.ADAPTER_EXECUTE),)) for _ in range(20)]
-    run = lane(script, provided(id_generator=None))
+    script: list[Node] = [
+        OperationNode(names.REQUEST, children=(OperationNode(names.ADAPTER_EXECUTE),)) for _ in range(20)
+    ]
+    run = maker(script, provided(id_generator=None))
     spans = spans_of(run)
     assert (len({span.trace_id for span in spans}), len({span.span_id for span in spans})) == (20, 40)
     assert {flags for _, flags, _, _ in run.seen} == {3}
@@ -293,11 +303,11 @@ def spans_of(run: Run) -> list[Any]:
 
 @pytest.fixture
 def adopted() -> Iterator[InMemorySpanExporter]:
-    """What the adopted lane, which is in use meanwhile, exports."""
+    """What the adopted maker, which is in use meanwhile, exports."""
     provider, memory = provided(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
-    lane = adoption.adopt(provider)
-    with patch.object(choosing, "lane", lambda: lane):
+    maker = compat.maker_for(provider)
+    with patch.object(select, "span_maker", lambda: maker):
         yield memory
 
 
@@ -308,7 +318,7 @@ def test_threads_in_one_span_lose_nothing(adopted: InMemorySpanExporter) -> None
     try:
         for _ in range(30):
             together = threading.Barrier(4)
-            with Observation(names.REQUEST):
+            with Operation(names.REQUEST):
                 span = trace.get_current_span()
 
                 def say(number: int, span: Any = span, together: Any = together) -> None:
@@ -329,7 +339,7 @@ def test_threads_in_one_span_lose_nothing(adopted: InMemorySpanExporter) -> None
 
 def test_an_ended_span_takes_no_more(adopted: InMemorySpanExporter) -> None:
     """What is said of a span after its end is ignored, and does no harm."""
-    with Observation(names.REQUEST):
+    with Operation(names.REQUEST):
         span = trace.get_current_span()
         assert span.is_recording()
         span.end()
@@ -344,7 +354,7 @@ def test_an_ended_span_takes_no_more(adopted: InMemorySpanExporter) -> None:
 
 def test_instrumentations_can_look_at_our_spans(adopted: InMemorySpanExporter) -> None:
     """What the SDK's spans have beyond the API, ours have too."""
-    with Observation(names.RPC_SERVER, AttributeSet({"a": 1}), span_name="Call"):
+    with Operation(names.RPC_SERVER, AttributeSet({"a": 1}), span_name="Call"):
         span: Any = trace.get_current_span()
         assert (span.name, span.kind, dict(span.attributes)) == ("Call", trace.SpanKind.SERVER, {"a": 1})
         assert not hasattr(span, "no_such_thing")
@@ -353,7 +363,7 @@ def test_instrumentations_can_look_at_our_spans(adopted: InMemorySpanExporter) -
 def test_late_attributes_are_as_they_were_when_they_were_set(adopted: InMemorySpanExporter) -> None:
     """What becomes of a list after it was handed over is not the span's."""
     value = [1]
-    with Observation(names.REQUEST) as passage:
-        passage.set({"late": value})
+    with Operation(names.REQUEST) as operation:
+        operation.set({"late": value})
         value.append(2)
     assert [span.attributes["late"] for span in adopted.get_finished_spans() if span.attributes] == [(1,)]

@@ -43,7 +43,7 @@ class Work:
 
 
 async def test_span_duration_and_count_come_from_one_decorator(capture: Capture) -> None:
-    """A passage has its span with all attributes, and its duration with those the metric allows."""
+    """An operation has its span with all attributes, and its duration with those the metric allows."""
     assert Work().do("v") == "v"
     assert await Work().do_async("w") == "w"
     created, deleted = capture.spans()
@@ -70,7 +70,7 @@ async def test_failure_is_told_by_type_and_raised_unchanged(capture: Capture) ->
 
 
 async def test_cancellation_is_called_so(capture: Capture) -> None:
-    """A cancelled passage has the error type `cancelled`."""
+    """A cancelled operation has the error type `cancelled`."""
 
     @telemetry.observed(names.SESSION_ACCESS)
     async def wait() -> None:

@@ -41,7 +41,7 @@ async def test_a_sweep_links_to_those_who_created_what_it_removes(
     """From the sweep's span one comes to the traces in which the sessions began, in strict mode or not."""
     store = SessionStore(default_ttl=10, clock=clock, strict_mode=strict)
     for number in range(3):
-        with telemetry.Observation(names.REQUEST):
+        with telemetry.Operation(names.REQUEST):
             await store.create(f"s{number}")
     clock.advance(11)
     assert await store.sweep() == 3

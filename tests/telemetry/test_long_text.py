@@ -12,7 +12,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.rpc.method import OTHER_METHOD, method_of
 from snakepit_otel.telemetry import _attributes as attributes
 from snakepit_otel.telemetry import _guard, names
-from snakepit_otel.telemetry._attributes import MOST_TEXT
+from snakepit_otel.telemetry._attributes import MAX_CHARACTERS
 from snakepit_otel.telemetry._links import Trail, without_state
 from snakepit_otel.testing import Capture
 
@@ -46,16 +46,16 @@ def test_attributes_of_spans_are_cut(capture: Capture, error: Exception | None) 
         observed(error)
     (span,) = capture.spans(names.ADAPTER_EXECUTE.span)
     values = [*span.attributes.values(), *span.attributes.get("lists", ())]
-    assert max(len(value) for value in values if isinstance(value, str)) <= MOST_TEXT
-    assert span.attributes[names.SESSION_ID] == LONG[:MOST_TEXT]
+    assert max(len(value) for value in values if isinstance(value, str)) <= MAX_CHARACTERS
+    assert span.attributes[names.SESSION_ID] == LONG[:MAX_CHARACTERS]
 
 
 def test_recurring_attributes_are_kept_cut() -> None:
     """The table of sets that recur has no long value either, by whatever length it was asked for."""
     found = telemetry.interned({names.SNAKEPIT_TOOL_NAME: LONG})
-    assert found == telemetry.interned({names.SNAKEPIT_TOOL_NAME: LONG[:MOST_TEXT]})
-    assert all(len(str(part)) <= 2 * MOST_TEXT for key in attributes._known for part in key)
-    assert telemetry.Details.of_text("key", LONG).values == {"key": LONG[:MOST_TEXT]}
+    assert found == telemetry.interned({names.SNAKEPIT_TOOL_NAME: LONG[:MAX_CHARACTERS]})
+    assert all(len(str(part)) <= 2 * MAX_CHARACTERS for key in attributes._known for part in key)
+    assert telemetry.Details.of_text("key", LONG).values == {"key": LONG[:MAX_CHARACTERS]}
 
 
 def test_events_are_cut(capture: Capture) -> None:

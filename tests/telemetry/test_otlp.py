@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.telemetry._attributes import AttributeSet, copied
-from snakepit_otel.telemetry.spans import otlp
+from snakepit_otel.telemetry.spans.fast import encoding, otlp
 
 # On either side of where a length takes one more byte, and of what is kept ready.
 SIZES = st.sampled_from(
@@ -62,7 +62,7 @@ def test_what_is_no_text_is_left_out(values: dict[str, Any], caplog: pytest.LogC
 def test_other_attributes_are_left_to_opentelemetry(values: dict[Any, Any]) -> None:
     """Of what we do not encode ourselves, nothing is guessed."""
     assert otlp.attributes(values) is None
-    assert AttributeSet(values).encoded is None
+    assert encoding.of_details(AttributeSet(values)) is None
 
 
 @given(

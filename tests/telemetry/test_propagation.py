@@ -14,7 +14,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import Observation, _guard, incoming, names, outgoing
+from snakepit_otel.telemetry import Operation, _guard, incoming, names, outgoing
 from snakepit_otel.telemetry import _propagation as propagation
 from snakepit_otel.testing import Capture
 
@@ -136,7 +136,7 @@ def test_writing(span: NonRecordingSpan, with_baggage: bool) -> None:
 def test_writing_for_our_own_spans(capture: Capture) -> None:
     """So it is for spans of ours, and for no span at all."""
     assert outgoing() == ()
-    with Observation(names.SESSION_CREATE):
+    with Operation(names.SESSION_CREATE):
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
         assert carrier

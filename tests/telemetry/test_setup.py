@@ -34,7 +34,7 @@ from snakepit_otel.telemetry.export.exporters import ObjectExporter, OtlpExporte
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.metrics import MetricPipeline, MetricPreferences
 from snakepit_otel.telemetry.export.otlp_settings import OtlpSettings
-from snakepit_otel.telemetry.spans import select as choosing
+from snakepit_otel.telemetry.spans import select
 from tests.telemetry.counting import DELTA, in_cells
 from tests.telemetry.otlp_exporters import exporter_of_environment
 
@@ -47,8 +47,8 @@ TOTAL = Metric("total", "counter", "{thing}", "How many.")
 def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     """Set telemetry up by these variables, as if nothing was; at the end all is as before."""
     provided: dict[str, Any] = {"trace": trace.ProxyTracerProvider(), "metrics": _ProxyMeterProvider()}
-    for name, value in {"_provider": None, "_processors": None, "_lane": None, "_said": set()}.items():
-        monkeypatch.setattr(choosing, name, value)
+    for name, value in {"_provider": None, "_maker": None, "_logged": set()}.items():
+        monkeypatch.setattr(select, name, value)
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provided["trace"])
     monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: provided.update(trace=provider))
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: provided["metrics"])
@@ -71,10 +71,10 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
 
 def way() -> str:
     """How the next root's spans are made."""
-    lane: Any = choosing.lane()
-    if lane is None:
+    maker: Any = select.span_maker()
+    if maker is None:
         return "none"
-    return "adopted" if getattr(lane, "take", None) is None else "direct"
+    return "adopted" if getattr(maker, "take", None) is None else "direct"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_the_sampler_comes_from_the_environment(begin: SetUp) -> None:
     )
     provider: Any = trace.get_tracer_provider()
     assert isinstance(provider.sampler, ParentBasedTraceIdRatio)
-    lane: Any = choosing.lane()
-    assert [lane._sample_root(part << 56) for part in (0, 63, 64, 255)] == [True, True, False, False]
+    maker: Any = select.span_maker()
+    assert [maker._sample_root(part << 56) for part in (0, 63, 64, 255)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("level", ["loud", "0"])

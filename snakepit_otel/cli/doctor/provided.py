@@ -8,8 +8,8 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel.cli.doctor.report import Check, ok
-from snakepit_otel.telemetry.spans import select as choosing
-from snakepit_otel.telemetry.spans.sdk import PlainLane
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 
 _AUTOMATIC = "opentelemetry.instrumentation.auto_instrumentation"
 _STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
@@ -34,7 +34,7 @@ def check_provided() -> list[Check]:
     said = f"{by} {', '.join(found)}; serve and worker use that, with its queues and without an account of losses"
     if "traces" not in found:
         return [ok(topic, said, configured=list(found))]
-    processors, way = _processors(found["traces"]), "plain" if isinstance(choosing.lane(), PlainLane) else "lean"
+    processors, way = _processors(found["traces"]), "sdk" if isinstance(select.span_maker(), SdkSpanMaker) else "fast"
     said += f"; spans go the {way} way to {', '.join(processors) or 'nobody'}"
     return [ok(topic, said, configured=list(found), processors=processors, spans=way)]
 

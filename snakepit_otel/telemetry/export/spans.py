@@ -18,7 +18,7 @@ from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettin
 from snakepit_otel.telemetry.export.exporters import Exporter
 from snakepit_otel.telemetry.export.ledger import Account
 from snakepit_otel.telemetry.export.size_estimate import span_size
-from snakepit_otel.telemetry.spans import otlp
+from snakepit_otel.telemetry.spans.fast import otlp
 
 
 class SpanPipeline(SpanProcessor):

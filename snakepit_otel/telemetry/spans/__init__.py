@@ -1,1 +1,1 @@
-"""How spans are made: by OpenTelemetry's API, or by a leaner way to the same result."""
+"""Span makers: one contract, and one module or folder for each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -21,9 +21,7 @@ from opentelemetry.trace import (
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import _controls, names
-
-if TYPE_CHECKING:
-    from snakepit_otel.telemetry._operation import Observation
+from snakepit_otel.telemetry.spans.base import Exemplar, SpanBatch, SpanOperation
 
 KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "server": SpanKind.SERVER}
 
@@ -33,64 +31,87 @@ def tracer_of(provider: TracerProvider) -> Tracer:
     return provider.get_tracer("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 
 
-class PlainLane:
+class SdkSpanMaker:
     """Starts and ends spans with the provider's own tracer."""
+
+    kind = "sdk"
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = tracer_of(provider)
 
-    def start(self, passage: Observation, context: Context) -> Context | None:
-        """Begin the passage's span and return the context to work in."""
+    def is_current(self) -> bool:
+        """See `SpanMaker`."""
+        return True
+
+    def start(self, operation: SpanOperation, context: Context) -> Context:
+        """See `SpanMaker`."""
         parent = trace.get_current_span(context).get_span_context()
         if parent.is_valid and not _controls.keeps_trace(parent.trace_id):
-            return _left_out(context, parent)
-        point = passage.point
+            return _without_span(context, parent)
         # Samplers and processors may want to see what is known at the start.
         span = self._tracer.start_span(
-            passage.span_name,
+            operation.span_name,
             context,
-            kind=KINDS[point.kind],
-            attributes=known_at_start(passage),
-            links=[Link(link) for link in passage.links],
+            kind=KINDS[operation.point.kind],
+            attributes=attributes_at_start(operation),
+            links=[Link(link) for link in operation.links],
         )
-        passage.links = []
-        made = span.get_span_context()
-        if not parent.is_valid and made.is_valid and not _controls.keeps_trace(made.trace_id):
-            # Known only now. As it is never ended, nobody gets it.
-            return _left_out(context, made)
+        operation.links = []
+        started = span.get_span_context()
+        if not parent.is_valid and started.is_valid and not _controls.keeps_trace(started.trace_id):
+            # The trace id is known only now. A span that is never ended is not exported.
+            return _without_span(context, started)
         if span.is_recording():
-            passage.span = span
+            operation.span = span
         return trace.set_span_in_context(span, context)
 
-    def end(self, passage: Observation, _elapsed: int) -> None:
-        """End the passage's span with what became known since its start."""
-        assert passage.span is not None
-        finish(passage.span, passage)
+    def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
+        """See `SpanMaker`."""
+        caller = NonRecordingSpan(SpanContext(trace_id, parent_id, True, TraceFlags(flags)))
+        return self.start(operation, trace.set_span_in_context(caller, Context()))
+
+    def identity(self, span: Span) -> tuple[int, int]:
+        """See `SpanMaker`."""
+        context = span.get_span_context()
+        return (context.trace_id, context.span_id) if context.trace_flags.sampled else (0, 0)
+
+    def end_labelled(self, _operation: SpanOperation, _elapsed: int) -> Exemplar | None:
+        """See `SpanMaker`."""
+        return None
+
+    def end(self, operation: SpanOperation, _elapsed: int) -> None:
+        """See `SpanMaker`."""
+        assert operation.span is not None
+        finish(operation.span, operation)
+
+    def batch(self, _parent: Any) -> SpanBatch | None:
+        """See `SpanMaker`."""
+        return None
 
 
-def _left_out(context: Context, of: SpanContext) -> Context:
-    """Return the context to work in for a trace that is not in the share to be kept."""
-    flags = TraceFlags(of.trace_flags & ~TraceFlags.SAMPLED)
+def _without_span(context: Context, parent: SpanContext) -> Context:
+    """Return the context to work in for a trace outside the sampled share."""
+    flags = TraceFlags(parent.trace_flags & ~TraceFlags.SAMPLED)
     return trace.set_span_in_context(
-        NonRecordingSpan(SpanContext(of.trace_id, of.span_id, False, flags, of.trace_state)), context
+        NonRecordingSpan(SpanContext(parent.trace_id, parent.span_id, False, flags, parent.trace_state)), context
     )
 
 
-def known_at_start(passage: Observation) -> dict[str, Any]:
+def attributes_at_start(operation: SpanOperation) -> dict[str, Any]:
     """Return the attributes that a span begins with."""
-    attributes = {**passage.point.fixed, **passage.labels.values}
-    if passage.details is not None:
-        attributes.update(passage.details.values)
+    attributes = {**operation.point.fixed, **operation.labels.values}
+    if operation.details is not None:
+        attributes.update(operation.details.values)
     return attributes
 
 
-def finish(span: Span, passage: Observation, end: int | None = None) -> None:
-    """End a span with what became known since its start."""
-    span.set_attributes({**passage.labels.values, **passage.late})
-    for link in passage.links:
+def finish(span: Span, operation: SpanOperation, end: int | None = None) -> None:
+    """End a span with the attributes, links and status that were added since its start; `end` in ns since 1970."""
+    span.set_attributes({**operation.labels.values, **operation.late})
+    for link in operation.links:
         span.add_link(link)
-    if passage.failure is not None:
+    if operation.failure is not None:
         # A status that is not text would make its whole batch impossible to encode.
-        message = passage.message.encode("utf-8", "replace").decode()
+        message = operation.message.encode("utf-8", "replace").decode()
         span.set_status(Status(StatusCode.ERROR, message or None))
     span.end(end)

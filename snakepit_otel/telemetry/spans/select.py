@@ -1,80 +1,58 @@
-"""Which way spans are made in this process, now."""
+"""Selection of the span maker for the provider in force."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
-from snakepit_otel.telemetry import _guard
-from snakepit_otel.telemetry.spans.sdk import PlainLane
+from snakepit_otel.telemetry._guard import guard
+from snakepit_otel.telemetry.spans.base import SpanMaker
+from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 
 _log = logging.getLogger("snakepit_otel.telemetry")
-
-
-class Lane(Protocol):
-    """A way to make spans."""
-
-    def start(self, passage: Any, context: Context) -> Context | None:
-        """Begin a passage's span, if it is to be recorded, and return the context to work in."""
-        ...
-
-    def end(self, passage: Any, elapsed: int) -> None:
-        """End the passage's span."""
-        ...
-
-
 _provider: Any = None
-_processors: Any = None
-_lane: Lane | None = None
-_said: set[str] = set()
+_maker: SpanMaker | None = None
+_logged: set[str] = set()
 
 
-def lane() -> Lane | None:
-    """Return the way to make a span that has no lean one above it; None if there is nobody to make it for.
+def span_maker() -> SpanMaker | None:
+    """Return the maker of spans that have none of a maker's own above them; None without a provider.
 
-    Looks each time, since an application may set its provider, or add a processor, whenever it likes.
+    The provider is looked at on each call: an application may set it, or add a processor, at any time.
     """
     provider = trace.get_tracer_provider()
-    if provider is not _provider or _processors_of(provider) is not _processors:
-        _choose(provider)
-    return _lane
+    if provider is not _provider or (_maker is not None and not _maker.is_current()):
+        _select(provider)
+    return _maker
 
 
-def _processors_of(provider: Any) -> Any:
-    # The SDK replaces this tuple when a processor is added.
-    return getattr(getattr(provider, "_active_span_processor", None), "_span_processors", None)
+def _select(provider: Any) -> None:
+    global _provider, _maker  # noqa: PLW0603 - one selection per process is the point
+    # In this order: other threads may select at the same time, and must not see a provider without its maker.
+    _maker = _best(provider)
+    _provider = provider
 
 
-def _choose(provider: Any) -> None:
-    global _provider, _processors, _lane  # noqa: PLW0603 - one choice per process is the point
-    processors = _processors_of(provider)
-    # In this order: other threads make the same choice meanwhile, and never go by half of it.
-    _lane = _best(provider)
-    _provider, _processors = provider, processors
-
-
-def _best(provider: Any) -> Lane | None:
+def _best(provider: Any) -> SpanMaker | None:
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
     try:
-        # Only here, so that library code does without the SDK where there is none.
-        from snakepit_otel.telemetry.spans import compat as adoption
+        # Imported here: library code works without the SDK.
+        from snakepit_otel.telemetry.spans.fast import compat
     except ImportError:
-        return PlainLane(provider)
-    try:
-        return adoption.adopt(provider)
-    except adoption.CannotServe as reason:
-        _say_once(f"spans are made by OpenTelemetry's own means, which cost more: {reason}")
-    except Exception as error:  # noqa: BLE001 - the plain lane always serves
-        _guard.contain("choosing how to make spans", error)
-    return PlainLane(provider)
+        return SdkSpanMaker(provider)
+    with guard("selecting the span maker"):
+        try:
+            return compat.maker_for(provider)
+        except compat.Unsupported as reason:
+            _log_once(f"spans are made by OpenTelemetry's SDK itself, which costs more: {reason}")
+    return SdkSpanMaker(provider)
 
 
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
+def _log_once(text: str) -> None:
+    if text not in _logged:
+        _logged.add(text)
         _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))

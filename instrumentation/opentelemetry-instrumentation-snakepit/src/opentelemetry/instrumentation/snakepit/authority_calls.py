@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from snakepit_otel.rpc import ObservedCallable
-from snakepit_otel.telemetry import Labels, Observation, interned, names
+from snakepit_otel.telemetry import Labels, Operation, interned, names
 
 _SERVICE = "snakepit.bridge.BridgeService"
 _OBSERVED = (
@@ -64,17 +64,17 @@ class _Unobserved:
 
 
 def _observe_callback(wrapped: Callable[..., Any], context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    observation = guarded("beginning a call-back", _callback, context, args, kwargs)
-    if observation is None:
+    operation = guarded("beginning a call-back", _callback, context, args, kwargs)
+    if operation is None:
         return wrapped(*args, **kwargs)
-    with observation:
+    with operation:
         return wrapped(*args, **kwargs)
 
 
-def _callback(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation:
+def _callback(context: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
     # The tool's parameters can have any names.
     tool = args[0] if args else kwargs["tool_name"]
-    return Observation(
+    return Operation(
         names.CALLBACK,
         interned({names.SNAKEPIT_TOOL_NAME: _tools.of(tool, ())}),
         lambda: {names.SESSION_ID: context.session_id} if context.session_id else {},

@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.snakepit.program_calls import guarded
 from opentelemetry.trace import Span, get_current_span
 
-from snakepit_otel.telemetry import AttributeSet, Details, Labels, Observation, interned, names
+from snakepit_otel.telemetry import AttributeSet, Details, Labels, Operation, interned, names
 from snakepit_otel.telemetry import _context as otel_context
 from snakepit_otel.telemetry._definitions import Point
 
@@ -46,7 +46,7 @@ class Request:
         self._phases: list[Phase] = []
         self._failed: BaseException | None = None
         self._hooks = hooks
-        self._observation: Observation | None = None
+        self._operation: Operation | None = None
         self._context: Context | None = None
 
     @property
@@ -56,8 +56,8 @@ class Request:
 
     def begin(self) -> None:
         """Begin the request's span, which stays current until `leave`."""
-        self._observation = Observation(names.ADAPTER_REQUEST, self.labels, lambda: self.details)
-        with self._observation.current():
+        self._operation = Operation(names.ADAPTER_REQUEST, self.labels, lambda: self.details)
+        with self._operation.current():
             self._context = otel_context.get()
             self._call_hook(self._hooks.request, self._message)
         otel_context.attach(self._context)
@@ -90,23 +90,23 @@ class Request:
 
     def on_response(self, message: Any) -> None:
         """See `program_calls.ObservedRequest`."""
-        observation = self._observation
-        if observation is None:
+        operation = self._operation
+        if operation is None:
             return
         if self._hooks.response is not None:
-            with observation.current():
+            with operation.current():
                 self._call_hook(self._hooks.response, message)
         if not self.streams and not message.success:
-            observation.fail(*_failure(message.error_message))
+            operation.fail(*_failure(message.error_message))
 
     def end(self, error: BaseException | None = None) -> None:
         """See `program_calls.Observed`."""
         for phase in tuple(self._phases):
             # A stream that was not read to its end.
             phase.end(error or asyncio.CancelledError())
-        observation, self._observation = self._observation, None
-        if observation is not None:
-            observation.end(_as_cancellation(_cause(error, self._failed)))
+        operation, self._operation = self._operation, None
+        if operation is not None:
+            operation.end(_as_cancellation(_cause(error, self._failed)))
         # A task started meanwhile, such as upstream's heartbeats, can keep this request for long.
         self.adapter = self._message = self._failed = None
 
@@ -121,8 +121,8 @@ class Phase:
 
     def __init__(self, request: Request, point: Point) -> None:
         self.request = request
-        self._observation: Observation | None = Observation(point, request.labels, lambda: request.details)
-        with self._observation.current():
+        self._operation: Operation | None = Operation(point, request.labels, lambda: request.details)
+        with self._operation.current():
             self._context = otel_context.get()
 
     def enter(self) -> Any:
@@ -139,13 +139,13 @@ class Phase:
 
     def end(self, error: BaseException | None = None) -> None:
         """See `program_calls.Observed`."""
-        observation, self._observation = self._observation, None
-        if observation is not None:
+        operation, self._operation = self._operation, None
+        if operation is not None:
             error = _as_cancellation(error)
             self.request.end_phase(self, error)
             # In its span, to which the exception's event belongs.
-            with observation.current():
-                observation.end(error)
+            with operation.current():
+                operation.end(error)
 
 
 running: ContextVar[Request | None] = ContextVar("snakepit_request", default=None)

@@ -33,14 +33,13 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
-from snakepit_otel.telemetry import Observation, _controls, _guard, names, outgoing
+from snakepit_otel.telemetry import Operation, _controls, _guard, names, outgoing
 from snakepit_otel.telemetry.export.export_queue import BatchSettings
 from snakepit_otel.telemetry.export.ledger import Ledger
 from snakepit_otel.telemetry.export.spans import SpanPipeline
-from snakepit_otel.telemetry.spans import compat as adoption
-from snakepit_otel.telemetry.spans import otlp
-from snakepit_otel.telemetry.spans import select as choosing
-from snakepit_otel.telemetry.spans.sdk import PlainLane
+from snakepit_otel.telemetry.spans import select
+from snakepit_otel.telemetry.spans.fast import compat, otlp
+from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 from tests.telemetry.scripted import REMOTE, ListeningPeer, provided
 
 Use = Callable[[Any], None]
@@ -49,19 +48,19 @@ Use = Callable[[Any], None]
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Make a provider the application's, as if nothing had been chosen yet."""
-    for name, value in {"_provider": None, "_processors": None, "_lane": None, "_said": set()}.items():
-        monkeypatch.setattr(choosing, name, value)
+    for name, value in {"_provider": None, "_maker": None, "_logged": set()}.items():
+        monkeypatch.setattr(select, name, value)
     return lambda provider: monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
 
 
 def way() -> str:
     """How the next root's spans are made."""
-    lane = choosing.lane()
-    if lane is None:
+    maker = select.span_maker()
+    if maker is None:
         return "none"
-    if isinstance(lane, PlainLane):
+    if isinstance(maker, SdkSpanMaker):
         return "plain"
-    return "adopted" if lane.take is None else "direct"
+    return "adopted" if maker.take is None else "direct"
 
 
 def ours(**settings: Any) -> tuple[TracerProvider, ListeningPeer, SpanPipeline]:
@@ -84,8 +83,8 @@ def test_without_a_provider_nothing_is_made(use: Use) -> None:
     use(trace.ProxyTracerProvider())
     assert way() == "none"
     parent = set_span_in_context(NonRecordingSpan(REMOTE[0]))
-    with Observation(names.REQUEST, parent=parent) as passage:
-        assert passage.span is None
+    with Operation(names.REQUEST, parent=parent) as operation:
+        assert operation.span is None
         assert dict(outgoing())["traceparent"].split("-")[2] == f"{REMOTE[0].span_id:016x}"
 
 
@@ -109,7 +108,7 @@ def test_a_stock_provider_is_adopted(use: Use, active: Callable[[], Any]) -> Non
     provider, memory = stock(active_span_processor=active())
     use(provider)
     assert way() == "adopted"
-    with Observation(names.REQUEST):
+    with Operation(names.REQUEST):
         pass
     assert provider.force_flush()
     assert [span.name for span in memory.get_finished_spans()] == ["execute request"]
@@ -129,7 +128,7 @@ def test_two_exporters_need_objects(use: Use) -> None:
     provider.add_span_processor(second)
     use(provider)
     assert way() == "adopted"
-    with Observation(names.REQUEST):
+    with Operation(names.REQUEST):
         pass
     assert first.queue.close(10)
     assert second.queue.close(10)
@@ -141,11 +140,11 @@ def test_a_processor_added_later_sees_the_next_trace(use: Use) -> None:
     provider, peer, pipeline = ours()
     use(provider)
     memory = InMemorySpanExporter()
-    with Observation(names.REQUEST):
+    with Operation(names.REQUEST):
         provider.add_span_processor(SimpleSpanProcessor(memory))
-        with Observation(names.ADAPTER_EXECUTE):
+        with Operation(names.ADAPTER_EXECUTE):
             pass
-    with Observation(names.SESSION_CREATE):
+    with Operation(names.SESSION_CREATE):
         assert way() == "adopted"
     assert pipeline.queue.close(10)
     assert [span.name for span in memory.get_finished_spans()] == ["create session"]
@@ -199,7 +198,7 @@ def test_processors_see_at_the_start_what_is_known_then(use: Use) -> None:
     provider, processor = provided(), Starting()
     provider.add_span_processor(processor)
     use(provider)
-    with Observation(names.SESSION_CREATE, details=lambda: {"session.id": "s"}):
+    with Operation(names.SESSION_CREATE, details=lambda: {"session.id": "s"}):
         pass
     assert processor.seen == [("create session", {"snakepit.operation": "create", "session.id": "s"})]
 
@@ -260,7 +259,7 @@ def test_a_custom_sampler_is_asked_for_every_span(use: Use) -> None:
     provider, memory = provided(sampler=OwnSampler()), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
     use(provider)
-    with Observation(names.REQUEST), Observation(names.ADAPTER_EXECUTE):
+    with Operation(names.REQUEST), Operation(names.ADAPTER_EXECUTE):
         pass
     assert [dict(span.attributes or {}) for span in memory.get_finished_spans()] == [{"rule": 7}, {"rule": 7}]
 
@@ -309,7 +308,7 @@ def test_an_encoding_that_differs_is_not_used(use: Use, monkeypatch: pytest.Monk
 def test_an_adoption_that_breaks_leaves_the_plain_way(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the SDK's inner names change, spans are made by the API, and a fault is counted."""
     before = _guard.fault_count
-    monkeypatch.setattr(adoption, "_Span", None)
+    monkeypatch.setattr(compat, "_Span", None)
     use(ours()[0])
     assert way() == "plain"
     assert _guard.fault_count == before + 1
@@ -330,20 +329,20 @@ def test_the_choice_does_not_depend_on_the_share_that_is_kept(use: Use) -> None:
 def test_no_thread_goes_by_half_a_choice(use: Use) -> None:
     """While one thread chooses, another does not find that there is nobody to make spans for."""
     use(ours()[0])
-    choosing_now, go_on = threading.Event(), threading.Event()
+    selecting, go_on = threading.Event(), threading.Event()
     found: list[Any] = []
-    adopt = adoption.adopt
+    maker_for = compat.maker_for
 
     def slowly(provider: object) -> Any:
-        choosing_now.set()
+        selecting.set()
         go_on.wait(10)
-        return adopt(provider)
+        return maker_for(provider)
 
-    with patch.object(adoption, "adopt", slowly):
-        first = threading.Thread(target=choosing.lane)
+    with patch.object(compat, "maker_for", slowly):
+        first = threading.Thread(target=select.span_maker)
         first.start()
-        assert choosing_now.wait(10)
-        second = threading.Thread(target=lambda: found.append(choosing.lane()))
+        assert selecting.wait(10)
+        second = threading.Thread(target=lambda: found.append(select.span_maker()))
         second.start()
         second.join(0.05)
         go_on.set()

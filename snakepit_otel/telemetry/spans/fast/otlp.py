@@ -21,7 +21,7 @@ _SPAN_ID, _PARENT_ID, _START, _END = 0x1208, 0x2208, 0x39, 0x41
 _FLAGS_TAG = 0x0185
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 MOST_ATTRIBUTES = 10
-"""Of one set; the limits on a span have room for the three sets that it is made of. See lanes/adoption.py."""
+"""Of one set; the limits on a span have room for the three sets that it is made of. See compat.py."""
 _KINDS = {"internal": 1, "server": 2, "client": 3}
 NO_STATUS = b"\x7a\x00"
 

@@ -1,0 +1,150 @@
+"""Span maker of fast spans: they have the sampler, ids, resource, limits and processors of the SDK's provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from random import getrandbits
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
+
+from snakepit_otel.telemetry import _controls
+from snakepit_otel.telemetry._context import SPAN_KEY, with_span
+from snakepit_otel.telemetry.spans.base import Exemplar, SpanOperation, Unsampled
+from snakepit_otel.telemetry.spans.fast import encoding, otlp
+from snakepit_otel.telemetry.spans.fast.batch import FastBatch
+from snakepit_otel.telemetry.spans.fast.span import FastSpan, Trace
+from snakepit_otel.telemetry.spans.sdk import finish
+
+_SAMPLED, _RANDOM = 0x01, 0x02
+_UNSAMPLED = {flags: TraceFlags(flags) for flags in (0, _RANDOM)}
+
+# Zero is no id; it comes once in ten years at fifty thousand million ids a second.
+_random_span_id = partial(getrandbits, 64)
+
+
+class FastSpanMaker:
+    """Starts and ends fast spans.
+
+    `promote` makes the SDK's own span of a fast one. `take` takes the encodings of finished spans; None where spans
+    must be objects, for processors that are not ours.
+    """
+
+    kind = "fast"
+
+    def __init__(
+        self,
+        promote: Callable[[FastSpan], Span],
+        take: Callable[[list[bytes]], None] | None,
+        *,
+        is_current: Callable[[], bool],
+        follows_parent: bool,
+        sample_root: Callable[[int], bool],
+        new_trace_id: Callable[[], int] | None,
+        new_span_id: Callable[[], int] | None,
+        random_trace_ids: bool,
+    ) -> None:
+        self.promote = promote
+        self.take = take
+        self.is_current = is_current
+        self.new_span_id: Callable[[], int] = _random_span_id if new_span_id is None else new_span_id
+        self._follows_parent = follows_parent
+        self._sample_root = sample_root
+        self._new_trace_id = new_trace_id
+        self._root_flags = _SAMPLED | (_RANDOM if random_trace_ids else 0)
+
+    def start(self, operation: SpanOperation, context: Context) -> Context:
+        """See `SpanMaker`."""
+        parent: Any = context.get(SPAN_KEY)
+        if parent.__class__ is FastSpan:
+            span = operation.span = FastSpan(
+                self, parent.trace, self.new_span_id(), parent.span_id, operation.started, operation
+            )
+            return with_span(context, span)
+        return self._start_first(operation, context, parent)
+
+    def _start_first(self, operation: SpanOperation, context: Context, parent: Span | None) -> Context:
+        """Start a span that has no fast one above it in this process."""
+        identity: Any = trace.INVALID_SPAN_CONTEXT if parent is None else parent.get_span_context()
+        # All at once, which its properties are not.
+        trace_id, parent_id, remote, parent_flags, state, valid = identity
+        if valid:
+            flags = _SAMPLED | (parent_flags & _RANDOM)
+            sampled = bool(parent_flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
+        else:
+            trace_id = getrandbits(128) or 1 if self._new_trace_id is None else self._new_trace_id()
+            parent_id, remote, state, flags = 0, False, None, self._root_flags
+            sampled = self._sample_root(trace_id)
+        span = self._new_span(operation, trace_id, parent_id, flags, state, remote=remote, sampled=sampled)
+        return with_span(context, span)
+
+    def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
+        """See `SpanMaker`."""
+        sampled = bool(flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
+        flags = _SAMPLED | (flags & _RANDOM)
+        span = self._new_span(operation, trace_id, parent_id, flags, None, remote=True, sampled=sampled)
+        return Context({SPAN_KEY: span})
+
+    def _new_span(
+        self,
+        operation: SpanOperation,
+        trace_id: int,
+        parent_id: int,
+        flags: int,
+        state: TraceState | None,
+        *,
+        remote: bool,
+        sampled: bool,
+    ) -> Span:
+        span_id = self.new_span_id()
+        if not sampled or not _controls.keeps_trace(trace_id):
+            return Unsampled(SpanContext(trace_id, span_id, False, _UNSAMPLED[flags & _RANDOM], state))
+        span = operation.span = FastSpan(
+            self, Trace(trace_id, flags, state), span_id, parent_id, operation.started, operation
+        )
+        if remote:
+            span.remote_parent = True
+        return span
+
+    def identity(self, span: FastSpan) -> tuple[int, int]:
+        """See `SpanMaker`."""
+        return span.trace.trace_id, span.span_id
+
+    def end_labelled(self, operation: SpanOperation, elapsed: int) -> Exemplar | None:
+        """See `SpanMaker`."""
+        span: Any = operation.span
+        remote = span.remote_parent
+        known = operation.labels.span_cache.get(
+            (operation.point, operation.span_name, remote) if remote else operation.point
+        )
+        if known is None or self.take is None or span.promoted is not None or operation.details is not None:
+            return None
+        of = span.trace
+        start = operation.started + of.clock_offset
+        span.end_time = end = start + elapsed
+        self.take([otlp.span(of.head, span.span_id, span.parent_id, start, end, known[0])])
+        return end, of.trace_id, span.span_id
+
+    def end(self, operation: SpanOperation, elapsed: int) -> None:
+        """See `SpanMaker`."""
+        span: Any = operation.span
+        of = span.trace
+        start = operation.started + of.clock_offset
+        end = start + elapsed
+        take = self.take
+        rest = None
+        if take is not None and span.promoted is None:
+            rest = encoding.after_times(operation, remote_parent=span.remote_parent)
+        if take is None or rest is None:
+            finish(span.promoted or self.promote(span), operation, end)
+        else:
+            tail = otlp.NO_STATUS if operation.failure is None else b""
+            take([otlp.span(of.head, span.span_id, span.parent_id, start, end, rest, tail)])
+        span.end_time = end
+
+    def batch(self, parent: FastSpan) -> FastBatch | None:
+        """See `SpanMaker`."""
+        return None if self.take is None else FastBatch(self, parent)
