@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -14,8 +14,8 @@ from snakepit_otel import telemetry
 from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import _child_signals as child_signals
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
+from snakepit_otel.bridge.authority.local_caller import LocalCaller
 from snakepit_otel.bridge.authority.memory import AuthorityMemory
 from snakepit_otel.bridge.authority.middleware_dispatcher import dispatcher_with
 from snakepit_otel.bridge.authority.server import AuthorityServer
@@ -23,17 +23,9 @@ from snakepit_otel.bridge.authority.settings import AuthoritySettings, ServerSet
 from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
-from snakepit_otel.bridge.wire.chunk_stream import chunks
-from snakepit_otel.bridge.wire.codec import decode_chunk
-from snakepit_otel.bridge.wire.methods import REFERENCES
-from snakepit_otel.bridge.wire.raw_messages import Chunk
-from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
-from snakepit_otel.bridge.wire.telemetry_controls import Controls, refuse_if_off
-from snakepit_otel.bridge.wire.tool_calls import MessageOptions, RequestOptions, execute_request, result_of
-from snakepit_otel.common.call_site import call_site
-from snakepit_otel.common.deadline import checked_timeout
+from snakepit_otel.bridge.wire.telemetry_controls import Controls, TelemetryChanges, refuse_if_off
 from snakepit_otel.errors import AlreadyStarted, PoolNotStarted
 from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
@@ -48,15 +40,14 @@ from snakepit_otel.pool import (
     status_of,
 )
 from snakepit_otel.pool.context import authority_socket
-from snakepit_otel.sessions import Creator, SessionBackend, SessionSettings, SessionStore
+from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
 from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings._pools import pool_settings, settings_of
 from snakepit_otel.system.private_directory import PrivateDirectory
-from snakepit_otel.telemetry import Level
 from snakepit_otel.zero_copy import ZeroCopySettings
 
 
-class Snakepit:
+class Snakepit(LocalCaller):
     """An authority with its sessions and its workers; an async context manager.
 
         async with Snakepit(adapter=Classifier, workers=2) as pit:
@@ -68,9 +59,8 @@ class Snakepit:
     objects or as dicts; bad ones raise `ConfigurationError`. `workers` is short for
     `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level
     `adapter`, they are all there are. `session_backend` keeps the sessions, in place of the backend of the settings:
-    a `SessionBackend`, or a class that is called with the `Limits`.
-    `middleware` are the authority's, in order; as settings, they may be the workers'
-    as well.
+    a `SessionBackend`, or a class that is called with the `Limits`. `middleware` are the authority's, in order; as
+    settings, they may be the workers' as well.
     """
 
     def __init__(
@@ -98,7 +88,6 @@ class Snakepit:
         self.tools = ToolRegistry((*STATE_TOOLS, *authority_tools), tool_settings)
         self._middleware, self._worker_middleware = middleware_of(middleware)
         self._pools: WorkerPools | None = None
-        self._dispatcher: Dispatcher | None = None
         self._server: AuthorityServer | None = None
         self._directory: PrivateDirectory | None = None
         self._since = 0.0
@@ -124,14 +113,12 @@ class Snakepit:
     async def start(self) -> None:
         """Listen, start the workers, and start sweeping; all or nothing. After `stop`, it can be started again.
 
-        Raises `ConfigurationError` for an address that will not do, `AdapterNotLoaded` or another
+        Raises `ConfigurationError` for an address that cannot be used, `AdapterNotLoaded` or another
         `WorkerStartFailed` if no worker becomes ready, `AlreadyStarted` if it is running.
         """
         async with self._transition:
             if self._is_started:
-                raise AlreadyStarted(
-                    "this Snakepit is running already; use it as it is, stop it first, or make another one"
-                )
+                raise AlreadyStarted("this Snakepit is running already; stop it first, or make another one")
             await self._start()
             self._is_started = True
 
@@ -152,14 +139,8 @@ class Snakepit:
                 self._zero_copy_settings.limits, Path(socket), strict=self.sessions.settings.strict_mode
             )
             running.callback(memory.close)
-            context = PoolContext(
-                directory,
-                memory.store,
-                memory.fd_server,
-                FencingTokens(),
-                WorkerPidFile(directory.path),
-                self._worker_middleware,
-            )
+            tokens, pid_file = FencingTokens(), WorkerPidFile(directory.path)
+            context = PoolContext(directory, memory.store, memory.fd_server, tokens, pid_file, self._worker_middleware)
             pools = WorkerPools(
                 {
                     name: WorkerPool(name, adapter, settings, process_workers(name, adapter, settings, context))
@@ -173,24 +154,16 @@ class Snakepit:
                 self.tools,
                 pools,
                 memory.store,
-                context.fencing_tokens,
+                tokens,
                 budget=limits.budget(),
                 authority_tool_bytes=limits.authority_tool_bytes,
             )
-            server = await running.enter_async_context(
-                AuthorityServer(
-                    self._server_settings,
-                    dispatcher,
-                    self.sessions,
-                    AdminService(
-                        self.sessions,
-                        set_telemetry=self.set_telemetry,
-                        status=self.status,
-                        restart=self.restart_workers,
-                    ),
-                    max_message_bytes=max(one.max_message_bytes for _, one in self._pool_settings.values()),
-                )
+            admin = AdminService(
+                self.sessions, set_telemetry=self.set_telemetry, status=self.status, restart=self.restart_workers
             )
+            largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
+            server = AuthorityServer(self._server_settings, dispatcher, self.sessions, admin, max_message_bytes=largest)
+            await running.enter_async_context(server)
             self._server, self._directory = server, directory
             sockets = await server.listen_locally(lambda: authority_socket(directory.path), memory.follow)
             self.tools.threads.open()
@@ -244,80 +217,29 @@ class Snakepit:
         """The first pool: that of the top-level adapter, where there is one. Raises `PoolNotStarted`."""
         return next(iter(self.pools.values()))
 
-    async def execute(
-        self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
-    ) -> Any:
-        """Run a tool and return its result; see `RequestOptions`.
+    async def set_telemetry(self, **changes: Unpack[TelemetryChanges]) -> Controls:
+        """Change what this process and all workers record, also those started later; see `TelemetryChanges`.
 
-        Raises what the tool raised as `ToolError`, `InvalidArguments` and `ToolNotFound` as themselves,
-        `WorkerExited` if the worker died with the request, `DeadlineExceeded`; `PoolSaturated`, `QueueTimeout`,
-        `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and `PoolNotFound` if it did not run;
-        `SessionQuotaExceeded`, `InvalidSession`, `ValueRefused`, `MessageTooLarge`, and for references the kinds
-        of `ZeroCopyError`. Arrays and tables in the result are read-only, and valid for as long as they are held.
-        """
-        dispatcher, creator, timeout, more = self._begin(tool, options)
-        with dispatcher.buffer_store.request(more.get("session_id"), tool) as scope:
-            request = execute_request(tool, parameters, scope=scope, **more)
-            response = await dispatcher.execute(request, creator, timeout, scope)
-            return result_of(response, request, Incoming.of(scope, response.metadata.get(REFERENCES)).take)
-
-    async def stream(
-        self, tool: str, parameters: Mapping[str, Any] | None = None, **options: Unpack[RequestOptions]
-    ) -> AsyncGenerator[Any, None]:
-        """Run a tool and yield its chunks as they come; see `execute`.
-
-        Leaving the loop early cancels the tool. Use `contextlib.aclosing` to have that happen at once.
-        """
-        dispatcher, creator, timeout, more = self._begin(tool, options)
-        with dispatcher.buffer_store.request(more.get("session_id"), tool) as scope:
-
-            async def decode(chunk: Chunk) -> Any:
-                incoming = Incoming.of(scope, chunk.metadata.get(REFERENCES))
-                return decode_chunk(chunk.data, chunk.metadata, incoming.take)
-
-            request = execute_request(tool, parameters, stream=True, scope=scope, **more)
-            pushed = chunks(lambda take: dispatcher.stream(request, take, creator, timeout, scope), decode)
-            async with aclosing(pushed) as stream:
-                async for chunk in stream:
-                    yield chunk
-
-    async def set_telemetry(
-        self,
-        *,
-        level: Level | str | None = None,
-        sampling: float | None = None,
-        allow: Sequence[str] | None = None,
-        deny: Sequence[str] | None = None,
-    ) -> Controls:
-        """Change what is recorded, in this process and in all workers, also those started later; say what is in force.
-
-        `level` is `off`, `essential` (all metrics and events, and the spans of requests and calls) or `full`.
-        `sampling` is the share of traces to keep, 0 to 1, of those that the configured sampler keeps. `allow`
-        and `deny` are patterns, as in file names, for the names of lifecycle points, such as
-        `snakepit.adapter.*`: only what is allowed, if anything is, and not denied has spans. What is not given
-        stays as it is. Workers obey when this returns, but for one that is too busy to say so within five
-        seconds. `stop` brings back what was configured.
-
-        Raises `ConfigurationError` naming what cannot be.
+        Returns the controls when they are in force, but in a worker that was too busy to confirm them within five
+        seconds. `stop` brings back what was configured. Raises `ConfigurationError` naming what cannot be.
         """
         self._started()
-        changes = {"level": level, "sampling": sampling, "allow": allow, "deny": deny}
-        wanted = self._controls.changed(**changes)
+        controls = self._controls.changed(**changes)
         if any(change is not None for change in changes.values()):
-            refuse_if_off(self._configured, wanted)
-            self._controls = wanted
-            wanted.apply()
+            refuse_if_off(self._configured, controls)
+            self._controls = controls
+            controls.apply()
             # Also where nothing changes here: workers may have been started with something else.
-            await self.pools.configure(wanted)
-        return wanted
+            await self.pools.configure(controls)
+        return controls
 
     async def restart_workers(
         self, pool: str | None = None, progress: Callable[[Replacement], None] = lambda _: None
     ) -> RestartReport:
         """Replace all workers of a pool, or of all pools: one after the other, each once its successor is ready.
 
-        No request fails of it that ends within `shutdown_grace`. `progress` hears of each worker. A worker whose
-        successor does not become ready goes on; the report says so. Raises `PoolNotFound`, `PoolNotStarted`.
+        Requests that end within `shutdown_grace` do not fail. `progress` is called for each worker. A worker whose
+        successor does not become ready stays, and the report has that. Raises `PoolNotFound`, `PoolNotStarted`.
         """
         self._started()
         return await self.pools.restart(pool, progress)
@@ -339,17 +261,3 @@ class Snakepit:
     def _restore_telemetry(self) -> None:
         if self._controls != self._configured:
             self._configured.apply()
-
-    def _started(self) -> Dispatcher:
-        if self._dispatcher is None:
-            raise PoolNotStarted("not running; use 'async with Snakepit(...)', or call start first")
-        return self._dispatcher
-
-    def _begin(
-        self, tool: str, options: RequestOptions
-    ) -> tuple[Dispatcher, Creator | None, float | None, MessageOptions]:
-        """Return what serves a request, what creates its session, its timeout, and its message's options."""
-        dispatcher, creator = self._started(), None
-        if options.get("session_id") is not None and self.sessions.settings.strict_mode:
-            creator = Creator(call_site(), tool)
-        return dispatcher, creator, checked_timeout(options.pop("timeout", None)), options

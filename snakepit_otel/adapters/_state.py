@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from snakepit_otel.errors import NoSession, StateConflict
-from snakepit_otel.sessions._state import encode
+from snakepit_otel.sessions._state import Versioned, encode
 
 _ATTEMPTS = 100
-
-
-class Versioned(NamedTuple):
-    """A value and the version of its last write; version 0 if it is not there."""
-
-    value: Any
-    version: int
 
 
 class StateCaller(Protocol):

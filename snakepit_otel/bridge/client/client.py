@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -25,6 +25,7 @@ from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.telemetry_controls import TelemetryChanges
 from snakepit_otel.bridge.wire.tool_calls import (
     MessageOptions,
     RequestOptions,
@@ -292,25 +293,15 @@ class Client:
         response: admin_pb.GetStatsResponse = await self._call_admin("GetStats", admin_pb.GetStatsRequest())
         return response
 
-    async def set_telemetry(
-        self,
-        *,
-        level: str | None = None,
-        sampling: float | None = None,
-        allow: Iterable[str] | None = None,
-        deny: Iterable[str] | None = None,
-    ) -> admin_pb.SetTelemetryResponse:
-        """Change what the authority and its workers record, and return what is in force.
+    async def set_telemetry(self, **changes: Unpack[TelemetryChanges]) -> admin_pb.SetTelemetryResponse:
+        """Change what the authority and its workers record, and return what is in force; see `TelemetryChanges`.
 
-        On the authority's Unix socket only; see `Snakepit.set_telemetry`.
+        On the authority's Unix socket only.
         """
-        request = message(
-            admin_pb.SetTelemetryRequest,
-            level=level,
-            sampling=sampling,
-            allow=None if allow is None else message(admin_pb.Patterns, patterns=list(allow)),
-            deny=None if deny is None else message(admin_pb.Patterns, patterns=list(deny)),
-        )
+        fields: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        for key in fields.keys() & {"allow", "deny"}:
+            fields[key] = message(admin_pb.Patterns, patterns=list(fields[key]))
+        request = message(admin_pb.SetTelemetryRequest, **fields)
         response: admin_pb.SetTelemetryResponse = await self._call_admin("SetTelemetry", request)
         return response
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -16,6 +17,21 @@ _WHERE = "telemetry."
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
+
+
+class TelemetryChanges(TypedDict, total=False):
+    """Changes of `set_telemetry`; what is not given, or None, stays as it is.
+
+    `level` is `off`, `essential` (all metrics and events, and the spans of requests and calls) or `full`. `sampling` is
+    the share of traces to keep, 0 to 1, of those that the configured sampler keeps. `allow` and `deny` are patterns, as
+    in file names, for the names of lifecycle points, such as `snakepit.adapter.*`: only points that are allowed, if any
+    are, and not denied have spans.
+    """
+
+    level: Level | str | None
+    sampling: float | None
+    allow: Sequence[str] | None
+    deny: Sequence[str] | None
 
 
 class Controls(BaseModel):
