@@ -14,6 +14,7 @@ from typing import Any
 from snakepit_otel.adapters import _core_schema as plain_schema
 from snakepit_otel.adapters._annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters._reference_arguments import opening_of
+from snakepit_otel.common.attempt import attempt
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import InvalidArguments, ToolRefused
 
@@ -27,13 +28,12 @@ _BY_NAME = frozenset({"fields", "choices"})
 _OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
-_MOST_FAULTS = 10
-"""Faults of a call that are named."""
-_MOST_FAULTS_READ = 1_000
-_MOST_SHOWN = 100
+_MAX_NAMED_FAULTS = 10
+_MAX_READ_FAULTS = 1_000
+_MAX_SHOWN_CHARACTERS = 100
 _outlines = reprlib.Repr()
 _outlines.maxlist = _outlines.maxtuple = _outlines.maxset = _outlines.maxdict = 40
-_outlines.maxstring = _outlines.maxlong = _outlines.maxother = 2 * _MOST_SHOWN
+_outlines.maxstring = _outlines.maxlong = _outlines.maxother = 2 * _MAX_SHOWN_CHARACTERS
 _Fields = dict[str, Any]
 _Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -63,11 +63,12 @@ class ArgumentCheck:
         annotations = Annotations(function, owner)
         named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
         groups = [self._fields_of(parameter, annotations) for parameter in named]
-        try:
-            self._validate = _check_of(_joined(groups))
-        except Exception:  # noqa: BLE001 - pydantic has many ways to refuse a type
+        # pydantic has many ways to refuse a type.
+        made, refused = attempt(_check_of, _joined(groups))
+        if refused is not None:
             checked = [self._checked(*pair) for pair in zip(named, groups, strict=True)]
-            self._validate = _check_of(_joined(checked))
+            made = _check_of(_joined(checked))
+        self._validate: _Check = made
         self._names = [name for name in _joined(groups) if name != _OTHERS]
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,31 +77,23 @@ class ArgumentCheck:
             return self._validate(arguments)
         except self._mismatch as error:
             count = error.error_count()
-            if count > _MOST_FAULTS_READ:
+            if count > _MAX_READ_FAULTS:
                 # To read any of them is to make all of them.
                 raise InvalidArguments(f"{self._tool}: {count} arguments, or parts of them, are wrong") from None
-            faults = [self._fault(problem) for problem in error.errors()[:_MOST_FAULTS]]
-            if count > _MOST_FAULTS:
-                faults.append(f"and {count - _MOST_FAULTS} more faults")
+            faults = [self._fault(problem) for problem in error.errors()[:_MAX_NAMED_FAULTS]]
+            if count > _MAX_NAMED_FAULTS:
+                faults.append(f"and {count - _MAX_NAMED_FAULTS} more faults")
             raise InvalidArguments(f"{self._tool}: {'; '.join(faults)}") from None
 
     def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
         """Return the types of what one parameter takes, by the names of arguments."""
-        try:
-            hint = annotations.resolve(parameter.annotation)
-            if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
-                return fields_of(typing.get_args(hint)[0])
-        except Exception as error:  # noqa: BLE001 - annotations are user code
-            return self._unchecked(parameter, error)
-        return _field_of(parameter, hint)
+        fields, error = attempt(_resolved_fields, parameter, annotations)
+        return fields if error is None else self._unchecked(parameter, error)
 
     def _checked(self, parameter: inspect.Parameter, fields: _Fields) -> _Fields:
         """Return the types of what one parameter takes, if they can be checked."""
-        try:
-            _check_of(fields)
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._unchecked(parameter, error)
-        return fields
+        error = attempt(_check_of, fields).error
+        return fields if error is None else self._unchecked(parameter, error)
 
     def _unchecked(self, parameter: inspect.Parameter, error: Exception) -> _Fields:
         is_no_type = type(error).__name__ == "ArbitraryTypeWarning"
@@ -114,7 +107,7 @@ class ArgumentCheck:
         return _field_of(parameter, Any)
 
     def _fault(self, problem: Any) -> str:
-        name = ".".join(str(part)[:_MOST_SHOWN] for part in problem["loc"][:_MOST_FAULTS])
+        name = ".".join(str(part)[:_MAX_SHOWN_CHARACTERS] for part in problem["loc"][:_MAX_NAMED_FAULTS])
         if problem["type"] == "missing":
             return f"argument {name!r} is missing"
         if problem["type"] == "extra_forbidden":
@@ -130,11 +123,16 @@ class ArgumentCheck:
 def _shown(value: Any) -> str:
     """Return what a value looks like, whose own `repr` may be large, or too deep to be had."""
     if type(value) is str:
-        return f"{value[:_MOST_SHOWN]!r:.80}"
-    try:
-        return f"{_outlines.repr(value):.80}"
-    except Exception:  # noqa: BLE001 - a repr may do anything
-        return f"a {type(value).__qualname__}"
+        return f"{value[:_MAX_SHOWN_CHARACTERS]!r:.80}"
+    shown, error = attempt(_outlines.repr, value)
+    return f"{shown:.80}" if error is None else f"a {type(value).__qualname__}"
+
+
+def _resolved_fields(parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
+    hint = annotations.resolve(parameter.annotation)
+    if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
+        return fields_of(typing.get_args(hint)[0])
+    return _field_of(parameter, hint)
 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:

@@ -11,21 +11,19 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-_LOOPS = ("asyncio", "uvloop", __name__.partition(".")[0])
-"""Packages whose handlers work in the process of their event loop only: ours are among them."""
+# Packages whose handlers work in the process of their event loop only: ours are among them.
+_LOOP_PACKAGES = ("asyncio", "uvloop", __name__.partition(".")[0])
 _deferred = threading.local()
-_watching = False
 
 
+@cache
 def watch() -> None:
-    """Have the signals of every child that is forked from now on be its own; handlers that users install stay."""
-    global _watching  # noqa: PLW0603 - one registration per process, which cannot be undone
-    if not _watching:
-        _watching = True
-        os.register_at_fork(before=_defer, after_in_parent=_resume, after_in_child=_take_over)
+    """Give every child that is forked from now on signals of its own; handlers that users install stay."""
+    # Once per process, since a registration cannot be undone.
+    os.register_at_fork(before=_defer, after_in_parent=_resume, after_in_child=_take_over)
 
 
 def _defer() -> None:
@@ -53,4 +51,4 @@ def _is_a_loops(handler: Any) -> bool:
     if isinstance(handler, partial):
         handler = handler.func
     module = getattr(handler, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] in _LOOPS
+    return isinstance(module, str) and module.partition(".")[0] in _LOOP_PACKAGES

@@ -13,13 +13,14 @@ from contextlib import suppress
 
 from snakepit_otel.adapters import _child_signals as child_signals
 
-_parent_pid: int | None = None
+
+class _Parent:
+    pid: int | None = None  # set when this process begins to run requests
 
 
 def watch_children() -> None:
     """Make this process the one that runs requests, and give its children signals of their own."""
-    global _parent_pid  # noqa: PLW0603 - one process has one
-    _parent_pid = os.getpid()
+    _Parent.pid = os.getpid()
     child_signals.watch()
 
 
@@ -29,14 +30,15 @@ def exit_if_child(error: BaseException | None = None) -> None:
     Its status is that of `sys.exit` if `error` is one, else 1 for an error and 0 without. Functions
     registered with `atexit`, the parent's among them, do not run.
     """
-    if os.getpid() == _parent_pid or _parent_pid is None:
+    if os.getpid() == _Parent.pid or _Parent.pid is None:
         return
     status = 0
     if isinstance(error, SystemExit):
         if isinstance(error.code, int):
             status = error.code
         elif error.code is not None:
-            print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+            with suppress(Exception):  # closed, or None
+                sys.stderr.write(f"{error.code}\n")
             status = 1
     elif error is not None:
         traceback.print_exception(error)

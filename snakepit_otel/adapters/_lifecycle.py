@@ -208,26 +208,14 @@ class AdapterHost:
             request.phase = "execute"
             result = await self._execute(request, adapter, tool, arguments, call, emit)
         except BaseException:
-            if adapter is not None:
-                await self._clean_up_after_failure(request, adapter, call)
+            if adapter is not None and (error := await self._clean_up(request, adapter, call)) is not None:
+                # The caller gets the first failure; this one must not take its place.
+                log_error(_log, f"cleanup of adapter {self.name} failed as well, after its {request.phase} had", error)
             raise
-        try:
-            await self._clean_up(request, adapter, call)
-        except (asyncio.CancelledError, RequestAbandoned):
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+        error = await self._clean_up(request, adapter, call)
+        if error is not None:
             log_error(_log, f"cleanup of adapter {self.name} failed after tool '{request.tool}' had succeeded", error)
-            return Outcome(result, error)
-        return Outcome(result, None)
-
-    async def _clean_up_after_failure(self, request: Request, adapter: Any, call: Call) -> None:
-        try:
-            await self._clean_up(request, adapter, call)
-        except (asyncio.CancelledError, RequestAbandoned):
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises
-            # The caller gets the first failure; this one must not take its place.
-            log_error(_log, f"cleanup of adapter {self.name} failed as well, after its {request.phase} had", error)
+        return Outcome(result, error)
 
     @telemetry.step(names.ADAPTER_BUILD)
     def _build(self, _request: Request) -> Any:
@@ -250,11 +238,18 @@ class AdapterHost:
         self._call_inherited(adapter, "set_session_context", request.context)
         self._call_inherited(adapter, "initialize")
 
-    async def _clean_up(self, request: Request, adapter: Any, call: Call) -> None:
-        if self._cleans_up:
-            await self._cleanup(request, adapter, call)
-        else:
-            self._cleanup_inline(request, adapter)
+    async def _clean_up(self, request: Request, adapter: Any, call: Call) -> BaseException | None:
+        """Clean up, and return what that raised. Raises if the request is cancelled meanwhile."""
+        try:
+            if self._cleans_up:
+                await self._cleanup(request, adapter, call)
+            else:
+                self._cleanup_inline(request, adapter)
+        except (asyncio.CancelledError, RequestAbandoned):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises
+            return error
+        return None
 
     @telemetry.step(names.ADAPTER_CLEANUP, quiet=True)
     def _cleanup_inline(self, _request: Request, adapter: Any) -> None:

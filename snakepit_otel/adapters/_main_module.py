@@ -127,10 +127,10 @@ class _Renaming(InspectLoader):
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
-    def get_code(self, fullname: str) -> CodeType | None:  # noqa: ARG002 - ours, which it does not know
+    def get_code(self, _fullname: str) -> CodeType | None:
         return self._loader.get_code(MAIN)  # type: ignore[no-any-return]
 
-    def get_source(self, fullname: str) -> str | None:  # noqa: ARG002
+    def get_source(self, _fullname: str) -> str | None:
         return self._loader.get_source(MAIN)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,8 @@ from contextvars import ContextVar
 
 from snakepit_otel.middleware._base import Caller
 
-_current: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - it is frozen
+_THIS_PROCESS = Caller()
+_current: ContextVar[Caller] = ContextVar("current_caller", default=_THIS_PROCESS)
 get = _current.get
 
 

@@ -9,8 +9,7 @@ from snakepit_otel.adapters._adapter_loading import import_from, parts_of
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.middleware._base import Middleware
 
-Spec = tuple[str, Mapping[str, Any]]
-"""The name of a middleware's class and the options that it is made with."""
+Spec = tuple[str, Mapping[str, Any]]  # the name of a class, and the options of its constructor
 
 
 def load_middleware(spec: str, options: Mapping[str, Any]) -> Middleware:

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 from opentelemetry.context import Context, get_current
 
-from snakepit_otel import telemetry
 from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.telemetry._definitions import Event, Metric, Point
+from snakepit_otel.telemetry._events import emit
 from snakepit_otel.telemetry._guard import guard
-from snakepit_otel.telemetry._labels import OTHER
+from snakepit_otel.telemetry._instruments import record
+from snakepit_otel.telemetry._labels import OTHER, Labels
+from snakepit_otel.telemetry._propagation import incoming
 from snakepit_otel.telemetry._retrospective import record_span
 
 _MAX_BYTES = 64 << 10
@@ -110,8 +112,8 @@ class ForeignEventRecorder:
         self, tools: Callable[[], Collection[str]] = frozenset, *, now: Callable[[], int] = time.time_ns
     ) -> None:
         self._allowed_tools = tools
-        self._tools = telemetry.Labels()
-        self._errors = telemetry.Labels()
+        self._tools = Labels()
+        self._errors = Labels()
         self._now = now
 
     def record_message(self, message: ForeignEventMessage, worker_id: str = "") -> None:
@@ -143,7 +145,7 @@ class ForeignEventRecorder:
     def _record(self, foreign: ForeignEvent, worker_id: str, context: Context | None) -> None:
         kind = CATALOGUE.get(foreign.name)
         name = {names.SNAKEPIT_WORKER_EVENT_NAME: foreign.name if kind else OTHER}
-        telemetry.record(names.METRIC_WORKER_EVENT_RECEIVED, 1, name)
+        record(names.METRIC_WORKER_EVENT_RECEIVED, 1, name)
         if max(len(foreign.metadata), len(foreign.measurements)) > _MAX_ENTRIES or foreign.size > _MAX_BYTES:
             count_refused("too_large")
             return
@@ -152,17 +154,17 @@ class ForeignEventRecorder:
         labels, ids = self._labels(kind.event, foreign.metadata), _ids(foreign, worker_id)
         attributes: dict[str, Any] = {**labels, **ids}
         if context is None:
-            context = telemetry.incoming((key, foreign.metadata[key]) for key in _TRACE & foreign.metadata.keys())
+            context = incoming((key, foreign.metadata[key]) for key in _TRACE & foreign.metadata.keys())
         end = self._time(foreign.timestamp_ns)
         if kind.duration is not None and (duration := _measured(foreign, _NANOSECONDS)) is not None:
-            telemetry.record(kind.duration, duration / 1e9, labels)
+            record(kind.duration, duration / 1e9, labels)
             if kind.span is not None and end is not None:
                 start, failure = end - round(duration), labels.get(names.ERROR_TYPE)
                 context = record_span(kind.span, start, end, attributes, context=context, failure=failure)
             attributes[names.SNAKEPIT_WORKER_EVENT_DURATION] = duration / 1e9
         measurements = {key: _measured(foreign, measures) for key, measures in kind.measures.items()}
         present = {key: value for key, value in measurements.items() if value is not None}
-        telemetry.emit(kind.event, attributes, present, timestamp=end, context=context)
+        emit(kind.event, attributes, present, timestamp=end, context=context)
 
     def _labels(self, event: Event, metadata: Mapping[str, str]) -> dict[str, str]:
         """Return the attributes of low cardinality, for metrics."""
@@ -232,4 +234,4 @@ def _measured(foreign: ForeignEvent, measures: tuple[_Measure, ...]) -> float | 
 
 def count_refused(reason: str) -> None:
     """Count an event, or a measurement, that is not recorded."""
-    telemetry.record(names.METRIC_WORKER_EVENT_REFUSED, 1, {names.SNAKEPIT_WORKER_EVENT_REFUSAL: reason})
+    record(names.METRIC_WORKER_EVENT_REFUSED, 1, {names.SNAKEPIT_WORKER_EVENT_REFUSAL: reason})

@@ -39,7 +39,7 @@ class LocalAuthority:
         found = self._tools.exposed(tool)
         return await self._tools.run(found, AuthorityContext(session_id, self._sessions), parameters)
 
-    def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG002 - the contract's
+    def tools(self, _session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the tools that adapters may call."""
         return {
             spec.name: {"name": spec.name, "description": spec.description}

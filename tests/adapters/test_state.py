@@ -153,7 +153,7 @@ async def test_change_gives_up_in_the_end() -> None:
         (b"bytes", "is a builtins.bytes; state holds JSON only"),
         ([1, {"x": {1, 2}}], r"state\['key'\]\[1\]\['x'\] is a builtins.set"),
         ({1: "a"}, "keys of JSON objects are text"),
-        (float("nan"), "is nan, which JSON cannot say"),
+        (float("nan"), "is nan, which JSON cannot represent"),
         (object(), "is a builtins.object"),
     ],
     ids=["reference", "bytes", "set", "key", "nan", "object"],
