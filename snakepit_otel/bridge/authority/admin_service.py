@@ -1,4 +1,4 @@
-"""What the command line asks of a running authority; on its Unix socket only."""
+"""Service for the command line of a running authority, on the authority's Unix socket only."""
 
 from __future__ import annotations
 
@@ -124,16 +124,16 @@ class AdminService(AdminServiceServicer):
     async def RestartWorkers(
         self, request: pb.RestartWorkersRequest, context: Context
     ) -> AsyncIterator[pb.Replacement]:
-        """Replace the workers of one pool or of all; tell of each, and go on if nobody listens any more."""
+        """Replace the workers of one pool or of all, and yield each replacement; go on if the caller leaves."""
         if self._restart is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no workers to restart")
-        told: asyncio.Queue[Replacement | None] = asyncio.Queue()
+        replacements: asyncio.Queue[Replacement | None] = asyncio.Queue()
         # In a task of its own: half a restart would leave two versions of an adapter side by side.
-        roll = asyncio.ensure_future(self._restart(request.pool or None, told.put_nowait))
+        roll = asyncio.ensure_future(self._restart(request.pool or None, replacements.put_nowait))
         self._rolls.add(roll)
         roll.add_done_callback(self._rolled)
-        roll.add_done_callback(lambda _: told.put_nowait(None))
-        while (replacement := await told.get()) is not None:
+        roll.add_done_callback(lambda _: replacements.put_nowait(None))
+        while (replacement := await replacements.get()) is not None:
             yield replacement.to_message()
         try:
             roll.result()

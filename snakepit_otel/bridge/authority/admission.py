@@ -18,13 +18,10 @@ from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
 from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections
 
-HELD_PER_BYTE = 3
-"""Times that a request is held at most: as it came, as it is decoded, and as it is passed on."""
+HELD_PER_BYTE = 3  # as it came, decoded, and passed on
 _HELD_PER_BYTE_SENT = 2
-_PER_CALL = 64 << 10
-"""Bytes that a call costs by itself: what gRPC takes of a message that nobody reads yet, and the call's own objects."""
-_PROGRESS = 64 << 10
-"""Bytes that a peer takes within `unread_timeout`, if it reads at all."""
+_PER_CALL = 64 << 10  # of gRPC's buffers for a message that is not read yet, and of the call's own objects
+_PROGRESS = 64 << 10  # that a peer acknowledges within `unread_timeout`, if it reads at all
 
 
 class AdmissionInterceptor(aio.ServerInterceptor):
@@ -102,8 +99,8 @@ class _Method:
             code, details = grpc.StatusCode.DEADLINE_EXCEEDED, str(error)
         except aio.AbortError as error:
             # The call and this error hold each other: the request, in one of its frames, would be held, too.
-            error.__context__ = None
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            error.__context__ = error.__traceback__ = None
+            raise
         await call.abort(code, details)
         return None
 

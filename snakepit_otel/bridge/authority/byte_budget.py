@@ -10,12 +10,9 @@ from typing import Self
 from snakepit_otel.bridge.wire.peers import Peer
 from snakepit_otel.errors import BudgetExceeded
 
-ANONYMOUS_BYTES = 96 << 20
-"""The most that is held for all callers together that have not shown who they are."""
-ANONYMOUS_PEER_BYTES = 90 << 20
-"""The most that is held for one of those, which is one machine's address."""
-KNOWN_BYTES = 2 << 30
-"""The most that is held for all callers on the Unix socket, and with client certificates."""
+ANONYMOUS_BYTES = 96 << 20  # of all anonymous peers together
+ANONYMOUS_PEER_BYTES = 90 << 20  # of one anonymous peer, which is one machine's address
+KNOWN_BYTES = 2 << 30  # of all known peers together
 
 
 class Budget:

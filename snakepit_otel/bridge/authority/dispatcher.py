@@ -1,12 +1,12 @@
-"""The way of a request inside the authority: its session, then its tool, here or in a worker."""
+"""Dispatch of a request inside the authority: its session, then its tool, here or in a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
@@ -50,9 +50,8 @@ from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._scope import Scope
 
 SESSIONS = "sessions"
-"""Their name in errors of the budget."""
-_BESIDES_STATE = 4 << 10
-"""Bytes of JSON that a tool takes besides the value of a session's state that it is to keep."""
+T = TypeVar("T")
+_BESIDES_STATE = 4 << 10  # of JSON, besides the value that a tool for session state is given
 
 
 def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
@@ -68,6 +67,14 @@ def _trail(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) ->
 
 
 _requests_of_session = telemetry.Trail(_trail)
+
+
+class _OwnToolFailed(Exception):
+    """A tool of the authority failed; `described` is the error as the wire has it."""
+
+    def __init__(self, described: str) -> None:
+        super().__init__(described)
+        self.described = described
 
 
 class Dispatcher:
@@ -92,8 +99,7 @@ class Dispatcher:
     ) -> None:
         self.sessions = sessions
         self.budget = budget or Budget()
-        self.lasting = self.budget.half()
-        """The part of the budget that sessions, and what is registered for them, may take."""
+        self.lasting = self.budget.half()  # for what outlives a call: sessions, and the tools registered for them
         self.buffer_store = buffer_store or BufferStore()
         self.fencing_tokens = fencing_tokens or FencingTokens()
         self.tools = tools
@@ -130,7 +136,7 @@ class Dispatcher:
             own = self.tools.find(request.tool_name)
             response: ToolResponse
             if own is not None:
-                response = await self._run_own(own, request, references, deadline, is_ours=scope is not None)
+                response = await self._run_own(own, request, references, deadline, is_local=scope is not None)
             else:
                 try:
                     response = await self._workers.execute(self._job(request, prefer, deadline, peer))
@@ -167,7 +173,7 @@ class Dispatcher:
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
-                await self._run_own_as_stream(own, request, hand_on, references, deadline, is_ours=scope is not None)
+                await self._run_own_as_stream(own, request, hand_on, references, deadline, is_local=scope is not None)
                 return
             try:
                 await self._workers.stream(self._job(request, prefer, deadline, peer), hand_on)
@@ -272,49 +278,60 @@ class Dispatcher:
         scope: Scope,
         deadline: float | None,
         *,
-        is_ours: bool,
+        is_local: bool,
     ) -> None:
-        """Give what one of our own tools returns as the only chunk."""
+        """Run a tool of the authority, whose result is the only chunk."""
+        run = self._run_and_encode(own, request, scope, deadline, codec.encode_chunk, is_local=is_local)
         try:
-            value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
-            outgoing = Outgoing(scope, plain_markers)
-            data, metadata = await codec.encoded(codec.encode_chunk, value, outgoing)
-            outgoing.list_in(metadata)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            raise from_wire(to_wire(error, where(request.tool_name, request.session_id, phase="execute"))) from None
+            (data, metadata), outgoing = await run
+        except _OwnToolFailed as failure:
+            raise from_wire(failure.described) from None
+        outgoing.list_in(metadata)
         await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
 
     async def _run_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_ours: bool
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_local: bool
     ) -> pb.ExecuteToolResponse:
+        """Run a tool of the authority and return its result, or its error."""
         started = time.perf_counter()
+        run = self._run_and_encode(own, request, scope, deadline, codec.encode_result, is_local=is_local)
         try:
-            value = await self._value_of_own(own, request, scope, deadline, is_ours=is_ours)
-            outgoing = Outgoing(scope, plain_markers)
-            result, binary = await codec.encoded(codec.encode_result, value, outgoing)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            return pb.ExecuteToolResponse(
-                success=False,
-                error_message=to_wire(error, where(request.tool_name, request.session_id, phase="execute")),
-            )
+            (result, binary), outgoing = await run
+        except _OwnToolFailed as failure:
+            return pb.ExecuteToolResponse(success=False, error_message=failure.described)
+        elapsed_ms = round((time.perf_counter() - started) * 1000)
         response = pb.ExecuteToolResponse(
-            success=True,
-            result=result,
-            binary_result=binary,
-            execution_time_ms=round((time.perf_counter() - started) * 1000),
+            success=True, result=result, binary_result=binary, execution_time_ms=elapsed_ms
         )
         outgoing.list_in(response.metadata)
         return response
 
+    async def _run_and_encode(
+        self,
+        own: AuthorityTool,
+        request: ToolRequest,
+        scope: Scope,
+        deadline: float | None,
+        encode: Callable[[Any, Callable[[Any], Any]], T],
+        *,
+        is_local: bool,
+    ) -> tuple[T, Outgoing]:
+        """Run a tool of the authority, and encode its result. Raises `_OwnToolFailed`."""
+        try:
+            value = await self._value_of_own(own, request, scope, deadline, is_local=is_local)
+            outgoing = Outgoing(scope, plain_markers)
+            return await codec.encoded(encode, value, outgoing), outgoing
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
+            about = where(request.tool_name, request.session_id, phase="execute")
+            raise _OwnToolFailed(to_wire(error, about)) from None
+
     async def _value_of_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_ours: bool
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_local: bool
     ) -> Any:
-        """Run a tool of ours and return what it returns; callers in this process may pass it what they like."""
-        if not is_ours:
+        """Run a tool of the authority and return its result; callers in this process have no limit of size."""
+        if not is_local:
             self.check_size(own, request)
         message = request.parsed() if isinstance(request, LargeRequest) else request
         incoming = Incoming.of(scope, request.metadata.get(REFERENCES))

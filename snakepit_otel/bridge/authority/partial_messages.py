@@ -20,17 +20,13 @@ from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections, Traffic
 
 _log = logging.getLogger("snakepit_otel.authority")
-_SOON = 0.02
-"""Seconds between two looks as long as something comes."""
-_LATER = 0.1
-"""Seconds between two looks at those that send nothing, such as holders of leases."""
-_AGAIN = 5.0
-"""Seconds within which a connection that is over a limit again is ended."""
+_SOON = 0.02  # while bytes arrive
+_LATER = 0.1  # while none do, as of holders of leases
+_AGAIN = 5.0  # within which a second refusal ends the connection
 _LOGGED_EVERY = 1.0
 _MUCH = 1 << 16
 _PER_MESSAGE = 64
-_HELD_PER_BYTE = 2
-"""Times that a message is held once it is complete, before anybody can refuse it: by gRPC, and as it hands it over."""
+_HELD_PER_BYTE = 2  # by gRPC, and by its handler, before a complete message can be refused
 _PER_CALL = 256
 _MOST_KNOWN = 4_096
 
@@ -44,12 +40,9 @@ class _Connection:
         self.name = name
         self.charge = charge
         self.waiting: dict[IncomingCall, None] = {}
-        self.settled = 0
-        """Bytes received that are known to be of no message on its way."""
-        self.complete = 0
-        """Bytes of messages that came since, with what goes with them on the wire, generously."""
-        self.taken = 0
-        """Bytes that the peer had taken by then."""
+        self.settled = 0  # received bytes that belong to no incomplete message
+        self.complete = 0  # bytes of messages completed since, with a generous share of framing
+        self.taken = 0  # sent bytes that the peer had acknowledged by then
         self.partial_bytes = 0
         self.refused_at = float("-inf")
 
@@ -99,8 +92,7 @@ class PartialMessages:
     """
 
     def __init__(self, budget: Budget, connections: Connections, freed: HeapTrimmer) -> None:
-        self.refused = 0
-        """Connections whose calls were refused, and that were ended."""
+        self.refused = 0  # connections
         self._budget = budget
         self._connections = connections
         self._freed = freed

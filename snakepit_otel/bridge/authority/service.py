@@ -65,10 +65,8 @@ from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
 
 Context = aio.ServicerContext[Any, Any]
-_BESIDES_METADATA = 64 << 10
-"""Bytes that a request to begin a session has besides the session's metadata."""
-_MOST_OF_A_BUFFER = 4 << 20
-"""Bytes of one message of the many that a buffer is written in; ours have 1 MiB."""
+_BESIDES_METADATA = 64 << 10  # of a request to begin a session, besides the session's metadata
+_MOST_OF_A_BUFFER = 4 << 20  # of one message of an upload; our own have 1 MiB
 
 _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
@@ -282,7 +280,7 @@ class AuthorityService(BridgeServiceServicer):
         headers = _headers(context)
         worker_id = headers.get(methods.WORKER_HEADER)
         if worker_id is not None:
-            self._fencing_tokens.check(worker_id, headers.get(methods.WORKER_TOKEN_HEADER, ""), request_id)
+            self._fencing_tokens.check(worker_id, headers.get(methods.FENCING_HEADER, ""), request_id)
 
     @contextmanager
     def _references(self, request: pb.ExecuteElixirToolRequest) -> Iterator[Scope]:

@@ -13,8 +13,7 @@ from snakepit_otel.errors import SnakepitError
 from snakepit_otel.system.socket_files import SocketFile
 
 _log = logging.getLogger("snakepit_otel.authority")
-_INTERVAL = 0.25
-"""Seconds between looks, each of which costs a few system calls, ten microseconds in all."""
+_INTERVAL = 0.25  # each check costs a few system calls, ten microseconds in all
 
 
 class WatchedSocket:

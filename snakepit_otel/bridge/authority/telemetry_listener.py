@@ -17,6 +17,7 @@ from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.common.backoff import Backoff
+from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder, count_refused
 
@@ -90,28 +91,27 @@ class TelemetryListener:
         backoff = Backoff()
         while True:
             started = time.monotonic()
-            try:
-                await self._listen()
-            except aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    _log.warning("worker %s has no telemetry stream, so no events", printable(self._worker_id))
-                    return
-                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            with guard(f"listening to worker {self._worker_id}", _log):
+                try:
+                    await self._listen()
+                except aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                        _log.warning("worker %s has no telemetry stream, so no events", printable(self._worker_id))
+                        return
+                    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        count_refused("too_large")
+                    _log.debug(
+                        "the telemetry stream of worker %s broke: %s",
+                        printable(self._worker_id),
+                        printable(error.details(), MAX_MESSAGE_CHARACTERS),
+                    )
+                except DecodeError as error:
                     count_refused("too_large")
-                _log.debug(
-                    "the telemetry stream of worker %s broke: %s",
-                    printable(self._worker_id),
-                    printable(error.details(), MAX_MESSAGE_CHARACTERS),
-                )
-            except DecodeError as error:
-                count_refused("too_large")
-                _log.debug(
-                    "an event of worker %s cannot be read: %s",
-                    printable(self._worker_id),
-                    printable(error, MAX_MESSAGE_CHARACTERS),
-                )
-            except Exception:  # noqa: BLE001 - nothing that goes wrong with one stream ends the listening
-                _log.exception("listening to worker %s failed; it is tried again", printable(self._worker_id))
+                    _log.debug(
+                        "an event of worker %s cannot be read: %s",
+                        printable(self._worker_id),
+                        printable(error, MAX_MESSAGE_CHARACTERS),
+                    )
             # gRPC reports the end of a call in place of a cancellation that comes at the same moment.
             if self._closing:
                 return

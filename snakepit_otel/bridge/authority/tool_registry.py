@@ -31,8 +31,7 @@ _BUILT_IN = "__snakepit_built_in__"
 _MAX_TOOLS_PER_SESSION = 1_000
 _MAX_REGISTRATION_BYTES = 256 << 10
 _MAX_PARAMETERS = 256
-_KEPT_BYTES = 256
-"""Bytes that it takes to keep a worker's tool, which is its name."""
+_KEPT_BYTES = 256  # of a registered tool, of which only the name is kept
 
 
 class _Foreign(NamedTuple):
@@ -56,10 +55,8 @@ class AuthorityTool:
 
     tool: Tool
     exposed: bool
-    takes_references: bool = True
-    """Whether references among its arguments are opened, rather than left in their JSON form."""
-    built_in: bool = False
-    """Whether it is ours: quick, a coroutine function, and not to be held up by users' tools."""
+    takes_references: bool = True  # else references stay in their JSON form
+    built_in: bool = False  # quick coroutine functions of our own, which bypass the limits on users' tools
 
 
 @overload

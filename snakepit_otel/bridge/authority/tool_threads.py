@@ -27,10 +27,8 @@ from snakepit_otel.telemetry._definitions import Metric
 if TYPE_CHECKING:
     from snakepit_otel.bridge.authority.settings import AuthoritySettings
 
-_TIME_TO_CANCEL = 0.25
-"""Seconds that a coroutine has to end once it is cancelled, before its caller gets the answer without it."""
+_TIME_TO_CANCEL = 0.25  # for a cancelled coroutine to end before its caller is answered without it
 _LOOK_AGAIN = 0.02
-"""Seconds."""
 Points = list[tuple[float, dict[str, str]]]
 
 
@@ -40,21 +38,17 @@ class AuthorityThreads:
     def __init__(self, settings: AuthoritySettings) -> None:
         self.settings = settings
         self.running = False
-        """Whether its gauges are read."""
         self._lock = threading.Lock()
         self._order = count()
         self._waiting: dict[str, OrderedDict[int, _Call]] = {}
-        self._active: Counter[str] = Counter()
-        """Threads by tool."""
-        self._abandoned: Counter[str] = Counter()
-        """Threads by tool, whose calls nobody waits for any more."""
+        self._active: Counter[str] = Counter()  # threads by tool
+        self._abandoned: Counter[str] = Counter()  # threads by tool whose callers have gone
         self._coroutines: Counter[str] = Counter()
         self._abandoned_coroutines: Counter[str] = Counter()
         self._idle = 0
         self._handed: SimpleQueue[_Call | None] = SimpleQueue()
         self._tasks: set[asyncio.Task[Completion]] = set()
         self._watched = 0
-        """Calls that somebody waits for."""
         gauges: dict[Metric, Callable[[AuthorityThreads], Points]] = {
             names.METRIC_AUTHORITY_TOOL_ACTIVE: lambda me: _by_tool(me._active),
             names.METRIC_AUTHORITY_TOOL_ABANDONED: lambda me: _by_tool(me._abandoned, me._abandoned_coroutines),

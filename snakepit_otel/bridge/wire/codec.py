@@ -21,8 +21,7 @@ _PREFIX = "type.googleapis.com/"
 STRING_VALUE = _PREFIX + "google.protobuf.StringValue"
 _OURS = _PREFIX + "snakepit."
 _BINARY = _OURS + "binary"
-CHUNK_KIND = "snakepit.chunk"
-"""The key of a chunk's metadata that says what its data are, where that cannot be seen: `text` or `bytes`."""
+CHUNK_KIND = "snakepit.chunk"  # metadata key: `text` or `bytes`, where the data alone are ambiguous
 _FLOAT = _OURS + "float"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _KINDS = {

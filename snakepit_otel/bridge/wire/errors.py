@@ -31,8 +31,7 @@ _ON_THE_WAY = tuple(
 )
 _MAX_MESSAGE = 16 << 10
 _MAX_TRACEBACK = 64 << 10
-_MAX_DESCRIPTION = 1 << 20
-"""Characters of an error that is read: ours have less, with all of them escaped."""
+_MAX_DESCRIPTION = 1 << 20  # of a received error; our own are shorter, even with every character escaped
 # Clients refuse trailing metadata of more than 8 KiB.
 _MAX_STATUS = 7 << 10
 _PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
@@ -42,15 +41,12 @@ _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     SessionQuotaExceeded: {"limit": float},
     SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
-}
-"""What else an error of ours says, and as what."""
-_OWN_TYPE = "snakepit_error"
-"""The key of an error's context that names the error of ours, beside the type that Elixir's callers match."""
+}  # attributes that an error carries besides its message, and their types
+_OWN_TYPE = "snakepit_error"  # context key: the name of our error, beside the type that Elixir's callers match
 _MATCHED = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
     *(FileNotFoundError, PermissionError, ZeroDivisionError),
-)
-"""The exceptions for which an Elixir Snakepit has structs, but for RuntimeError, which stands for the rest."""
+)  # an Elixir Snakepit has structs for these, and for RuntimeError, which stands for the rest
 
 
 def to_wire(error: BaseException, context: Mapping[str, Any]) -> str:

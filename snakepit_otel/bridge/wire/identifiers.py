@@ -13,14 +13,10 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ToolNotFound, ValueRefused
 from snakepit_otel.sessions._session import checked_id
 
-MAX_TOOL_NAME = 256
-"""Characters of a tool's name: more than a registered one may have, for adapters that take any name."""
+MAX_TOOL_NAME = 256  # more than a registered name may have, for adapters that take any name
 MAX_METADATA_ENTRIES = 4_096
-"""Entries of a request's metadata."""
-MAX_METADATA_BYTES = 64 << 10
-"""Bytes of a request's metadata, keys and values together."""
-_SHOWN = 256
-"""Characters of an identifier that an error repeats to whoever sent it."""
+MAX_METADATA_BYTES = 64 << 10  # of keys and values together
+_SHOWN = 256  # characters of an identifier that an error repeats
 
 
 def check_request(request: ToolRequest) -> None:

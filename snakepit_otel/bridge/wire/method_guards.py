@@ -16,10 +16,8 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import MessageTooLarge, SnakepitError
 from snakepit_otel.rpc import Listener
 
-MOST_BYTES = 1 << 20
-"""Bytes of a request for which a service does not give another limit."""
-AUTHORITY_TOOL_BYTES = 1 << 20
-"""Bytes of JSON that a tool of the authority takes in one call, by default."""
+MOST_BYTES = 1 << 20  # of a request for which its service sets no limit
+AUTHORITY_TOOL_BYTES = 1 << 20  # default limit of JSON in one call of an authority's tool
 _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _NO_MEMORY = "there is no memory left for this request; it may be tried again, or be smaller"
 _Read = Callable[[bytes], Any]
@@ -31,10 +29,8 @@ class Limit:
 
     most: int = MOST_BYTES
     read: _Read | None = None
-    write: Callable[[Any], bytes] | None = None
-    """What serializes answers, if not their message's own serializer."""
-    refuse: Callable[[str], Any] | None = None
-    """The answer to a request over its limit, given why, of a method whose answers can say so; else it is a status."""
+    write: Callable[[Any], bytes] | None = None  # serializer of responses, if not their message's own
+    refuse: Callable[[str], Any] | None = None  # response for a request over its limit, from the reason; None: a status
 
 
 class _Unread(DecodeError):

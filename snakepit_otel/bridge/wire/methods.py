@@ -24,32 +24,18 @@ HOLD = "snakepit_otel.leases.LeaseService/Hold"
 AWAIT_END = f"{_SUPERVISION}/AwaitEnd"
 SET_TELEMETRY = f"{_SUPERVISION}/SetTelemetry"
 
-ADMIN = "snakepit_otel.admin.AdminService"
-"""The service that only the authority's Unix socket offers."""
+ADMIN = "snakepit_otel.admin.AdminService"  # served on the authority's Unix socket only
 
-CALL_SITE_HEADER = "x-snakepit-call-site"
-"""Who asks for a session, for the strict-mode report."""
-TTL_HEADER = "x-snakepit-session-ttl"
-"""A session's TTL in seconds, for which InitializeSession has no field."""
+CALL_SITE_HEADER = "x-snakepit-call-site"  # of the creator of a session, for the strict-mode report
+TTL_HEADER = "x-snakepit-session-ttl"  # seconds; InitializeSession has no field for it
 OWNER_HEADER = "x-snakepit-session-owner"
-"""In whose name a session is created."""
-SESSION_HEADERS = frozenset({CALL_SITE_HEADER, TTL_HEADER, OWNER_HEADER})
-"""What a worker passes on with a session call."""
-WORKER_HEADER = "x-snakepit-worker"
-"""The id of the worker of ours that calls back."""
-WORKER_TOKEN_HEADER = "x-snakepit-worker-token"  # noqa: S105 - the header's name
-"""What shows that it is that worker: the token that it was given at its start."""
-CORRELATION_HEADER = "x-snakepit-correlation-id"
-"""Upstream's own correlation id."""
-REQUEST_HEADER = "x-snakepit-request-id"
-"""Names the request whose references a large call has, which is passed on as it came; goes before `REQUEST_ID`."""
-REQUEST_ID = "snakepit_request_id"
-"""The key of a call's metadata that names the request whose references it has."""
-REFERENCES = "snakepit_references"
-"""The key of a message's metadata that lists its references; see `reference_list`."""
-REFERENCES_HEADER = "x-snakepit-references"
-"""Goes before `REFERENCES`, for a large call, which is passed on as it came."""
-POOL = "snakepit_pool"
-"""The key of a request's metadata that names the pool it is for."""
-IDEMPOTENT = "snakepit_idempotent"
-"""The key of a request's metadata that says `true` where it may be run again if it loses its worker."""
+SESSION_HEADERS = frozenset({CALL_SITE_HEADER, TTL_HEADER, OWNER_HEADER})  # passed on by workers
+WORKER_HEADER = "x-snakepit-worker"  # id of a calling worker of ours
+FENCING_HEADER = "x-snakepit-worker-token"
+CORRELATION_HEADER = "x-snakepit-correlation-id"  # upstream's own
+REQUEST_HEADER = "x-snakepit-request-id"  # goes before `REQUEST_ID`, for a large request, which is passed on as it came
+REQUEST_ID = "snakepit_request_id"  # of messages' metadata: the request that a call or call-back belongs to
+REFERENCES = "snakepit_references"  # of messages' metadata: see `reference_list`
+REFERENCES_HEADER = "x-snakepit-references"  # goes before `REFERENCES`, for a large request
+POOL = "snakepit_pool"  # of a request's metadata
+IDEMPOTENT = "snakepit_idempotent"  # of a request's metadata: `true` if it may run again after the loss of its worker

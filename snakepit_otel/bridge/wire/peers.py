@@ -10,14 +10,11 @@ from grpc import aio
 class Peer(NamedTuple):
     """Whoever calls, as far as it can be told apart from others."""
 
-    name: str
-    """A machine's address, the name in a client's certificate, or `unix`."""
-    is_known: bool
-    """Whether it has shown who it is: by the user's own socket, or by a certificate."""
+    name: str  # a machine's address, the name in a client's certificate, or `unix`
+    is_known: bool  # by the user's own socket, or by a certificate
 
 
-UNIX = Peer("unix", is_known=True)
-"""Callers on the Unix socket, which only their user can open, and in this process."""
+UNIX = Peer("unix", is_known=True)  # callers on the Unix socket, which only their user can open, and in this process
 
 
 def peer_of(context: aio.ServicerContext[object, object]) -> Peer:

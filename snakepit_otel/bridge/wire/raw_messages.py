@@ -17,22 +17,15 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStu
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, EXECUTE_TOOL
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
 
-LARGE: Final = 64 << 10
-"""Bytes from which on a message is looked over before it is parsed."""
-MOST_FIELDS: Final = 40_000
-"""Fields that a large message may have, those of its parts included: about 8 000 parameters."""
-MOST_OTHERS: Final = 2_000
-"""Fields of a large call that are no parameters: entries of metadata, and a few more."""
-MOST_NAMES: Final = 1 << 20
-"""Bytes that a large message may have besides its values: ids, names, types and metadata."""
+LARGE: Final = 64 << 10  # from this size on, messages are passed on without being parsed whole
+MOST_FIELDS: Final = 40_000  # with those of its parts: about 8 000 parameters
+MOST_OTHERS: Final = 2_000  # of a large call, besides its parameters
+MOST_NAMES: Final = 1 << 20  # of ids, names, types and metadata
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
-_PARAMETERS, _BINARY_PARAMETERS = 3, 6
-"""Fields of a tool call; of a call-back the same."""
-_RESULTS = (2, 3, 6)
-"""Fields of a response: its result, its error message and its binary result."""
-_DATA = 2
-"""The field of a chunk."""
+_PARAMETERS, _BINARY_PARAMETERS = 3, 6  # fields of a tool call, and of a call-back
+_RESULTS = (2, 3, 6)  # fields of a response: result, error message and binary result
+_DATA = 2  # field of a chunk
 _LONGEST_VARINT = 10
 
 
@@ -64,7 +57,7 @@ class LargeRequest:
         """The request's metadata, which may be changed for those who read it here, and arrive as they came."""
         return self._head.metadata
 
-    def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
+    def SerializeToString(self) -> bytes:
         """Return the bytes that came."""
         return self.raw
 
@@ -89,7 +82,7 @@ class LargeResponse:
         """The response's metadata."""
         return self._head.metadata
 
-    def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
+    def SerializeToString(self) -> bytes:
         """Return the bytes that came."""
         return self.raw
 
@@ -123,7 +116,7 @@ class LargeChunk:
         """What is said of the data."""
         return self._head.metadata
 
-    def SerializeToString(self) -> bytes:  # noqa: N802 - as protobuf's messages have it
+    def SerializeToString(self) -> bytes:
         """Return the bytes that came."""
         return self.raw
 

@@ -9,12 +9,9 @@ from snakepit_otel.bridge.wire.references import RAW_MARK
 from snakepit_otel.errors import ValueRefused
 
 MOST_MARKS = 10_000
-"""Marks that a message may have, so that its references can be found in it."""
-_STEP = 256 << 10
-"""Bytes that are searched before others have their turn: the worst there are take a millisecond."""
+_STEP = 256 << 10  # searched before other tasks have their turn: at worst a millisecond
 _MARKS_AT_ONCE = 200
-_REACH = 4 << 10
-"""Bytes around a mark within which the rest of its reference is: before its content, where that is in it."""
+_REACH = 4 << 10  # around a mark, within which the fields of its reference are that come before its content
 _REF = re.compile(rb'"ref"\s*:\s*"([0-9a-f]{32})"')
 _NAME = b'"ref"'
 _VALUE = rb'(?:"[^"\\]*"|[0-9]+|true|false|null|\[[0-9,\s]*\])'

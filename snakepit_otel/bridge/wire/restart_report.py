@@ -1,4 +1,4 @@
-"""What a rolling restart says of itself, worker by worker."""
+"""Report of a rolling restart, worker by worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ class Replacement(NamedTuple):
     """A worker that was replaced, or that goes on because its replacement did not start."""
 
     pool: str
-    worker: str
-    """The id of the worker that was to go."""
-    replacement: str
-    """The id of the one in its place."""
-    failure: str | None = None
-    """Why the replacement did not become ready; None if it did."""
-    remaining: int = 0
-    """Workers of the same pool whose turn is still to come."""
+    worker: str  # id of the replaced worker
+    replacement: str  # id of its replacement
+    failure: str | None = None  # reason for which the replacement did not become ready
+    remaining: int = 0  # workers of the same pool still to be replaced
 
     def to_message(self) -> pb.Replacement:
         """Return this as the wire has it."""

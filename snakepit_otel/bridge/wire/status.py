@@ -1,4 +1,4 @@
-"""What an authority says of itself to whoever operates it."""
+"""Status of an authority, its sessions and its pools, for its operators."""
 
 from __future__ import annotations
 
@@ -12,26 +12,16 @@ from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 class WorkerStatus:
     """One worker process."""
 
-    id: str
-    """`POOL-SLOT.GENERATION`."""
-    pid: int
-    """0 before there is a process."""
-    state: str
-    """`starting`, `ready`, `spare`, `draining` or `stopping`."""
-    active: int = 0
-    """Requests that it has now, those whose caller has gone included."""
-    requests: int = 0
-    """Requests that it has answered."""
+    id: str  # `POOL-SLOT.GENERATION`
+    pid: int  # 0 before the process starts
+    state: str  # `starting`, `ready`, `spare`, `draining` or `stopping`
+    active: int = 0  # requests, abandoned ones included
+    requests: int = 0  # answered so far
     age_seconds: float = 0.0
-    """Since its process was started."""
-    memory_bytes: int | None = None
-    """Its resident memory; None if that could not be read."""
-    heartbeat_age_seconds: float | None = None
-    """Since it last said that it is responsive; None if it has not yet."""
-    missed_heartbeats: int = 0
-    """Late answers in a row."""
-    suspect: str | None = None
-    """Why it is passed over where another worker is ready; None if it is not."""
+    memory_bytes: int | None = None  # resident memory; None if unknown
+    heartbeat_age_seconds: float | None = None  # None before the first heartbeat
+    missed_heartbeats: int = 0  # in a row
+    suspect: str | None = None  # reason for which other workers are preferred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,37 +32,23 @@ class PoolStatus:
     adapter: str
     profile: str
     affinity: str
-    size: int
-    """Workers that there should be, besides `spares`."""
+    size: int  # workers, besides `spares`
     spares: int = 0
-    concurrency: int = 1
-    """Requests that one worker runs at a time."""
-    ready_places: int = 0
-    """Requests that those workers can run that are ready."""
-    busy_places: int = 0
-    """Of these places, the taken ones."""
+    concurrency: int = 1  # requests that one worker runs at a time
+    ready_places: int = 0  # slots of ready workers
+    busy_places: int = 0  # slots of these that are taken
     queue_length: int = 0
     queue_limit: int = 0
-    queue_oldest_seconds: float = 0.0
-    """How long the first in the queue has waited; 0 if it is empty."""
-    breaker: str = "closed"
-    """`closed`, `open` or `half_open`."""
-    breaker_retry_seconds: float = 0.0
-    """Until an open breaker lets one request through."""
-    barred_seconds: float = 0.0
-    """Until a worker may be started again, because too many have died of their start; 0 if none has to wait."""
-    service_seconds: float = 0.0
-    """How long a request is expected to take on a worker; 0 while unknown."""
-    answered: int = 0
-    """Requests that a worker answered: by a result, or by what the tool raised."""
-    failed: int = 0
-    """Requests that were begun and not answered: the worker was lost, the time was up, or the caller left."""
-    refused: dict[str, int] = field(default_factory=dict)
-    """Requests that did not run, by the reason of the error."""
-    retried: int = 0
-    """Times that a request was run again, because its worker was lost."""
-    restarts: int = 0
-    """Workers that were started in place of another."""
+    queue_oldest_seconds: float = 0.0  # of the oldest request in the queue; 0 if it is empty
+    breaker: str = "closed"  # `closed`, `open` or `half_open`
+    breaker_retry_seconds: float = 0.0  # until an open breaker lets one request through
+    barred_seconds: float = 0.0  # until starts are tried again, after too many failed; 0 if they are not delayed
+    service_seconds: float = 0.0  # expected time of a request on a worker; 0 while unknown
+    answered: int = 0  # requests with a result, or an error that the tool raised
+    failed: int = 0  # requests begun without an answer: worker lost, deadline passed, or caller gone
+    refused: dict[str, int] = field(default_factory=dict)  # requests that did not run, by the reason of the error
+    retried: int = 0  # runs of requests again after the loss of a worker
+    restarts: int = 0  # workers started in place of another
     workers: tuple[WorkerStatus, ...] = ()
 
 
@@ -95,12 +71,10 @@ class Status:
     """An authority, its sessions and its pools, at one moment."""
 
     version: str
-    run_id: str
-    """The name of its private directory, which its workers have in their command lines."""
+    run_id: str  # name of the authority's private directory, which is in its workers' command lines
     pid: int
     uptime_seconds: float
-    stopping: bool = False
-    """Whether it takes no more requests."""
+    stopping: bool = False  # no more requests are taken
     telemetry_level: str = ""
     sessions: SessionsStatus = field(default_factory=SessionsStatus)
     pools: tuple[PoolStatus, ...] = ()

@@ -1,9 +1,10 @@
-"""What becomes of a value that JSON cannot carry: a conversion if it offers one, else a marker."""
+"""Conversion of a value that JSON cannot carry: its own if it offers one, else a marker."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from numbers import Integral, Rational, Real
 from typing import Any
 
@@ -72,15 +73,14 @@ class Unserializable:
     def _offered(self, value: Any) -> Any:
         """Return the value by a conversion that it offers, or as the plain type that it is at heart."""
         for method in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
-            try:
+            made = value
+            with suppress(Exception):  # a conversion that fails is not offered
                 convert = getattr(value, method, None)
                 if convert is None or isinstance(value, type):
                     continue
                 if method == "tolist" and getattr(value, "size", 0) > self._tolist_max_elements:
                     continue
                 made = convert()
-            except Exception:  # noqa: BLE001, S112 - a conversion that fails is one that is not offered
-                continue
             if type(made) is not type(value):  # or it would be converted for ever, as a long double would
                 return made
         plain = next((kind for kind in _PLAIN if isinstance(value, kind)), None)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, time
 from enum import Enum
 from typing import Any
@@ -18,19 +19,16 @@ from snakepit_otel.bridge.wire.conversions import attributes
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.errors import SnakepitError, ValueRefused
 
-MAX_DEPTH = 800
-"""Containers that may lie within each other; orjson alone takes 254."""
+MAX_DEPTH = 800  # nested containers; orjson alone takes 254
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _VERY_LONG_NUMBER = re.compile(rb"[0-9]{309}")
 _SCALARS = (str, int, float, bool, type(None))
 _MOST_STEPS = 10
 _LARGE = 64 << 10
-_NO_MEMORY = "Not enough memory"
-"""The words of orjson for that there was none, rather than that something is no JSON."""
+_NO_MEMORY = "Not enough memory"  # orjson's message where memory runs out
 
-plain_markers = Unserializable().for_python
-"""The default conversion of values that JSON cannot carry."""
+plain_markers = Unserializable().for_python  # default conversion of values that JSON cannot carry
 
 
 def to_json(value: Any, default: Callable[[Any], Any] = plain_markers, where: str = "value") -> bytes:
@@ -222,10 +220,9 @@ def _path(place: _Place) -> str:
 
 
 def _shown(key: Any) -> str:
-    try:
+    with suppress(Exception):  # a repr may do anything
         return f"{key!r:.60}"
-    except Exception:  # noqa: BLE001 - a repr may do anything
-        return _a(key)
+    return _a(key)
 
 
 def _a(value: Any) -> str:

@@ -20,13 +20,13 @@ from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.methods import (
     CLEANUP_SESSION,
     EXECUTE_ELIXIR_TOOL,
+    FENCING_HEADER,
     GET_EXPOSED_ELIXIR_TOOLS,
     INITIALIZE_SESSION,
     PING,
     REFERENCES,
     REQUEST_ID,
     WORKER_HEADER,
-    WORKER_TOKEN_HEADER,
 )
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Outgoing
@@ -66,7 +66,7 @@ class AuthorityClient:
         self.address = address
         self.sessions: ElixirSessions | None = None
         self._timeout = timeout
-        self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (WORKER_TOKEN_HEADER, token)]
+        self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (FENCING_HEADER, token)]
         self._max_message_bytes = max_message_bytes
         self.connection = transport_of(address).connect(
             address, (BridgeServiceStub, BufferServiceStub), max_message_bytes=max_message_bytes

@@ -1,4 +1,4 @@
-"""What the command line asks of an authority."""
+"""The service for the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line asks of an authority about its workers."""
+"""The service for the command line, about workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which workers may call back, and what becomes of the calls of those that may not."""
+"""Fencing of workers that may not call back any more."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_peers_that_say_of_no_worker_are_served(short_path: Path) -> None:
 async def test_a_client_cannot_pass_for_a_worker_through_one(short_path: Path) -> None:
     """A worker shows its own token, and never what its caller sent; one without a token shows none."""
     elixir = Elixir()
-    lie = [(methods.WORKER_HEADER, "other"), (methods.WORKER_TOKEN_HEADER, "lie")]
+    lie = [(methods.WORKER_HEADER, "other"), (methods.FENCING_HEADER, "lie")]
     shown = []
     for token in ("secret", None):
         async with (
@@ -143,7 +143,7 @@ async def test_a_client_cannot_pass_for_a_worker_through_one(short_path: Path) -
             await stub.ExecuteTool(write("key"))
             for call in ("Heartbeat", "ExecuteElixirTool"):
                 headers = elixir.headers[call]
-                shown.append((headers.get(methods.WORKER_HEADER), headers.get(methods.WORKER_TOKEN_HEADER)))
+                shown.append((headers.get(methods.WORKER_HEADER), headers.get(methods.FENCING_HEADER)))
     assert shown == [("worker-1", "secret")] * 2 + [(None, None)] * 2
 
 

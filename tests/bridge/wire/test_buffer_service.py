@@ -1,4 +1,4 @@
-"""How bytes are copied where memory cannot be shared: chunks that fit, and a reference that says so."""
+"""Copies of bytes where memory cannot be shared: chunks that fit, and a reference that says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for values that JSON cannot carry."""
+"""Conversions of values that JSON cannot carry."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ async def test_call_backs_show_the_token(short_path: Path) -> None:
         response = await worker.stub.ExecuteTool(pb.ExecuteToolRequest(tool_name="ask"))
         assert json.loads(response.result.value) == "answer"
     headers = elixir.headers["ExecuteElixirTool"]
-    assert (headers[methods.WORKER_HEADER], headers[methods.WORKER_TOKEN_HEADER]) == ("default-1.1", "secret")
+    assert (headers[methods.WORKER_HEADER], headers[methods.FENCING_HEADER]) == ("default-1.1", "secret")
 
 
 async def test_the_first_signal_lets_it_finish(short_path: Path, tmp_path: Path) -> None:
