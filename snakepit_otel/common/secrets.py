@@ -224,7 +224,7 @@ def _decoded(text: str) -> set[str]:
 
 
 def _remember(values: Iterable[str]) -> None:
-    global _known, _known_pattern  # noqa: PLW0603 - a process has one environment
+    global _known, _known_pattern
     new = {value for value in values if len(value) >= _SHORTEST and not value.isalpha() | value.isdecimal()}
     new |= {value for value in values if len(value) >= 2 * _SHORTEST}
     if new <= _known:

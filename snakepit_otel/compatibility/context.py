@@ -24,7 +24,7 @@ class BridgeContext(SessionContext):
     does not.
     """
 
-    def __init__(self, *given: Any, may_block: bool = False, **named: Any) -> None:  # noqa: ARG002 - it always may
+    def __init__(self, *given: Any, may_block: bool = False, **named: Any) -> None:
         super().__init__(*given, may_block=True, **named)
         self._listed: Mapping[str, Mapping[str, Any]] | None = None
         self._stub: Any = None

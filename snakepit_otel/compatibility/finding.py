@@ -32,8 +32,8 @@ class PackageFinder(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002 - the import system's
-        target: ModuleType | None = None,  # noqa: ARG002 - the import system's
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
         if fullname != PACKAGE:
@@ -51,8 +51,8 @@ class StubFinder(MetaPathFinder, Loader):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002 - the import system's
-        target: ModuleType | None = None,  # noqa: ARG002 - the import system's
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder`."""
         ours = STUBS.get(fullname.rpartition(".")[2])

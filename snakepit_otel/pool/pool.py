@@ -119,7 +119,7 @@ class WorkerPool:
         """Withdraw the worker's slots."""
         self.slots.remove(worker)
 
-    def on_suspected(self, worker: Worker) -> None:  # noqa: ARG002 - the selection reads its suspicion
+    def on_suspected(self, worker: Worker) -> None:
         """Assign the slots of suspects, if all workers are suspect now."""
         self.slots.assign_all()
 

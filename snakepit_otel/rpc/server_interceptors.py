@@ -273,7 +273,7 @@ class ObservedHandler(_Observing, grpc.GenericRpcHandler):
 class _Unserved(ServerCall):
     """A call of a method that the server does not have."""
 
-    def status(self, error: BaseException | None) -> grpc.StatusCode:  # noqa: ARG002 - there is no handler
+    def status(self, error: BaseException | None) -> grpc.StatusCode:
         """See `ServerCall`."""
         return grpc.StatusCode.UNIMPLEMENTED
 

@@ -41,7 +41,7 @@ denied: tuple[str, ...] = ()
 
 def set_level(new: Level | str) -> None:
     """Set the level, from now on. Raises `ValueError` for an unknown one."""
-    global level  # noqa: PLW0603 - one level per process is the point
+    global level
     level = Level(new)
     _switch.set_enabled(level is not Level.OFF)
     _update_suppressed()
@@ -52,7 +52,7 @@ def set_sampling(rate: float) -> None:
 
     What the sampler left out stays out.
     """
-    global sampling_rate, _bound  # noqa: PLW0603
+    global sampling_rate, _bound
     sampling_rate = min(max(rate, 0.0), 1.0)
     _bound = round(sampling_rate * (1 << 56))
 

@@ -23,7 +23,7 @@ count = 0
 
 def watch() -> None:
     """Notice forks from now on."""
-    global _watching  # noqa: PLW0603 - one registration per process, which cannot be undone
+    global _watching
     if not _watching:
         _watching = True
         os.register_at_fork(after_in_parent=_note, after_in_child=_silence)
@@ -35,7 +35,7 @@ def in_child(owner: Any) -> None:
 
 
 def _note() -> None:
-    global count  # noqa: PLW0603
+    global count
     count += 1
     if count == 1:
         # Workers that the pool starts have it; it must be there before gRPC is imported.

@@ -34,7 +34,7 @@ class guard(ContextDecorator):  # noqa: N801 - used as a function
 
 def contain(action: str, error: Exception) -> None:
     """Count a fault, and log it once per kind and action; never raises."""
-    global fault_count  # noqa: PLW0603 - one tally per process is the point
+    global fault_count
     fault_count += 1
     key = (type(error), action[:MAX_NAME_CHARACTERS])
     # What a fault is called may have a name of a peer's in it.

@@ -113,7 +113,7 @@ def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
 
 def _usual_propagators() -> bool:
     """Say whether context is passed on as OpenTelemetry does by default: trace context, then baggage."""
-    global _looked_at, _usual  # noqa: PLW0603 - there is one propagator per process
+    global _looked_at, _usual
     propagator = propagate.get_global_textmap()
     if propagator is not _looked_at:
         parts = getattr(propagator, "_propagators", ())

@@ -7,5 +7,5 @@ enabled = True  # where false, every lifecycle point is a plain call; decorators
 
 def set_enabled(state: bool) -> None:
     """Turn all lifecycle points on or off, from now on."""
-    global enabled  # noqa: PLW0603 - one switch per process is the point
+    global enabled
     enabled = state

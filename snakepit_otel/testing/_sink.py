@@ -138,7 +138,7 @@ class _Service:
         self._take = take
         self._response = response
 
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - gRPC's names
+    def Export(self, request: Any, context: Any) -> Any:
         self._take(request)
         return self._response()
 

@@ -42,17 +42,14 @@ class Controls(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    level: Level = Level.FULL
-    """`off`, `essential` or `full`."""
+    level: Level = Level.FULL  # `off`, `essential` or `full`
 
+    # The share of traces kept, of those that the configured sampler keeps.
     sampling: Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    """The share of traces kept, of those that the configured sampler keeps."""
 
-    allow: Patterns = ()
-    """Only points that one of these matches have spans, if there are any."""
+    allow: Patterns = ()  # only points that one of these matches have spans, if there are any
 
-    deny: Patterns = ()
-    """Points that one of these matches have none."""
+    deny: Patterns = ()  # points that one of these matches have none
 
     @field_validator("allow", "deny")
     @classmethod

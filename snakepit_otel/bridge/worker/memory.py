@@ -22,7 +22,7 @@ class _Placed:
     def __init__(self, kept: BufferStore) -> None:
         self._kept = kept
 
-    def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:  # noqa: ARG002 - the contract's
+    def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:
         """Refuse to: such a peer can only read what is copied for it."""
         raise ExchangeUnavailable("foreign_peer")
 

@@ -157,7 +157,7 @@ class ThreadSafeAdapter(BaseAdapter):
         }
 
     @contextmanager
-    def track_request(self, request_id: str | None = None) -> Iterator[int]:  # noqa: ARG002 - upstream's
+    def track_request(self, request_id: str | None = None) -> Iterator[int]:
         """Count a block as a request."""
         number = self._tracker.start_request()
         try:

@@ -25,7 +25,7 @@ from snakepit_otel.telemetry import _switch, outgoing
 class GrpcTransport:
     """Makes connections and listeners for `unix:PATH`, `HOST:PORT` and gRPC's other targets."""
 
-    def serves(self, address: str) -> bool:  # noqa: ARG002 - any address that is not another transport's is a target
+    def serves(self, address: str) -> bool:
         """See `Transport`."""
         return True
 

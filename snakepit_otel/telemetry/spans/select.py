@@ -30,7 +30,7 @@ def span_maker() -> SpanMaker | None:
 
 
 def _select(provider: Any) -> None:
-    global _provider, _maker  # noqa: PLW0603 - one selection per process is the point
+    global _provider, _maker
     # In this order: other threads may select at the same time, and must not see a provider without its maker.
     _maker = _best(provider)
     _provider = provider

@@ -29,7 +29,7 @@ _make_record = logging.getLogRecordFactory()
 
 def setup_tracing() -> None:
     """Make a tracer provider and offer it as the global one, once."""
-    global _ready, _tracer  # noqa: PLW0603
+    global _ready, _tracer
     if _ready:
         return
     if trace is not None:
@@ -127,7 +127,7 @@ def _exporter():
 
 
 def _mark_records() -> None:
-    global _marked  # noqa: PLW0603
+    global _marked
     if _marked:
         return
 

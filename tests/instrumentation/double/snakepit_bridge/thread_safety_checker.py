@@ -55,7 +55,7 @@ _checker = ThreadSafetyChecker(enabled=False)
 
 
 def enable_checking(strict_mode: bool = False):
-    global _checker  # noqa: PLW0603
+    global _checker
     _checker = ThreadSafetyChecker(enabled=True, strict_mode=strict_mode)
 
 

@@ -8,7 +8,7 @@ _backend: TelemetryBackend | None = None
 
 
 def set_backend(backend: TelemetryBackend | None) -> None:
-    global _backend  # noqa: PLW0603
+    global _backend
     _backend = backend
 
 
