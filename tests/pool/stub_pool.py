@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from snakepit_otel.bridge.authority.byte_budget import UNIX, Peer
 from snakepit_otel.bridge.authority.jobs import Job
 from snakepit_otel.pool import PoolSettings, WorkerPool, WorkerPools
 from snakepit_otel.pool.workers.base import WorkerState
@@ -101,7 +100,6 @@ class StubPool:
         session: str = "",
         timeout: float | None = None,
         idempotent: bool = False,
-        peer: Peer = UNIX,
     ) -> Job:
         """Return a job, `timeout` seconds before its deadline."""
 
@@ -112,7 +110,7 @@ class StubPool:
         deadline = None if timeout is None else self.clock() + timeout
         preferred = self.last_workers.get(session)
         number = str(next(self._numbers))
-        return Job(request, tool, session, number, preferred, on_assigned, deadline, idempotent=idempotent, peer=peer)
+        return Job(request, tool, session, number, preferred, on_assigned, deadline, idempotent=idempotent)
 
     async def execute(self, tool: str, request: Any = None, **options: Any) -> Any:
         """Run a tool, and return its value; see `job`."""

@@ -84,7 +84,7 @@ class Fleet:
                 self._listener.on_serving(worker)
 
     async def retire(self, worker: Worker, reason: ExitReason, *, kill: bool) -> None:
-        """Drain a worker for `shutdown_grace` at most, then stop or kill it; return when it is gone."""
+        """Drain a worker for `shutdown_grace` at most, then stop or kill it; return when it is removed."""
         worker.exit_reason = reason
         worker.state = WorkerState.DRAINING
         self._listener.on_draining(worker)
@@ -93,9 +93,9 @@ class Fleet:
         if kill:
             worker.revoke()
             worker.kill()
-            await worker.wait()
         else:
             await worker.stop()
+        await worker.removed.wait()
 
     def suspect(self, worker: Worker, suspicion: Suspicion) -> None:
         """Set a worker aside until it answers a heartbeat; one whose socket is gone, until its end."""
