@@ -1,4 +1,4 @@
-"""What a tool is told when nobody waits for it any more, and of the time that it has."""
+"""Cancellation of a tool whose caller has gone, and the time that it is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tool can ask the authority, and from where."""
+"""A tool's calls to the authority, and the places that they are allowed from."""
 
 from __future__ import annotations
 

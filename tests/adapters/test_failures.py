@@ -1,4 +1,4 @@
-"""What is raised in each step of a request, and what still runs."""
+"""Errors raised in each step of a request, and the steps that still run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the parts of a request run: in a thread, on the event loop, on the main thread."""
+"""Places where the parts of a request run: a thread, the event loop, the main thread."""
 
 from __future__ import annotations
 

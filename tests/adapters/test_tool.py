@@ -1,4 +1,4 @@
-"""What `@tool` makes of a method."""
+"""Tools that `@tool` makes of methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import snakepit_bridge` finds: a real package always; our stand-in where there is none, if it is asked for."""
+"""Results of `import snakepit_bridge`: a real package always; our stand-in where there is none, if it is asked for."""
 
 from __future__ import annotations
 

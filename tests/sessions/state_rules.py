@@ -1,4 +1,4 @@
-"""What can be done to the state of sessions."""
+"""Rules for the state of sessions, as a state machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a session ends by itself, and what ends with it."""
+"""Expiry of sessions, and the state that ends with them."""
 
 from __future__ import annotations
 

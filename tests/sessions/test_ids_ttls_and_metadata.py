@@ -1,4 +1,4 @@
-"""Which ids, TTLs and metadata a session may have."""
+"""Valid ids, TTLs and metadata of sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which line of whose code is said to have created a session."""
+"""Lines of code to which the creation of a session is attributed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a create at the quota does."""
+"""Creates at the quota."""
 
 from __future__ import annotations
 

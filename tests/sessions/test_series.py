@@ -1,4 +1,4 @@
-"""What the store says of itself."""
+"""Metrics and spans of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What session state may hold, and how the rest is refused."""
+"""Values that session state may hold, and refusals of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the watchdog warns that sessions accumulate, and what a warning stands for."""
+"""Warnings of the watchdog about accumulating sessions, and the counts that they stand for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose files are obeyed, and whose sockets are called."""
+"""Owners of files that are used, and of sockets that are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is recorded can be changed while a process runs."""
+"""Changes of level, sampling and filters while a process runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way spans are made, for every kind of provider an application may have."""
+"""Selection of a span maker, for every kind of provider an application may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where memory cannot be shared bytes are copied, which is said, counted once a side, and can be forbidden."""
+"""Copies of bytes where memory cannot be shared: each is reported, counted once a side, and can be forbidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reference is for, and what not: it lives for one request, of one session, and nowhere else."""
+"""Rules of references: each lives for one request, of one session, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What telemetry says of references: each is counted once when it comes and once when it goes."""
+"""Telemetry of references: each is counted once when it comes and once when it goes."""
 
 from __future__ import annotations
 

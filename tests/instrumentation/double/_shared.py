@@ -1,4 +1,4 @@
-"""What both servers do in the same way; upstream has it in each of them."""
+"""Steps that both servers have in common; upstream has them in each."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""How long requests take, learnt from those that were answered."""
+"""Durations of requests, estimated from those that were answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the proofs have workers run."""
+"""Tools that the proofs run in workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the proofs count and say what they have seen."""
+"""Figures of the proofs: counted and printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a worker is replaced although it is well."""
+"""Replacement of workers that are well: by age, requests and memory."""
 
 from __future__ import annotations
 

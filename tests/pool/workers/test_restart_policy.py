@@ -1,4 +1,4 @@
-"""When workers that have ended are replaced."""
+"""Times at which workers that have ended are replaced."""
 
 from __future__ import annotations
 

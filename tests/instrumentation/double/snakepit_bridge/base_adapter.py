@@ -1,4 +1,4 @@
-"""What adapters derive from: tools found by decorator, and registered with a session."""
+"""Base class of adapters: tools found by decorator, and registered with a session."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""What adapters of the threaded server derive from."""
+"""Base class for adapters of the threaded server."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""What an adapter knows of its session: the id, and the way back to Elixir."""
+"""Session of an adapter: its id, and the way back to Elixir."""
 
 import json
 from typing import Any

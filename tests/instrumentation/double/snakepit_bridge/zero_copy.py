@@ -1,4 +1,4 @@
-"""What a worker holds in place of a buffer: the description of it that travels."""
+"""References in a worker: the description that travels in place of a buffer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where events can go."""
+"""Destinations of events."""
 
 from .base import TelemetryBackend
 

@@ -1,4 +1,4 @@
-"""What a backend must do."""
+"""Contract of a backend."""
 
 from __future__ import annotations
 
