@@ -286,8 +286,9 @@ class Dispatcher:
             (data, metadata), outgoing = await run
         except _OwnToolFailed as failure:
             raise from_wire(failure.described) from None
-        outgoing.list_in(metadata)
-        await take(pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata))
+        chunk = pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata)
+        outgoing.list_in(chunk)
+        await take(chunk)
 
     async def _run_own(
         self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_local: bool
@@ -303,7 +304,7 @@ class Dispatcher:
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=elapsed_ms
         )
-        outgoing.list_in(response.metadata)
+        outgoing.list_in(response)
         return response
 
     async def _run_and_encode(

@@ -270,7 +270,7 @@ class AuthorityService(BridgeServiceServicer):
             execution_time_ms=round((time.perf_counter() - started) * 1000),
         )
         if outgoing is not None:
-            outgoing.list_in(response.metadata)
+            outgoing.list_in(response)
         return response
 
     def _check(self, context: Context, request_id: str | None = None) -> None:

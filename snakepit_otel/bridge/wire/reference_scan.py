@@ -1,4 +1,4 @@
-"""References in JSON, found by their mark: of a large message only the bytes around a mark are looked at."""
+"""Search for references in the JSON of peers that send no list: of a large message only around the marks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _UP_TO_COPY = re.compile(
 
 
 async def ids_in(raw: bytes) -> set[str]:
-    """Return the ids of the references in JSON that is not looked at otherwise.
+    """Return the ids of the references in JSON that is not parsed.
 
-    An id that only lies near a reference may be among them. Raises `ValueRefused` for more marks than `MOST_MARKS`.
+    An id near a reference may be among them. Raises `ValueRefused` for more marks than `MOST_MARKS`.
     """
     found: set[str] = set()
     for number, mark in enumerate(await _marks_in(raw), 1):
@@ -36,9 +36,9 @@ async def ids_in(raw: bytes) -> set[str]:
 
 
 async def labelled_as_copies(raw: bytes) -> bytes:
-    """Return JSON whose references are labelled as such whose bytes are copied, for a peer that can be given no others.
+    """Return JSON whose references have `"copy": true`, for a peer to which their bytes can only be copied.
 
-    The mark has to be a reference's first key, as it is where we wrote it.
+    The mark has to be a reference's first key, as in our own messages.
     """
     parts: list[memoryview | bytes] = []
     view, done = memoryview(raw), 0
@@ -71,7 +71,7 @@ async def _marks_in(raw: bytes) -> list[int]:
 
 
 async def _find(raw: bytes, at: int) -> int:
-    """Return where the next mark is, or -1, and let others have their turn meanwhile."""
+    """Return the position of the next mark, or -1. Other tasks have their turn meanwhile."""
     while len(raw) - at > _STEP:
         found = raw.find(RAW_MARK, at, at + _STEP)
         if found >= 0:

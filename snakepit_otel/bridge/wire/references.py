@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from snakepit_otel.bridge.wire.methods import REFERENCES
@@ -50,10 +50,10 @@ class Outgoing:
                 self._ids[form["ref"]] = None
         return form
 
-    def list_in(self, metadata: MutableMapping[str, str]) -> None:
-        """List in a message's metadata the references that its values have, if they have any."""
+    def list_in(self, message: Any) -> None:
+        """List in the message's metadata the references that its values have, if they have any."""
         if self._ids is not None:
-            metadata[REFERENCES] = list_of(self._ids)
+            message.metadata[REFERENCES] = list_of(self._ids)
 
     def _made_of(self, value: Any) -> Any:
         if isinstance(value, Reference):

@@ -72,7 +72,7 @@ def execute_request(
     if metadata:
         request.metadata.update(checked_metadata(metadata))
     if outgoing is not None:
-        outgoing.list_in(request.metadata)
+        outgoing.list_in(request)
     return request
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from snakepit_otel.bridge.wire.conversions import conversion_of, is_numpy_time, numpy_times
 from snakepit_otel.bridge.wire.references import refuse_reference
+from snakepit_otel.common.attempt import attempt
 from snakepit_otel.common.json_keys import UNSERIALIZABLE
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import environment
@@ -100,9 +101,8 @@ class Unserializable:
         # Without the classes and functions around it, as upstream's peers compare it.
         marker["__type__"] = f"{type(value).__module__}.{type(value).__name__}"
         if self._detail.startswith("repr"):
-            try:
-                text = repr(value)
-            except Exception as error:  # noqa: BLE001 - a repr may do anything
+            text, error = attempt(repr, value)
+            if error is not None:
                 text = f"<repr failed: {type(error).__name__}>"
             if self._detail == "repr_redacted_truncated":
                 text = _SECRET.sub(r"\1<redacted>", text)

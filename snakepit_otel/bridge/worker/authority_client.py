@@ -243,7 +243,7 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
     request = message(pb.ExecuteElixirToolRequest, session_id=session_id or "", tool_name=tool, parameters=encoded)
     if scope.request is not None and outgoing is not None:
         request.metadata[REQUEST_ID] = scope.request
-        outgoing.list_in(request.metadata)
+        outgoing.list_in(request)
     return request
 
 

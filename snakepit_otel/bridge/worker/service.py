@@ -148,7 +148,7 @@ class WorkerService(BridgeServiceServicer):
         response = pb.ExecuteToolResponse(
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
-        outgoing.list_in(response.metadata)
+        outgoing.list_in(response)
         if outcome.cleanup_error is not None:
             response.metadata["cleanup_error"] = to_wire(
                 outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
@@ -187,17 +187,13 @@ class WorkerService(BridgeServiceServicer):
                 finished = finished or value.is_final
             else:
                 value = StreamChunk(value)
-            data, metadata = await self._encode_chunk(value, scope)
+            data, metadata, outgoing = await self._encode_chunk(value, scope)
             if scope.to_send:
                 await self._memory.send(scope, self._authority)
-            await context.write(
-                pb.ToolChunk(
-                    chunk_id=f"{request.tool_name}-{number}",
-                    data=data,
-                    is_final=value.is_final,
-                    metadata=metadata,
-                )
-            )
+            chunk_id = f"{request.tool_name}-{number}"
+            chunk = pb.ToolChunk(chunk_id=chunk_id, data=data, is_final=value.is_final, metadata=metadata)
+            outgoing.list_in(chunk)
+            await context.write(chunk)
             # A stream may have no end, and what was sent belongs to the caller by now.
             scope.release_sent()
 
@@ -269,7 +265,7 @@ class WorkerService(BridgeServiceServicer):
                     raise DeadlineExceeded("the request's timeout_ms passed while the tool ran") from None
                 raise
 
-    async def _encode_chunk(self, chunk: StreamChunk, scope: Scope) -> tuple[bytes, dict[str, str]]:
+    async def _encode_chunk(self, chunk: StreamChunk, scope: Scope) -> tuple[bytes, dict[str, str], Outgoing]:
         """Encode a chunk; while the limit of unread references is reached, wait until the caller has read some."""
         outgoing = self._outgoing(scope)
         time_left, wait = scope.settings.unused_ttl / 1000, _FIRST_WAIT_S
@@ -281,8 +277,7 @@ class WorkerService(BridgeServiceServicer):
                     raise
             else:
                 metadata.update(chunk.metadata or {})
-                outgoing.list_in(metadata)
-                return data, metadata
+                return data, metadata, outgoing
             await asyncio.sleep(wait)
             time_left -= wait
             wait = min(2 * wait, _MAX_WAIT_S)

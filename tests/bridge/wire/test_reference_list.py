@@ -26,10 +26,11 @@ IDS = [f"{number:032x}" for number in range(MAX_LISTED)]
 
 def encoded(scope: Scope, value: object) -> tuple[bytes, dict[str, str]]:
     """Return a message's JSON, and its metadata."""
-    outgoing, metadata = Outgoing(scope, plain_markers), dict[str, str]()
+    outgoing = Outgoing(scope, plain_markers)
     message, _ = codec.encode_result(value, outgoing)
-    outgoing.list_in(metadata)
-    return message.value, metadata
+    response = pb.ExecuteToolResponse()
+    outgoing.list_in(response)
+    return message.value, dict(response.metadata)
 
 
 def test_a_list_is_read_as_it_was_written() -> None:
