@@ -1,4 +1,4 @@
-"""Calls over gRPC, both ends: trace context in metadata, a span and a duration for each, the true status."""
+"""Remote procedure calls, both ends: trace context in metadata, a span and a duration for each, the true status."""
 
 # First, since what the other modules import of OpenTelemetry reads variables, and must not raise for any.
 import snakepit_otel.telemetry  # isort: split  # noqa: F401 - for what it imports

@@ -1,4 +1,4 @@
-"""Interceptors for channels: every call carries the trace context, and is observed to its end."""
+"""Interceptors for channels: a client span for every call, to its end, and its trace context in the metadata."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import grpc
 from grpc import aio
 
 from snakepit_otel.rpc.client_call import ClientCall, Peer
-from snakepit_otel.rpc.grpc_factories import unduplicated
+from snakepit_otel.rpc.grpc_factories import without_contrib_spans
 from snakepit_otel.rpc.method import method_of
 from snakepit_otel.telemetry import _switch, outgoing
 
 
 def client_interceptors(target: str | None = None) -> list[aio.ClientInterceptor]:
-    """Return what observes every call on an aio channel; `target` is what the channel is made for."""
+    """Return interceptors for an aio channel to `target`."""
     peer = None if target is None else Peer(target)
     return [_UnaryUnary(peer), _UnaryStream(peer), _StreamUnary(peer), _StreamStream(peer)]
 
@@ -75,7 +75,7 @@ class BlockingClientInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Observes every call on a blocking channel; `target` is what the channel is made for."""
+    """Makes a client span for every call on a blocking channel to `target`."""
 
     def __init__(self, target: str | None = None) -> None:
         self._peer = None if target is None else Peer(target)
@@ -85,7 +85,7 @@ class BlockingClientInterceptor(
             return proceed(details, request)
         observed = ClientCall(method_of(details.method), self._peer)
         try:
-            with observed.current(), unduplicated():
+            with observed.current(), without_contrib_spans():
                 call = proceed(
                     _Details(
                         details.method,
@@ -120,15 +120,12 @@ class BlockingClientInterceptor(
         return self._observe(continuation, client_call_details, request_iterator)
 
 
-_BY_PLACE = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
-"""What a blocking stub's methods take in this order, too."""
+# Parameters of a blocking stub's methods after the request, in order.
+_POSITIONAL = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
 
 
 class ObservedCallable:
-    """Stands for a unary method of somebody else's stub, blocking or aio, and observes the calls it makes.
-
-    Whether to is asked of `enabled` for each of them.
-    """
+    """Unary method of another package's stub, blocking or aio, with a client span for each call while `enabled`."""
 
     def __init__(self, method: str, multicallable: Any, enabled: Callable[[], bool]) -> None:
         self._method = method
@@ -138,15 +135,15 @@ class ObservedCallable:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._multicallable, name)
 
-    def __call__(self, request: Any, *by_place: Any, **given: Any) -> Any:
+    def __call__(self, request: Any, *positional: Any, **given: Any) -> Any:
         """Make the call; see `grpc.UnaryUnaryMultiCallable` and its namesake in `grpc.aio`."""
         if not _switch.enabled or not self._enabled():
-            return self._multicallable(request, *by_place, **given)
-        given.update(zip(_BY_PLACE, by_place, strict=False))
+            return self._multicallable(request, *positional, **given)
+        given.update(zip(_POSITIONAL, positional, strict=False))
         metadata = given.pop("metadata", None)
         observed = ClientCall(method_of(self._method))
         try:
-            with observed.current(), unduplicated():
+            with observed.current(), without_contrib_spans():
                 call = self._multicallable(request, metadata=_passed_on(metadata), **given)
         except BaseException as error:
             observed.settle_raised(error)
@@ -154,13 +151,13 @@ class ObservedCallable:
         if isinstance(call, aio.Call):
             observed.follow_aio(call)
         else:
-            # A blocking one's answer.
+            # The answer of a blocking stub.
             observed.settle(grpc.StatusCode.OK)
         return call
 
 
 def _passed_on(metadata: Any) -> list[tuple[str, str | bytes]]:
-    """Return metadata with our trace context in place of another: calls that pass on what came have their caller's."""
+    """Return metadata with the current trace context: calls that pass metadata on have their caller's context there."""
     ours = outgoing()
     keys = {key for key, _ in ours}
     return [*((key, value) for key, value in metadata or () if key not in keys), *ours]

@@ -1,7 +1,7 @@
-"""Channels and servers as gRPC makes them, whoever has put something in place of its functions.
+"""Channels and servers by gRPC's own functions, also where instrumentation has replaced them.
 
 OpenTelemetry's contrib instrumentation of gRPC replaces `grpc.aio.server` and its like by functions that add
-its interceptors. On what is ours they would tell every call a second time, and often with another status.
+its interceptors. On our channels and servers they would record every call twice, often with another status.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import grpc
 
-# Private modules, since contrib's functions do not say what they stand for; a test makes one of each kind.
+# Private modules, since contrib's functions do not keep the replaced ones; a test makes one of each kind.
 from grpc import _server as _blocking
 from grpc import aio
 from grpc.aio import _channel, _server
 
-from snakepit_otel.rpc.local_sockets import LocalSocket, looking
+from snakepit_otel.rpc.local_sockets import LocalSocket, with_checks
 from snakepit_otel.rpc.targets import channel_options, socket_of, target_of
 
 Options = Sequence[tuple[str, Any]]
@@ -45,14 +45,14 @@ def aio_channel(
     Raises `UnsafeSocket` for a socket of another user's, and `ConfigurationError` for an address that cannot be.
     """
     socket = socket_of(target)
-    # The types of grpc's private modules and of its public ones are told apart, though they are the same.
+    # For mypy the types of grpc's private modules differ from its public ones.
     made: Any = {"options": _options(target, options, socket), "interceptors": interceptors}
     target = socket.target if socket is not None else target_of(target)
     if credentials is None:
         channel: Any = _channel.insecure_channel(target, **made)
     else:
         channel = _channel.secure_channel(target, credentials, **made)
-    return cast("aio.Channel", channel if socket is None else looking(channel, socket))
+    return cast("aio.Channel", channel if socket is None else with_checks(channel, socket))
 
 
 def blocking_server(
@@ -68,7 +68,7 @@ def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
     made, socket = inspect.unwrap(grpc.insecure_channel), socket_of(target)
     connected = socket.target if socket is not None else target_of(target)
     channel: Any = made(connected, _options(target, options, socket))
-    return cast("grpc.Channel", channel if socket is None else looking(channel, socket))
+    return cast("grpc.Channel", channel if socket is None else with_checks(channel, socket))
 
 
 def _options(target: str, options: Options, socket: LocalSocket | None) -> list[tuple[str, Any]]:
@@ -76,8 +76,8 @@ def _options(target: str, options: Options, socket: LocalSocket | None) -> list[
 
 
 @contextmanager
-def unduplicated() -> Iterator[None]:
-    """Keep contrib's interceptors of a blocking channel from telling the calls made in the block."""
+def without_contrib_spans() -> Iterator[None]:
+    """Suppress contrib's interceptors of a blocking channel for the calls made in the block."""
     if _CONTRIB not in sys.modules:
         yield
         return

@@ -1,9 +1,9 @@
-"""Unix sockets of authorities and workers, as gRPC is to connect to them: this user's, and nobody else's.
+"""Unix sockets to connect to, of this user and of nobody else.
 
-gRPC connects when it likes, and again after a connection broke, to whatever is at a path by then. In a directory for
-everybody, such as /tmp, that may be what another user has put there. So gRPC is given no path, but a directory that is
-held open: its owner and its mode have been checked, so that whatever is in it has been put there by that owner, and
-what becomes of its name means nothing.
+gRPC connects late, and again after a connection broke, to the socket that is at a path by then. In a directory for
+everybody, such as /tmp, another user may have put it there. So gRPC is given no path, but a directory that is held
+open: its owner and its mode have been checked, so that everything in it is of that owner, even if the directory is
+renamed or replaced.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from snakepit_otel.system.file_ownership import (
 )
 
 _DESCRIPTOR = re.compile(r"(?:unix:)?/proc/self/fd/\d+/")
-# On one machine to try costs next to nothing, and a socket that was gone is back soon.
+# On one machine an attempt costs little, and a socket that is gone is soon made again.
 _RECONNECTING = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 1_000))
 _Identity = tuple[int, int, int, int]
 
@@ -56,8 +56,8 @@ class LocalSocket:
         self._descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
         self.target = f"unix:/proc/self/fd/{self._descriptor}/{quote(os.fsencode(path.name))}"
+        # The number keeps gRPC from using a connection of an earlier socket, whose descriptor had the same number.
         self.options = [("snakepit.local_socket", next(self._numbers)), *_RECONNECTING]
-        """The number keeps gRPC from using a connection of an earlier one, whose descriptor had the same number."""
         self.look()
 
     def look(self) -> None:
@@ -88,7 +88,7 @@ class LocalSocket:
                 os.dup2(descriptor, self._descriptor, inheritable=False)
                 self._held = _identity(os.fstat(descriptor))
             elif self._held is None:
-                raise UnsafeSocket(_explained(self.path, why))
+                raise UnsafeSocket(_explanation(self.path, why))
         finally:
             os.close(descriptor)
 
@@ -126,19 +126,19 @@ def local_socket(path: str) -> LocalSocket:
         return known
 
 
-def looking(channel: Any, socket: LocalSocket) -> Any:
-    """Return a channel, aio or blocking, that looks for its socket before each call, and holds it open."""
+def with_checks(channel: Any, socket: LocalSocket) -> Any:
+    """Return a channel, aio or blocking, that checks its socket before each call, and holds it open."""
     for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-        setattr(channel, kind, partial(_looking_call, getattr(channel, kind), socket))
+        setattr(channel, kind, partial(_checked_call, getattr(channel, kind), socket))
     return channel
 
 
-def _looking_call(make: Callable[..., Any], socket: LocalSocket, *arguments: Any, **options: Any) -> _LookingCall:
-    return _LookingCall(make(*arguments, **options), socket)
+def _checked_call(make: Callable[..., Any], socket: LocalSocket, *arguments: Any, **options: Any) -> _CheckedCall:
+    return _CheckedCall(make(*arguments, **options), socket)
 
 
-class _LookingCall:
-    """Stands for a method of a stub."""
+class _CheckedCall:
+    """Method of a stub that checks its socket first."""
 
     def __init__(self, multicallable: Any, socket: LocalSocket) -> None:
         self._multicallable = multicallable
@@ -153,7 +153,7 @@ class _LookingCall:
 
 
 def without_descriptors(text: str) -> str:
-    """Return what gRPC says with the names of sockets in place of their targets."""
+    """Return a text of gRPC's with the names of sockets in place of their targets."""
     return _DESCRIPTOR.sub("", text)
 
 
@@ -173,7 +173,7 @@ def _listener(path: str) -> int | None:
             return None
 
 
-def _explained(path: Path, why: str) -> str:
+def _explanation(path: Path, why: str) -> str:
     return (
         f"nothing was sent to {printable(path)}: {printable(why, None)}. This process runs as user "
         f"{user(os.geteuid())}, and calls authorities of that user and of root only; run it as the right user, or "

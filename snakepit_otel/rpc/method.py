@@ -10,6 +10,7 @@ from snakepit_otel.telemetry._labels import OTHER
 
 OK, CANCELLED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
+# Codes that are errors at the server; the others are errors at the caller only.
 _SERVER_FAULTS = frozenset(
     {
         UNKNOWN,
@@ -20,10 +21,9 @@ _SERVER_FAULTS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""Codes that are errors at the server; the others are errors at the caller only."""
+# Streams that go on until their reader leaves: Elixir reads the events of its workers under a deadline of a few
+# seconds, whose end is no error.
 _OPEN_ENDED = frozenset({"snakepit.bridge.BridgeService/StreamTelemetry"})
-"""Streams that go on until their reader leaves: Elixir reads the events of its workers under a deadline of a few
-seconds, whose end is no error."""
 _MAX_METHODS = 1_000
 MAX_NAME_CHARACTERS = 256
 MAX_STATUS_CHARACTERS = 500

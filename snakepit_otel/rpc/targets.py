@@ -12,12 +12,12 @@ from snakepit_otel.rpc.local_sockets import LocalSocket, local_socket
 
 _UNIX = "unix:"
 _WITHOUT_OWNER = ("unix-abstract:", "vsock:")
-_DIRECT = ("grpc.enable_http_proxy", 0)
-"""Without it, gRPC takes even loopback addresses through the proxy that `http_proxy` names."""
+# Without it, gRPC sends even loopback addresses through the proxy of `http_proxy`.
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
 def target_of(address: str) -> str:
-    """Return the URI that gRPC is to have for an address: the path of a socket may have what means more in one.
+    """Return gRPC's URI for an address: characters of a socket's path may have a meaning there.
 
     Raises `ConfigurationError` for a path with a comma, which gRPC takes for several, or that is not UTF-8.
     """
@@ -35,14 +35,14 @@ def target_of(address: str) -> str:
 def socket_of(address: str) -> LocalSocket | None:
     """Return the Unix socket that an address leads to; None for one that leads to none.
 
-    Raises `UnsafeSocket` for another user's, and `ConfigurationError` for an address of a kind that has no owner:
-    whoever comes first has it.
+    Raises `UnsafeSocket` for another user's, and `ConfigurationError` for a kind of address that has no
+    owner: the first process to listen has it.
     """
     # gRPC takes any case.
     scheme = address.partition(":")[0].lower() + ":"
     if scheme in _WITHOUT_OWNER:
         raise ConfigurationError(
-            f"{address!r:.200}: nobody can know who listens there; use unix:/path/to/socket or host:port"
+            f"{address!r:.200}: such a socket has no owner to check; use unix:/path/to/socket or host:port"
         )
     if scheme != _UNIX:
         return None
@@ -53,5 +53,5 @@ def socket_of(address: str) -> LocalSocket | None:
 
 
 def channel_options(address: str, options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return a channel's options, and for an address of this machine that no proxy of the environment is for it."""
-    return [*options, _DIRECT] if leads_here(address) else [*options]
+    """Return a channel's options, without a proxy for an address of this machine."""
+    return [*options, _NO_PROXY] if leads_here(address) else [*options]

@@ -17,14 +17,13 @@ from snakepit_otel.errors import NoSession, SessionNotFound, ToolNotFound
 from snakepit_otel.rpc import RpcError, StatusCode
 
 _log = logging.getLogger("snakepit_otel.worker")
-_MOST_SESSIONS = 10_000
-_LONGEST_ID = 1_024
-"""Characters of a session's id: of one that is longer nothing is remembered."""
-_LISTED_FOR = 5.0
-"""Seconds for which a list of tools is used, so that a tool which is no longer exposed is not called for long."""
+_MAX_SESSIONS = 10_000
+_MAX_ID_CHARACTERS = 1_024  # of sessions that are remembered
+# A tool that is no longer exposed is not called for longer.
+_TOOL_LIST_TTL_S = 5.0
 _PAGE = "docs/elixir-our-worker.md"
+# Makes a call of a method with a request; raises `RpcError`.
 Call = Callable[[str, Any], Awaitable[Any]]
-"""Makes a call of a method with a request; raises `RpcError`."""
 
 
 @dataclass
@@ -39,8 +38,8 @@ class ElixirSessions:
 
     An Elixir Snakepit answers `not_found` for a session that was deleted, has expired, or whose store was restarted,
     and expects its workers to begin sessions. An authority of ours answers with `SessionNotFound` instead, and a
-    session that has expired there stays expired. Which tools are exposed, Elixir lists, and leaves it to workers to
-    keep to the list. `on_begun_again` is called with the id, from any thread.
+    session that has expired there stays expired. Elixir lists the tools that are exposed, but does not refuse calls of
+    others: that is left to workers. `on_begun_again` is called with the id, from any thread.
     """
 
     def __init__(self, on_begun_again: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
@@ -50,18 +49,18 @@ class ElixirSessions:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def begun(self, session_id: str) -> None:
-        """Note that the authority has the session."""
+        """Record that the authority has the session."""
         self._session(session_id).begun = True
 
     def ended(self, session_id: str) -> None:
-        """Note that the authority has been asked to end the session."""
+        """Forget the session, which the authority is to end."""
         with self._lock:
             self._sessions.pop(session_id, None)
 
     async def begin(self, call: Call, session_id: str) -> bool:
-        """Have the authority make the session, or leave the one it has; return whether it did.
+        """Make the session at the authority, or leave the one it has; return whether it did.
 
-        Where it does not, the call that was to follow has the better error.
+        Where it does not, the error of the call that follows is the better one.
         """
         try:
             response = await call(INITIALIZE_SESSION, pb.InitializeSessionRequest(session_id=session_id))
@@ -109,7 +108,7 @@ class ElixirSessions:
 
     async def _require_exposed(self, call: Call, session_id: str, tool: str) -> None:
         session = self._session(session_id)
-        if tool in session.exposed and self._clock() - session.listed_at < _LISTED_FOR:
+        if tool in session.exposed and self._clock() - session.listed_at < _TOOL_LIST_TTL_S:
             return
         # Tools may have been registered since.
         try:
@@ -149,10 +148,10 @@ class ElixirSessions:
             session = self._sessions.get(session_id)
             if session is None:
                 session = _Session()
-                if len(session_id) > _LONGEST_ID:
+                if len(session_id) > _MAX_ID_CHARACTERS:
                     return session
                 self._sessions[session_id] = session
-                if len(self._sessions) > _MOST_SESSIONS:
+                if len(self._sessions) > _MAX_SESSIONS:
                     self._sessions.popitem(last=False)
             return session
 

@@ -28,8 +28,7 @@ from snakepit_otel.telemetry._controls import matches
 _log = logging.getLogger("snakepit_otel.worker")
 _MAX_BUFFERED = 1024
 _MAX_EVENT_BYTES = 64 << 10
-_MAX_TEXT = 256
-"""Characters of a tool's name, or of a correlation id, which callers choose."""
+_MAX_TEXT_CHARACTERS = 256  # of tools' names and correlation ids, which callers choose
 _START = "tool.execution.start"
 _emitted: ContextVar[set[str] | None] = ContextVar("snakepit_emitted", default=None)
 
@@ -72,8 +71,8 @@ class TelemetryStream:
         Where adapters may emit events, those that the tool has emitted by itself are left to it, so the start waits for
         the end.
         """
-        correlation = metadata.get("correlation_id", "")[:_MAX_TEXT]
-        about = {"tool": tool[:_MAX_TEXT]}
+        correlation = metadata.get("correlation_id", "")[:_MAX_TEXT_CHARACTERS]
+        about = {"tool": tool[:_MAX_TEXT_CHARACTERS]}
         start = (_START, {"system_time": time.time_ns()}, about, correlation, time.time_ns())
         emitted: set[str] = set()
         if not self.adapters_emit:

@@ -17,9 +17,8 @@ from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.rpc import RpcError
 
 _log = logging.getLogger("snakepit_otel.worker")
-_REMEMBERED_SESSIONS = 10_000
-_LONGEST_ID = 1_024
-"""Characters of a session's id: one that is longer is not remembered, and has no tools."""
+_MAX_SESSIONS = 10_000
+_MAX_ID_CHARACTERS = 1_024  # of a session that is remembered; one with a longer id has no tools
 _TIMEOUT_S = 5.0
 
 
@@ -44,10 +43,10 @@ class ToolRegistration:
 
     def notice(self, session_id: str) -> None:
         """Register for a session that is new to this worker."""
-        if not session_id or len(session_id) > _LONGEST_ID or session_id in self._seen:
+        if not session_id or len(session_id) > _MAX_ID_CHARACTERS or session_id in self._seen:
             return
         self._seen[session_id] = None
-        if len(self._seen) > _REMEMBERED_SESSIONS:
+        if len(self._seen) > _MAX_SESSIONS:
             self._seen.popitem(last=False)
         if self._on_session is not None:
             self._on_session(session_id)
@@ -55,7 +54,7 @@ class ToolRegistration:
         task.add_done_callback(lambda done: self._forget_task(session_id, done))
 
     def forget(self, session_id: str) -> None:
-        """Take the session for a new one when it comes again."""
+        """Forget the session: it is new when it comes again."""
         self._seen.pop(session_id, None)
         self.sessions.ended(session_id)
 
