@@ -1,4 +1,4 @@
-"""A session store that is right at a glance: a list of sessions, scanned from end to end.
+"""Model of a session store, simple enough to be right: a list of sessions, scanned from end to end.
 
 Written from the design page, the contract of backends and the documentation of the watchdog. Methods raise
 the errors that the store is to raise. What a write's version is, only the store knows: see `numbered`.

@@ -1,4 +1,4 @@
-"""Rules for the state of sessions, as a state machine."""
+"""Rules of the property suite for the state of sessions."""
 
 from __future__ import annotations
 

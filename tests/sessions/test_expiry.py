@@ -1,4 +1,4 @@
-"""Expiry of sessions, and the state that ends with them."""
+"""Expiry of sessions by their TTL, and its events."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_stats_count_the_expired_as_pruned(clock: FakeClock, emissions: Em
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1)]
 
 
-async def test_what_expires_while_stats_are_taken_is_told_later(emissions: Emissions) -> None:
+async def test_a_session_that_expires_during_stats_is_reported_later(emissions: Emissions) -> None:
     """A session that ends between the sweep and the reading is not pruned behind everybody's back."""
 
     class RunningClock(FakeClock):
@@ -199,7 +199,7 @@ async def test_a_long_sweep_lets_other_tasks_run(clock: FakeClock, emissions: Em
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 2_500)]
 
 
-async def test_a_sweep_that_is_stopped_tells_what_it_did(clock: FakeClock, emissions: Emissions) -> None:
+async def test_a_cancelled_sweep_reports_the_removed_sessions(clock: FakeClock, emissions: Emissions) -> None:
     """Cancelled between two batches, a sweep still reports the sessions it removed."""
     store = SessionStore(clock=clock, emit=emissions.take)
     for _ in range(1_500):

@@ -1,4 +1,4 @@
-"""Leases: sessions live for as long as they are held, and end with who holds them."""
+"""Leases: sessions live while they are held, and end with their holder."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class FailingBackend(MemoryBackend):
         raise OSError(session_id)
 
 
-async def test_a_session_that_cannot_be_ended_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_session_that_cannot_be_deleted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A backend that fails leaves the session to its TTL, and the log says so; nobody's clean-up is broken off."""
     store = SessionStore(backend=FailingBackend())
     async with store.lease() as lease:

@@ -62,7 +62,7 @@ async def test_the_expired_are_not_listed(store: SessionStore, clock: FakeClock)
     assert [session.id for session in await store.list(limit=2)] == ["a", "c"]
 
 
-async def test_a_listed_session_says_everything(store: SessionStore, clock: FakeClock) -> None:
+async def test_a_listed_session_has_all_fields(store: SessionStore, clock: FakeClock) -> None:
     """A session on the list is the same as one that was asked for."""
     await store.set_state("a", "key", "value")
     await store.assign_worker("a", "worker-1")

@@ -1,4 +1,4 @@
-"""Creates at the quota."""
+"""Create at the quota: rejection and eviction."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_creating_a_live_id_is_a_use() -> None:
     assert await ids(store) == ["a", "c"]
 
 
-async def test_an_eviction_is_told_as_overflow(clock: FakeClock, emissions: Emissions) -> None:
+async def test_an_eviction_is_reported_as_overflow(clock: FakeClock, emissions: Emissions) -> None:
     """Each eviction is one pruned event with the count that remained before the new session."""
     store = SessionStore(max_sessions=2, overflow="evict", clock=clock, emit=emissions.take)
     await filled(store, "a", "b", "c")

@@ -1,4 +1,4 @@
-"""Each operation on the store: one span, one duration, and what it failed with."""
+"""Operations on the store: each has one span, one duration, and the type of its error."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_an_operation_is_one_span_and_one_duration(
 
 
 @pytest.mark.parametrize(("operation", "name", "error"), FAILURES.values(), ids=FAILURES)
-async def test_a_failed_operation_says_with_what(
+async def test_a_failed_operation_has_an_error_type(
     capture: Capture, clock: FakeClock, operation: Operation, name: str, error: str
 ) -> None:
     """Span and duration carry the class of the error, which reaches the caller."""
@@ -172,7 +172,7 @@ async def test_observed_metrics_equal_the_ledger(capture: Capture, clock: FakeCl
 
 
 @pytest.mark.usefixtures("switched_off")
-async def test_switched_off_a_store_works_and_says_nothing(capture: Capture, clock: FakeClock) -> None:
+async def test_without_telemetry_a_store_works_and_records_nothing(capture: Capture, clock: FakeClock) -> None:
     """Without telemetry sessions are kept, pruned and counted as ever."""
     store = SessionStore(clock=clock, max_sessions=1, strict_mode=True)
     session = await store.create("a", ttl=10)

@@ -1,4 +1,4 @@
-"""The settings of a store: which are taken, and how the others are refused."""
+"""Settings of a store: accepted values, and errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that session state may hold, and refusals of others."""
+"""Values of session state, and the refusal of what JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_looking_for_references_costs_no_more_than_the_state(mark: str) -> None:
     assert peak < 40 * len(raw)
 
 
-def test_a_place_deep_inside_is_said_in_part() -> None:
+def test_a_deep_path_is_shortened() -> None:
     """Of a place below many names, its beginning and its end are said."""
     value: Any = object()
     for number in range(150):

@@ -1,4 +1,4 @@
-"""In strict mode a warning says who made the sessions."""
+"""Strict mode: warnings name the creators of sessions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_the_warning_goes_to_the_log(store: SessionStore, caplog: pytest.L
     assert second.startswith(f"  8 sessions, oldest 0 s, {OPEN_TAB}")
 
 
-async def test_without_strict_mode_nobody_is_named(
+async def test_without_strict_mode_no_creator_is_named(
     clock: FakeClock, emissions: Emissions, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By default the warning is an event only, and call sites are not even looked up."""
@@ -65,7 +65,7 @@ async def test_without_strict_mode_nobody_is_named(
     assert caplog.records == []
 
 
-async def test_creators_are_told_apart_and_the_largest_comes_first(
+async def test_creators_are_distinguished_and_the_largest_comes_first(
     store: SessionStore, emissions: Emissions, clock: FakeClock
 ) -> None:
     """Call sites, owners and tools make groups, each with its count and the age of its oldest session."""

@@ -1,4 +1,4 @@
-"""Sweeping, and what it leaves behind."""
+"""Cost of a sweep for other tasks, and for memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that all sessions take together, and for whom."""
+"""Limit on the memory of all sessions, and the charges to their callers."""
 
 from __future__ import annotations
 

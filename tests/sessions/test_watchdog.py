@@ -1,4 +1,4 @@
-"""Warnings of the watchdog about accumulating sessions, and the counts that they stand for."""
+"""Watchdog: warnings that sessions accumulate, and the occurrences that they count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter whose tools do with references what they may and what they must not. Loaded by workers only."""
+"""Adapter whose tools use references as allowed and as forbidden. Loaded by workers only."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.zero_copy.parts import Bridge, bridge
+from tests.zero_copy.both_sides import Bridge, bridge
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Peers that mean ill, and the parts to meet them with."""
+"""Hostile peers, and the servers to test them against."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def description(ref: str, owner: Owner = Owner.ELIXIR) -> Description:
 
 
 @contextmanager
-def brokering(directory: Path, **settings: Any) -> Iterator[Rig]:
+def serving_buffers(directory: Path, **settings: Any) -> Iterator[Rig]:
     """Run a file-descriptor server."""
     buffer_store = BufferStore(ZeroCopySettings(**settings))
     fd_server = FdServer(buffer_store, directory / "b.memory")

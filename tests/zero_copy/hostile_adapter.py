@@ -1,4 +1,4 @@
-"""Tools for peers that mean ill, die or cannot share memory."""
+"""Tools of an adapter for hostile, dying and non-sharing peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of bytes where memory cannot be shared: each is reported, counted once a side, and can be forbidden."""
+"""Fallback to copies where memory cannot be shared: events, counts of each side, and how to forbid it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from tests.bridge import parts
 from tests.bridge.elixir import Elixir
 from tests.processes import program
 from tests.waiting import PATIENT, until
+from tests.zero_copy.both_sides import execute_unlisted
 from tests.zero_copy.hostile import form
 from tests.zero_copy.hostile_adapter import Hostile
-from tests.zero_copy.parts import execute_unlisted
 
 FALLBACK = "snakepit.zero_copy.fallback"
 TCP = {"listen": "127.0.0.1:0"}
@@ -167,7 +167,7 @@ async def test_without_memfds_a_caller_copies(
     assert fallbacks(capture) == {("elixir", "dlpack", "no_memory"): 2, ("elixir", "arrow", "no_memory"): 1}
 
 
-async def test_a_broker_whose_socket_is_gone_is_done_without(capture: Capture) -> None:
+async def test_a_server_whose_socket_is_gone_is_not_needed(capture: Capture) -> None:
     """Who has no connection yet copies from then on; requests go on."""
     async with Snakepit(Hostile, workers=1, pool=PATIENT) as pit:
         await both_ways(pit, copied=False)
@@ -206,7 +206,7 @@ async def test_copying_can_be_forbidden(capture: Capture) -> None:
     assert fallbacks(capture) == {}
 
 
-async def test_results_that_nobody_takes_are_released() -> None:
+async def test_results_that_are_not_taken_are_released() -> None:
     """A result whose caller is gone is held for `unused_ttl`, and no longer."""
     pit = Snakepit(Hostile, workers=1, server=TCP, zero_copy={"unused_ttl": 500})
     async with pit, rpc.aio_channel(str(pit.address)) as channel:

@@ -1,4 +1,4 @@
-"""Whatever a peer sends, it is refused in words; nothing crashes, nothing is left, nothing else can be read."""
+"""Hostile peers: everything they send is refused with a message; nothing crashes, leaks or becomes readable."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._scope import Scope
 from tests.waiting import until
+from tests.zero_copy.both_sides import execute_unlisted
 from tests.zero_copy.hostile import (
     DEEP,
     SEALS,
     WORKER,
     HostileFdServer,
-    brokering,
     description,
     descriptors,
     encoded,
@@ -54,10 +54,10 @@ from tests.zero_copy.hostile import (
     memfd,
     quick_to_collect,
     send,
+    serving_buffers,
     shallow,
 )
 from tests.zero_copy.hostile_adapter import Hostile
-from tests.zero_copy.parts import execute_unlisted
 
 SEED = 20_240_607
 OF_RECEIVED = 10_000
@@ -89,7 +89,7 @@ async def test_forged_references_are_refused(short_path: Path) -> None:
     """Ten thousand forms that are not quite those of a published reference are refused by who receives them."""
     chance = random.Random(SEED)
     before, met = descriptors(), Counter[str]()
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         exchange = rig.link()
         other, foreign = rig.request(), rig.request(worker="pool-2.1")
         others = ["a" * 32, "b" * 32, "c" * 32]
@@ -127,7 +127,7 @@ async def test_forgers_of_both_ends_read_nothing_else(short_path: Path) -> None:
     """What a peer publishes as it says it is refused, or lies within its memory to the last byte."""
     chance = random.Random(SEED)
     before, taken = descriptors(), 0
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         exchange, raw = rig.link(), rig.raw()
         for number in range(OF_PUBLISHED):
             mine = rig.request()
@@ -232,7 +232,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
 
 async def test_references_of_other_requests_are_refused(short_path: Path) -> None:
     """Each way to somebody else's reference is closed, and says by which rule."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine, other, foreign = rig.request(), rig.request(), rig.request(worker="pool-2.1")
         for scope, ref in ((mine, "a" * 32), (other, "b" * 32), (foreign, "c" * 32)):
             rig.buffer_store.publish(scope.request, description(ref), content(1))
@@ -262,7 +262,7 @@ async def test_references_of_other_requests_are_refused(short_path: Path) -> Non
 
 async def test_a_worker_gets_nothing_that_waits_by_releasing_it(short_path: Path) -> None:
     """What waits for a request, and a result that waits for its caller, are not a worker's to release."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         rig.buffer_store.publish(None, description("a" * 32), content(1))
         request = rig.buffer_store.request(None, "tool")
         rig.buffer_store.publish(request.request, description("b" * 32, Owner.PYTHON), content(1))
@@ -338,11 +338,11 @@ BAD_DESCRIPTORS: dict[str, tuple[Callable[[], list[int]], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_DESCRIPTORS)
-async def test_bad_memory_is_refused_by_the_broker(short_path: Path, case: str) -> None:
+async def test_bad_memory_is_refused_by_the_server(short_path: Path, case: str) -> None:
     """What is published with anything else than one sealed memfd of its size is refused, and closed."""
     make, words = BAD_DESCRIPTORS[case]
     before = descriptors()
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine, raw = rig.request(), rig.raw()
         publish = {"op": "publish", "request": mine.request, "reference": form("a" * 32, owner="python")}
         for _ in range(3):
@@ -381,10 +381,10 @@ BAD_PACKETS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("with_memory", [False, True], ids=["bare", "with memory"])
 @pytest.mark.parametrize("case", BAD_PACKETS)
-async def test_bad_packets_are_refused_by_the_broker(short_path: Path, case: str, with_memory: bool) -> None:
+async def test_bad_packets_are_refused_by_the_server(short_path: Path, case: str, with_memory: bool) -> None:
     """A packet that is none of ours gets an error, on a connection that goes on."""
     before = descriptors()
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         raw = rig.raw()
         for _ in range(3):
             send(raw, BAD_PACKETS[case], [memfd(96)] if with_memory else [])
@@ -398,7 +398,7 @@ async def test_bad_packets_are_refused_by_the_broker(short_path: Path, case: str
 
 async def test_publishers_get_no_further_than_they_may(short_path: Path) -> None:
     """Nobody publishes for a request that it does not serve or that is over, nor one id twice, nor for no request."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine, foreign, over = rig.request(), rig.request(worker="pool-2.1"), rig.request()
         over.close()
         exchange = rig.link()
@@ -423,10 +423,10 @@ async def test_publishers_get_no_further_than_they_may(short_path: Path) -> None
         rig.assert_serves()
 
 
-async def test_who_hangs_up_or_does_not_listen_harms_nobody(short_path: Path) -> None:
+async def test_a_peer_that_disconnects_or_does_not_read_harms_no_other(short_path: Path) -> None:
     """Peers that leave in the middle, send nothing, or never read what they asked for do not hold up the others."""
     before = descriptors()
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine = rig.request()
         rig.buffer_store.publish(mine.request, description("a" * 32), content(1))
         peers = [rig.raw() for _ in range(20)]
@@ -495,7 +495,7 @@ HOSTILE_ANSWERS = [
 
 
 @pytest.mark.parametrize("case", HOSTILE_ANSWERS)
-async def test_a_hostile_broker_is_refused(short_path: Path, case: str) -> None:
+async def test_a_hostile_server_is_refused(short_path: Path, case: str) -> None:
     """A worker takes nothing from its file-descriptor server but one sealed memfd, and keeps nothing of the rest."""
     before = descriptors()
     fd_server = HostileFdServer(short_path / "b", answered(case))
@@ -511,7 +511,7 @@ async def test_a_hostile_broker_is_refused(short_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["garbage", "a list", "too large", "error with memory", "error is deep", "may shrink"])
-async def test_a_hostile_broker_gets_nothing_of_a_publisher(short_path: Path, case: str) -> None:
+async def test_a_hostile_server_gets_nothing_of_a_publisher(short_path: Path, case: str) -> None:
     """Whatever is answered to what is published and released, no descriptor of the answer is kept."""
     before = descriptors()
     fd_server = HostileFdServer(short_path / "b", answered(case))
@@ -553,7 +553,7 @@ async def test_answers_are_not_taken_for_others(
     await until(lambda: descriptors() <= before)
 
 
-async def test_a_broker_that_is_gone_is_unreachable(short_path: Path) -> None:
+async def test_a_server_that_is_gone_is_unreachable(short_path: Path) -> None:
     """Where nobody listens, the exchange says so, and a release says nothing."""
     exchange = FdClient(short_path / "none")
     rejected_by = (ExchangeUnavailable,)
@@ -584,7 +584,7 @@ except (BrokenPipeError, ConnectionResetError):
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
 async def test_other_users_are_turned_away(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A process of another user gets no answer, even where the socket's permissions would let it in."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         assert rig.fd_server.path.stat().st_mode & 0o777 == 0o600
         rig.buffer_store.publish(None, description("a" * 32), content(1))
         short_path.chmod(0o755)
@@ -749,7 +749,7 @@ async def test_malformed_arrow_data_do_no_harm_to_workers(short_path: Path) -> N
 
 async def test_nothing_is_written_through_a_reference(short_path: Path) -> None:
     """What was received is read-only for NumPy, for DLPack and for Arrow, and its pages for everybody."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine, exchange = rig.request(), rig.link()
         rig.buffer_store.publish(mine.request, description("a" * 32), content(1))
         theirs = Scope(Owner.PYTHON, exchange, request=mine.request)

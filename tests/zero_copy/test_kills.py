@@ -1,4 +1,4 @@
-"""Whoever is killed with references in flight leaves nothing behind, and kills nobody else."""
+"""Killed processes with references in flight: no memory is left, and no other process fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from snakepit_otel.zero_copy._memory import Buffer
 from tests.processes import alive, program
 from tests.waiting import until
 from tests.zero_copy.authority_program import LENGTH
-from tests.zero_copy.hostile import brokering, description, descriptors, form, shared_memory
+from tests.zero_copy.hostile import description, descriptors, form, serving_buffers, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile
 
 WORKERS = 4
@@ -40,9 +40,9 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.array = np.arange(LENGTH, dtype="f8")
 
-    async def call(self, caller: Snakepit | Client, until_told: asyncio.Event) -> None:
+    async def call(self, caller: Snakepit | Client, stop: asyncio.Event) -> None:
         """Call until told to stop; each call has a result, whole and right, or is told that its worker died."""
-        while not until_told.is_set():
+        while not stop.is_set():
             try:
                 got = await caller.execute("double", {"t": self.array})
             except WorkerExited:
@@ -51,9 +51,9 @@ class Load:
                 assert (got["out"] == self.array * 2).all()
                 self.outcomes["result"] += 1
 
-    async def stream(self, caller: Snakepit | Client, until_told: asyncio.Event) -> None:
+    async def stream(self, caller: Snakepit | Client, stop: asyncio.Event) -> None:
         """Stream until told to stop; see `call`."""
-        while not until_told.is_set():
+        while not stop.is_set():
             try:
                 async for chunk in caller.stream("several", {"t": self.array}):
                     assert chunk["part"][1] - chunk["part"][0] == 1
@@ -158,7 +158,7 @@ async def prove_authorities(kills: int, directory: Path) -> None:
 
 async def test_an_answer_that_arrived_can_be_read_when_its_worker_is_gone(short_path: Path) -> None:
     """What a worker has published lasts until its request ends, for the caller may have its answer already."""
-    with brokering(short_path) as rig:
+    with serving_buffers(short_path) as rig:
         mine, link = rig.request(), rig.link()
         link.publish(mine.request, description("a" * 32, Owner.PYTHON), Buffer.of([memoryview(bytes(96))], 96))
         rig.buffer_store.remove_worker(os.getpid())

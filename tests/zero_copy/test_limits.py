@@ -44,7 +44,7 @@ from snakepit_otel.zero_copy._limits import Limits
 from snakepit_otel.zero_copy._memory import Allocation, Buffer
 from tests.bridge.parts import error_name
 from tests.waiting import until
-from tests.zero_copy.hostile import brokering, description, descriptors, quick_to_collect, shared_memory
+from tests.zero_copy.hostile import description, descriptors, quick_to_collect, serving_buffers, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile
 
 KIB = 1 << 10
@@ -208,10 +208,10 @@ async def test_released_references_make_room(pit: Snakepit) -> None:
     scope.close()
 
 
-async def test_the_broker_keeps_limits(short_path: Path) -> None:
+async def test_the_server_enforces_limits(short_path: Path) -> None:
     """A publisher that does not look at limits is told by the file-descriptor server, and its descriptor is closed."""
     before = descriptors()
-    with brokering(short_path, **LIMITS) as rig:
+    with serving_buffers(short_path, **LIMITS) as rig:
         mine, link = rig.request(), rig.link()
 
         def publish(ref: int, size: int, request: str | None = None) -> None:
@@ -249,7 +249,7 @@ def _bytes(ref: int, size: int, owner: Owner = Owner.PYTHON) -> Description:
 
 async def test_memory_larger_than_its_reference_is_counted(short_path: Path) -> None:
     """What is held is what counts: a small reference to large memory is a large one."""
-    with brokering(short_path, **LIMITS) as rig:
+    with serving_buffers(short_path, **LIMITS) as rig:
         mine, link = rig.request(), rig.link()
         with exceeded("max_bytes"):
             link.publish(mine.request, _bytes(1, 1), Buffer.of([memoryview(bytes(65 * KIB))], 65 * KIB))
@@ -346,7 +346,7 @@ async def test_small_values_travel_inside_the_message(pit: Snakepit) -> None:
     assert await pit.execute("total", {"t": np.ones(1 * KIB, "u1")}) == 1 * KIB
 
 
-async def test_what_nobody_comes_for_is_released_in_time(clock: FakeClock) -> None:
+async def test_unclaimed_references_are_released_in_time(clock: FakeClock) -> None:
     """A reference that waits for a request, and a result that waits for its caller, go after `unused_ttl`."""
     buffer_store = BufferStore(ZeroCopySettings(unused_ttl=5_000), clock=clock.monotonic)
     buffer = Buffer.of([memoryview(bytes(96))], 96)

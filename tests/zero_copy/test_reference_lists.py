@@ -20,9 +20,9 @@ from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._fd_server import fd_server_path
 from snakepit_otel.zero_copy._memory import Buffer
 from tests.waiting import until
+from tests.zero_copy.both_sides import execute_unlisted
 from tests.zero_copy.hostile import description, form
 from tests.zero_copy.hostile_adapter import Hostile
-from tests.zero_copy.parts import execute_unlisted
 
 ARRAY = np.arange(400_000, dtype="f8")
 REF = "a" * 32

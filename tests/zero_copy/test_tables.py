@@ -19,7 +19,7 @@ from snakepit_otel import zero_copy
 from snakepit_otel.errors import ReferenceRefused
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._reference import Reference
-from tests.zero_copy.parts import Bridge
+from tests.zero_copy.both_sides import Bridge
 
 # Arrow's own checks make each example dear, and there are four properties.
 quickly = hypothesis.settings(max_examples=max(hypothesis.settings().max_examples // 2, 1))

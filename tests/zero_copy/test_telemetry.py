@@ -1,4 +1,4 @@
-"""Telemetry of references: each is counted once when it comes and once when it goes."""
+"""Telemetry of references: each is counted once at its creation and once at its release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._reaper import reaper
 from tests.waiting import PATIENT, until
-from tests.zero_copy.parts import Bridge, Sides, bridge
+from tests.zero_copy.both_sides import Bridge, Sides, bridge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

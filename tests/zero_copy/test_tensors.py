@@ -20,7 +20,7 @@ from snakepit_otel.errors import ReferenceRefused
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._reference import Reference
 from snakepit_otel.zero_copy.formats.dlpack import ITEM_SIZES
-from tests.zero_copy.parts import Bridge, inode_at, inode_of, mapping_at
+from tests.zero_copy.both_sides import Bridge, inode_at, inode_of, mapping_at
 
 Array = np.ndarray[Any, Any]
 

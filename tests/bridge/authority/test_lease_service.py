@@ -259,7 +259,7 @@ async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
             await client.create_session("a", bound=True)
 
 
-async def test_a_closed_service_takes_nobody(client: Client, served: Served) -> None:
+async def test_a_closed_service_accepts_no_client(client: Client, served: Served) -> None:
     """Who comes while the authority stops is sent away."""
     served.leases.close()
     with pytest.raises(AuthorityUnavailable, match="the authority stops"):
@@ -300,7 +300,7 @@ async def test_a_stop_during_an_answer_is_not_missed(sessions: SessionStore) -> 
     assert await sessions.exists("a")
 
 
-async def test_a_broken_connection_is_told_at_the_next_use(
+async def test_a_broken_connection_is_reported_at_the_next_use(
     client: Client, served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a break a warning is logged, and uses of the session raise until it is created anew."""
@@ -329,7 +329,7 @@ async def test_a_broken_connection_is_told_at_the_next_use(
         await again.all_gone(2)
 
 
-async def test_nobody_there_is_said(short_path: Path) -> None:
+async def test_binding_without_an_authority_or_leases_is_an_error(short_path: Path) -> None:
     """Without an authority, binding fails as any call does; and where leases are not offered, that is said."""
     async with Client(f"unix:{short_path}/nobody") as client:
         with pytest.raises(AuthorityUnavailable, match="cannot be reached"):
@@ -343,7 +343,7 @@ async def test_nobody_there_is_said(short_path: Path) -> None:
     await server.stop(None)
 
 
-async def test_a_session_deleted_while_bound_is_told_of(client: Client, served: Served) -> None:
+async def test_a_session_deleted_while_bound_is_reported(client: Client, served: Served) -> None:
     """Requests for a session that others deleted raise, instead of creating it anew with nothing in it."""
     async with client.session("a"):
         await served.sessions.delete("a")
@@ -374,7 +374,7 @@ async def test_a_client_may_delete_what_it_has_bound(client: Client, served: Ser
     assert await served.sessions.exists("a")
 
 
-async def test_a_session_evicted_while_bound_is_told_of(short_path: Path) -> None:
+async def test_a_session_evicted_while_bound_is_reported(short_path: Path) -> None:
     """Where the quota evicts, it evicts bound sessions as well, and the client knows."""
     sessions = SessionStore(max_sessions=1, overflow="evict")
     async with serving(sessions, f"unix:{short_path}/s") as served, Client(served.address) as client:

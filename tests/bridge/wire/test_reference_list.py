@@ -18,7 +18,7 @@ from snakepit_otel.errors import ReferenceMisused, ReferenceRefused, ValueRefuse
 from snakepit_otel.zero_copy import ZeroCopySettings
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
-from tests.zero_copy.parts import bridge
+from tests.zero_copy.both_sides import bridge
 
 LARGE_ARRAY = np.arange(10_000.0)
 IDS = [f"{number:032x}" for number in range(MAX_LISTED)]

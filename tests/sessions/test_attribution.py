@@ -1,4 +1,4 @@
-"""Lines of code to which the creation of a session is attributed."""
+"""Attribution of sessions to the line of code that created them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Valid ids, TTLs and metadata of sessions."""
+"""Checks of ids, TTLs, owners and metadata of sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of references: each lives for one request, of one session, and nowhere else."""
+"""Request scope of references: each lives for one request of one session."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._reference import Reference
 from tests.waiting import PATIENT, until
-from tests.zero_copy.parts import Bridge
+from tests.zero_copy.both_sides import Bridge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -570,7 +570,7 @@ async def test_expired_references_are_not_taken(pit: Snakepit) -> None:
         await pit.execute("first", {"t": ref})
 
 
-async def test_what_nobody_holds_is_released() -> None:
+async def test_garbage_collected_references_are_released() -> None:
     """A reference that waits is released with its last holder, and its memory with it."""
     gc.collect()
     before, live = pending_scope._bytes, len(pending_scope._references)

@@ -1,4 +1,4 @@
-"""Metrics and spans of the store."""
+"""Metrics of the session store."""
 
 from __future__ import annotations
 

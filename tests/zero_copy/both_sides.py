@@ -1,4 +1,4 @@
-"""Two ends of a real file-descriptor server in one process: the caller's scope and the worker's."""
+"""Both sides of a file-descriptor server in one process: the caller's scope and the worker's."""
 
 from __future__ import annotations
 

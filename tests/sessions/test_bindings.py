@@ -1,4 +1,4 @@
-"""Sessions that end with their owner: a block, a task, a process."""
+"""Bindings: sessions end with their owner, which is a block, a task or a process."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_bindings_cost_nothing_once_their_sessions_are_gone(store: Watched
 
 
 @pytest.mark.parametrize("owner", ["task", "process"])
-async def test_a_stopped_store_watches_nobody(store: WatchedStore, child: subprocess.Popen[bytes], owner: str) -> None:
+async def test_a_stopped_store_has_no_bindings(store: WatchedStore, child: subprocess.Popen[bytes], owner: str) -> None:
     """After `stop` sessions stay whatever becomes of their owners."""
     task = asyncio.create_task(asyncio.Event().wait())
     if owner == "task":
