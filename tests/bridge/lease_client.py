@@ -10,7 +10,7 @@ from snakepit_otel import Client
 
 
 async def main(address: str, *names: str) -> None:
-    """Hold the sessions, say so, and wait; with `busy`, without ever giving way to the event loop."""
+    """Hold the sessions, print `held`, and wait; with `busy`, and block the event loop."""
     client = Client(address)
     for name in names:
         if name != "busy":

@@ -16,7 +16,7 @@ from snakepit_otel.sessions.backends.base import Created, Ended, Entry, NewSessi
 class RemoteBackend:
     """A client of a `server`, which it must have opened; several clients may share one.
 
-    `update` is optimistic: it reads, and writes if nobody else wrote meanwhile. The counters of the ledger come with
+    `update` is optimistic: it reads, and writes if the version is unchanged. The counters of the ledger come with
     every reply.
     """
 
@@ -74,7 +74,7 @@ class RemoteBackend:
         return await self._call("write", session_id, dict(changes), if_version=if_version, if_versions=if_versions)
 
     async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
-        """Write what `change` makes of the state, again if somebody else was faster; see the contract."""
+        """Write what `change` makes of the state, again after a conflict; see the contract."""
         while True:
             view = await self.read(session_id)
             changes = change(view.entries)

@@ -18,7 +18,7 @@ from snakepit_otel.sessions import Session, SessionStore
 
 @pytest.fixture
 def store() -> SessionStore:
-    """A store that asks who creates."""
+    """A store in strict mode."""
     return SessionStore(strict_mode=True)
 
 

@@ -15,14 +15,14 @@ from snakepit_otel.sessions import SessionStore
 
 
 class WatchedStore(SessionStore):
-    """A store that says when a session was deleted."""
+    """A store with an event for the deletion of a session."""
 
     def __init__(self) -> None:
         super().__init__()
         self.deleted = asyncio.Event()
 
     async def delete(self, session_id: str) -> bool:
-        """Delete the session and say so."""
+        """Delete the session and set the event."""
         done = await super().delete(session_id)
         self.deleted.set()
         return done

@@ -90,7 +90,7 @@ async def test_an_expired_session_does_not_exist_on_any_path(clock: FakeClock, e
 
 
 async def test_an_expired_id_is_created_anew(clock: FakeClock, emissions: Emissions) -> None:
-    """The new session has nothing of the old one, whose end is counted and told."""
+    """The new session has nothing of the old one, whose end is counted and reported."""
     store = SessionStore(clock=clock, emit=emissions.take)
     await store.create("a", ttl=10, metadata={"user": "ann"}, owner="one")
     await store.assign_worker("a", "worker-1")
@@ -103,7 +103,7 @@ async def test_an_expired_id_is_created_anew(clock: FakeClock, emissions: Emissi
 
 
 async def test_a_refused_create_of_an_expired_id_loses_nothing(clock: FakeClock, emissions: Emissions) -> None:
-    """Where the new session is refused, the end of the old one is still told, by the next sweep."""
+    """Where the new session is refused, the end of the old one is still reported, by the next sweep."""
     store = SessionStore(clock=clock, emit=emissions.take, max_session_bytes=256)
     await store.create("a", ttl=10)
     clock.advance(10)
@@ -179,7 +179,7 @@ async def test_an_end_by_ttl_is_dated_by_the_ttl(clock: FakeClock) -> None:
 
 
 async def test_a_long_sweep_lets_other_tasks_run(clock: FakeClock, emissions: Emissions) -> None:
-    """Thousands of sessions are swept in batches, with a turn for others between them, and told once."""
+    """Thousands of sessions are swept in batches, with other tasks between them, and reported once."""
     store = SessionStore(clock=clock, emit=emissions.take, max_sessions=3_000)
     for _ in range(2_500):
         await store.create(ttl=10)

@@ -66,7 +66,7 @@ async def test_what_does_not_live_cannot_be_held(store: SessionStore, clock: Fak
 
 
 async def test_touching_keeps_what_is_held_and_nothing_else(store: SessionStore, clock: FakeClock) -> None:
-    """A touch starts the TTL of what is held anew, and says what it did not find."""
+    """A touch restarts the TTL of held sessions, and reports those that are gone."""
     gone: list[str] = []
     await store.create("other", ttl=10)
     async with store.lease(gone.append) as lease:
@@ -116,7 +116,7 @@ async def test_a_failed_touch_is_not_the_last() -> None:
 
 
 async def test_a_scopes_session_does_not_expire_inside_the_block() -> None:
-    """A block holds its session as a lease does: it is touched though nobody uses it."""
+    """A block holds its session as a lease does: it is touched without being used."""
     store = SessionStore()
     async with store.scope("a", ttl=1.5) as session:
         async with asyncio.timeout(30):
@@ -175,7 +175,7 @@ async def test_an_id_taken_between_an_owners_end_and_the_deletion_is_left_alone(
 
 
 async def test_a_session_of_two_owners_ends_once(store: SessionStore) -> None:
-    """The first owner to go takes the session along, and the other hears of it."""
+    """The session ends with the first of its owners, and the other one is notified."""
     gone: list[str] = []
     other = store.lease(gone.append)
     async with store.lease() as lease:
@@ -195,7 +195,7 @@ class FailingBackend(MemoryBackend):
 
 
 async def test_a_session_that_cannot_be_deleted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A backend that fails leaves the session to its TTL, and the log says so; nobody's clean-up is broken off."""
+    """A backend that fails leaves the session to its TTL, and logs an error; clean-up goes on."""
     store = SessionStore(backend=FailingBackend())
     async with store.lease() as lease:
         await lease.create("a")
@@ -204,7 +204,7 @@ async def test_a_session_that_cannot_be_deleted_is_logged(caplog: pytest.LogCapt
 
 
 class Owners(RuleBasedStateMachine):
-    """Leases, tasks and strangers create, hold, release and delete sessions of few ids, in whatever order.
+    """Leases, tasks and other callers create, hold, release and delete sessions of few ids, in whatever order.
 
     The model is a list of sessions, each with its owners; an owner's end is the end of its sessions.
     """

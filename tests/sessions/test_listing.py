@@ -51,7 +51,7 @@ async def test_pages_follow_each_other_without_gap_or_overlap(
 
 
 async def test_a_page_may_start_at_an_id_that_is_gone(store: SessionStore) -> None:
-    """`after` need not be live, so deleting while listing skips nobody."""
+    """`after` need not be live, so deleting while listing skips no session."""
     await store.delete("b")
     assert [session.id for session in await store.list(after="b", limit=2)] == ["c", "d"]
 

@@ -24,7 +24,7 @@ async def ids(store: SessionStore) -> list[str]:
 
 
 async def test_a_create_at_the_quota_is_refused(clock: FakeClock) -> None:
-    """By default the quota is the limit: the error says it, and nothing else changes."""
+    """By default the quota is the limit: the error names it, and nothing else changes."""
     store = await filled(SessionStore(max_sessions=2, clock=clock), "a", "b")
     with pytest.raises(SessionQuotaExceeded, match="2 sessions are live") as caught:
         await store.create("c")

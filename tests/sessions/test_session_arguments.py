@@ -109,7 +109,7 @@ async def test_the_default_ttl_is_for_sessions_without_their_own() -> None:
     ids=repr,
 )
 async def test_create_refuses_metadata_that_is_not_text_by_text(metadata: Any) -> None:
-    """Metadata is a mapping of text to text that UTF-8 can say."""
+    """Metadata is a mapping of text to text that UTF-8 can encode."""
     store = SessionStore()
     with pytest.raises(InvalidSession, match="metadata"):
         await store.create("a", metadata=metadata)

@@ -48,7 +48,7 @@ async def test_a_sweep_is_a_pruned_event_with_its_metrics(capture: Capture, cloc
 
 
 async def test_an_eviction_is_a_pruned_event_of_its_own_reason(capture: Capture, clock: FakeClock, table: str) -> None:
-    """What the quota pushed out is told apart from what expired."""
+    """What the quota pushed out is distinguished from what expired."""
     store = SessionStore(clock=clock, table_name=table, max_sessions=1, overflow="evict")
     await store.create("a")
     await store.create("b")

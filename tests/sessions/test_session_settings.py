@@ -56,7 +56,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(name: str, value: Any) -> N
 
 
 def test_all_bad_settings_are_named_at_once() -> None:
-    """Whoever has three settings to correct is told of three."""
+    """Three bad settings are reported together."""
     with pytest.raises(ConfigurationError) as caught:
         SessionStore(max_sessions=0, cleanup_interval=0, overflow="drop")
     named = [line.partition(":")[0] for line in str(caught.value).splitlines()]
@@ -64,7 +64,7 @@ def test_all_bad_settings_are_named_at_once() -> None:
 
 
 def test_settings_may_be_text_as_environment_variables_are() -> None:
-    """Numbers and switches are taken from text that says them."""
+    """Numbers and switches are taken from their text."""
     values = {"default_ttl": "1.5", "max_sessions": "inf", "cleanup_interval": "500", "strict_mode": "true"}
     settings = SessionStore(**values).settings
     assert (settings.default_ttl, settings.max_sessions) == (1.5, math.inf)

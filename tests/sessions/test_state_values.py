@@ -112,7 +112,7 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
     ids=lambda part: str(part)[:30] if isinstance(part, str) else type(part).__name__,
 )
 async def test_what_is_not_json_is_refused_by_path(value: Any, message: str) -> None:
-    """What JSON cannot say is refused with the way to it, and nothing is kept."""
+    """A part that JSON cannot represent is refused with its path, and nothing is kept."""
     store = SessionStore()
     await store.create("a")
     with pytest.raises(StateRefused, match=message):
@@ -186,7 +186,7 @@ async def test_text_that_speaks_of_the_reference_mark_is_kept() -> None:
     ids=["plain", "escaped", "deep"],
 )
 def test_a_reference_in_json_from_outside_is_refused(raw: bytes) -> None:
-    """JSON that somebody else wrote is looked through for references however it is written."""
+    """JSON of another program is searched for references however it is written."""
     with pytest.raises(StateRefused, match="zero-copy reference"):
         state.checked_json("key", raw)
 
@@ -233,7 +233,7 @@ def test_looking_for_references_costs_no_more_than_the_state(mark: str) -> None:
 
 
 def test_a_deep_path_is_shortened() -> None:
-    """Of a place below many names, its beginning and its end are said."""
+    """A path of many names is shown by its beginning and its end."""
     value: Any = object()
     for number in range(150):
         value = {f"{'k' * 100}{number}": value}

@@ -29,7 +29,7 @@ async def test_a_value_is_read_with_the_version_of_its_last_write(store: Session
 
 
 async def test_what_is_not_there_is_the_default_at_version_0(store: SessionStore) -> None:
-    """A missing key is told from a None that was stored."""
+    """A missing key is distinguished from a None that was stored."""
     await store.set_state("a", "none", None)
     assert await store.get_state("a", "missing", default="default") == "default"
     assert await store.get_state("a", "none", default="default") is None
@@ -37,7 +37,7 @@ async def test_what_is_not_there_is_the_default_at_version_0(store: SessionStore
 
 
 async def test_the_second_of_two_compare_and_sets_conflicts(store: SessionStore) -> None:
-    """Of two writers that read the same version, one writes and the other is told the current one."""
+    """Of two writers that read the same version, one writes and the other gets the current one in its error."""
     version = await store.set_state("a", "count", 1)
     written = await store.compare_and_set("a", "count", 2, version)
     with pytest.raises(StateConflict, match=r"state\['count'\] of session 'a'") as caught:
@@ -98,7 +98,7 @@ async def test_update_without_a_change_writes_nothing(store: SessionStore) -> No
 
 @pytest.mark.parametrize("returned", [[("a", 1)], "state", 0], ids=repr)
 async def test_update_refuses_what_is_not_a_state(store: SessionStore, returned: Any) -> None:
-    """A function that returns something else is told so, and the state stays."""
+    """A function that returns something else is an error, and the state stays."""
     await store.set_state("a", "key", 1)
     with pytest.raises(StateRefused, match=f"not {type(returned).__name__}"):
         await store.update("a", lambda _: returned)
@@ -106,7 +106,7 @@ async def test_update_refuses_what_is_not_a_state(store: SessionStore, returned:
 
 
 async def test_an_error_in_an_update_leaves_the_state_as_it_was(store: SessionStore) -> None:
-    """What the function raises reaches the caller, and its half of the work nobody."""
+    """What the function raises reaches the caller, and nothing is written."""
     await store.set_state("a", "key", 1)
 
     def change(current: dict[str, Any]) -> None:

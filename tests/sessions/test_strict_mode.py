@@ -163,7 +163,7 @@ async def test_the_span_in_which_strict_mode_warns_is_marked(clock: FakeClock, c
 async def test_the_warning_has_a_line_for_each_creator(
     store: SessionStore, emissions: Emissions, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """A call site, a tool or an owner of somebody else's adds no line to the log, and drives no terminal."""
+    """A call site, a tool or an owner of another caller adds no line to the log, and drives no terminal."""
     text = HOSTILE[name]
     for _ in range(8):
         await store.create(creator=Creator(text, text, text))

@@ -16,7 +16,7 @@ from tests.sessions.conftest import Emissions
 
 
 class Nights:
-    """Sleeps on the test's clock, which end when told to."""
+    """Sleeps on the test's clock, which the test ends."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock

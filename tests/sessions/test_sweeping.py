@@ -10,7 +10,7 @@ from snakepit_otel.testing import FakeClock
 
 
 async def test_long_sweep_lets_others_run(clock: FakeClock) -> None:
-    """While many sessions are swept, other tasks have their turn."""
+    """While many sessions are swept, other tasks run."""
     store = SessionStore(clock=clock, max_sessions=float("inf"))
     for number in range(5_000):
         await store.create(f"s{number}", ttl=1)

@@ -37,7 +37,7 @@ def budget() -> Budget:
 
 
 async def test_what_goes_over_is_refused() -> None:
-    """With the policy to reject, a create and a write over the limit fail, change nothing, and say which setting."""
+    """With the policy to reject, a create and a write over the limit fail, change nothing, and name the setting."""
     store = SessionStore(**SETTINGS)
     await store.create("a")
     await store.set_state("a", "key", "v" * 90 * KIB)

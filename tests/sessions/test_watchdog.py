@@ -64,7 +64,7 @@ async def test_refusals_within_the_interval_are_counted_into_one_warning(
 
 
 async def test_a_refusal_warns_even_if_nothing_else_did(clock: FakeClock, emissions: Emissions) -> None:
-    """A refused create is told at once where no warning of its kind came within the interval."""
+    """A rejected create is reported at once where no warning of its kind came within the interval."""
     store = SessionStore(max_sessions=1, cleanup_interval=10_000, clock=clock, emit=emissions.take)
     await fill(store, 1)
     clock.advance(10)
@@ -80,7 +80,7 @@ async def test_a_refusal_warns_even_if_nothing_else_did(clock: FakeClock, emissi
 async def test_every_sweep_that_finds_too_many_warns(
     clock: FakeClock, emissions: Emissions, live: int, reason: str | None
 ) -> None:
-    """As long as too many sessions are live, each sweep says so by the graver of the two reasons."""
+    """As long as too many sessions are live, each sweep reports the graver of the two reasons."""
     store = SessionStore(max_sessions=10, cleanup_interval=10_000, clock=clock, emit=emissions.take)
     await fill(store, live)
     emissions.clear()
@@ -121,7 +121,7 @@ async def test_the_reasons_wait_for_themselves_only(clock: FakeClock, emissions:
 
 
 async def test_each_crossing_counts(clock: FakeClock, emissions: Emissions) -> None:
-    """Going below the threshold and above it again is another occurrence, told when it may be."""
+    """Going below the threshold and above it again is another occurrence, reported with the next event."""
     store = SessionStore(max_sessions=5, cleanup_interval=10_000, clock=clock, emit=emissions.take)
     await fill(store, 3)
     for _ in range(4):

@@ -21,7 +21,7 @@ from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy._reference import Reference
 
 SPANS = {"create reference", "release reference"}
-# What this process emits, for the tools that tell; nothing else has set it up.
+# What this process emits, for the tools that return it; nothing else has set it up.
 capture = Capture()
 
 
@@ -145,7 +145,7 @@ class Sharing(BaseAdapter):
 
     @tool
     async def wait(self, t: Any, marker: str) -> Any:
-        """Keep the reference, say so, and wait without end."""
+        """Keep the reference, write the marker, and wait without end."""
         self.kept.append(t)
         Path(marker).touch()
         await asyncio.Event().wait()

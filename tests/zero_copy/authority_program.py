@@ -1,6 +1,6 @@
 """An authority under load, to be killed: `python -m tests.zero_copy.authority_program SOCKET`.
 
-Calls go both ways with tensors of four megabytes until it dies. It says its workers' process ids when it is ready.
+Calls go both ways with tensors of four megabytes until it dies. It prints its workers' process ids when it is ready.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def on_the_wire(form: dict[str, Any]) -> dict[str, Any]:
 
 
 class Mapping(NamedTuple):
-    """What the kernel says of the memory at an address; `copied` are the KiB that were copied when written to."""
+    """The kernel's record of the memory at an address; `copied` are the KiB that were copied when written to."""
 
     inode: int
     shared: bool

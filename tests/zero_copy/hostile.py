@@ -84,11 +84,11 @@ def shared_memory(pids: Iterable[int]) -> list[str]:
     found = []
     for pid in pids:
         try:
-            told = [f"{file}: {_target(file)}" for file in Path(f"/proc/{pid}/fd").iterdir()]
-            told += Path(f"/proc/{pid}/maps").read_text().splitlines()
+            lines = [f"{file}: {_target(file)}" for file in Path(f"/proc/{pid}/fd").iterdir()]
+            lines += Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:
             continue
-        found.extend(f"{pid}: {line}" for line in told if "/memfd:snakepit " in line)
+        found.extend(f"{pid}: {line}" for line in lines if "/memfd:snakepit " in line)
     return found
 
 
@@ -143,12 +143,12 @@ class Rig:
         return connection
 
     def assert_serves(self) -> None:
-        """A decent peer gets what it asks for."""
+        """An honest peer is served."""
         scope, link = self.request(), self.link()
         try:
             link.publish(scope.request, description("f" * 32, Owner.PYTHON), Buffer.of([memoryview(bytes(96))], 96))
-            told, buffer = link.fetch(scope.request, "f" * 32)
-            assert (told.size, bytes(buffer.view()[:96])) == (96, bytes(96))
+            fetched, buffer = link.fetch(scope.request, "f" * 32)
+            assert (fetched.size, bytes(buffer.view()[:96])) == (96, bytes(96))
             buffer.close()
         finally:
             scope.close()
@@ -206,7 +206,7 @@ class HostileFdServer:
                 while answers:
                     send(connection, *answers.pop(0))
             finally:
-                # Whoever has heard enough hangs up.
+                # The server disconnects.
                 for number in (number for _, numbers in answers for number in numbers):
                     os.close(number)
 
@@ -228,7 +228,7 @@ def send(connection: socket.socket, packet: bytes, numbers: list[int]) -> None:
 
 
 def forged(chance: random.Random, right: dict[str, Any], others: list[str]) -> tuple[str, dict[str, Any]]:
-    """Return a form that says something else than the right one does, and what was done to it.
+    """Return a form that differs from the right one, and the change.
 
     What may be left out (device, copy, offset) is not; `others` are references that exist and are none of ours.
     """

@@ -41,7 +41,7 @@ class Hostile(BaseAdapter):
 
     @tool
     def what(self, t: Any) -> dict[str, Any]:
-        """Tell what can be told of an argument without opening it."""
+        """Return the attributes of an argument that is not opened."""
         if not isinstance(t, zero_copy.Reference):
             return {"type": type(t).__name__, "value": t}
         return {"type": type(t).__name__, "kind": t.kind, "dtype": t.dtype, "shape": t.shape, "copy": t.copy}
@@ -58,7 +58,7 @@ class Hostile(BaseAdapter):
 
     @tool
     def make_copies(self, length: int) -> Any:
-        """Return a view of one element that says it has many."""
+        """Return a view of one element that claims to have many."""
         return np.broadcast_to(np.float64(1), (length,))
 
     @tool

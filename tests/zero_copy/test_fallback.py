@@ -47,7 +47,7 @@ TABLE = pa.table({"number": range(100_000), "text": [f"row {number}" for number 
 
 
 def fallbacks(capture: Capture) -> dict[tuple[str, str, str], int]:
-    """Return the fallbacks of this process by owner, kind and reason; the events say the same as their count."""
+    """Return the fallbacks of this process by owner, kind and reason; the events agree with their count."""
     labels = ("snakepit.zero_copy.owner", "snakepit.zero_copy.kind", "snakepit.zero_copy.fallback_reason")
     events = Counter(tuple(event.attributes[label] for label in labels) for event in capture.events(FALLBACK))
     points = capture.metrics().get("snakepit.zero_copy.fallback.count", [])
@@ -106,7 +106,7 @@ async def test_callers_over_tcp_copy_both_ways(capture: Capture) -> None:
 
 
 async def test_callers_may_choose_to_copy(capture: Capture) -> None:
-    """With `enabled=False` a caller copies even where memory could be shared, and says that this is why."""
+    """With `enabled=False` a caller copies even where memory could be shared, and names this reason."""
     async with Snakepit(Hostile, workers=1) as pit:
         async with Client(pit.socket, zero_copy=ZeroCopySettings(enabled=False)) as client:
             await both_ways(client, copied=True)
@@ -127,12 +127,12 @@ async def test_authorities_may_choose_to_copy(capture: Capture) -> None:
                 await both_ways(client, copied=True)
             assert fallbacks(capture) == of_caller("unreachable")
             await until(lambda: held(pit) == 0)
-    told = Counter(
+    counts = Counter(
         (event.attributes["snakepit.zero_copy.owner"], event.attributes["snakepit.zero_copy.fallback_reason"])
         for event in sink.events
         if event.name == FALLBACK
     )
-    assert told == {("elixir", "disabled"): 6, ("python", "disabled"): 10}
+    assert counts == {("elixir", "disabled"): 6, ("python", "disabled"): 10}
 
 
 async def test_without_memfds_an_authority_copies(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ async def test_without_memfds_an_authority_copies(capture: Capture, monkeypatch:
 
 
 def no_memfd(*_: Any) -> int:
-    """Say what an old kernel says."""
+    """Fail as an old kernel does."""
     raise OSError(38, "Function not implemented")
 
 
@@ -238,7 +238,7 @@ async def written(stub: Any, *messages: pb.WriteRequest) -> grpc.StatusCode:
 async def test_bad_copies_have_a_status() -> None:
     """What is malformed is INVALID_ARGUMENT, what is not there FAILED_PRECONDITION; a caller gets our own errors."""
     bad = grpc.StatusCode.INVALID_ARGUMENT
-    said = pb.WriteRequest(reference=orjson.dumps(form("a" * 32)))
+    opening = pb.WriteRequest(reference=orjson.dumps(form("a" * 32)))
     async with Snakepit(Hostile, workers=1, server=TCP) as pit, rpc.aio_channel(str(pit.address)) as channel:
         stub = BufferServiceStub(channel)
         assert await written(stub) is bad
@@ -246,13 +246,13 @@ async def test_bad_copies_have_a_status() -> None:
         assert await written(stub, pb.WriteRequest(reference=b"\xff")) is bad
         assert await written(stub, pb.WriteRequest(reference=b"[]")) is bad
         assert await written(stub, pb.WriteRequest(reference=b"{}")) is bad
-        assert await written(stub, said) is bad
-        assert await written(stub, said, pb.WriteRequest(data=bytes(97))) is bad
+        assert await written(stub, opening) is bad
+        assert await written(stub, opening, pb.WriteRequest(data=bytes(97))) is bad
         strange = pb.WriteRequest(reference=orjson.dumps(form("a" * 32, metadata={"strides": [8, 8]})))
         assert await written(stub, strange, pb.WriteRequest(data=bytes(96))) is bad
         assert held(pit) == 0
-        assert await written(stub, said, pb.WriteRequest(data=bytes(96))) is grpc.StatusCode.OK
-        assert await written(stub, said, pb.WriteRequest(data=bytes(96))) is bad
+        assert await written(stub, opening, pb.WriteRequest(data=bytes(96))) is grpc.StatusCode.OK
+        assert await written(stub, opening, pb.WriteRequest(data=bytes(96))) is bad
         other = pb.WriteRequest(reference=orjson.dumps(form("b" * 32)), request_id="c" * 32)
         assert await written(stub, other, pb.WriteRequest(data=bytes(96))) is grpc.StatusCode.FAILED_PRECONDITION
         assert held(pit) == 1
@@ -292,7 +292,7 @@ async def called_by_elixir(directory: Path) -> AsyncIterator[tuple[Any, Any]]:
 
 
 async def executed(stub: Any, tool: str, **arguments: Any) -> Any:
-    """Call a tool as an Elixir authority does, and return its result, or what it says of its failure."""
+    """Call a tool as an Elixir authority does, and return its result, or its error."""
     request = bridge_pb.ExecuteToolRequest(tool_name=tool, parameters=parts.raw(**arguments))
     response = await stub.ExecuteTool(request)
     return orjson.loads(response.result.value if response.success else response.error_message)
@@ -329,7 +329,7 @@ async def test_elixir_gets_copies_in_streams(capture: Capture, short_path: Path)
 @pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize("metadata", [{}, {"anything": [1]}, 5, "data", None], ids=str)
 async def test_elixir_descriptions_can_be_read_but_not_opened(short_path: Path, metadata: Any) -> None:
-    """What an Elixir authority says of memory that nobody shares reaches the tool, and says so when it is opened."""
+    """A description of an Elixir authority without shared memory reaches the tool, and opening it is an error."""
     given = {
         ZERO_COPY: True,
         "kind": "dlpack",
@@ -343,8 +343,8 @@ async def test_elixir_descriptions_can_be_read_but_not_opened(short_path: Path, 
         "metadata": metadata,
     }
     async with called_by_elixir(short_path) as (stub, _):
-        told = await executed(stub, "what", t=given)
-        assert told == {
+        counts = await executed(stub, "what", t=given)
+        assert counts == {
             "type": "DescribedReference",
             "kind": "dlpack",
             "dtype": "bfloat16",

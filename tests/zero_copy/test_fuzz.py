@@ -72,7 +72,7 @@ def _collecting() -> Iterator[None]:
 
 
 def rejected(act: Callable[[], Any], of: tuple[type[Exception], ...] = (ZeroCopyError,)) -> SnakepitError:
-    """Return the error that `act` raises, which says in words what is wrong."""
+    """Return the error that `act` raises, which has a message."""
     with pytest.raises(of) as raised:
         act()
     text = str(raised.value)
@@ -124,7 +124,7 @@ async def test_forged_references_are_refused(short_path: Path) -> None:
 
 
 async def test_forgers_of_both_ends_read_nothing_else(short_path: Path) -> None:
-    """What a peer publishes as it says it is refused, or lies within its memory to the last byte."""
+    """A published description is refused, or lies within its memory to the last byte."""
     chance = random.Random(SEED)
     before, taken = descriptors(), 0
     with serving_buffers(short_path) as rig:
@@ -214,7 +214,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
             with pytest.raises(SnakepitError) as raised:
                 await pit.execute("total", {"t": value})
             assert isinstance(raised.value, ZeroCopyError), (what, wrong, raised.value)
-            # It may wait still, because nobody has got as far as asking for it.
+            # It may wait still, because no call has claimed it yet.
             caller.release(None, right)
             assert 10 < len(str(raised.value)) < 1_000
 
@@ -231,7 +231,7 @@ async def test_forged_references_do_no_harm_to_workers() -> None:
 
 
 async def test_references_of_other_requests_are_refused(short_path: Path) -> None:
-    """Each way to somebody else's reference is closed, and says by which rule."""
+    """Each way to another request's reference is closed, and the error names the rule."""
     with serving_buffers(short_path) as rig:
         mine, other, foreign = rig.request(), rig.request(), rig.request(worker="pool-2.1")
         for scope, ref in ((mine, "a" * 32), (other, "b" * 32), (foreign, "c" * 32)):
@@ -450,13 +450,13 @@ async def test_a_peer_that_disconnects_or_does_not_read_harms_no_other(short_pat
 
 def answered(case: str) -> Callable[[Any], list[tuple[bytes, list[int]]]]:
     """Return how a hostile file-descriptor server answers."""
-    told = {"reference": form("a" * 32)}
+    answer = {"reference": form("a" * 32)}
 
     def one(message: Any, numbers: list[int]) -> list[tuple[bytes, list[int]]]:
         return [(encoded(message), numbers)]
 
     if case in BAD_DESCRIPTORS:
-        return lambda _: one(told, BAD_DESCRIPTORS[case][0]())
+        return lambda _: one(answer, BAD_DESCRIPTORS[case][0]())
     return {
         "garbage": lambda _: [(b"\xff", [memfd(96)])],
         "a list": lambda _: [(b"[]", [memfd(96)])],
@@ -554,7 +554,7 @@ async def test_answers_are_not_taken_for_others(
 
 
 async def test_a_server_that_is_gone_is_unreachable(short_path: Path) -> None:
-    """Where nobody listens, the exchange says so, and a release says nothing."""
+    """Without a server, the exchange is unavailable, and a release does nothing."""
     exchange = FdClient(short_path / "none")
     rejected_by = (ExchangeUnavailable,)
     with pytest.raises(rejected_by, match="unreachable"):
@@ -581,7 +581,7 @@ except (BrokenPipeError, ConnectionResetError):
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change its user")
 async def test_other_users_are_turned_away(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A process of another user gets no answer, even where the socket's permissions would let it in."""
     with serving_buffers(short_path) as rig:
@@ -603,7 +603,7 @@ async def test_other_users_are_turned_away(short_path: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("dtype", ["uint8", "float64", "complex128"])
 async def test_inline_data_of_another_size_are_refused(dtype: str) -> None:
-    """Data inside the message are as many as they are said to be, and as the shape takes; no more, no fewer."""
+    """Data inside the message are of the described size, and as the shape takes; no more, no fewer."""
     scope = Scope(Owner.PYTHON, None, request="r")
     item = np.dtype(dtype).itemsize
     made = Description(Kind.DLPACK, Owner.ELIXIR, "a" * 32, 6 * item, dtype, (2, 3), strides=(3 * item, item))

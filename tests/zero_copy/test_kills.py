@@ -41,7 +41,7 @@ class Load:
         self.array = np.arange(LENGTH, dtype="f8")
 
     async def call(self, caller: Snakepit | Client, stop: asyncio.Event) -> None:
-        """Call until told to stop; each call has a result, whole and right, or is told that its worker died."""
+        """Call until stopped; each call has the right result, or an error that its worker died."""
         while not stop.is_set():
             try:
                 got = await caller.execute("double", {"t": self.array})
@@ -52,7 +52,7 @@ class Load:
                 self.outcomes["result"] += 1
 
     async def stream(self, caller: Snakepit | Client, stop: asyncio.Event) -> None:
-        """Stream until told to stop; see `call`."""
+        """Stream until stopped; see `call`."""
         while not stop.is_set():
             try:
                 async for chunk in caller.stream("several", {"t": self.array}):
@@ -131,8 +131,8 @@ async def prove_authorities(kills: int, directory: Path) -> None:
             before = descriptors()
         socket = directory / f"{number}.sock"
         async with program("-m", "tests.zero_copy.authority_program", str(socket)) as authority:
-            said = await authority.says("serving")
-            workers = [int(pid) for pid in said.split()[1:]]
+            output = await authority.says("serving")
+            workers = [int(pid) for pid in output.split()[1:]]
             load, enough = Load(), asyncio.Event()
             async with Client(f"unix:{socket}") as client:
                 await client.execute("double", {"t": load.array})

@@ -209,7 +209,7 @@ async def test_released_references_make_room(pit: Snakepit) -> None:
 
 
 async def test_the_server_enforces_limits(short_path: Path) -> None:
-    """A publisher that does not look at limits is told by the file-descriptor server, and its descriptor is closed."""
+    """A publisher that ignores limits gets an error from the file-descriptor server, and its descriptor is closed."""
     before = descriptors()
     with serving_buffers(short_path, **LIMITS) as rig:
         mine, link = rig.request(), rig.link()
@@ -277,7 +277,7 @@ async def test_copies_are_held_to_limits_by_their_status(pit: Snakepit) -> None:
     async with rpc.aio_channel(str(pit.address)) as channel:
         stub = BufferServiceStub(channel)
         assert await written(stub, 65 * KIB, 1) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        # As much as it is said to be, whatever there is of it.
+        # The described size counts, whatever arrives.
         assert await written(stub, 1 << 62, 1, sent=10) is grpc.StatusCode.RESOURCE_EXHAUSTED
         for ref in (2, 3):
             assert await written(stub, 60 * KIB, ref) is grpc.StatusCode.OK
@@ -286,7 +286,7 @@ async def test_copies_are_held_to_limits_by_their_status(pit: Snakepit) -> None:
             assert await written(stub, 1, ref) is grpc.StatusCode.OK
         assert await written(stub, 1, 9) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert held(pit) == (6, 120 * KIB + 4)
-        # Fewer or more than it says is no question of limits, and leaves nothing either.
+        # Fewer or more bytes than described is no question of limits, and leaves nothing either.
         assert await written(stub, 10, 10, sent=9) is not grpc.StatusCode.OK
         assert await written(stub, 10, 10, sent=11) is not grpc.StatusCode.OK
         assert pit._dispatcher is not None
@@ -376,7 +376,7 @@ async def test_unclaimed_references_are_released_in_time(clock: FakeClock) -> No
 
 
 async def test_loose_references_expire() -> None:
-    """A reference that no request came for says so when it is used at last."""
+    """A reference that no request claimed raises when it is used at last."""
     scope = PendingScope()
     scope.settings = ZeroCopySettings(unused_ttl=1_000)
     early, late = scope.from_numpy(np.ones(5), "here"), scope.from_numpy(np.ones(5), "here")
@@ -398,7 +398,7 @@ VIRTUAL: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("case", VIRTUAL)
 async def test_virtual_sizes_are_refused_before_memory_is_taken(case: str) -> None:
-    """An array that says it is far larger than it lies in memory is refused by what it says."""
+    """An array with a shape far larger than its memory is refused by its shape."""
     value, most = VIRTUAL[case](), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     scope = BufferStore().request(None, "tool")
     for act in (
@@ -472,7 +472,7 @@ async def test_a_process_keeps_half_of_its_descriptors() -> None:
 
 
 async def test_many_callers_at_the_limit_get_through_in_turn(pit: Snakepit) -> None:
-    """Under load beyond the limits each request has its result or is told the limit, and nothing is left."""
+    """Under load beyond the limits each request has its result or an error with the limit, and nothing is left."""
 
     async def call(number: int) -> bool:
         try:
@@ -494,7 +494,7 @@ def test_settings_are_the_limits() -> None:
 
 
 def test_memory_to_be_filled_is_allocated() -> None:
-    """No page of an array that can be shared is still to be found when somebody writes to it, which may be SIGBUS."""
+    """No page of an array that can be shared is still to be found when it is written to, which may be SIGBUS."""
     allocation = Allocation(10 << 20)
     assert allocation._descriptor is not None
     assert os.fstat(allocation._descriptor).st_blocks * 512 >= allocation.size

@@ -205,7 +205,7 @@ async def test_spent_by_the_end_of_a_stream(pit: Snakepit) -> None:
 
 
 async def test_spent_by_the_worker_s_death() -> None:
-    """A request whose worker dies ends, and says that it was this."""
+    """A request whose worker dies ends with that error."""
     async with Snakepit("tests.zero_copy.adapter:Dying", workers=1, pool=PATIENT) as pit:
         ref = reference()
         with pytest.raises(WorkerExited):
@@ -239,9 +239,9 @@ async def test_what_was_kept_cannot_be_passed_on(pit: Snakepit, tool: str) -> No
 async def test_released_by_hand(pit: Snakepit) -> None:
     """`release` and `with` end a reference before its request does; what was opened of it stays."""
     used, own, total, released = await pit.execute("release", {"t": reference()})
-    for said in (used, own):
-        assert said.startswith("ReferenceReleased: ")
-        assert "released by its creator" in said
+    for message in (used, own):
+        assert message.startswith("ReferenceReleased: ")
+        assert "released by its creator" in message
     assert (total, released) == ("5000.0", "True")
     with pytest.raises((ReferenceReleased, ToolError), match="released by its creator"):
         await pit.execute("return_released")
@@ -279,16 +279,16 @@ async def test_no_copies_of_references_here() -> None:
 
 async def test_no_copies_of_references_there(pit: Snakepit) -> None:
     """A tool's reference cannot be pickled, copied, encoded, or kept in the session's state in any way."""
-    said = await pit.execute("misuse", {"t": reference()}, session_id="s")
+    message = await pit.execute("misuse", {"t": reference()}, session_id="s")
     for what in ("pickle", "copy", "deepcopy"):
-        assert said[what].startswith("ReferenceMisused: "), what
-        assert RULE in said[what]
-    assert said["json"].startswith("TypeError")
-    assert said["orjson"].startswith(("TypeError", "JSONEncodeError"))
+        assert message[what].startswith("ReferenceMisused: "), what
+        assert RULE in message[what]
+    assert message["json"].startswith("TypeError")
+    assert message["orjson"].startswith(("TypeError", "JSONEncodeError"))
     for what in ("state", "nested state", "update", "change"):
-        assert said[what].startswith("StateRefused: state['x'"), (what, said[what])
-        assert "is a zero-copy reference, which is valid within one request only" in said[what]
-    assert said["written"] == "False"
+        assert message[what].startswith("StateRefused: state['x'"), (what, message[what])
+        assert "is a zero-copy reference, which is valid within one request only" in message[what]
+    assert message["written"] == "False"
 
 
 async def test_state_refuses_references_of_everybody(pit: Snakepit) -> None:
@@ -582,7 +582,7 @@ async def test_garbage_collected_references_are_released() -> None:
 
 
 async def test_a_request_keeps_its_references(shared: Bridge) -> None:
-    """Within a request, a reference need not be held by whoever made it."""
+    """Within a request, a reference need not be held by its creator."""
     with shared.request() as sides:
         form = sides.caller.send(zero_copy.from_numpy(np.arange(10.0)))
         gc.collect()

@@ -26,7 +26,7 @@ quickly = hypothesis.settings(max_examples=max(hypothesis.settings().max_example
 
 
 class Celsius(pa.ExtensionType):
-    """A type of somebody's own, with a parameter."""
+    """An extension type, with a parameter."""
 
     def __init__(self, sensor: str) -> None:
         self.sensor = sensor
@@ -412,7 +412,7 @@ def test_what_is_no_arrow_data_is_refused_by_its_type(value: Any) -> None:
 
 
 def test_what_does_not_export_is_refused() -> None:
-    """What another library raises is told with the type it is about."""
+    """Another library's error names the type."""
 
     class Elsewhere(Foreign):
         def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
@@ -423,7 +423,7 @@ def test_what_does_not_export_is_refused() -> None:
 
 
 def test_references_are_opened_as_what_they_are(shared: Bridge) -> None:
-    """PyArrow says so when a table is asked for as an array, or the other way round."""
+    """It is an error when a table is asked for as an array, or the other way round."""
     with shared.request() as sides:
         table = sides.hand_over(zero_copy.from_arrow(pa.table({"a": [1]})))
         array = sides.hand_over(zero_copy.from_arrow(pa.array([1])))

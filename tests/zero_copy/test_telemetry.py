@@ -87,7 +87,7 @@ async def traced(pit: Snakepit, tool: str, **arguments: Any) -> tuple[str, Any]:
 
 
 async def test_spans_are_the_request_s(pit: Snakepit, capture: Capture) -> None:
-    """Creation and release are spans of the request's trace on both sides, and say what of."""
+    """Creation and release are spans of the request's trace on both sides, with the reference's attributes."""
     with trace.get_tracer("test").start_as_current_span("caller") as span:
         ref = zero_copy.from_numpy(np.ones((50, 100), "f4"))
         got = await pit.execute("double", {"t": ref})
@@ -136,7 +136,7 @@ async def test_hand_overs_are_events(pit: Snakepit, capture: Capture) -> None:
 
 
 async def test_fallback_is_an_event(capture: Capture) -> None:
-    """Where memory cannot be shared, bytes are copied, and it is said why and how many."""
+    """Where memory cannot be shared, bytes are copied, and an event has the reason and the size."""
     gc.collect()
     reaper.drain()
     capture.clear()
@@ -162,7 +162,7 @@ async def test_small_arrays_are_no_references(pit: Snakepit, capture: Capture) -
 
 
 async def test_references_are_counted_by_owner_and_kind(pit: Snakepit, capture: Capture) -> None:
-    """Created and released, live and lifetime are told by owner and kind, for both sides."""
+    """Created and released, live and lifetime are recorded by owner and kind, for both sides."""
     tensors = [reference() for _ in range(3)]
     table = zero_copy.from_arrow(pa.table({"a": range(5_000)}))
     size = table.bytes
@@ -216,7 +216,7 @@ async def test_attributes_are_closed(pit: Snakepit, capture: Capture) -> None:
 
 
 async def test_reasons(pit: Snakepit, capture: Capture) -> None:
-    """A release says whether it was asked for, came with the request's end, or with the end of patience."""
+    """A release has its reason: explicit, the end of the request, or expiry."""
     with reference():
         pass
     await pit.execute("first", {"t": reference()})
@@ -236,7 +236,7 @@ async def test_reasons(pit: Snakepit, capture: Capture) -> None:
 
 
 async def test_a_dead_worker_s_references_are_lost(capture: Capture) -> None:
-    """The request's references, and those of the worker, which cannot say so itself, are released as lost."""
+    """The request's references, and those of the worker, which cannot count them, are released as lost."""
     gc.collect()
     reaper.drain()
     capture.clear()
@@ -257,7 +257,7 @@ async def test_a_dead_worker_s_references_are_lost(capture: Capture) -> None:
 
 
 async def test_what_the_authority_holds(pit: Snakepit, capture: Capture) -> None:
-    """How much the authority holds is told by owner, next to the limit."""
+    """The references of the authority are counted by owner, next to the limit."""
     (during,) = [capture.metrics() async for _ in pit.stream("chunks", {"t": reference(), "count": 1})]
     assert tally(during["snakepit.zero_copy.held.size"])["elixir",] == 40_000
     after = capture.metrics()
@@ -305,7 +305,7 @@ async def test_strict_mode_names_a_forgetful_caller(
 
 
 async def test_strict_mode_is_content_with_use(pit: Snakepit, capture: Capture) -> None:
-    """What is passed, returned or released is not reported, whoever made it, nor what was made along the way."""
+    """What is passed, returned or released is not reported, nor what was made along the way."""
     with reference():
         await pit.execute("first", {"t": reference()})
     with pytest.raises(ToolError):
@@ -322,7 +322,7 @@ async def test_strict_mode_is_content_with_use(pit: Snakepit, capture: Capture) 
 
 
 async def test_no_reports_without_strict_mode(capture: Capture, caplog: pytest.LogCaptureFixture) -> None:
-    """Without strict mode nobody is told."""
+    """Without strict mode nothing is reported."""
     gc.collect()
     reaper.drain()
     capture.clear()

@@ -318,7 +318,7 @@ def test_other_devices_are_refused_by_name(shared: Bridge, number: int, name: st
 
 
 def test_tensors_that_do_not_export_are_refused() -> None:
-    """What another library raises is told with the type it is about."""
+    """Another library's error names the type."""
 
     class Broken(Elsewhere):
         def __dlpack__(self, **_: Any) -> Any:
@@ -373,7 +373,7 @@ class Legacy:
 
 @pytest.mark.parametrize("options", [{}, {"max_version": None}, {"max_version": (0, 8)}, {"stream": None}])
 def test_legacy_consumers_get_a_copy(shared: Bridge, options: dict[str, Any]) -> None:
-    """A consumer that cannot be told not to write gets a copy, or `BufferError` if it does not want one."""
+    """A consumer without a read-only flag gets a copy, or `BufferError` if it does not want one."""
     sent = np.arange(24, dtype="i8").reshape(4, 6)
     with shared.request() as sides:
         reference = sides.hand_over(zero_copy.from_numpy(sent))
@@ -398,7 +398,7 @@ def test_export_to_other_devices_is_refused(shared: Bridge, device: tuple[int, i
 
 
 def test_as_an_array_of_another_dtype(shared: Bridge) -> None:
-    """`numpy.asarray` converts by copying, and says so where that is forbidden."""
+    """`numpy.asarray` converts by copying, and raises where that is forbidden."""
     with shared.request() as sides:
         reference = sides.hand_over(zero_copy.from_numpy(np.arange(3, dtype="i4")))
         assert np.asarray(reference, "f8").tolist() == [0.0, 1.0, 2.0]
@@ -453,7 +453,7 @@ def test_empty_is_not_copied(shared: Bridge) -> None:
 
 
 def test_writing_after_sending_is_private(shared: Bridge) -> None:
-    """Who writes to what has been sent harms nobody: neither the reader, who does not see it, nor himself."""
+    """Writes to sent memory are private: the reader does not see them."""
     made = zero_copy.empty((4096, 16), "u1")
     made[:] = 1
     with shared.request() as sides:

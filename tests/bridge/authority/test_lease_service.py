@@ -168,7 +168,7 @@ async def test_one_that_was_released_stays(served: Served) -> None:
 
 
 async def test_a_live_session_can_be_bound(served: Served) -> None:
-    """What somebody else has made is bound as it is; what is not live cannot be."""
+    """A live session of another caller can be bound; one that is not live cannot."""
     await served.sessions.create("a", ttl=7)
     async with Client(served.address) as client:
         await client.bind_session("a")
@@ -207,7 +207,7 @@ async def test_a_busy_client_keeps_its_sessions(sessions: SessionStore, short_pa
         await busy.says("held")
         await stopped.says("held")
         stopped.process.send_signal(signal.SIGSTOP)
-        # By the time that pings have told of the one, the other has had to answer several.
+        # By the time that pings have failed for the one, the other has had to answer several.
         await until(lambda: sessions.stats_snapshot().live == 1)
         assert await sessions.exists("a")
         busy.process.kill()
@@ -330,7 +330,7 @@ async def test_a_broken_connection_is_reported_at_the_next_use(
 
 
 async def test_binding_without_an_authority_or_leases_is_an_error(short_path: Path) -> None:
-    """Without an authority, binding fails as any call does; and where leases are not offered, that is said."""
+    """Without an authority, binding fails as any call does; an authority without leases is an error of its own."""
     async with Client(f"unix:{short_path}/nobody") as client:
         with pytest.raises(AuthorityUnavailable, match="cannot be reached"):
             await client.create_session("a", bound=True)
@@ -398,7 +398,7 @@ async def test_a_session_that_expires_while_bound_ends_once(short_path: Path, cl
 
 
 async def test_the_ttl_of_a_bound_session_does_not_run_out(client: Client, served: Served) -> None:
-    """The authority touches what is held, so that nobody need use it."""
+    """The authority touches what is held, also without any use."""
     await client.create_session("a", ttl=1.5, bound=True)
     first = (await served.sessions.get("a", touch=False)).last_accessed
     last = first
@@ -490,7 +490,7 @@ async def test_a_bound_session_is_created_in_the_callers_trace(client: Client, c
 
 
 async def test_an_untrusted_callers_trace_is_not_continued(short_path: Path, capture: Capture) -> None:
-    """Who is not trusted has no say in our traces: its creates belong to that of its stream."""
+    """Creates of callers that are not trusted belong to the trace of their stream."""
     async with (
         serving(SessionStore(), f"unix:{short_path}/s", trusted=False) as served,
         Client(served.address) as client,
@@ -503,7 +503,7 @@ async def test_an_untrusted_callers_trace_is_not_continued(short_path: Path, cap
 
 
 async def test_requests_that_make_no_sense_are_refused(served: Served) -> None:
-    """A request for nothing gets an answer that says so; one that cannot be read ends the stream."""
+    """A request for nothing gets an error; one that cannot be read ends the stream."""
     async with aio.insecure_channel(served.address) as channel:
         call = LeaseServiceStub(channel).Hold()
         await call.write(pb.HoldRequest(number=7, session_id="a"))
@@ -521,7 +521,7 @@ async def test_requests_that_make_no_sense_are_refused(served: Served) -> None:
 
 
 async def test_who_does_not_listen_is_not_served(served: Served) -> None:
-    """Answers that nobody reads do not pile up: reading stops until they are taken."""
+    """Unread answers do not pile up: reading stops until they are sent."""
     async with aio.insecure_channel(served.address, options=[("grpc.http2.lookahead_bytes", 1024)]) as channel:
         call = LeaseServiceStub(channel).Hold()
         counts = [0]
