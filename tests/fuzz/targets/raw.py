@@ -1,4 +1,4 @@
-"""Large messages, which are looked over as bytes, and references that are found in JSON as bytes."""
+"""Large messages and the references of messages, read as bytes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import raw_messages
 from snakepit_otel.bridge.wire.raw_messages import LargeRequest, LargeResponse, json_bytes_of
+from snakepit_otel.bridge.wire.reference_list import UNLISTED, list_of, listed_ids
 from snakepit_otel.bridge.wire.reference_scan import ids_in, labelled_as_copies
 from snakepit_otel.bridge.wire.values import from_json, to_json
 from snakepit_otel.common.json_keys import ZERO_COPY
@@ -65,6 +66,17 @@ def raw_responses(data: bytes) -> None:
     if not refused and whole is not None:
         insist(response.success == whole.success, "a failure passes for a success, or the other way:", raw)
         insist(isinstance(response, LargeResponse) or response == whole)
+        insist(dict(response.metadata) == dict(whole.metadata), "other metadata:", raw)
+
+
+@target()
+def reference_lists(data: bytes) -> None:
+    """A list of references is refused, or is as it was written."""
+    text = data.decode("utf-8", "replace")
+    with refusing(ValueRefused) as refused:
+        ids = listed_ids(text)
+    if not refused:
+        insist(text == UNLISTED if ids is None else list_of(ids) == text, "another list:", text)
 
 
 def _parsed(kind: Any, raw: bytes) -> Any:

@@ -293,8 +293,17 @@ def _message(choices: Choices, method: _Method) -> Any:
         for _ in range(choices.below(3)):
             message.parameters[choices.pick(["value", "key", "default", "x"])].CopyFrom(_any(choices))
     if "metadata" in fields and choices.chance(4):
-        key = choices.pick(["timeout_ms", "snakepit_request_id", "snakepit_pool", "correlation_id", "thread_sensitive"])
-        message.metadata[key] = choices.pick(["1000", "1", "x", "true", "0" * 32])
+        key = choices.pick(
+            [
+                "timeout_ms",
+                "snakepit_request_id",
+                "snakepit_pool",
+                "correlation_id",
+                "thread_sensitive",
+                "snakepit_references",
+            ]
+        )
+        message.metadata[key] = choices.pick(["1000", "1", "x", "true", "0" * 32, "*"])
     if "reference" in fields and choices.chance():
         with suppress(TypeError, ValueError):
             message.reference = json.dumps(form(choices)).encode()
