@@ -176,8 +176,8 @@ def test_another_user_listens(short_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["unix-abstract:name", "Unix-Abstract:name", "vsock:2:5000"])
 def test_addresses_without_an_owner(address: str) -> None:
-    """Whoever comes first has such an address, so none is called."""
-    with pytest.raises(ConfigurationError, match="nobody can know who listens there"):
+    """The first process to listen has such an address, so none is called."""
+    with pytest.raises(ConfigurationError, match="such a socket has no owner to check"):
         Client(address)
 
 
