@@ -53,7 +53,7 @@ class Worker(BaseAdapter):
 
     @tool
     async def work(self, number: int, seconds: float = 0.0) -> str:
-        """Say for whom it works; tools see the same metadata."""
+        """Return the tenant and the number; tools see the same metadata."""
         await asyncio.sleep(seconds)
         return f"{self.session_context.request_metadata['tenant']} {number}"
 

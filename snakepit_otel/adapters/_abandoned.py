@@ -1,4 +1,4 @@
-"""The end of a tool that nobody waits for any more."""
+"""The exception that ends a tool whose caller has gone."""
 
 from __future__ import annotations
 

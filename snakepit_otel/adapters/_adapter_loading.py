@@ -1,4 +1,4 @@
-"""Finding an adapter class by its name."""
+"""Loading of adapter classes by name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spec_of(adapter: type | str) -> str:
 
 
 def name_of(adapter: type) -> str:
-    """Return what people call the adapter: module and class, or file and class."""
+    """Return the display name of an adapter: module and class, or file and class."""
     module = adapter.__module__
     if module == UNNAMED:
         file = Path(sys.modules[module].__file__ or module)
@@ -55,7 +55,7 @@ def load_adapter(spec: str, main: MainModule | None = None) -> type:
     """
     where, name = parts_of(spec)
     if not where or not name:
-        raise AdapterNotLoaded(f"adapter {spec!r} is not a name: say package.module:Class or path/to/file.py:Class")
+        raise AdapterNotLoaded(f"adapter {spec!r} is not a name: write package.module:Class or path/to/file.py:Class")
     try:
         found: object = main.load() if main is not None else import_from(where)
     except BaseException as error:
@@ -102,25 +102,25 @@ def located(spec: str) -> str:
 
 
 def require_thread_safe(adapter: type, otherwise: str) -> None:
-    """Raise `ConfigurationError` unless the adapter says that its plain tools may run at the same time.
+    """Raise `ConfigurationError` unless the adapter declares that its plain tools may run at the same time.
 
-    `otherwise` is what to use if they may not.
+    `otherwise` is the alternative that the error names.
     """
     if getattr(adapter, "__thread_safe__", False) is not True:
         raise ConfigurationError(
-            f"adapter {name_of(adapter)} does not say that it is thread-safe; set __thread_safe__ = True on the "
+            f"adapter {name_of(adapter)} does not declare that it is thread-safe; set __thread_safe__ = True on the "
             f"class if it is, or use {otherwise}"
         )
 
 
 def _advice(where: str, error: BaseException, main: MainModule | None) -> str:
-    """Return what else to say of a failure to import."""
+    """Return advice on a failure to import, to be appended to the error."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{where}.".startswith(f"{error.name}."):
         first = [entry or "the current folder" for entry in sys.path[:_MOST_NAMED]]
         more = len(sys.path) - len(first)
         return f"; it was looked for in {', '.join(first)}" + (f" and {more} more" if more else "")
     if isinstance(error, ImportError) and "no known parent package" in str(error):
-        return "; a relative import needs a package: put __init__.py beside the file, or say package.module:Class"
+        return "; a relative import needs a package: put __init__.py beside the file, or write package.module:Class"
     if main is not None and isinstance(error, RuntimeError):
         return "; workers import this file as well: what it does when it is run goes under if __name__ == '__main__'"
     return ""

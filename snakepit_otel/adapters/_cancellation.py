@@ -15,7 +15,7 @@ class CancelledError(Exception):
 
 
 def request_is_cancelled() -> bool:
-    """Return whether somebody has cancelled the running task; False in a thread, which nobody can cancel."""
+    """Return whether the running task is cancelled; False in a thread, which cannot be."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread

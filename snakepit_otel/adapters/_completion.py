@@ -1,4 +1,4 @@
-"""The end of user code, as a value that no future and no task takes for an end of its own.
+"""Results and errors of user code as values, which futures and tasks do not take for their own.
 
 asyncio gives a meaning to some exceptions wherever they pass. `SystemExit` and `KeyboardInterrupt` in a task end the
 event loop. A future with `StopIteration` cannot be; one with `GeneratorExit` closes the coroutines that wait for it,

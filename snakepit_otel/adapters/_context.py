@@ -1,4 +1,4 @@
-"""What a tool knows of its request: its session, the authority's tools, the session's state and its time."""
+"""Context of a tool's request: its session, the authority's tools, the session's state and its time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snakepit_otel.telemetry import names
 
 
 class Authority(Protocol):
-    """The way back to the authority, from a thread or from the event loop."""
+    """Calls to the authority, from a thread or from the event loop."""
 
     def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority and wait for it."""
@@ -27,7 +27,7 @@ class Authority(Protocol):
         ...
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
-        """Return the tools that the authority shows to adapters, by name."""
+        """Return the authority's tools that adapters may call, by name."""
         ...
 
 
@@ -75,15 +75,15 @@ class SessionContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more: the caller has gone, or the deadline has passed.
+        """Whether the result is no longer waited for: the caller has gone, or the deadline has passed.
 
-        Plain tools that take long look at this from time to time, since a thread cannot be stopped. A tool on
-        the main thread sees only that the deadline has passed, since it keeps the worker from hearing more.
+        Plain tools that take long check this from time to time, since a thread cannot be stopped. A tool on the main
+        thread sees only the deadline, since it keeps the worker from receiving more.
         """
         return self._abandoned or (self._deadline is not None and monotonic() >= self._deadline)
 
     def raise_if_cancelled(self) -> None:
-        """End the tool if nobody waits for the result any more, by an exception that `except Exception` lets pass."""
+        """Raise `RequestAbandoned`, which is no `Exception`, if `cancelled`."""
         if self.cancelled:
             raise RequestAbandoned
 
@@ -97,7 +97,7 @@ class SessionContext:
         return None if self._deadline is None else max(self._deadline - monotonic(), 0.0)
 
     def abandon(self) -> None:
-        """Note that nobody waits for the result any more. Called by whoever runs the request."""
+        """Set `cancelled`. Called by the host that runs the request."""
         self._abandoned = True
 
     @property

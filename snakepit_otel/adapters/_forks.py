@@ -1,4 +1,4 @@
-"""The child of a fork that a tool made: it ends where it leaves the tool, and never becomes a second worker.
+"""Exit of children that tools fork: a child ends where it leaves the tool, and never becomes a second worker.
 
 Beyond the tool it would answer its parent's request once more, wait for work that never comes, or shut
 down connections that it shares with its parent.

@@ -24,19 +24,16 @@ from snakepit_otel.system.process_table import Entry
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.adapters")
-RUN_ID = "SNAKEPIT_RUN_ID"
-"""The variable of workers, and of what they start, that has the name of their authority's run."""
-TIME_TO_END = 0.5
-"""Seconds between the request to end and the end."""
-_LOOK_AGAIN = 0.02
-"""Seconds."""
-_MOST_NAMED = 5
+RUN_ID = "SNAKEPIT_RUN_ID"  # a variable of workers and of their children: the name of the authority's run
+SIGTERM_GRACE_S = 0.5
+_POLL_INTERVAL_S = 0.02
+_MAX_NAMED = 5
+# Helpers of multiprocessing and joblib, which end with the process that started them.
 _HELPER = re.compile(r"from [\w.]+\.(resource_tracker|forkserver) import main|\.popen_loky_posix$")
-"""Helpers of multiprocessing and joblib, which end with who started them, and free what others have left."""
 
 
 class LeftoverProcesses:
-    """Processes held by descriptors, so that no other that comes by one of their numbers can be meant."""
+    """Processes held by descriptors, so that a reused process id cannot be taken for one of them."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._held: dict[int, int] = {}
@@ -52,8 +49,8 @@ class LeftoverProcesses:
                 self._held[found.pid] = descriptor
                 names_of.append(f"{found.name} (pid {found.pid})")
         self.count = len(self._held)
-        more = f" and {self.count - _MOST_NAMED} more" if self.count > _MOST_NAMED else ""
-        self._described = ", ".join(names_of[:_MOST_NAMED]) + more
+        more = f" and {self.count - _MAX_NAMED} more" if self.count > _MAX_NAMED else ""
+        self._described = ", ".join(names_of[:_MAX_NAMED]) + more
 
     @classmethod
     def by_this_process(cls) -> Self:
@@ -73,7 +70,7 @@ class LeftoverProcesses:
 
     @classmethod
     def by_leader(cls, leader: int, started: int = 0, run_id: str | None = None) -> Self:
-        """Find what is left of the process group and session of a leader that has ended.
+        """Find the processes left in the group and session of a leader that has ended.
 
         With a `run_id`, only those that were started since `started`, by us, in a worker of that run.
         """
@@ -91,12 +88,12 @@ class LeftoverProcesses:
         )
 
     def terminate(self, whose: str) -> None:
-        """Ask them to end, and log and count that they are there. `whose` says who started them."""
+        """Send SIGTERM, log and count them. `whose` names the process that started them, for the log."""
         self._report(whose)
         self._signal(self._held, signal.SIGTERM)
 
     async def end(self) -> None:
-        """Wait until they have ended; kill those that have not after `TIME_TO_END`."""
+        """Wait until they have ended; kill those that have not after `SIGTERM_GRACE_S`."""
         for held in (self._held, self._helpers):
             if not await self._have_ended(held):
                 self._signal(held, signal.SIGKILL)
@@ -110,7 +107,7 @@ class LeftoverProcesses:
         self.close()
 
     def close(self) -> None:
-        """Let go of them, without more."""
+        """Close the descriptors, and leave the processes as they are."""
         for held in (self._held, self._helpers):
             while held:
                 os.close(held.popitem()[1])
@@ -122,15 +119,15 @@ class LeftoverProcesses:
             telemetry.emit(names.EVENT_TOOL_PROCESSES_ENDED, {}, {"count": self.count}, body=text)
 
     async def _have_ended(self, held: dict[int, int]) -> bool:
-        deadline = time.monotonic() + TIME_TO_END
+        deadline = time.monotonic() + SIGTERM_GRACE_S
         while self._forget_ended(held):
             if time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_POLL_INTERVAL_S)
         return True
 
     def _forget_ended(self, held: dict[int, int]) -> bool:
-        """Let go of those that have ended; say whether others are left."""
+        """Close the descriptors of ended processes; return whether others are left."""
         poll = select.poll()
         for descriptor in held.values():
             poll.register(descriptor, select.POLLIN)

@@ -1,4 +1,4 @@
-"""The main module of a program, which other processes know by its real name, or load once more under another.
+"""The main module of a program, which other processes import by its real name, or load under another name.
 
 `python app.py` and `python -m package.app` run a module as `__main__`, a name that is another module's in every other
 process. Workers import it by the name that an import statement would use. Where it has none, as with `my.app.py` or
@@ -18,21 +18,20 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 MAIN = "__main__"
-UNNAMED = "__mp_main__"
-"""multiprocessing's name for what has none, which the processes that it starts know, too."""
-_replaced: list[ModuleType] = []
-"""Modules that were `__main__` before; kept, since their functions may still run."""
+UNNAMED = "__mp_main__"  # as multiprocessing has it, in the processes that it starts
+_replaced: list[ModuleType] = []  # earlier `__main__` modules; kept, since their functions may still run
 
 
 class MainModule(NamedTuple):
-    """What another process needs to have the main module of this one."""
+    """Description of a main module, by which another process can load it.
+
+    `file` is its path, absolute and without links; `name` what it can be imported as, empty if it cannot. `container`
+    is the zip file or folder that was run for the `__main__.py` in it.
+    """
 
     file: str
-    """Its path, absolute and without links."""
     name: str
-    """What it can be imported as; empty if it cannot."""
     container: str = ""
-    """The zip file or folder that was run for the `__main__.py` in it."""
 
     def load(self) -> ModuleType:
         """Return the module. What stands under `if __name__ == "__main__":` does not run.
@@ -48,7 +47,7 @@ class MainModule(NamedTuple):
         return module
 
     def share_name(self) -> None:
-        """Have this program know the module by the name that workers have for it, which is in their pickles."""
+        """Register the module under the name that workers import it by, which is in their pickles."""
         sys.modules.setdefault(self.name or UNNAMED, sys.modules[MAIN])
 
 
@@ -67,7 +66,7 @@ def main_module() -> MainModule | None:
 
 
 def imports_as(name: str, file: Path) -> bool:
-    """Say whether an import of this name gives this file, here and in other processes with the same import path."""
+    """Return whether an import of this name gives this file, here and in processes with the same import path."""
     first, _, rest = name.partition(".")
     if first in sys.stdlib_module_names or first in (MAIN, UNNAMED) or (rest and "." in file.stem):
         return False
@@ -122,7 +121,7 @@ def _spec_in(container: str) -> ModuleSpec | None:
 
 
 class _Renaming(InspectLoader):
-    """Loads what another loader knows as `__main__`."""
+    """Loads a module that another loader has as `__main__`."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -135,7 +134,7 @@ class _Renaming(InspectLoader):
 
 
 def _stand_for_main(module: ModuleType, path: str | None = None) -> None:
-    """Have a module answer for `__main__`; at `path` is what processes that multiprocessing starts are to run."""
+    """Put a module in the place of `__main__`; `path` is the file that multiprocessing's processes run."""
     stand_in = ModuleType(MAIN)
 
     def attribute(name: str) -> Any:

@@ -13,8 +13,8 @@ Opening = Callable[[Any], Any]
 
 
 def opening_of(kind: Any) -> Opening | None:
-    """Return what opens references for a class whose instances a parameter takes, if it is one that they hold."""
-    open_ = _way_to(kind) if isinstance(kind, type) else None
+    """Return the function that opens references for parameters of a class; None if references do not hold such."""
+    open_ = _opening_as(kind) if isinstance(kind, type) else None
     return None if open_ is None else partial(_opened, open_)
 
 
@@ -22,7 +22,7 @@ def _opened(open_: Opening, value: Any) -> Any:
     return open_(value) if isinstance(value, Reference) else value
 
 
-def _way_to(kind: type) -> Opening | None:
+def _opening_as(kind: type) -> Opening | None:
     package = kind.__module__.partition(".")[0]
     if package == "pyarrow":
         return lambda reference: reference.to_arrow()
@@ -32,7 +32,7 @@ def _way_to(kind: type) -> Opening | None:
         return lambda reference: reference.to_numpy()
     if any(base.__module__ == "numpy" and base.__name__ == "ndarray" for base in kind.__mro__):
         return lambda reference: reference.to_numpy().view(kind)
-    # What `numpy.typing.ArrayLike` takes is said by protocols, which references speak, too.
+    # `numpy.typing.ArrayLike` is a union of protocols, which references implement.
     if package == "numpy" and getattr(kind, "_is_protocol", False) and "__array__" in vars(kind):
         return lambda reference: reference.to_numpy()
     return None

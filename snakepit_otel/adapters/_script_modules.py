@@ -1,4 +1,4 @@
-"""Python files that are named by their path, loaded as the modules that they are."""
+"""Loading of Python files by path, under the module names that imports give them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NO_DEFAULT = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Mark:
-    """What the decorator noted on a function."""
+    """Options of the decorator, kept on the function."""
 
     name: str | None
     description: str
@@ -38,7 +38,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a tool, as callers are told of it."""
+    """One parameter of a tool, in the description for callers."""
 
     name: str
     type: str
@@ -48,7 +48,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool as registered: what callers may know, and the function behind it."""
+    """A tool as registered: its description for callers, and its function.
+
+    `owner` is the adapter class that the function is a method of.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -57,7 +60,6 @@ class Tool:
     parameters: tuple[Parameter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     owner: type | None = None
-    """The adapter class that it is a method of."""
 
     @cached_property
     def is_async(self) -> bool:
@@ -92,8 +94,8 @@ def tool(
     """Mark a method of an adapter as a tool; with or without arguments.
 
     The description defaults to the first paragraph of the docstring, the name to the method's; generators stream,
-    unless `supports_streaming` says otherwise. `required_variables` are told to callers, comma-separated, in the
-    metadata; nothing checks that they are there. Raises `ToolRefused` for a name the registry would not take: 1 to 64
+    unless `supports_streaming` says otherwise. `required_variables` are comma-separated in the metadata, for
+    callers; nothing checks that they are there. Raises `ToolRefused` for a name the registry would not take: 1 to 64
     of letters, digits, `_`, `.` and `-`, beginning with a letter or digit; and for what is not as it is written here.
     """
     if description is not None and not isinstance(description, str):

@@ -1,4 +1,4 @@
-"""The threads that plain code runs in, and the way of its results back to the event loop."""
+"""Threads for plain code, with delivery of results to the event loop in batches."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OnCancel = Callable[[asyncio.Future[Any]], None]
 class ToolThreads:
     """At most `count` threads for one event loop; a context manager that waits for what they run.
 
-    Does what an executor does at a quarter of its price: results go back in bunches, with one wake-up of
-    the loop for all that are ready. The threads are daemons, so a tool that never ends does not keep the
+    Costs a quarter of an executor: results go back in batches, with one wake-up of the loop for all that are
+    ready. The threads are daemons, so a tool that never ends does not keep the
     process from ending.
     """
 
@@ -73,7 +73,7 @@ class ToolThreads:
         return cast("T", completion.result())
 
     def close(self) -> None:
-        """Let the threads end with what they are running; what has not begun is not run."""
+        """End each thread after its current function; functions that have not begun are cancelled."""
         with suppress(Exception):
             while True:
                 job = self._jobs.get_nowait()

@@ -1,4 +1,4 @@
-"""For users' tests: a clock that moves when told to, ids that count, telemetry in memory, one tool without a server."""
+"""Helpers for users' tests: a fake clock, sequential ids, telemetry in memory, one tool without a server."""
 
 from snakepit_otel.testing._capture import Capture
 from snakepit_otel.testing._clock import FakeClock

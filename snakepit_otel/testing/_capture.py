@@ -1,4 +1,4 @@
-"""What this process emits, kept in memory."""
+"""Telemetry of this process, kept in memory."""
 
 from __future__ import annotations
 

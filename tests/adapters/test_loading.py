@@ -171,13 +171,13 @@ def test_files_are_located(script: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_relative_imports_need_a_package(script: Path) -> None:
     """A file that is in none is told what to do."""
     script.write_text("from . import helper_of_script")
-    assert "put __init__.py beside the file, or say package.module:Class" in str(refused(f"{script}:Adapter"))
+    assert "put __init__.py beside the file, or write package.module:Class" in str(refused(f"{script}:Adapter"))
 
 
 def test_a_name_that_is_none() -> None:
     """A name without module or class is told how to be one."""
     for spec in ("Adapter", "", ":", "module:", ":Class"):
-        assert "say package.module:Class or path/to/file.py:Class" in str(refused(spec))
+        assert "write package.module:Class or path/to/file.py:Class" in str(refused(spec))
 
 
 def test_a_module_that_is_not_there() -> None:

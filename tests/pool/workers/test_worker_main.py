@@ -137,7 +137,7 @@ async def test_threads_are_for_adapters_that_allow_them(adapter: type, short_pat
     async with started(short_path, adapter, profile="thread", threads=4) as worker:
         error = from_wire(worker.report["failed"])
         assert isinstance(error, ConfigurationError)
-        assert f"{adapter.__name__} does not say that it is thread-safe" in str(error)
+        assert f"{adapter.__name__} does not declare that it is thread-safe" in str(error)
         assert "set __thread_safe__ = True" in str(error)
         assert "profile = 'process'" in str(error)
         assert await asyncio.wait_for(worker.process.wait(), _SOON) == 1
