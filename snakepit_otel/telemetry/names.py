@@ -591,7 +591,7 @@ METRIC_WORKER_TOOL_EXECUTION_DURATION = Metric(
     name="snakepit.worker.tool.execution.duration",
     instrument="histogram",
     unit="s",
-    description="How long tools ran in workers that have no OpenTelemetry, as their events say.",
+    description="How long tools ran in workers that have no OpenTelemetry, by their events.",
     attributes=frozenset({"snakepit.tool.name", "error.type"}),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
 )
@@ -599,7 +599,7 @@ METRIC_WORKER_PYTHON_CALL_DURATION = Metric(
     name="snakepit.worker.python.call.duration",
     instrument="histogram",
     unit="s",
-    description="How long calls took in workers that have no OpenTelemetry, as their events say.",
+    description="How long calls took in workers that have no OpenTelemetry, by their events.",
     attributes=frozenset({"snakepit.tool.name", "error.type"}),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60),
 )
@@ -621,7 +621,7 @@ METRIC_WORKER_TOOL_RESULT_SIZE_SIZE = Metric(
     name="snakepit.worker.tool.result_size.size",
     instrument="histogram",
     unit="By",
-    description="The size of tools' results, as workers without OpenTelemetry say.",
+    description="The size of tools' results in workers without OpenTelemetry, by their events.",
     attributes=frozenset({"snakepit.tool.name"}),
     boundaries=(100, 1000, 10000, 100000, 1e+06, 1e+07, 1e+08, 1e+09),
 )
@@ -629,21 +629,21 @@ METRIC_WORKER_PYTHON_MEMORY_SAMPLED_RSS = Metric(
     name="snakepit.worker.python.memory.sampled.rss",
     instrument="histogram",
     unit="By",
-    description="Resident memory of workers without OpenTelemetry, sample by sample; which worker, the event says.",
+    description="Resident memory of workers without OpenTelemetry, sample by sample; the event has the worker.",
     boundaries=(1e+07, 2.5e+07, 5e+07, 1e+08, 2.5e+08, 5e+08, 1e+09, 2.5e+09, 5e+09, 1e+10, 2.5e+10, 5e+10, 1e+11),
 )
 METRIC_WORKER_PYTHON_MEMORY_SAMPLED_VMS = Metric(
     name="snakepit.worker.python.memory.sampled.vms",
     instrument="histogram",
     unit="By",
-    description="Virtual memory of workers without OpenTelemetry, sample by sample; which worker, the event says.",
+    description="Virtual memory of workers without OpenTelemetry, sample by sample; the event has the worker.",
     boundaries=(1e+07, 2.5e+07, 5e+07, 1e+08, 2.5e+08, 5e+08, 1e+09, 2.5e+09, 5e+09, 1e+10, 2.5e+10, 5e+10, 1e+11),
 )
 METRIC_WORKER_PYTHON_CPU_SAMPLED_UTILIZATION = Metric(
     name="snakepit.worker.python.cpu.sampled.utilization",
     instrument="histogram",
     unit="1",
-    description="The CPU that workers without OpenTelemetry use, sample by sample, where 1 is all of one core; which worker, the event says.",
+    description="The CPU that workers without OpenTelemetry use, sample by sample, where 1 is all of one core; the event has the worker.",
     boundaries=(0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1, 2, 4, 8, 16, 32, 64),
 )
 METRIC_WORKER_PYTHON_GC_COMPLETED_COUNT = Metric(

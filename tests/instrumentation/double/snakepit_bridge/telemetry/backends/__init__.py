@@ -1,5 +1,0 @@
-"""Destinations of events."""
-
-from .base import TelemetryBackend
-
-__all__ = ["TelemetryBackend"]
