@@ -1,4 +1,4 @@
-"""References in a worker: the description that travels in place of a buffer."""
+"""Reference to a buffer: the description that travels in its place."""
 
 from typing import Any
 
@@ -7,10 +7,7 @@ class ZeroCopyRef:
     """A payload, and its parts as attributes."""
 
     def __init__(self, payload: dict[str, Any]):
-        self.payload = payload
-        for part in ("kind", "device", "dtype", "shape", "owner", "ref", "copy", "bytes"):
-            setattr(self, part, payload.get(part))
-        self.metadata = payload.get("metadata", {})
+        self.payload, self.ref, self.bytes = payload, payload.get("ref"), payload.get("bytes")
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]):
@@ -18,6 +15,3 @@ class ZeroCopyRef:
 
     def to_payload(self) -> dict[str, Any]:
         return {**self.payload}
-
-    def __repr__(self) -> str:
-        return f"<ZeroCopyRef {self.payload.get('ref')}>"
