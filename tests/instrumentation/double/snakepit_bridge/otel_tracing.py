@@ -22,7 +22,7 @@ _tracer = None
 
 def setup_tracing() -> None:
     """Make a tracer provider and offer it as the global one, once."""
-    global _tracer  # noqa: PLW0603
+    global _tracer
     if _tracer is not None:
         return
     attributes = {"service.name": "snakepit.python.bridge", "service.instance.id": uuid.uuid4().hex}

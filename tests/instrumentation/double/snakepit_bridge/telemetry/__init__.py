@@ -33,7 +33,7 @@ _backend: Any = None
 
 
 def _set_backend(stream: Any) -> None:
-    global _backend  # noqa: PLW0603
+    global _backend
     _backend = stream
 
 
