@@ -16,7 +16,7 @@ from snakepit_otel.telemetry import AttributeSet, Operation, names
 
 
 class Peer:
-    """The server at an address, as client spans tell it; the address is one that gRPC takes as a target."""
+    """The server at an address, as an attribute of client spans; the address is a target of gRPC's."""
 
     __slots__ = ("_attributes",)
 
@@ -61,13 +61,13 @@ class ClientCall(Operation):
         super().__exit__(None, None, None)
 
     def note(self, code: grpc.StatusCode, details: str | None = "") -> None:
-        """Take this for the status."""
+        """Set the status."""
         self.labels = self._method.by_status[code]
         if code is not OK:
             self.fail(code.name, (details or "")[:MAX_STATUS_CHARACTERS])
 
     def note_cancelled(self, error: BaseException) -> None:
-        """Note that the caller gave up, since this happened to it."""
+        """Record that the caller cancelled the call because of this error."""
         self.note(CANCELLED, error_text(error))
 
     def settle(self, code: grpc.StatusCode, details: str | None = "") -> None:
@@ -88,27 +88,27 @@ class ClientCall(Operation):
         else:
             code, details = _status_of(error)
             if code is None:
-                # It failed before there was a call, so there is no status.
+                # It failed before there was a call: no status.
                 self.fail(type(error).__qualname__, error_text(error))
             else:
                 self.note(code, details)
 
     def follow(self, call: Any) -> None:
-        """Settle when a call on a blocking channel has ended, as gRPC tells it."""
+        """Settle when a call on a blocking channel has ended, as gRPC reports it."""
         try:
             done = _Done(self, call)
             if call.done() or not call.add_callback(done):
                 done()
         except (AttributeError, TypeError):
-            # An interceptor further in gave something else in place of a call, a mere iterator for one.
+            # An inner interceptor returned something else in place of a call, such as an iterator.
             self.end()
 
     def follow_aio(self, call: Any) -> None:
-        """Settle when a call on an aio channel has ended, as gRPC tells it."""
+        """Settle when a call on an aio channel has ended, as gRPC reports it."""
         try:
             call.add_done_callback(self._aio_done)
         except NotImplementedError:
-            # An interceptor further in gave a mere response in place of a call, and that is how it ended.
+            # An inner interceptor returned a response in place of a call, with its status.
             self._aio_done(call)
 
     def _aio_done(self, call: Any) -> None:
@@ -128,7 +128,7 @@ class _Done:
     def __call__(self) -> None:
         call = self._call()
         if call is None:
-            self._observed.settle(CANCELLED, "the caller let go of it")
+            self._observed.settle(CANCELLED, "the caller dropped it")
         else:
             self._observed.settle(call.code() or UNKNOWN, call.details())
 

@@ -62,7 +62,7 @@ class ServerCall(Operation):
         try:
             self._take_status(error)
         except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
-            _guard.contain(f"telling how a call of {self._method.name} ended", fault)
+            _guard.contain(f"recording the status of a call of {self._method.name}", fault)
 
     def _take_status(self, error: BaseException | None) -> None:
         code = self.status(error)
@@ -77,12 +77,12 @@ class ServerCall(Operation):
             self.fail(code.name, text[:MAX_STATUS_CHARACTERS])
 
     def cut_short(self) -> grpc.StatusCode:
-        """Return why the caller no longer waits: the deadline has passed, or it cancelled."""
+        """Return why the caller no longer waits: its deadline has passed, or it cancelled."""
         left = self.context.time_remaining()
         return DEADLINE_EXCEEDED if left is not None and self.is_over(left) else CANCELLED
 
     def is_over(self, left: float) -> bool:
-        """Say whether the caller's time may be up when ours has these seconds left."""
+        """Return whether the caller's deadline may have passed when this side has these seconds left."""
         # Its deadline is a little earlier than ours: on the wire the timeout is rounded up, by a hundredth at
         # most, and it began when the request was sent.
         return left <= 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
@@ -106,7 +106,7 @@ class AioServerCall(ServerCall):
         """See `ServerCall`."""
         if error is None:
             if self.context.time_remaining() == 0:
-                # Not even a handler of streamed requests need notice: to it they merely came to an end.
+                # A handler of streamed requests may not notice: for it the requests have ended.
                 return DEADLINE_EXCEEDED
             code = self.context.code()
             return OK if code is None else _aio_code(code)
@@ -118,12 +118,12 @@ class AioServerCall(ServerCall):
         return UNKNOWN if code is OK else code
 
     async def yield_to_cancellation(self) -> None:
-        """Let gRPC cancel a handler that took a cancelled call's last request for the last that there was to be."""
+        """Let gRPC cancel a handler for which the requests of a cancelled call merely ended."""
         await asyncio.sleep(0)
         left = self.context.time_remaining()
         if left is not None and self.is_over(left):
-            # The caller's deadline ends its requests, too, and word of it may come some turns of the loop later.
-            # If they did end by themselves, there is still time for the response.
+            # The caller's deadline ends its requests, too, and gRPC may report that some turns of the loop later.
+            # If the requests did end by themselves, there is still time for the response.
             await asyncio.sleep(left / 2)
 
     def status_details(self) -> str:
@@ -134,7 +134,7 @@ class AioServerCall(ServerCall):
 class BlockingServerCall(ServerCall):
     """A call that a function or a generator handles, in a thread of a blocking server.
 
-    Nothing interrupts such a handler when its caller goes, so what happened is recorded_code when it happens.
+    Nothing interrupts such a handler when its caller goes, so the status is recorded at that moment.
     """
 
     def __init__(self, method: Method, parent: Context | None, links: Iterable[SpanContext], context: Any) -> None:
@@ -164,7 +164,7 @@ class BlockingServerCall(ServerCall):
 class ThreadServerCall(ServerCall):
     """A call that a function or a generator handles, in a thread of an aio server.
 
-    Its context tells neither the status nor whether the caller has gone; `context` is one of `StatusRecorder`.
+    Its context has neither the status nor whether the caller is gone, so `context` is a `StatusRecorder`.
     """
 
     def status(self, error: BaseException | None) -> grpc.StatusCode:
@@ -182,7 +182,7 @@ class ThreadServerCall(ServerCall):
 
 
 class StatusRecorder:
-    """The context of a handler in a thread of an aio server, with a note of the status that is set."""
+    """Context of a handler in a thread of an aio server that records the status that is set."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -218,5 +218,5 @@ def _aio_code(code: Any) -> grpc.StatusCode:
 
 
 def _peer_is_gone(error: BaseException) -> bool:
-    """Say whether an aio server raised this because there is nobody to write to or read from."""
+    """Return whether an aio server raised this because the peer is gone."""
     return isinstance(error, aio.BaseError) and not isinstance(error, aio.UsageError | aio.AbortError)

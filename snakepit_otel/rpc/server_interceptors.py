@@ -1,4 +1,4 @@
-"""Interceptors for servers: every call continues its caller's trace, and is observed to its end."""
+"""Interceptors for servers: a server span for every call, to its end, in its caller's trace."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _KINDS = {
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
 _ROOT = Context()
-_MOST_HANDLERS = 1_000
+_MAX_HANDLERS = 1_000
+# The call of the current task, where `_coroutine_in_task` serves it.
 _call: ContextVar[AioServerCall] = ContextVar("call")
-"""The call that this task is for, if it arrived the short way."""
 _Links = tuple[SpanContext, ...]
 
 
 class _Handler:
-    """A handler of one method, and what stands in its place: made once, and told of each call's caller."""
+    """Handler of one method, with what observes it; made once for all calls."""
 
     def __init__(self, path: str, handler: Any, *, in_aio: bool) -> None:
         self.handler = handler
@@ -49,7 +49,7 @@ class _Handler:
         attribute, self._build = _KINDS[self._reads, streams]
         self._behaviour: Any = getattr(handler, attribute)
         self._call: type[ServerCall] = AioServerCall
-        # gRPC looks at a handler's kind to decide how to run it, so each is replaced by one of its own kind.
+        # gRPC runs a handler by its kind, so each is replaced by one of its own kind.
         if in_aio and inspect.iscoroutinefunction(self._behaviour):
             self._observed: Callable[..., Any] = self._coroutine
         elif in_aio and inspect.isasyncgenfunction(self._behaviour):
@@ -57,8 +57,8 @@ class _Handler:
         else:
             self._call = ThreadServerCall if in_aio else BlockingServerCall
             self._observed = self._iterator if streams else self._function
+        # Serves every call whose task has begun before the handler is chosen, as in aio; the same for all of them.
         self.in_task: Any = None
-        """What serves calls whose context is already current, as aio can have it: the same for all of them."""
         if in_aio and inspect.iscoroutinefunction(self._behaviour):
             self.in_task = self._build(
                 self._coroutine_in_task, handler.request_deserializer, handler.response_serializer
@@ -185,7 +185,7 @@ class _Responses:
 
 
 class _Observing:
-    """What both interceptors know: the handlers seen so far, and whether callers are trusted."""
+    """Common part of both interceptors: the handlers seen so far, and whether callers are trusted."""
 
     def __init__(self, *, trusted: bool = True) -> None:
         self._trusted = trusted
@@ -197,12 +197,12 @@ class _Observing:
         if not self._trusted:
             parent, links = _ROOT, _caller(parent)  # type: ignore[assignment]
         if handler is None:
-            # Nobody serves it, and gRPC will say so; the name is the caller's, and no label of ours.
+            # No service has it, and gRPC refuses it; its name is the caller's choice, so it is no label.
             _Unserved(OTHER_METHOD, parent, links, None).settle()
             return None
         known = self._handlers.get(path)
         if known is None or known.handler is not handler:
-            if len(self._handlers) >= _MOST_HANDLERS:
+            if len(self._handlers) >= _MAX_HANDLERS:
                 self._handlers.clear()
             known = _Handler(path, handler, in_aio=in_aio)
             if len(path) <= MAX_NAME_CHARACTERS:
@@ -211,10 +211,10 @@ class _Observing:
 
 
 class ServerInterceptor(_Observing, aio.ServerInterceptor):
-    """Observes every call that an aio server takes, of all four kinds.
+    """Makes a server span for every call of an aio server, of all four kinds.
 
-    A caller that is `trusted` has its trace continued. One that is not begins a new trace, which links to
-    what it sent: it decides neither on the sampling of ours nor on what is in our traces.
+    The trace of a `trusted` caller is continued. Calls of others begin traces of their own, which link to the caller's:
+    such a caller decides neither on sampling nor on what is in the traces.
     """
 
     async def intercept_service(
@@ -229,13 +229,13 @@ class ServerInterceptor(_Observing, aio.ServerInterceptor):
         known = self._handlers.get(handler_call_details.method)
         if known is None or known.handler is not handler or known.in_task is None or not self._trusted:
             return self._observed(handler_call_details, handler, in_aio=True)
-        # aio asks for the handler in the very task that then runs it, and that ends with the call.
+        # aio chooses the handler in the task that then runs it, and that ends with the call.
         _call.set(AioServerCall.arrived(known.method, handler_call_details.invocation_metadata))
         return known.in_task
 
 
 class BlockingServerInterceptor(_Observing, grpc.ServerInterceptor):
-    """Observes every call that a blocking server takes; see `ServerInterceptor`."""
+    """Makes a server span for every call of a blocking server; see `ServerInterceptor`."""
 
     def intercept_service(
         self,
@@ -248,10 +248,7 @@ class BlockingServerInterceptor(_Observing, grpc.ServerInterceptor):
 
 
 class ObservedHandler(_Observing, grpc.GenericRpcHandler):
-    """Stands for a generic handler of an aio server that is somebody else's, and observes the calls it serves.
-
-    Whether to is asked of `enabled` for each of them.
-    """
+    """Generic handler of another package's aio server, with a server span for each call while `enabled`."""
 
     def __init__(self, handler: grpc.GenericRpcHandler, enabled: Callable[[], bool]) -> None:
         super().__init__()

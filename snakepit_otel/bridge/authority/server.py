@@ -53,8 +53,7 @@ class AuthorityServer:
         self._admin = admin
         self._max_message_bytes = max_message_bytes
         self._listening = AsyncExitStack()
-        self.socket = ""
-        """The address of the Unix socket of callers, `unix:PATH`."""
+        self.socket = ""  # the address of callers, `unix:PATH`
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,19 +76,19 @@ class AuthorityServer:
             self._listening.callback(made.remove)
             return made
 
-        def announce(made: SocketFile) -> None:
+        def publish(made: SocketFile) -> None:
             self.socket = f"unix:{made.path}"
             on_callers_socket(made.path)
 
         async def listen_for_workers() -> SocketFile:
             made = await listen(workers_socket())
             if self._settings.socket is None:
-                announce(made)
+                publish(made)
             return made
 
         async def listen_for_callers() -> SocketFile:
             made = await listen(Path(self._settings.socket or ""))
-            announce(made)
+            publish(made)
             return made
 
         sockets = [WatchedSocket(await listen_for_workers(), listen_for_workers)]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import lru_cache
-from time import monotonic
 from typing import Any
 
 import grpc
@@ -32,13 +30,14 @@ from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
+from snakepit_otel.bridge.worker.call_metadata import deadline_of, request_id_of
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
-from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
 from snakepit_otel.rpc.transports.grpc import grpc_code
@@ -46,7 +45,6 @@ from snakepit_otel.zero_copy._current_scope import set_current
 from snakepit_otel.zero_copy._scope import Scope
 
 _TRUE_VALUES = frozenset({"1", "true", "t", "yes", "y", "on"})
-_WHOLE_NUMBER = re.compile("[0-9]{1,12}")
 _log = logging.getLogger("snakepit_otel.worker")
 _NO_WATCH = nullcontext()
 _FIRST_WAIT_S = 0.001
@@ -105,7 +103,7 @@ class WorkerService(BridgeServiceServicer):
         started = time.perf_counter()
         if self._registration is not None:
             self._registration.notice(request.session_id)
-        scope = self._memory.open(request, _request_id(request, context))
+        scope = self._memory.open(request, request_id_of(request, context))
         set_current(scope)
         self._running.begin(scope.request)
         try:
@@ -160,7 +158,7 @@ class WorkerService(BridgeServiceServicer):
         """Run a tool and send its chunks as it makes them; end with a final one in any case."""
         if self._registration is not None:
             self._registration.notice(request.session_id)
-        scope = self._memory.open(request, _request_id(request, context))
+        scope = self._memory.open(request, request_id_of(request, context))
         set_current(scope)
         self._running.begin(scope.request)
         try:
@@ -295,7 +293,7 @@ class WorkerService(BridgeServiceServicer):
             is_local = (peer := context.peer()).startswith("unix:")
             name = "unix" if is_local else peer
             current_caller.enter(name, context.invocation_metadata() or (), is_trusted=is_local)
-        due = _deadline(metadata, context)
+        due = deadline_of(metadata, context)
         if due is not None:
             deadline.enter(due)
         for key, value in context.invocation_metadata() or ():
@@ -378,28 +376,8 @@ def _reported(error: BaseException) -> BaseException:
     return error
 
 
-def _deadline(metadata: Mapping[str, str], context: Context) -> float | None:
-    """Return when the request has to be done, on the monotonic clock: by the call's deadline or its own time limit."""
-    left = context.time_remaining()
-    text = metadata.get("timeout_ms")
-    if text is not None:
-        if not _WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
-            raise ValueRefused(f"request metadata timeout_ms is {text!r:.40}; it must be a positive whole number")
-        limit = int(text) / 1000
-        left = limit if left is None else min(left, limit)
-    return None if left is None else monotonic() + left
-
-
 def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
     return where(request.tool_name, request.session_id, phase=job.phase if job is not None else "decode")
-
-
-def _request_id(request: pb.ExecuteToolRequest, context: Context) -> str | None:
-    """Return the id that the authority gave the request, None where none has."""
-    for key, value in context.invocation_metadata() or ():
-        if key == methods.REQUEST_HEADER and isinstance(value, str):
-            return value or None
-    return request.metadata.get(methods.REQUEST_ID) or None
 
 
 def _milliseconds(started: float) -> int:
