@@ -9,6 +9,10 @@ from snakepit_otel import (
     AuthorityContext,
     BaseAdapter,
     Client,
+    Middleware,
+    MiddlewareRequest,
+    MiddlewareResult,
+    RequestRefused,
     SessionContext,
     SessionStore,
     Snakepit,
@@ -62,8 +66,28 @@ class Guide(BaseAdapter):
         return context.call_elixir_tool("get_session_state", key=tool_name, default=args)
 
 
+class Tenancy(Middleware):
+    """Has each hook once, of both kinds."""
+
+    blocking = True
+
+    def before(self, request: MiddlewareRequest) -> None:
+        if not request.caller.is_trusted:
+            raise RequestRefused("no", status="unauthenticated")
+        request.arguments = {**request.arguments, "text": "x"}
+        request.set_attribute("tenant.id", request.metadata.get("tenant", "none"))
+
+    async def after(self, request: MiddlewareRequest, result: MiddlewareResult) -> None:
+        print(request.time_remaining(), result.value, result.chunks)
+
+    def on_error(self, request: MiddlewareRequest, error: BaseException) -> None:
+        print(request.values, error)
+
+
 async def use() -> None:
     """Call everything."""
+    async with Snakepit(Everything, middleware=[Tenancy(), "tenants:Other"]) as pit:
+        await pit.execute("unary", {"text": "x"}, metadata={"tenant": "acme"})
     async with Snakepit(Everything, workers=2, authority_tools=[plain, described], pool={"queue_timeout": 1}) as pit:
         try:
             await pit.execute("unary", {"text": "x"}, session_id="s", timeout=5)
