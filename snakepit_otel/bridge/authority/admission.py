@@ -18,10 +18,10 @@ from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
 from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections
 
-HELD_PER_BYTE = 3  # as it came, decoded, and passed on
-_HELD_PER_BYTE_SENT = 2
-_PER_CALL = 64 << 10  # of gRPC's buffers for a message that is not read yet, and of the call's own objects
-_PROGRESS = 64 << 10  # that a peer acknowledges within `unread_timeout`, if it reads at all
+COPIES_HELD = 3  # as it came, decoded, and passed on
+_COPIES_SENT = 2
+_CALL_BYTES = 64 << 10  # of gRPC's buffers for a message that is not read yet, and of the call's own objects
+_PROGRESS_BYTES = 64 << 10  # that a peer acknowledges within `unread_timeout`, if it reads at all
 
 
 class AdmissionInterceptor(aio.ServerInterceptor):
@@ -129,7 +129,7 @@ class _Call:
         self._peer = peer_of(context)
         self._name: str = context.peer()
         self._charge = admission.budget.charge(self._peer, 0, "a call")
-        self._own = _PER_CALL
+        self._call_bytes = _CALL_BYTES
         self._incoming: IncomingCall | None = None
         self._refusal = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -143,8 +143,8 @@ class _Call:
         headers = 0
         if not self._peer.is_known:
             headers = sum(len(key) + len(value) for key, value in self._context.invocation_metadata() or ())
-        self._own += headers
-        self._charge.resize(self._own)
+        self._call_bytes += headers
+        self._charge.resize(self._call_bytes)
         task = asyncio.current_task()
         assert task is not None
         # It ends when the answer is sent. The context's own call-backs would hold the context, and it them.
@@ -179,13 +179,13 @@ class _Call:
     async def write(self, message: Any) -> None:
         """Send a message of a streamed answer. Raises `DeadlineExceeded` if nothing of it is taken for too long."""
         raw = self._serialize(message)
-        self._hold(_HELD_PER_BYTE_SENT * len(raw))
+        self._charge_bytes(_COPIES_SENT * len(raw))
         # gRPC sends no status while a message is being sent, so that goes on if we wait for it no longer.
         writing = self._writing = asyncio.ensure_future(self._context.write(raw))
-        writing.add_done_callback(_look_at)
+        writing.add_done_callback(_retrieve_error)
         try:
             async with asyncio.timeout(None) as limit:
-                self._be_patient(lambda: limit.reschedule(0))
+                self._watch_progress(lambda: limit.reschedule(0))
                 await asyncio.shield(writing)
         except TimeoutError:
             if not limit.expired():
@@ -193,12 +193,12 @@ class _Call:
             seconds = self._admission.unread_timeout
             raise DeadlineExceeded(f"the caller has taken nothing of the stream for {seconds:g} s") from None
         finally:
-            self._cease()
+            self._stop_watching()
 
     def answer(self, response: Any) -> bytes:
         """Return the answer as it is sent, and see to it that it is taken."""
         raw = self._serialize(response)
-        self._hold(_HELD_PER_BYTE_SENT * len(raw))
+        self._charge_bytes(_COPIES_SENT * len(raw))
         self._end_if_not_taken()
         return raw
 
@@ -212,7 +212,7 @@ class _Call:
     async def _receive(self, timeout: float | None) -> Any:
         partial_messages = self._admission.partial_messages
         if partial_messages is None:
-            return self._weighed(await self._next())
+            return self._charged(await self._next())
         try:
             async with asyncio.timeout(timeout) as limit:
 
@@ -221,7 +221,7 @@ class _Call:
                     limit.reschedule(0)
 
                 if self._incoming is None:
-                    self._incoming = partial_messages.begin(self._name, self._peer, self._own - _PER_CALL)
+                    self._incoming = partial_messages.begin(self._name, self._peer, self._call_bytes - _CALL_BYTES)
                 self._incoming.refuse = refuse
                 raw = await self._next()
                 self._incoming.refuse = None
@@ -232,18 +232,18 @@ class _Call:
                 raise BudgetExceeded(self._refusal) from None
             raise DeadlineExceeded(f"the message did not arrive within {timeout:g} s") from None
         if raw is not aio.EOF:
-            self._incoming.came(len(raw))
-        return self._weighed(raw)
+            self._incoming.add_message(len(raw))
+        return self._charged(raw)
 
     async def _next(self) -> Any:
         # Of a read that is cancelled when the message has just come, gRPC never frees the message. It ends with the
         # call in any case, so it goes on, for nobody.
         reading = asyncio.ensure_future(self._context.read())
-        reading.add_done_callback(_look_at)
+        reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
 
-    def _weighed(self, raw: Any) -> Any:
-        self._hold(0 if raw is aio.EOF else HELD_PER_BYTE * len(raw))
+    def _charged(self, raw: Any) -> Any:
+        self._charge_bytes(0 if raw is aio.EOF else COPIES_HELD * len(raw))
         return raw
 
     def _arrived(self) -> None:
@@ -254,10 +254,10 @@ class _Call:
     def _end_if_not_taken(self) -> None:
         connections = self._admission.connections
         if connections is not None:
-            self._cease()
-            self._be_patient(lambda: connections.close(self._name))
+            self._stop_watching()
+            self._watch_progress(lambda: connections.close(self._name))
 
-    def _be_patient(self, act: Callable[[], object], taken: int | None = None) -> None:
+    def _watch_progress(self, act: Callable[[], object], taken: int | None = None) -> None:
         """Call `act` when the peer has taken nothing for `unread_timeout`, which is looked at twice in that time."""
         connections = self._admission.connections
 
@@ -267,33 +267,33 @@ class _Call:
                 connections.find([self._name])
                 traffic = connections.traffic(self._name)
                 now = traffic.acknowledged if traffic is not None else 0
-            if taken is not None and now - taken < _PROGRESS:
+            if taken is not None and now - taken < _PROGRESS_BYTES:
                 act()
             else:
-                self._be_patient(act, now)
+                self._watch_progress(act, now)
 
         self._timer = asyncio.get_running_loop().call_later(self._admission.unread_timeout / 2, look)
 
-    def _cease(self) -> None:
+    def _stop_watching(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
-    def _hold(self, size: int) -> None:
+    def _charge_bytes(self, size: int) -> None:
         """Hold `size` bytes beside what the call itself costs, in place of what was held so far."""
         before = self._charge.size
-        self._charge.resize(self._own + size)
+        self._charge.resize(self._call_bytes + size)
         if self._charge.size < before:
             self._admission.freed.add(before - self._charge.size)
 
     def _end(self, _task: object) -> None:
-        self._cease()
+        self._stop_watching()
         self._arrived()
         self._admission.freed.add(self._charge.size)
         self._charge.release()
 
 
-def _look_at(ended: asyncio.Future[Any]) -> None:
+def _retrieve_error(ended: asyncio.Future[Any]) -> None:
     """Look at the error of a message that nobody waits for any more, or it would be reported as never looked at."""
     if not ended.cancelled():
         ended.exception()

@@ -17,12 +17,12 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
-from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
+from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
-    LARGE,
+    LARGE_BYTES,
     Chunk,
     LargeChunk,
     LargeRequest,
@@ -51,7 +51,7 @@ from snakepit_otel.zero_copy._scope import Scope
 
 SESSIONS = "sessions"
 T = TypeVar("T")
-_BESIDES_STATE = 4 << 10  # of JSON, besides the value that a tool for session state is given
+_STATE_OVERHEAD_BYTES = 4 << 10  # of JSON, besides the value that a tool for session state is given
 
 
 def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
@@ -162,21 +162,21 @@ class Dispatcher:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
 
-            async def offer_and_take(chunk: Chunk) -> None:
+            async def offer_and_forward(chunk: Chunk) -> None:
                 if REFERENCES in chunk.metadata:
                     await self._offer(chunk, references, peer)
                 await take(chunk)
 
-            hand_on = offer_and_take if scope is None else take
+            forward = offer_and_forward if scope is None else take
             if scope is None:
                 await self._claim(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
-                await self._run_own_as_stream(own, request, hand_on, references, deadline, is_local=scope is not None)
+                await self._run_own_as_stream(own, request, forward, references, deadline, is_local=scope is not None)
                 return
             try:
-                await self._workers.stream(self._job(request, prefer, deadline, peer), hand_on)
+                await self._workers.stream(self._job(request, prefer, deadline, peer), forward)
             except SessionWorkerUnavailable:
                 await self._forget_worker(request.session_id)
                 raise
@@ -196,7 +196,7 @@ class Dispatcher:
 
     async def _claim(self, request: ToolRequest, scope: Scope, peer: Peer) -> None:
         """Give the request the references that its caller, another process, has placed for it."""
-        if not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+        if not peer.is_known and json_bytes_of(request) > MAX_PARTS:
             await check_parts(json_of(request))
         ids: Iterable[str] | None = listed_ids(request.metadata.get(REFERENCES))
         if ids is None:
@@ -211,7 +211,7 @@ class Dispatcher:
         """
         found: set[str] = set()
         for raw in _values_of(request):
-            if await has_marks(raw) if len(raw) > LARGE else has_references(raw):
+            if await has_marks(raw) if len(raw) > LARGE_BYTES else has_references(raw):
                 request.metadata[REFERENCES] = UNLISTED
                 found |= await ids_in(raw)
         return found
@@ -233,7 +233,7 @@ class Dispatcher:
                     f"the authority's tool {tool!r} was called with {size} bytes of JSON; "
                     f"server.limits.authority_tool_bytes is {self._authority_tool_bytes}"
                 )
-        elif size > (budget := self.sessions.settings.max_session_bytes) + _BESIDES_STATE:
+        elif size > (budget := self.sessions.settings.max_session_bytes) + _STATE_OVERHEAD_BYTES:
             raise StateRefused(f"{tool} was called with {size} bytes of JSON; max_session_bytes is {budget}")
 
     async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from snakepit_otel.bridge.authority.admission import HELD_PER_BYTE
+from snakepit_otel.bridge.authority.admission import COPIES_HELD
 from snakepit_otel.bridge.authority.byte_budget import ANONYMOUS_BYTES, ANONYMOUS_PEER_BYTES, KNOWN_BYTES, Budget
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.common.validation import Milliseconds, Whole
@@ -83,7 +83,7 @@ class LimitSettings(BaseModel):
 
     def largest_message(self, largest: int, *, anonymous: bool) -> int:
         """Return the size of the largest message that a listener takes, if pools take `largest`."""
-        return min(largest, self.anonymous_peer_bytes // HELD_PER_BYTE) if anonymous else largest
+        return min(largest, self.anonymous_peer_bytes // COPIES_HELD) if anonymous else largest
 
     def tcp_options(self, *, anonymous: bool) -> list[tuple[str, Any]]:
         """Return the options of a listener on TCP."""

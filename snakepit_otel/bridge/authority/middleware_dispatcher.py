@@ -17,7 +17,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.identifiers import check_request
-from snakepit_otel.bridge.wire.json_size import MOST_PARTS, check_parts
+from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     Chunk,
@@ -108,7 +108,7 @@ async def _call_of(
 ) -> MiddlewareRequest:
     check_request(request)
     is_local = scope is not None
-    if not is_local and not peer.is_known and json_bytes_of(request) > MOST_PARTS:
+    if not is_local and not peer.is_known and json_bytes_of(request) > MAX_PARTS:
         # Before a hook decodes them.
         await check_parts(json_of(request))
     call = MiddlewareRequest(

@@ -20,15 +20,15 @@ from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections, Traffic
 
 _log = logging.getLogger("snakepit_otel.authority")
-_SOON = 0.02  # while bytes arrive
-_LATER = 0.1  # while none do, as of holders of leases
-_AGAIN = 5.0  # within which a second refusal ends the connection
-_LOGGED_EVERY = 1.0
-_MUCH = 1 << 16
-_PER_MESSAGE = 64
-_HELD_PER_BYTE = 2  # by gRPC, and by its handler, before a complete message can be refused
-_PER_CALL = 256
-_MOST_KNOWN = 4_096
+_BUSY_INTERVAL_S = 0.02  # while bytes arrive
+_IDLE_INTERVAL_S = 0.1  # while none do, as of holders of leases
+_REPEAT_S = 5.0  # within which a second refusal ends the connection
+_LOG_INTERVAL_S = 1.0
+_GROWTH_BYTES = 1 << 16
+_MESSAGE_BYTES = 64
+_COPIES_HELD = 2  # by gRPC, and by its handler, before a complete message can be refused
+_CALL_BYTES = 256
+_MAX_CONNECTIONS = 4_096
 
 
 class _Connection:
@@ -58,7 +58,7 @@ class _Connection:
         acknowledgements = (traffic.acknowledged - self.taken) // 256
         partial_bytes = traffic.received - self.settled - self.complete - acknowledgements
         self.settle(traffic, max(partial_bytes, 0))
-        return self.partial_bytes > before + _MUCH
+        return self.partial_bytes > before + _GROWTH_BYTES
 
 
 class IncomingCall:
@@ -71,13 +71,13 @@ class IncomingCall:
         self._connection = connection
         self.refuse = refuse
 
-    def came(self, size: int) -> None:
+    def add_message(self, size: int) -> None:
         """Account for a message that is complete."""
         # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
         connection = self._connection
-        connection.complete += size + size // 128 + _PER_MESSAGE
+        connection.complete += size + size // 128 + _MESSAGE_BYTES
         connection.partial_bytes = max(connection.partial_bytes - size, 0)
-        connection.charge.resize(min(connection.charge.size, _HELD_PER_BYTE * connection.partial_bytes))
+        connection.charge.resize(min(connection.charge.size, _COPIES_HELD * connection.partial_bytes))
 
     def end(self) -> None:
         """Expect no more messages of the call; again does nothing."""
@@ -96,7 +96,7 @@ class PartialMessages:
         self._budget = budget
         self._connections = connections
         self._freed = freed
-        self._known: OrderedDict[str, _Connection] = OrderedDict()
+        self._connections_by_name: OrderedDict[str, _Connection] = OrderedDict()
         self._active: dict[str, _Connection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._logged, self._unlogged = float("-inf"), 0
@@ -107,20 +107,22 @@ class PartialMessages:
         `headers` are the bytes of its metadata. `refuse` ends the call, with a reason; one without can only be ended
         with its connection.
         """
-        connection = self._known.get(name)
+        connection = self._connections_by_name.get(name)
         if connection is None:
-            connection = self._known[name] = _Connection(name, self._budget.charge(peer, 0, "half-sent messages"))
-            self._forget_some()
+            connection = self._connections_by_name[name] = _Connection(
+                name, self._budget.charge(peer, 0, "half-sent messages")
+            )
+            self._evict_idle()
         else:
-            self._known.move_to_end(name)
+            self._connections_by_name.move_to_end(name)
             if not connection.waiting and (traffic := self._connections.traffic(name)) is not None:
                 connection.settle(traffic)
-        connection.complete += headers + _PER_CALL
+        connection.complete += headers + _CALL_BYTES
         incoming = IncomingCall(self, connection, refuse)
         connection.waiting[incoming] = None
         self._active[name] = connection
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_SOON, self._look)
+            self._timer = asyncio.get_running_loop().call_later(_BUSY_INTERVAL_S, self._measure_all)
         return incoming
 
     def ended(self, connection: _Connection, incoming: IncomingCall) -> None:
@@ -138,7 +140,7 @@ class PartialMessages:
         for connection in self._active.values():
             connection.charge.release()
 
-    def _look(self) -> None:
+    def _measure_all(self) -> None:
         self._timer = None
         if not self._active:
             return
@@ -150,14 +152,16 @@ class PartialMessages:
                 continue
             grown = connection.measure(traffic) or grown
             try:
-                connection.charge.resize(_HELD_PER_BYTE * connection.partial_bytes)
+                connection.charge.resize(_COPIES_HELD * connection.partial_bytes)
             except BudgetExceeded:
                 over = True
         if over:
-            self._refuse_the_most()
-        self._timer = asyncio.get_running_loop().call_later(_SOON if grown or over else _LATER, self._look)
+            self._refuse_largest()
+        self._timer = asyncio.get_running_loop().call_later(
+            _BUSY_INTERVAL_S if grown or over else _IDLE_INTERVAL_S, self._measure_all
+        )
 
-    def _refuse_the_most(self) -> None:
+    def _refuse_largest(self) -> None:
         by_machine: dict[Peer, int] = {}
         for connection in self._active.values():
             peer = connection.charge.peer
@@ -170,7 +174,7 @@ class PartialMessages:
         self.refused += 1
         partial_bytes, now = connection.partial_bytes, monotonic()
         refusable = [incoming.refuse for incoming in connection.waiting if incoming.refuse is not None]
-        ends = not refusable or now - connection.refused_at < _AGAIN
+        ends = not refusable or now - connection.refused_at < _REPEAT_S
         self._log(connection, "was ended" if ends else "had its calls refused", now)
         if ends:
             self._connections.close(connection.name)
@@ -187,7 +191,7 @@ class PartialMessages:
 
     def _log(self, connection: _Connection, how: str, now: float) -> None:
         self._unlogged += 1
-        if now - self._logged < _LOGGED_EVERY:
+        if now - self._logged < _LOG_INTERVAL_S:
             return
         _log.warning(
             "connection of %s %s: it had sent %d bytes of messages that were not complete, and there was no room; "
@@ -199,9 +203,9 @@ class PartialMessages:
         )
         self._logged, self._unlogged = now, 0
 
-    def _forget_some(self) -> None:
-        while len(self._known) > _MOST_KNOWN:
-            name = next((name for name, known in self._known.items() if not known.waiting), None)
+    def _evict_idle(self) -> None:
+        while len(self._connections_by_name) > _MAX_CONNECTIONS:
+            name = next((name for name, known in self._connections_by_name.items() if not known.waiting), None)
             if name is None:
                 return
-            del self._known[name]
+            del self._connections_by_name[name]

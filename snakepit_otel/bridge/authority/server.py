@@ -94,7 +94,7 @@ class AuthorityServer:
         sockets = [WatchedSocket(await listen_for_workers(), listen_for_workers)]
         if self._settings.socket is not None:
             callers = await listen_for_callers()
-            sockets.append(WatchedSocket(callers, listen_for_callers, patience=_PATIENCE_FOR_A_SUCCESSOR_S))
+            sockets.append(WatchedSocket(callers, listen_for_callers, delay=_PATIENCE_FOR_A_SUCCESSOR_S))
         return sockets
 
     async def listen(self, address: str, *, admin: bool = False) -> str:

@@ -65,8 +65,8 @@ from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
 
 Context = aio.ServicerContext[Any, Any]
-_BESIDES_METADATA = 64 << 10  # of a request to begin a session, besides the session's metadata
-_MOST_OF_A_BUFFER = 4 << 20  # of one message of an upload; our own have 1 MiB
+_SESSION_OVERHEAD_BYTES = 64 << 10  # of a request to begin a session, besides the session's metadata
+_UPLOAD_MESSAGE_BYTES = 4 << 20  # of one message of an upload; our own have 1 MiB
 
 _CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
     (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
@@ -90,13 +90,13 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
         "ExecuteStreamingTool": Limit(max_message_bytes, read_request, serialized),
         "ExecuteElixirTool": Limit(max_message_bytes, read_call_back),
         # With the metadata that a session may have.
-        "InitializeSession": Limit(max_session_bytes + _BESIDES_METADATA),
+        "InitializeSession": Limit(max_session_bytes + _SESSION_OVERHEAD_BYTES),
         # A session of such an id is none.
         "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
         "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
         # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
-        "Hold": Limit(4 * max_session_bytes + _BESIDES_METADATA),
-        "Write": Limit(_MOST_OF_A_BUFFER),
+        "Hold": Limit(4 * max_session_bytes + _SESSION_OVERHEAD_BYTES),
+        "Write": Limit(_UPLOAD_MESSAGE_BYTES),
     }
 
 

@@ -13,30 +13,30 @@ from snakepit_otel.errors import SnakepitError
 from snakepit_otel.system.socket_files import SocketFile
 
 _log = logging.getLogger("snakepit_otel.authority")
-_INTERVAL = 0.25  # each check costs a few system calls, ten microseconds in all
+_INTERVAL_S = 0.25  # each check costs a few system calls, ten microseconds in all
 
 
 class WatchedSocket:
-    """A socket that `listen` has made, and makes again when it has been gone for `patience` seconds.
+    """A socket that `listen` has made, and makes again when it has been gone for `delay` seconds.
 
     Whoever is connected notices nothing of that.
     """
 
-    def __init__(self, made: SocketFile, listen: Callable[[], Awaitable[SocketFile]], *, patience: float = 0.0) -> None:
+    def __init__(self, made: SocketFile, listen: Callable[[], Awaitable[SocketFile]], *, delay: float = 0.0) -> None:
         self._made = made
         self._listen = listen
-        self._patience = patience
-        self._missed: float | None = None
+        self._delay = delay
+        self._missing_since: float | None = None
         self._failure = ""
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Make it again if it is time for that; what keeps it from being made is logged once, and tried again."""
         if self._made.exists:
-            self._missed = None
+            self._missing_since = None
             return
-        if self._missed is None:
-            self._missed = time.monotonic()
-        if time.monotonic() - self._missed < self._patience:
+        if self._missing_since is None:
+            self._missing_since = time.monotonic()
+        if time.monotonic() - self._missing_since < self._delay:
             return
         before = self._made.path
         try:
@@ -46,7 +46,7 @@ class WatchedSocket:
                 _log.error("%s is gone, and cannot be made again: %s", printable(before), printable_error(error))
             self._failure = str(error)
             return
-        self._missed, self._failure = None, ""
+        self._missing_since, self._failure = None, ""
         _log.warning("%s was gone, and was made again as %s", printable(before), printable(self._made.path))
 
 
@@ -70,9 +70,9 @@ class SocketWatcher:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_INTERVAL_S)
             # Where there is no place for the directory, the socket in it says so.
             with suppress(SnakepitError, OSError):
                 self._ensure()
-            for kept in self._sockets:
-                await kept.look()
+            for watched in self._sockets:
+                await watched.check()

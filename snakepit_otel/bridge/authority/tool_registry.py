@@ -31,7 +31,7 @@ _BUILT_IN = "__snakepit_built_in__"
 _MAX_TOOLS_PER_SESSION = 1_000
 _MAX_REGISTRATION_BYTES = 256 << 10
 _MAX_PARAMETERS = 256
-_KEPT_BYTES = 256  # of a registered tool, of which only the name is kept
+_REGISTRATION_BYTES = 256  # of a registered tool, of which only the name is kept
 
 
 class _Foreign(NamedTuple):
@@ -177,22 +177,22 @@ class ToolRegistry:
         Only their names are kept, and charged to `charge`, until the session ends. Raises `ToolRefused`; its message
         holds `duplicate_tool` for one that is there already. Raises `BudgetExceeded` where the `charge` does.
         """
-        there = self._foreign.get(session_id) or _Foreign(set(), [])
-        if len(there.names) + len(tools) > _MAX_TOOLS_PER_SESSION:
+        registered = self._foreign.get(session_id) or _Foreign(set(), [])
+        if len(registered.names) + len(tools) > _MAX_TOOLS_PER_SESSION:
             raise ToolRefused(f"session {session_id!r} would have more than {_MAX_TOOLS_PER_SESSION} tools")
         # In the order that they came in, for the answer.
         new: dict[str, None] = {}
         for registration in tools:
             name = _checked_registration(registration)
-            if name in there.names or name in new:
+            if name in registered.names or name in new:
                 raise ToolRefused(f"duplicate_tool: session {session_id!r} has a tool {name!r} already")
             new[name] = None
         if charge is not None and new:
-            charge.resize(_KEPT_BYTES * len(new))
-            there.charges.append(charge)
+            charge.resize(_REGISTRATION_BYTES * len(new))
+            registered.charges.append(charge)
         if new:
-            there.names.update(new)
-            self._foreign[session_id] = there
+            registered.names.update(new)
+            self._foreign[session_id] = registered
         return {name: f"{session_id}:{name}" for name in new}
 
     def foreign_count(self, session_id: str) -> int:

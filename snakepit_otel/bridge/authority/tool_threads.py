@@ -1,4 +1,4 @@
-"""The running of the authority's own tools: a bounded line, a deadline, and threads that no tool can take from others.
+"""The running of the authority's own tools: a bounded queue, a deadline, and threads that no tool can take from others.
 
 A thread cannot be stopped. A call that goes on after its deadline, or after its caller has gone, is abandoned: it is
 counted, another thread takes the place of its own, up to a limit, and it counts for its tool's share until it ends.
@@ -27,8 +27,8 @@ from snakepit_otel.telemetry._definitions import Metric
 if TYPE_CHECKING:
     from snakepit_otel.bridge.authority.settings import AuthoritySettings
 
-_TIME_TO_CANCEL = 0.25  # for a cancelled coroutine to end before its caller is answered without it
-_LOOK_AGAIN = 0.02
+_CANCEL_GRACE_S = 0.25  # for a cancelled coroutine to end before its caller is answered without it
+_DRAIN_INTERVAL_S = 0.02
 Points = list[tuple[float, dict[str, str]]]
 
 
@@ -46,17 +46,17 @@ class AuthorityThreads:
         self._coroutines: Counter[str] = Counter()
         self._abandoned_coroutines: Counter[str] = Counter()
         self._idle = 0
-        self._handed: SimpleQueue[_Call | None] = SimpleQueue()
+        self._handoff: SimpleQueue[_Call | None] = SimpleQueue()
         self._tasks: set[asyncio.Task[Completion]] = set()
-        self._watched = 0
+        self._awaited = 0
         gauges: dict[Metric, Callable[[AuthorityThreads], Points]] = {
             names.METRIC_AUTHORITY_TOOL_ACTIVE: lambda me: _by_tool(me._active),
             names.METRIC_AUTHORITY_TOOL_ABANDONED: lambda me: _by_tool(me._abandoned, me._abandoned_coroutines),
             names.METRIC_AUTHORITY_TOOL_CAPACITY: lambda me: [(me.settings.tool_threads, {})],
-            names.METRIC_AUTHORITY_TOOL_QUEUE_LENGTH: lambda me: _by_tool(me._lengths()),
+            names.METRIC_AUTHORITY_TOOL_QUEUE_LENGTH: lambda me: _by_tool(me._queue_lengths()),
         }
         for metric, read in gauges.items():
-            telemetry.observe(self, metric, partial(_while_it_runs, read))
+            telemetry.observe(self, metric, partial(_while_running, read))
 
     @property
     def abandoned(self) -> int:
@@ -78,14 +78,14 @@ class AuthorityThreads:
         Raises `PoolSaturated` where too many calls of the tool wait, `QueueTimeout` where no thread gets free in time
         (neither has run), `DeadlineExceeded`, and what the function raises.
         """
-        self._watched += 1
+        self._awaited += 1
         try:
             return await self._run(tool, function, deadline)
         finally:
-            self._watched -= 1
+            self._awaited -= 1
 
     async def run_coroutine(self, tool: str, coroutine: Coroutine[Any, Any, Any], deadline: float | None) -> Any:
-        """Run a coroutine in the event loop, and return its result; see `run`. It does not wait in line."""
+        """Run a coroutine in the event loop, and return its result; see `run`. It does not wait in queue."""
         if self._coroutines[tool] >= max(self.settings.max_queue_size, 1):
             coroutine.close()
             raise self._refused(
@@ -93,23 +93,23 @@ class AuthorityThreads:
                 PoolSaturated(f"{self._coroutines[tool]} calls of the authority's tool {tool!r} run; it did not run"),
             )
         limit = self._limit(deadline)
-        self._watched += 1
+        self._awaited += 1
         self._coroutines[tool] += 1
         # In a task of its own, so that one that swallows its cancellation is left to itself.
         task = asyncio.get_running_loop().create_task(Completion.of_awaitable(coroutine))
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._note_end(tool, task))
+        task.add_done_callback(lambda task: self._on_coroutine_end(tool, task))
         try:
             await asyncio.wait([task], timeout=limit - time.monotonic())
             if task.done():
                 return task.result().result()
             await _cancel(task)
-            raise self._late(tool)
+            raise self._timed_out(tool)
         except asyncio.CancelledError:
             await _cancel(task)
             raise
         finally:
-            self._watched -= 1
+            self._awaited -= 1
             if not task.done():
                 self._abandoned_coroutines[tool] += 1
                 task.add_done_callback(lambda _: self._abandoned_coroutines.subtract((tool,)))
@@ -117,8 +117,8 @@ class AuthorityThreads:
     async def drain(self, seconds: float) -> None:
         """Return when nobody waits for a call any more, or after so many seconds."""
         end = time.monotonic() + seconds
-        while self._watched and time.monotonic() < end:
-            await asyncio.sleep(_LOOK_AGAIN)
+        while self._awaited and time.monotonic() < end:
+            await asyncio.sleep(_DRAIN_INTERVAL_S)
 
     def close(self) -> None:
         """Let threads that have nothing to do end; others follow when they have ended what they do."""
@@ -126,7 +126,7 @@ class AuthorityThreads:
         with self._lock:
             idle, self._idle = self._idle, 0
         for _ in range(idle):
-            self._handed.put(None)
+            self._handoff.put(None)
 
     # In the event loop
 
@@ -137,7 +137,7 @@ class AuthorityThreads:
         patience = min(self.settings.queue_timeout / 1000, limit - now)
         try:
             await asyncio.wait([call.future], timeout=patience)
-            if self._leave_line(call):
+            if self._leave_queue(call):
                 if time.monotonic() >= limit:
                     late = f"no thread got free for the authority's tool {tool!r} in time; it did not run"
                     raise self._refused(tool, DeadlineExceeded(late))
@@ -145,17 +145,17 @@ class AuthorityThreads:
                 raise self._refused(tool, QueueTimeout(late))
             await asyncio.wait([call.future], timeout=limit - time.monotonic())
             if not call.future.done():
-                raise self._late(tool)
+                raise self._timed_out(tool)
             return call.future.result().result()
         finally:
-            if not self._leave_line(call):
+            if not self._leave_queue(call):
                 self._abandon(call)
 
     def _limit(self, deadline: float | None) -> float:
         limit = time.monotonic() + self.settings.tool_timeout / 1000
         return limit if deadline is None else min(limit, deadline)
 
-    def _late(self, tool: str) -> DeadlineExceeded:
+    def _timed_out(self, tool: str) -> DeadlineExceeded:
         return DeadlineExceeded(f"the authority's tool {tool!r} did not end in time")
 
     def _refused(self, tool: str, error: PoolError) -> PoolError:
@@ -163,33 +163,33 @@ class AuthorityThreads:
         telemetry.record(names.METRIC_AUTHORITY_TOOL_REJECTIONS, 1, about)
         return error
 
-    def _note_end(self, tool: str, task: asyncio.Task[Completion]) -> None:
+    def _on_coroutine_end(self, tool: str, task: asyncio.Task[Completion]) -> None:
         self._tasks.discard(task)
         self._coroutines[tool] -= 1
 
-    def _lengths(self) -> Counter[str]:
-        return Counter({tool: len(line) for tool, line in list(self._waiting.items())})
+    def _queue_lengths(self) -> Counter[str]:
+        return Counter({tool: len(queue) for tool, queue in list(self._waiting.items())})
 
     # Under the lock, in the event loop or a thread
 
     def _enter(self, call: _Call) -> None:
-        """Begin the call if there is room, or have it wait in its tool's line."""
+        """Begin the call if there is room, or have it wait in its tool's queue."""
         with self._lock:
             if self._has_room(call.tool):
                 self._begin(call)
                 return
-            line = self._waiting.setdefault(call.tool, OrderedDict())
-            if len(line) < self.settings.max_queue_size:
-                line[call.number] = call
+            queue = self._waiting.setdefault(call.tool, OrderedDict())
+            if len(queue) < self.settings.max_queue_size:
+                queue[call.number] = call
                 return
-        full = f"{len(line)} calls of the authority's tool {call.tool!r} wait for a thread; it did not run"
+        full = f"{len(queue)} calls of the authority's tool {call.tool!r} wait for a thread; it did not run"
         raise self._refused(call.tool, PoolSaturated(full))
 
-    def _leave_line(self, call: _Call) -> bool:
-        """Return whether the call was still in line; it is not begun any more."""
+    def _leave_queue(self, call: _Call) -> bool:
+        """Return whether the call was still in queue; it is not begun any more."""
         with self._lock:
-            line = self._waiting.get(call.tool)
-            if line is None or line.pop(call.number, None) is None:
+            queue = self._waiting.get(call.tool)
+            if queue is None or queue.pop(call.number, None) is None:
                 return False
             call.ended = True
             return True
@@ -199,7 +199,7 @@ class AuthorityThreads:
             if not call.ended:
                 call.abandoned = True
                 self._abandoned[call.tool] += 1
-                self._begin_those_that_can()
+                self._begin_waiting()
 
     def _end(self, call: _Call) -> bool:
         """Count the call as ended; return whether its thread is to wait for the next."""
@@ -209,17 +209,17 @@ class AuthorityThreads:
             self._abandoned[call.tool] -= call.abandoned
             stays = self.running and self._idle < self.settings.tool_threads
             self._idle += stays
-            self._begin_those_that_can()
+            self._begin_waiting()
             return stays
 
-    def _begin_those_that_can(self) -> None:
+    def _begin_waiting(self) -> None:
         while True:
-            able = [line for tool, line in self._waiting.items() if line and self._has_room(tool)]
+            able = [queue for tool, queue in self._waiting.items() if queue and self._has_room(tool)]
             if not able:
                 return
             # Whoever came first, of those that do not have to wait for their own tool.
-            line = min(able, key=lambda line: next(iter(line)))
-            self._begin(line.popitem(last=False)[1])
+            queue = min(able, key=lambda queue: next(iter(queue)))
+            self._begin(queue.popitem(last=False)[1])
 
     def _has_room(self, tool: str) -> bool:
         replaced = min(self._abandoned.total(), self.settings.tool_threads_abandoned)
@@ -232,7 +232,7 @@ class AuthorityThreads:
         self._active[call.tool] += 1
         if self._idle:
             self._idle -= 1
-            self._handed.put(call)
+            self._handoff.put(call)
             return
         try:
             threading.Thread(target=self._work, args=(call,), name=f"authority_{call.number}", daemon=True).start()
@@ -250,7 +250,7 @@ class AuthorityThreads:
             call.settle(completion)
             # Nothing of the call is to live on while the thread waits for the next.
             del call, completion
-            call = self._handed.get() if stays else None
+            call = self._handoff.get() if stays else None
 
 
 class _Call:
@@ -278,10 +278,10 @@ class _Call:
 
 async def _cancel(task: asyncio.Task[Completion]) -> None:
     task.cancel()
-    await asyncio.wait([task], timeout=_TIME_TO_CANCEL)
+    await asyncio.wait([task], timeout=_CANCEL_GRACE_S)
 
 
-def _while_it_runs(read: Callable[[AuthorityThreads], Points], me: AuthorityThreads) -> Points:
+def _while_running(read: Callable[[AuthorityThreads], Points], me: AuthorityThreads) -> Points:
     return read(me) if me.running else []
 
 

@@ -34,7 +34,7 @@ _KINDS = {
     dict: "map",
     type(None): "string",
 }
-_KINDS_BY_JSON = {b"{": "map", b"[": "list", b'"': "string", b"t": "boolean", b"f": "boolean", b"n": "string"}
+_KINDS_BY_FIRST_BYTE = {b"{": "map", b"[": "list", b'"': "string", b"t": "boolean", b"f": "boolean", b"n": "string"}
 _WRAPPERS: Mapping[str, Any] = {
     "BoolValue": wrappers_pb2.BoolValue,
     "BytesValue": wrappers_pb2.BytesValue,
@@ -51,8 +51,8 @@ _STRUCTURES: Mapping[str, Any] = {
     "Struct": struct_pb2.Struct,
     "ListValue": struct_pb2.ListValue,
 }
-_MOST_PARTS = 1_000
-_MOST_TEXT = 64 << 10
+_LARGE_PARTS = 1_000
+_LARGE_TEXT_BYTES = 64 << 10
 T = TypeVar("T")
 _PICKLE_ADVICE = "unpickling what a peer sent would run its code; send JSON, raw bytes or a zero-copy reference"
 
@@ -92,7 +92,7 @@ def decode_parameters(
     """
     values: dict[str, Any] = {}
     for name, message in parameters.items():
-        values[name] = _open(decode_any(message, name), message.value, opened)
+        values[name] = _opened(decode_any(message, name), message.value, opened)
     if binary:
         for name, data in binary.items():
             if (metadata or {}).get(f"binary_format:{name}") == "pickle":
@@ -139,7 +139,7 @@ def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> 
     if raw is not None:
         return AnyMessage(type_url=_FLOAT, value=raw), b""
     raw = to_json(value, default, "result")
-    kind = _KINDS.get(type(value)) or _KINDS_BY_JSON.get(raw[:1])
+    kind = _KINDS.get(type(value)) or _KINDS_BY_FIRST_BYTE.get(raw[:1])
     if kind is None:
         kind = "integer" if raw.removeprefix(b"-").isdigit() else "float"
     return AnyMessage(type_url=_OURS + kind, value=raw), b""
@@ -153,7 +153,7 @@ def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | Non
         raise ValueRefused(f"the result is pickled ({message.type_url!r:.100}); {_PICKLE_ADVICE}")
     if binary:
         return binary
-    return _open(decode_any(message, "result"), message.value, opened) if message.type_url else None
+    return _opened(decode_any(message, "result"), message.value, opened) if message.type_url else None
 
 
 def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[bytes, dict[str, str]]:
@@ -187,7 +187,7 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
         except ValueError:
             pass
         else:
-            return _open(value, data, opened)
+            return _opened(value, data, opened)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -202,10 +202,10 @@ def _is_large(value: Any) -> bool:
         kind = type(part)
         if kind in (list, tuple, dict):
             parts += len(part)
-            if parts > _MOST_PARTS:
+            if parts > _LARGE_PARTS:
                 return True
             pending += part.values() if kind is dict else part
-        elif kind in (str, bytes) and len(part) > _MOST_TEXT:
+        elif kind in (str, bytes) and len(part) > _LARGE_TEXT_BYTES:
             return True
     return False
 
@@ -230,7 +230,7 @@ def _not_finite(value: Any) -> bytes | None:
     return b'"NaN"' if math.isnan(value) else b'"Infinity"' if value > 0 else b'"-Infinity"'
 
 
-def _open(value: Any, raw: bytes, opened: Opened | None) -> Any:
+def _opened(value: Any, raw: bytes, opened: Opened | None) -> Any:
     return replaced(value, opened) if opened is not None and has_references(raw) else value
 
 

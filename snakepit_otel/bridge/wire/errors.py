@@ -26,7 +26,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.telemetry._exception_text import formatted, message_of
 
 # What leads to user code: our own, and what it runs user code with.
-_ON_THE_WAY = tuple(
+_OWN_DIRECTORIES = tuple(
     f"{Path(str(file)).resolve().parent}/" for file in (errors.__file__, asyncio.__file__, futures.__file__)
 )
 _MAX_MESSAGE = 16 << 10
@@ -34,8 +34,8 @@ _MAX_TRACEBACK = 64 << 10
 _MAX_DESCRIPTION = 1 << 20  # of a received error; our own are shorter, even with every character escaped
 # Clients refuse trailing metadata of more than 8 KiB.
 _MAX_STATUS = 7 << 10
-_PLAIN_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
-_CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
+_UNESCAPED_IN_STATUS = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "").encode()
+_CARRIED_ATTRIBUTES: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     RequestRefused: {"status": str},
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
@@ -43,7 +43,7 @@ _CARRIED: Mapping[type[BaseException], Mapping[str, Callable[..., Any]]] = {
     StateConflict: {"expected": int, "current": int},
 }  # attributes that an error carries besides its message, and their types
 _OWN_TYPE = "snakepit_error"  # context key: the name of our error, beside the type that Elixir's callers match
-_MATCHED = (
+_ELIXIR_ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
     *(FileNotFoundError, PermissionError, ZeroDivisionError),
 )  # an Elixir Snakepit has structs for these, and for RuntimeError, which stands for the rest
@@ -66,13 +66,13 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
             "message": described["message"][:room],
             "stacktrace": [],
             "traceback": described["traceback"][-room:],
-            "context": _shortened(described["context"], room),
+            "context": _truncated(described["context"], room),
         }
         text = to_json(described).decode()
     return text
 
 
-def _shortened(context: Mapping[str, Any], room: int) -> dict[str, Any]:
+def _truncated(context: Mapping[str, Any], room: int) -> dict[str, Any]:
     """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
     kept: dict[str, Any] = {}
     for key, value in context.items():
@@ -135,7 +135,7 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
         "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
         "context": {
             **context,
-            **{name: getattr(error, name) for name in _CARRIED.get(type(error), ())},
+            **{name: getattr(error, name) for name in _CARRIED_ATTRIBUTES.get(type(error), ())},
             **({_OWN_TYPE: type(error).__name__} if own else {}),
         },
     }
@@ -143,7 +143,7 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
 
 def _from_user_code(error: BaseException) -> Any:
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_ON_THE_WAY):
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_OWN_DIRECTORIES):
         frame = frame.tb_next
     return frame
 
@@ -154,7 +154,7 @@ def _matched_name(kind: type[BaseException]) -> str:
         # As upstream's adapters have it.
         return AttributeError.__name__
     for base in kind.__mro__:
-        if base in _MATCHED:
+        if base in _ELIXIR_ERRORS:
             return base.__name__
         if base is LookupError:
             return KeyError.__name__
@@ -174,13 +174,13 @@ def _sendable(text: str) -> str:
 def _size_in_status(text: str) -> int:
     """Return the size of the text in trailing metadata, where most characters take three bytes."""
     raw = text.encode()
-    return len(raw) + 2 * len(raw.translate(None, _PLAIN_IN_STATUS))
+    return len(raw) + 2 * len(raw.translate(None, _UNESCAPED_IN_STATUS))
 
 
 def _rebuild(kind: type[SnakepitError], message: str, context: Mapping[str, Any]) -> SnakepitError:
     error = kind.__new__(kind, message)
     Exception.__init__(error, message)
-    for name, as_what in _CARRIED.get(kind, {}).items():
+    for name, as_what in _CARRIED_ATTRIBUTES.get(kind, {}).items():
         try:
             value = as_what(context[name])
         except (LookupError, TypeError, ValueError):

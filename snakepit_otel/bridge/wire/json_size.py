@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from snakepit_otel.errors import ValueRefused
 
 # of an anonymous caller's request; an empty list is 3 bytes on the wire, and 30 times as many in a worker
-MOST_PARTS = 1_000_000
+MAX_PARTS = 1_000_000
 _STEP = 1 << 20  # counted before other tasks have their turn
 
 
-async def check_parts(values: Iterable[memoryview], most: int = MOST_PARTS) -> None:
+async def check_parts(values: Iterable[memoryview], most: int = MAX_PARTS) -> None:
     """Raise `ValueRefused` for values of more parts than that: commas and opening brackets, those in text included."""
     parts = 0
     for value in values:

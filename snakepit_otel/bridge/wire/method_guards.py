@@ -16,7 +16,7 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import MessageTooLarge, SnakepitError
 from snakepit_otel.rpc import Listener
 
-MOST_BYTES = 1 << 20  # of a request for which its service sets no limit
+DEFAULT_MAX_BYTES = 1 << 20  # of a request for which its service sets no limit
 AUTHORITY_TOOL_BYTES = 1 << 20  # default limit of JSON in one call of an authority's tool
 _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _NO_MEMORY = "there is no memory left for this request; it may be tried again, or be smaller"
@@ -27,13 +27,13 @@ _Read = Callable[[bytes], Any]
 class Limit:
     """How large a method's requests may be, and how they are read, if not by their message's own parser."""
 
-    most: int = MOST_BYTES
+    most: int = DEFAULT_MAX_BYTES
     read: _Read | None = None
     write: Callable[[Any], bytes] | None = None  # serializer of responses, if not their message's own
     refuse: Callable[[str], Any] | None = None  # response for a request over its limit, from the reason; None: a status
 
 
-class _Unread(DecodeError):
+class _UnreadableRequest(DecodeError):
     """A request that is not read: the status's code, and why."""
 
     def __init__(self, code: grpc.StatusCode, why: str) -> None:
@@ -87,9 +87,9 @@ def _guarded(method: str, handler: Any, limit: Limit) -> Any:
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        return build(_in_stream(served), read, serializer)
+        return build(_checking_stream(served), read, serializer)
     build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-    return build(_after_reading(served, limit.refuse), _kept(read), serializer)
+    return build(_checking(served, limit.refuse), _deferring_errors(read), serializer)
 
 
 def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
@@ -99,38 +99,38 @@ def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
     def read(raw: bytes) -> Any:
         if len(raw) > most:
             why = f"a request for {name} is larger than max ({len(raw)} vs. {most})"
-            raise _Unread(_EXHAUSTED, why)
+            raise _UnreadableRequest(_EXHAUSTED, why)
         try:
             return parse(raw)
         except MemoryError:
-            raise _Unread(_EXHAUSTED, _NO_MEMORY) from None
+            raise _UnreadableRequest(_EXHAUSTED, _NO_MEMORY) from None
         except MessageTooLarge as error:
-            raise _Unread(_EXHAUSTED, str(error)) from None
+            raise _UnreadableRequest(_EXHAUSTED, str(error)) from None
         except (DecodeError, SnakepitError) as error:
             why = f"a request for {name} cannot be read: {printable(error)}"
-            raise _Unread(grpc.StatusCode.INVALID_ARGUMENT, why) from None
+            raise _UnreadableRequest(grpc.StatusCode.INVALID_ARGUMENT, why) from None
 
     return read
 
 
-def _kept(read: _Read) -> _Read:
+def _deferring_errors(read: _Read) -> _Read:
     """Return a parser that gives back what it cannot read: gRPC has no status for a parser that raises."""
 
-    def read_or_keep(raw: bytes) -> Any:
+    def read_or_return_error(raw: bytes) -> Any:
         try:
             return read(raw)
-        except _Unread as unread:
+        except _UnreadableRequest as unread:
             return unread
 
-    return read_or_keep
+    return read_or_return_error
 
 
-def _after_reading(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
+def _checking(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
     """Return what serves a request, or refuses it where it could not be read."""
     if inspect.isasyncgenfunction(behaviour):
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
-            await _abort_if_unread(request, context)
+            await _abort_if_unreadable(request, context)
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -140,9 +140,9 @@ def _after_reading(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
         return behaviour
 
     async def serve(request: Any, context: Any) -> Any:
-        if refuse is not None and isinstance(request, _Unread) and request.code is _EXHAUSTED:
+        if refuse is not None and isinstance(request, _UnreadableRequest) and request.code is _EXHAUSTED:
             return refuse(str(request))
-        await _abort_if_unread(request, context)
+        await _abort_if_unreadable(request, context)
         try:
             return await behaviour(request, context)
         except MemoryError:
@@ -151,7 +151,7 @@ def _after_reading(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
     return serve
 
 
-def _in_stream(behaviour: Any) -> Any:
+def _checking_stream(behaviour: Any) -> Any:
     """Return what serves a stream of requests, and ends its call at one that cannot be read."""
     if not inspect.iscoroutinefunction(behaviour):
         return behaviour
@@ -159,7 +159,7 @@ def _in_stream(behaviour: Any) -> Any:
     async def serve(requests: Any, context: Any) -> Any:
         try:
             return await behaviour(requests, context)
-        except _Unread as unread:
+        except _UnreadableRequest as unread:
             await context.abort(unread.code, str(unread))
         except MemoryError:
             await context.abort(_EXHAUSTED, _NO_MEMORY)
@@ -171,6 +171,6 @@ async def _refuse(_requests: Any, context: Any) -> None:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
 
 
-async def _abort_if_unread(request: Any, context: Any) -> None:
-    if isinstance(request, _Unread):
+async def _abort_if_unreadable(request: Any, context: Any) -> None:
+    if isinstance(request, _UnreadableRequest):
         await context.abort(request.code, str(request))

@@ -17,10 +17,10 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStu
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, EXECUTE_TOOL
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
 
-LARGE: Final = 64 << 10  # from this size on, messages are passed on without being parsed whole
-MOST_FIELDS: Final = 40_000  # with those of its parts: about 8 000 parameters
-MOST_OTHERS: Final = 2_000  # of a large call, besides its parameters
-MOST_NAMES: Final = 1 << 20  # of ids, names, types and metadata
+LARGE_BYTES: Final = 64 << 10  # from this size on, messages are passed on without being parsed whole
+MAX_FIELDS: Final = 40_000  # with those of its parts: about 8 000 parameters
+MAX_OTHER_FIELDS: Final = 2_000  # of a large call, besides its parameters
+MAX_NAME_BYTES: Final = 1 << 20  # of ids, names, types and metadata
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _PARAMETERS, _BINARY_PARAMETERS = 3, 6  # fields of a tool call, and of a call-back
@@ -141,9 +141,9 @@ def read_request(raw: bytes) -> ToolRequest:
     if not raw:
         # Also what is left of a message for which there was no memory.
         raise ValueRefused("the request is empty: it names no tool")
-    if len(raw) <= LARGE:
+    if len(raw) <= LARGE_BYTES:
         return pb.ExecuteToolRequest.FromString(raw)
-    head, json_places = _looked_over(raw, (_PARAMETERS, _BINARY_PARAMETERS))
+    head, json_places = _split(raw, (_PARAMETERS, _BINARY_PARAMETERS))
     return LargeRequest(raw, pb.ExecuteToolRequest.FromString(head), json_places)
 
 
@@ -151,8 +151,8 @@ def read_call_back(raw: bytes) -> pb.ExecuteElixirToolRequest:
     """Return a call of an authority's tool by an adapter; see `read_request`."""
     if not raw:
         raise ValueRefused("the request is empty: it names no tool")
-    if len(raw) > LARGE:
-        _looked_over(raw, (_PARAMETERS,))
+    if len(raw) > LARGE_BYTES:
+        _split(raw, (_PARAMETERS,))
     return pb.ExecuteElixirToolRequest.FromString(raw)
 
 
@@ -160,10 +160,10 @@ def read_response(raw: bytes) -> ToolResponse:
     """Return a worker's answer. Raises `DecodeError`, and `ValueRefused` for an empty one."""
     if not raw:
         raise ValueRefused("the worker's answer is empty")
-    if len(raw) > LARGE:
+    if len(raw) > LARGE_BYTES:
         rest: list[memoryview] = []
         view, begun = memoryview(raw), 0
-        for number, wire, _, stop in _fields(raw, 0, len(raw), [MOST_FIELDS]):
+        for number, wire, _, stop in _fields(raw, 0, len(raw), [MAX_FIELDS]):
             if wire != _BYTES or number not in _RESULTS:
                 rest.append(view[begun:stop])
             begun = stop
@@ -175,11 +175,11 @@ def read_response(raw: bytes) -> ToolResponse:
 
 def read_chunk(raw: bytes) -> Chunk:
     """Return a chunk of a worker's stream. Raises `DecodeError`, and `MessageTooLarge` for one of too many fields."""
-    if len(raw) <= LARGE:
+    if len(raw) <= LARGE_BYTES:
         return pb.ToolChunk.FromString(raw)
     head: list[memoryview] = []
     view, begun, place = memoryview(raw), 0, (0, 0)
-    for number, wire, start, stop in _fields(raw, 0, len(raw), [MOST_OTHERS]):
+    for number, wire, start, stop in _fields(raw, 0, len(raw), [MAX_OTHER_FIELDS]):
         if number == _DATA and wire == _BYTES:
             place = (start, stop)
         else:
@@ -217,9 +217,9 @@ def json_of(request: ToolRequest) -> list[memoryview]:
     return [memoryview(message.value) for message in request.parameters.values()]
 
 
-def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, list[tuple[int, int]]]:
+def _split(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, list[tuple[int, int]]]:
     """Return a call without the fields that hold its `values`, and where those are that are JSON."""
-    left = [MOST_FIELDS]
+    left = [MAX_FIELDS]
     view = memoryview(raw)
     head: list[memoryview] = []
     places: list[tuple[int, int]] = []
@@ -239,13 +239,15 @@ def _looked_over(raw: bytes, values: tuple[int, ...]) -> tuple[bytes, list[tuple
                         in_values += last - first
         else:
             head.append(view[begun:stop])
-            if len(head) > MOST_OTHERS:
-                raise MessageTooLarge(f"the request has too much metadata: larger than max ({MOST_OTHERS} entries)")
+            if len(head) > MAX_OTHER_FIELDS:
+                raise MessageTooLarge(
+                    f"the request has too much metadata: larger than max ({MAX_OTHER_FIELDS} entries)"
+                )
         begun = stop
-    if (besides := end - in_values) > MOST_NAMES:
+    if (besides := end - in_values) > MAX_NAME_BYTES:
         raise MessageTooLarge(
             f"the request has {besides} bytes besides its values, in names and metadata: "
-            f"larger than max ({besides} vs. {MOST_NAMES})"
+            f"larger than max ({besides} vs. {MAX_NAME_BYTES})"
         )
     return b"".join(head), places
 
@@ -258,7 +260,7 @@ def _fields(raw: bytes, at: int, end: int, left: list[int]) -> Iterator[tuple[in
     while at < end:
         left[0] -= 1
         if left[0] < 0:
-            raise MessageTooLarge(f"the message has too many fields: larger than max ({MOST_FIELDS} fields)")
+            raise MessageTooLarge(f"the message has too many fields: larger than max ({MAX_FIELDS} fields)")
         tag = raw[at]
         at += 1
         if tag & 0x80:

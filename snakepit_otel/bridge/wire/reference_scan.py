@@ -8,7 +8,7 @@ import re
 from snakepit_otel.bridge.wire.references import RAW_MARK
 from snakepit_otel.errors import ValueRefused
 
-MOST_MARKS = 10_000
+MAX_MARKS = 10_000
 _STEP = 256 << 10  # searched before other tasks have their turn: at worst a millisecond
 _MARKS_AT_ONCE = 200
 _REACH = 4 << 10  # around a mark, within which the fields of its reference are that come before its content
@@ -23,7 +23,7 @@ _UP_TO_COPY = re.compile(
 async def ids_in(raw: bytes) -> set[str]:
     """Return the ids of the references in JSON that is not parsed.
 
-    An id near a reference may be among them. Raises `ValueRefused` for more marks than `MOST_MARKS`.
+    An id near a reference may be among them. Raises `ValueRefused` for more marks than `MAX_MARKS`.
     """
     found: set[str] = set()
     for number, mark in enumerate(await _marks_in(raw), 1):
@@ -62,8 +62,8 @@ async def _marks_in(raw: bytes) -> list[int]:
     at = await _find(raw, 0)
     while at >= 0:
         marks.append(at)
-        if len(marks) > MOST_MARKS:
-            raise ValueRefused(f"a value has more than {MOST_MARKS} references, or marks of them")
+        if len(marks) > MAX_MARKS:
+            raise ValueRefused(f"a value has more than {MAX_MARKS} references, or marks of them")
         if len(marks) % _MARKS_AT_ONCE == 0:
             await asyncio.sleep(0)
         at = await _find(raw, at + len(RAW_MARK))

@@ -24,7 +24,7 @@ _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _VERY_LONG_NUMBER = re.compile(rb"[0-9]{309}")
 _SCALARS = (str, int, float, bool, type(None))
-_MOST_STEPS = 10
+_MAX_STEPS = 10
 _LARGE = 64 << 10
 _NO_MEMORY = "Not enough memory"  # orjson's message where memory runs out
 
@@ -47,14 +47,14 @@ def to_json(value: Any, default: Callable[[Any], Any] = plain_markers, where: st
     if (raw := _with_other_keys(value, default)) is not None:
         return raw
     try:
-        plain = _Parts(default).plain(value, (None, where), 0)
+        plain = _PartConverter(default).plain(value, (None, where), 0)
         # Unlike orjson, json writes integers beyond 64 bits.
         return json.dumps(plain, ensure_ascii=False, check_circular=False, separators=(",", ":")).encode()
     except _Fault as fault:
         why = str(fault)
     except RecursionError:
         why = f"{where} is nested too deeply"
-    raise ValueRefused(f"{_a(value)} cannot be sent: {why}")
+    raise ValueRefused(f"{_type_name(value)} cannot be sent: {why}")
 
 
 def _with_other_keys(value: Any, default: Callable[[Any], Any]) -> bytes | None:
@@ -126,7 +126,7 @@ class _Fault(Exception):
     """The reason why a part of a value cannot be sent, with the part's place."""
 
 
-class _Parts:
+class _PartConverter:
     """Makes of one value what JSON knows, by going through it as orjson does."""
 
     def __init__(self, default: Callable[[Any], Any]) -> None:
@@ -139,7 +139,7 @@ class _Parts:
         if kind in _SCALARS:
             return _scalar(value, place)
         if id(value) in self._open:
-            raise _Fault(f"{_path(place)} is {_a(value)} that contains itself (a circular reference)")
+            raise _Fault(f"{_path(place)} is {_type_name(value)} that contains itself (a circular reference)")
         if depth > MAX_DEPTH:
             raise _Fault(f"{_path(place)} is nested more than {MAX_DEPTH} deep")
         self._open.add(id(value))
@@ -150,7 +150,7 @@ class _Parts:
             for key, part in value.items():
                 name = self._key(key, place)
                 if name in made:
-                    raise _Fault(f"{_path(place)} has two keys that become {name!r:.60}, one of them {_a(key)}")
+                    raise _Fault(f"{_path(place)} has two keys that become {name!r:.60}, one of them {_type_name(key)}")
                 made[name] = self.plain(part, (place, key), depth + 1)
         elif kind in (list, tuple):
             made = []
@@ -166,7 +166,7 @@ class _Parts:
         made, conversions = key, 0
         while type(made) not in _SCALARS:
             if type(made) in (dict, list, tuple) or conversions > MAX_DEPTH:
-                raise _Fault(f"keys must be text, and {_path(place)} has the key {_shown(key)}, {_a(key)}")
+                raise _Fault(f"keys must be text, and {_path(place)} has the key {_shown(key)}, {_type_name(key)}")
             made, conversions = self._converted(made, (place, key)), conversions + 1
         if type(made) is str:
             return str(_scalar(made, place, "has a key that "))
@@ -188,7 +188,7 @@ class _Parts:
             raise
         except Exception as error:
             why = f"whose conversion failed: {type(error).__name__}: {error}"
-            raise _Fault(f"{_path(place)} is {_a(value)}, {why}") from error
+            raise _Fault(f"{_path(place)} is {_type_name(value)}, {why}") from error
 
 
 def _scalar(value: Any, place: _Place, part: str = "") -> Any:
@@ -214,17 +214,17 @@ def _path(place: _Place) -> str:
     while outer is not None:
         steps.append(f"[{_shown(own)}]")
         outer, own = outer
-    if len(steps) > _MOST_STEPS:
-        steps = [*steps[: _MOST_STEPS // 2], "[…]", *steps[-_MOST_STEPS // 2 :]]
+    if len(steps) > _MAX_STEPS:
+        steps = [*steps[: _MAX_STEPS // 2], "[…]", *steps[-_MAX_STEPS // 2 :]]
     return str(own) + "".join(reversed(steps))
 
 
 def _shown(key: Any) -> str:
     with suppress(Exception):  # a repr may do anything
         return f"{key!r:.60}"
-    return _a(key)
+    return _type_name(key)
 
 
-def _a(value: Any) -> str:
+def _type_name(value: Any) -> str:
     kind = type(value)
     return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"

@@ -18,7 +18,7 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     add_BridgeServiceServicer_to_server,
 )
 from snakepit_otel.bridge.wire.errors import from_wire
-from snakepit_otel.bridge.wire.method_guards import MOST_BYTES, GuardedServer, Limit
+from snakepit_otel.bridge.wire.method_guards import DEFAULT_MAX_BYTES, GuardedServer, Limit
 from snakepit_otel.bridge.wire.values import from_json
 from snakepit_otel.errors import ToolError
 from snakepit_otel.rpc.addresses import listen
@@ -73,7 +73,7 @@ async def channel(short_path: Path) -> AsyncIterator[aio.Channel]:
     ("method", "size", "code", "why"),
     [
         ("GetSession", 101, grpc.StatusCode.RESOURCE_EXHAUSTED, r"GetSession is larger than max \(101 vs. 100\)"),
-        ("Heartbeat", MOST_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED, "Heartbeat is larger than max"),
+        ("Heartbeat", DEFAULT_MAX_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED, "Heartbeat is larger than max"),
         ("Heartbeat", 1, grpc.StatusCode.INVALID_ARGUMENT, "Heartbeat cannot be read"),
         ("Ping", 0, grpc.StatusCode.RESOURCE_EXHAUSTED, "no memory left"),
         ("CleanupSession", 0, grpc.StatusCode.RESOURCE_EXHAUSTED, "no memory left"),
@@ -95,7 +95,7 @@ async def test_a_stream_ends_at_what_cannot_be_read(channel: aio.Channel) -> Non
     """Whoever reads a stream of requests does not see one that is too large; the call ends with why."""
     call = channel.stream_stream(_CALL + "StreamTelemetry")(timeout=30)
     await call.write(b"")
-    await call.write(bytes(MOST_BYTES + 1))
+    await call.write(bytes(DEFAULT_MAX_BYTES + 1))
     assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in await call.details()
 

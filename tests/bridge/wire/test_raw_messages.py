@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire.codec import STRING_VALUE
 from snakepit_otel.bridge.wire.raw_messages import (
-    LARGE,
-    MOST_FIELDS,
-    MOST_NAMES,
+    LARGE_BYTES,
+    MAX_FIELDS,
+    MAX_NAME_BYTES,
     LargeChunk,
     LargeRequest,
     LargeResponse,
@@ -27,7 +27,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
 )
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
 
-_LONG = b'"' + b"x" * 2 * LARGE + b'"'
+_LONG = b'"' + b"x" * 2 * LARGE_BYTES + b'"'
 
 
 def _request(**fields: object) -> pb.ExecuteToolRequest:
@@ -63,15 +63,15 @@ def test_a_small_request_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"tool_name": "x" * (MOST_NAMES + 1)}, "besides its values"),
-        ({"session_id": "x" * (MOST_NAMES + 1)}, "besides its values"),
-        ({"metadata": {"k": "v" * (MOST_NAMES + 1)}}, "besides its values"),
+        ({"tool_name": "x" * (MAX_NAME_BYTES + 1)}, "besides its values"),
+        ({"session_id": "x" * (MAX_NAME_BYTES + 1)}, "besides its values"),
+        ({"metadata": {"k": "v" * (MAX_NAME_BYTES + 1)}}, "besides its values"),
         ({"metadata": {str(number): "v" * 40 for number in range(3_000)}}, "too much metadata"),
-        ({"parameters": {"n" * (MOST_NAMES + 1): _any(b"1")}}, "besides its values"),
-        ({"binary_parameters": {"n" * (MOST_NAMES + 1): b""}}, "besides its values"),
-        ({"parameters": {"n": AnyMessage(type_url="u" * (MOST_NAMES + 1))}}, "besides its values"),
-        ({"parameters": {str(number): _any(b"1") for number in range(MOST_FIELDS // 5)}}, "too many fields"),
-        ({"binary_parameters": {str(number): b"x" * 8 for number in range(MOST_FIELDS // 3)}}, "too many fields"),
+        ({"parameters": {"n" * (MAX_NAME_BYTES + 1): _any(b"1")}}, "besides its values"),
+        ({"binary_parameters": {"n" * (MAX_NAME_BYTES + 1): b""}}, "besides its values"),
+        ({"parameters": {"n": AnyMessage(type_url="u" * (MAX_NAME_BYTES + 1))}}, "besides its values"),
+        ({"parameters": {str(number): _any(b"1") for number in range(MAX_FIELDS // 5)}}, "too many fields"),
+        ({"binary_parameters": {str(number): b"x" * 8 for number in range(MAX_FIELDS // 3)}}, "too many fields"),
     ],
     ids=[
         "tool",
@@ -93,7 +93,7 @@ def test_what_is_large_besides_values_is_refused(fields: dict[str, object], why:
 
 def test_values_may_be_as_large_as_messages() -> None:
     """Neither JSON nor bytes count for what a request has besides them."""
-    large = b"x" * (3 * MOST_NAMES)
+    large = b"x" * (3 * MAX_NAME_BYTES)
     assert isinstance(read_request(_request(parameters={"a": _any(large)}).SerializeToString()), LargeRequest)
     assert isinstance(read_request(_request(binary_parameters={"a": large}).SerializeToString()), LargeRequest)
 
@@ -132,7 +132,7 @@ def test_a_large_result_stays_as_it_came() -> None:
     assert isinstance(read, LargeResponse)
     assert read.SerializeToString() is raw
     assert read.parsed() == good
-    bad = pb.ExecuteToolResponse(success=False, error_message="x" * 2 * LARGE)
+    bad = pb.ExecuteToolResponse(success=False, error_message="x" * 2 * LARGE_BYTES)
     assert read_response(bad.SerializeToString()) == bad
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire.raw_messages import LARGE, read_response
+from snakepit_otel.bridge.wire.raw_messages import LARGE_BYTES, read_response
 
-RESULT = pb.ExecuteToolResponse(binary_result=bytes(LARGE)).SerializeToString()
+RESULT = pb.ExecuteToolResponse(binary_result=bytes(LARGE_BYTES)).SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
 from snakepit_otel.bridge.wire.identifiers import MAX_METADATA_BYTES, check_metadata
 from snakepit_otel.bridge.wire.methods import REFERENCES
-from snakepit_otel.bridge.wire.raw_messages import LARGE, LargeResponse, read_response
+from snakepit_otel.bridge.wire.raw_messages import LARGE_BYTES, LargeResponse, read_response
 from snakepit_otel.bridge.wire.reference_list import MAX_LISTED, UNLISTED, Incoming, list_of, listed_ids
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.values import plain_markers
@@ -95,7 +95,7 @@ def test_a_malformed_reference_is_refused_as_that() -> None:
 def test_the_list_of_a_large_result_is_read() -> None:
     """The metadata of a result that is passed on as it came are parsed, wherever in it they are."""
     head = pb.ExecuteToolResponse(success=True, metadata={REFERENCES: IDS[1], "k": "v"}).SerializeToString()
-    tail = pb.ExecuteToolResponse(binary_result=bytes(LARGE)).SerializeToString()
+    tail = pb.ExecuteToolResponse(binary_result=bytes(LARGE_BYTES)).SerializeToString()
     for raw in (head + tail, tail + head):
         read = read_response(raw)
         assert isinstance(read, LargeResponse)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from snakepit_otel.bridge.wire.reference_scan import MOST_MARKS, has_marks, ids_in, labelled_as_copies
+from snakepit_otel.bridge.wire.reference_scan import MAX_MARKS, has_marks, ids_in, labelled_as_copies
 from snakepit_otel.common.json_keys import ZERO_COPY
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
@@ -50,9 +50,9 @@ async def test_only_references_are_labelled(write: Callable[[Any], bytes]) -> No
 
 async def test_too_many_marks_are_refused() -> None:
     """A value made of nothing but marks is refused, after as many as are looked at."""
-    raw = orjson.dumps([ZERO_COPY] * (MOST_MARKS + 1))
+    raw = orjson.dumps([ZERO_COPY] * (MAX_MARKS + 1))
     for look in (ids_in, labelled_as_copies):
-        with pytest.raises(ValueRefused, match=f"more than {MOST_MARKS} references"):
+        with pytest.raises(ValueRefused, match=f"more than {MAX_MARKS} references"):
             await look(raw)
 
 

@@ -28,7 +28,7 @@ def raw_requests(data: bytes) -> None:
     choices = Choices(data)
     raw = choices.rest() if choices.chance() else choices.fill(pb.ExecuteToolRequest()).SerializeToString()
     whole = _parsed(pb.ExecuteToolRequest, raw)
-    with patch.object(raw_messages, "LARGE", 0):
+    with patch.object(raw_messages, "LARGE_BYTES", 0):
         try:
             with refusing(MessageTooLarge, ValueRefused):
                 raw_messages.read_call_back(raw)
@@ -57,7 +57,7 @@ def raw_responses(data: bytes) -> None:
     choices = Choices(data)
     raw = choices.rest() if choices.chance() else choices.fill(pb.ExecuteToolResponse()).SerializeToString()
     whole = _parsed(pb.ExecuteToolResponse, raw)
-    with patch.object(raw_messages, "LARGE", 0):
+    with patch.object(raw_messages, "LARGE_BYTES", 0):
         try:
             with refusing(MessageTooLarge, ValueRefused) as refused:
                 response = raw_messages.read_response(raw)
