@@ -42,8 +42,8 @@ __all__ = [
     "tool",
 ]
 
-# Loaded when asked for. Who takes one room alone, as the instrumentation of others' workers takes `telemetry`, must
-# not get the bridge with it: protobuf knows each message once per process, and those workers bring them themselves.
+# Loaded on first use. Code that imports one room alone, as the instrumentation of upstream's workers does, must
+# not load the bridge with it: protobuf takes each message once per process, and those workers have their own.
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {

@@ -54,7 +54,7 @@ class Snakepit(LocalCaller):
             label = await pit.execute("classify", {"pixels": pixels}, session_id="alice")
 
     `adapter` is a class that workers can import, or its name (`package.module:Class`, `file.py:Class`).
-    `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` says whether adapters
+    `authority_tools` are functions `f(context, ...)` that run here; `@authority_tool` decides whether adapters
     may call them. `authority` (how these run), `session_store`, `pool`, `server` and `zero_copy` are settings, as
     objects or as dicts; bad ones raise `ConfigurationError`. `workers` is short for
     `pool={"size": …}`. `pools` are further pools by name, each with an `adapter` of its own; without a top-level

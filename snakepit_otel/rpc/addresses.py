@@ -135,7 +135,7 @@ def _can_be_had(ip: str) -> bool:
 
 
 def _bind_all(server: aio.Server, address: str, found: list[str], port: int, files: ReloadingCredentials | None) -> int:
-    """Listen on one port of all the addresses, and return it: on each, callers find us and nobody else."""
+    """Listen on one port of all the addresses, and return it: no other process may have it on any of them."""
     for attempt in range(1, _MAX_ATTEMPTS + 1):
         bound = port
         try:

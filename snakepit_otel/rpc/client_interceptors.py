@@ -158,6 +158,6 @@ class ObservedCallable:
 
 def _passed_on(metadata: Any) -> list[tuple[str, str | bytes]]:
     """Return metadata with the current trace context: calls that pass metadata on have their caller's context there."""
-    ours = outgoing()
-    keys = {key for key, _ in ours}
-    return [*((key, value) for key, value in metadata or () if key not in keys), *ours]
+    current = outgoing()
+    keys = {key for key, _ in current}
+    return [*((key, value) for key, value in metadata or () if key not in keys), *current]

@@ -1,4 +1,4 @@
-"""Unix sockets to connect to, of this user and of nobody else.
+"""Unix sockets to connect to, of this user alone.
 
 gRPC connects late, and again after a connection broke, to the socket that is at a path by then. In a directory for
 everybody, such as /tmp, another user may have put it there. So gRPC is given no path, but a directory that is held
@@ -79,7 +79,7 @@ class LocalSocket:
             link = foreign_link(Path(self._directory))
             descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            # Gone again, or not for us to enter; gRPC's error says which.
+            # Gone again, or not to be entered by this user; gRPC's error has which.
             return
         try:
             why = f"{link[0]} is a link that user {user(link[1])} has made" if link else self._problem(descriptor)
@@ -99,13 +99,13 @@ class LocalSocket:
             return f"the directory {self._directory} belongs to user {user(status.st_uid)}"
         if others_may_write(status):
             mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-            return f"others may write to the directory {self._directory} ({mode}), and put a socket of theirs there"
+            return f"others may write to the directory {self._directory} ({mode}), and put a socket there"
         try:
             status = os.stat(self.path.name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             return None
         if stat.S_ISLNK(status.st_mode):
-            return "it is a link, which may lead to anybody's"
+            return "it is a link, which may lead to another user's socket"
         if status.st_uid not in users:
             return f"the socket belongs to user {user(status.st_uid)}"
         listener = _listener(f"/proc/self/fd/{directory}/{self.path.name}")
@@ -162,7 +162,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _listener(path: str) -> int | None:
-    """Return the user who listens at a socket; None if nobody does, or nobody can be reached just now."""
+    """Return the user who listens at a socket; None if there is none, or it cannot be reached just now."""
     with socket.socket(socket.AF_UNIX) as probe:
         # Without waiting: a queue of connections that is full is no reason to.
         probe.setblocking(False)

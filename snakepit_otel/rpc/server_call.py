@@ -83,8 +83,8 @@ class ServerCall(Operation):
 
     def is_over(self, left: float) -> bool:
         """Return whether the caller's deadline may have passed when this side has these seconds left."""
-        # Its deadline is a little earlier than ours: on the wire the timeout is rounded up, by a hundredth at
-        # most, and it began when the request was sent.
+        # The caller's deadline is a little earlier: on the wire the timeout is rounded up, by a hundredth at most, and
+        # it began when the request was sent.
         return left <= 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
 
 

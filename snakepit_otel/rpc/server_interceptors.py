@@ -166,7 +166,7 @@ class _Responses:
         raise StopIteration
 
     def close(self) -> None:
-        """End a call that nobody reads any more, as a generator's own `close` does."""
+        """End a call without a reader, as a generator's own `close` does."""
         call = self._call
         if call is None:
             return

@@ -96,7 +96,7 @@ class ReloadingCredentials:
         self._note(self._contents)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return credentials for one address; gRPC asks each anew, from threads of its own, when somebody connects."""
+        """Return credentials for one address; gRPC's threads read each of them anew when a client connects."""
         given = self._contents
 
         def changed() -> grpc.ServerCertificateConfiguration | None:

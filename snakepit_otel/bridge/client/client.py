@@ -70,16 +70,16 @@ def _time_left(timeout: Any) -> float | None:
 class Client:
     """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
 
-    `root_certificates` and, where the server asks for them, `certificate` and `key` are PEM files for TLS, read once.
+    `root_certificates` and, where the server requires them, `certificate` and `key` are PEM files for TLS, read once.
     The server's certificate must be for the host in `address`, and signed by one of `root_certificates`; without
     those nothing is encrypted.
     On a Unix socket, arrays and tables are passed by shared memory; on TCP their bytes are copied, as far as
     `zero_copy` allows.
-    A Unix socket is connected to only if it, its directory and whoever listens are this user's or root's, and others
+    A Unix socket is connected to only if it, its directory and its listener are this user's or root's, and others
     may not write to the directory; if not, making a client raises `UnsafeSocket`, and nothing is sent.
     SNAKEPIT_OTEL_SERVER_USER names one more user whose sockets will do.
     Every request has the client's `metadata`, besides its own; middleware reads them.
-    Raises `AuthorityUnavailable` where nobody answers, `DeadlineExceeded` after a call's `timeout` in
+    Raises `AuthorityUnavailable` without an answer, `DeadlineExceeded` after a call's `timeout` in
     seconds, and what the tool or the authority raised.
     """
 
@@ -266,7 +266,7 @@ class Client:
         """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
         found: list[admin_pb.SessionInfo] = []
         while len(found) < limit:
-            # A page may have fewer than were asked for, by their size; only an empty one is the last.
+            # A page may have fewer sessions than requested, by their size; only an empty one is the last.
             request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
             page = list((await self._call_admin("ListSessions", request)).sessions)
             if not page:
@@ -282,7 +282,7 @@ class Client:
         return response
 
     async def remove_session(self, session_id: str) -> bool:
-        """Delete a session and say whether it was there; on the authority's Unix socket only."""
+        """Delete a session and return whether there was one; on the authority's Unix socket only."""
         response = await self._call_admin(
             "DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id)
         )
@@ -317,7 +317,7 @@ class Client:
     ) -> RestartReport:
         """Replace all workers of a pool, or of every pool, one after another; on the authority's Unix socket only.
 
-        `progress` is told of each when it has been replaced. Once begun, the authority goes on with it, whatever
+        `progress` is called for each when it has been replaced. Once begun, the authority continues, whatever
         becomes of the caller. Raises `PoolNotFound`.
         """
         replacements: list[Replacement] = []

@@ -85,7 +85,7 @@ class Status:
 
     @classmethod
     def of_message(cls, message: pb.GetStatusResponse) -> Self:
-        """Return what the wire tells of."""
+        """Return the status of a message."""
         pools = tuple(
             PoolStatus(
                 **{

@@ -78,7 +78,7 @@ class AuthorityClient:
         self._blocking: BlockingConnection | None = None
 
     def connect(self) -> None:
-        """Connect both ways now: by the first call-back somebody may have removed the authority's socket."""
+        """Connect both ways now: the authority's socket may be removed before the first call-back."""
         self.connection.connect()
         self._blocking_connection().connect()
 
@@ -249,7 +249,7 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
 
 def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
     if not response.success:
-        # A tool in Elixir that raises JSON as its message has an error of ours, as an authority of ours would send it.
+        # A tool in Elixir may raise an error of this package as JSON, as our own authority sends it.
         described = response.error_message.removeprefix(_ELIXIR_ERROR_PREFIX)
         text = described if described.startswith("{") else response.error_message
         raise from_wire(text, {"tool_name": tool})

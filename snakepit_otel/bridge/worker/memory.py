@@ -44,7 +44,7 @@ class WorkerMemory:
     """Opens a scope for each request of a worker.
 
     `fd_server` is the path of the authority's file-descriptor server. A request without an id is from a peer that has
-    none, such as an Elixir one; what it is to get of our memory waits in `kept` for it to read.
+    none, such as an Elixir one; buffers for that peer wait in `kept` until it reads them.
     """
 
     def __init__(self, settings: Limits | None = None, fd_server: Path | None = None, *, strict: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Transport over gRPC: to Unix sockets, TCP and TLS, and to peers that are not ours."""
+"""Transport over gRPC: to Unix sockets, TCP and TLS, and to any peer that speaks it."""
 
 from __future__ import annotations
 
@@ -323,4 +323,4 @@ async def _read_all(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None
 
 
 def _ignore(_: grpc.ChannelConnectivity) -> None:
-    """Do nothing: a blocking channel connects when somebody subscribes to its state."""
+    """Do nothing: a blocking channel connects when its state is subscribed to."""
