@@ -41,6 +41,8 @@ FORBIDDEN = {
     "pool": {"testing", "cli", "app"},
     "testing": {"cli", "compatibility", "pool", "app"},
 }
+PROTOCOLS = ("grpc", "google", "opentelemetry.proto", "snakepit_otel.bridge.proto")
+"""Packages of the wire, which pools do not need: a worker's channel is in the authority's room."""
 GRPC_EXPORTER = "telemetry/export/otlp_grpc.py"
 """The one file of telemetry that uses gRPC."""
 SDK_ALLOWED = {
@@ -89,6 +91,14 @@ def test_the_instrumentation_stands_on_little() -> None:
         for name in imports(path):
             assert not name.startswith("snakepit_otel.") or name.startswith(SHARED), f"{path.name} imports {name}"
             assert not name.startswith(("snakepit_bridge", "grpc_server")), f"{path.name} imports {name}"
+
+
+def test_pools_use_no_wire_protocol() -> None:
+    """Pools import neither gRPC nor protobuf, nor generated messages."""
+    for path in (PACKAGE / "pool").rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(PROTOCOLS), f"{path.name} imports {name}"
+            assert "_pb2" not in name, f"{path.name} imports {name}"
 
 
 def test_library_code_uses_the_api_only() -> None:

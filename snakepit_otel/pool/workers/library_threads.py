@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 _OPENMP = "OMP_NUM_THREADS"
 
+# Libraries that follow OpenMP's variable unless their own is set; PyTorch, scikit-learn and Arrow have only OpenMP's.
 _FOLLOW_OPENMP = (
     "OPENBLAS_NUM_THREADS",  # the BLAS of NumPy's and SciPy's wheels
     "MKL_NUM_THREADS",  # that of Anaconda's, and PyTorch's
     "BLIS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",  # pandas' eval
 )
-"""Variables in whose absence their libraries go by OpenMP's; PyTorch, scikit-learn and Arrow have none of their own."""
 
 _OWN = (
     "NUMBA_NUM_THREADS",

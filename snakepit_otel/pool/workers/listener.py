@@ -19,7 +19,7 @@ class WorkerListener(Protocol):
         """The worker takes no more requests."""
         ...
 
-    def on_suspected(self, worker: Worker) -> None:
+    def on_suspected(self, worker: Worker, /) -> None:
         """The worker gets requests only where all are suspect."""
         ...
 

@@ -1,4 +1,4 @@
-"""Workers whose authority is dead: which there were, and the end of those that are still there."""
+"""Orphans: the file that records an authority's workers, and the end of those that outlive their authority."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
 _FILE = "workers"
-_MOST_BYTES = 1 << 20
-_HIGHEST_PID = 1 << 22
-"""The kernel's own limit."""
+_MAX_BYTES = 1 << 20
+_HIGHEST_PID = 1 << 22  # the kernel's limit
 _LINE = re.compile(r"([1-9][0-9]{0,6}) ([1-9][0-9]{0,19}) ([!-~]{1,200})")
+# The beginning of a worker's command line: an interpreter, its options, and the program by its name or its file.
 _PROGRAM = re.compile(
     rb"[^\0]+(?:\0-[^\0]+)*?\0(?:-m\0snakepit_otel\.pool\.workers\.worker_main|[^\0]*/snakepit_otel/pool/workers/worker_main\.py)\0"
 )
-"""The beginning of a worker's command line: an interpreter, its options, and our program by its name or its file."""
 
 
 class Orphan(NamedTuple):
@@ -88,7 +87,7 @@ def kill_orphans(directory: Path) -> list[Orphan]:
     counted. Raises nothing.
     """
     killed = []
-    for started, orphan in _recorded(directory / _FILE):
+    for started, orphan in _read_workers(directory / _FILE):
         if _kill(orphan, started, directory.name):
             killed.append(orphan)
         # Also of those that have ended as they should: nobody was left to see to these.
@@ -103,7 +102,7 @@ def _kill(orphan: Orphan, started: int, run_id: str) -> bool:
     except OSError:
         return False
     try:
-        # Each of these may be of another process only if ours is gone, and then the signal reaches nobody.
+        # If one of these belongs to another process, the worker is gone, and the signal reaches nobody.
         found = process_table.entry(orphan.pid)
         if found is None or found.started != started or not _is_worker(orphan, run_id):
             return False
@@ -125,24 +124,24 @@ def _is_worker(orphan: Orphan, run_id: str) -> bool:
     return arguments == expected and users is not None and set(map(int, users[1].split())) == {os.getuid()}
 
 
-def _recorded(file: Path) -> list[tuple[int, Orphan]]:
-    """Return what a pid_file says: start times and workers; nothing if it is no pid_file."""
+def _read_workers(file: Path) -> list[tuple[int, Orphan]]:
+    """Return the start times and workers of a file of workers; none if the file is something else."""
     matches = map(_LINE.fullmatch, _read(file).splitlines())
     found = [(int(match[2]), Orphan(int(match[1]), match[3])) for match in matches if match is not None]
     return [(started, orphan) for started, orphan in found if 1 < orphan.pid <= _HIGHEST_PID]
 
 
 def _read(file: Path) -> str:
-    """Return the text of a file of ours; none if it is something else, or too large."""
-    with suppress(OSError), open(file, "rb", opener=_without_following) as opened:
+    """Return the text of a file of this user; an empty one if it is something else, or too large."""
+    with suppress(OSError), open(file, "rb", opener=_open_file) as opened:
         status = os.fstat(opened.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_size <= _MOST_BYTES:
-            return opened.read(_MOST_BYTES).decode("ascii", "replace")
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_size <= _MAX_BYTES:
+            return opened.read(_MAX_BYTES).decode("ascii", "replace")
     return ""
 
 
-def _without_following(path: str, flags: int) -> int:
-    # Not through a link, and without waiting where it is a pipe.
+def _open_file(path: str, flags: int) -> int:
+    # Links are not followed, and a pipe is not waited for.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 

@@ -18,7 +18,7 @@ _READ_TIMEOUT_S = 0.1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends; leave if it has already.
+    """Have the kernel kill this process when the thread that started it ends; exit if it has already ended.
 
     Works while C code holds the interpreter, where nothing in Python can.
     """

@@ -37,9 +37,10 @@ class Replacer:
     One at a time, but for workers that are stuck. A worker whose successor does not become ready goes on.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, draw: Callable[[], float] = random.random) -> None:
         self.pool = fleet.pool
         self._fleet = fleet
+        self._draw = draw
         self._scheduled: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -53,7 +54,7 @@ class Replacer:
             await asyncio.sleep(_INSPECTION_INTERVAL_S)
             now = fleet.clock()
             started = [worker for worker in fleet.workers if worker.state in STARTED]
-            jitters = {worker: jitters.get(worker, random.random()) for worker in started}  # noqa: S311 - no secret
+            jitters = {worker: jitters.get(worker, self._draw()) for worker in started}
             for worker in started:
                 self._check_socket(worker)
                 worker.read_memory()

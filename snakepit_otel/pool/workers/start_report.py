@@ -1,6 +1,6 @@
-"""The one line that a worker reports at its start: that it serves, or why not.
+"""Report of a worker at its start, one line: that it serves, or its error.
 
-The adapter's code has run in the worker by then, and whatever it has written to the control socket comes first.
+The adapter's code has run in the worker by then, and may have written to the control socket before.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import SnakepitError, ToolRefused
 from snakepit_otel.telemetry import Level
 
-_SHOWN = 100
-"""Bytes of a line that is no report which an error has."""
+_QUOTED_BYTES = 100
 
 
 class StartReport(NamedTuple):
-    """What a worker that is ready has: its tools, and how much it records."""
+    """Tools and telemetry level of a worker that is ready."""
 
     tools: list[str]
     level: Level
 
 
 class NoReport(Exception):
-    """A line that no worker of ours reports; its message says why, in one line."""
+    """A line that is no start report; the message is one line."""
 
 
 def read(line: bytes) -> StartReport | SnakepitError:
-    """Return what a worker reports: that it is ready, or the error that kept it from that. Raises `NoReport`."""
+    """Return the report of a ready worker, or the error of one that failed. Raises `NoReport`."""
     try:
         report = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -51,7 +50,7 @@ def read(line: bytes) -> StartReport | SnakepitError:
         raise _no_report(line, printable(error)) from None
 
 
-def _no_report(line: bytes, why: str) -> NoReport:
-    shown = printable(line[:_SHOWN].decode(errors="backslashreplace"))
-    more = f"… ({len(line)} bytes)" if len(line) > _SHOWN else ""
-    return NoReport(f"{shown}{more}: {why}")
+def _no_report(line: bytes, reason: str) -> NoReport:
+    shown = printable(line[:_QUOTED_BYTES].decode(errors="backslashreplace"))
+    more = f"… ({len(line)} bytes)" if len(line) > _QUOTED_BYTES else ""
+    return NoReport(f"{shown}{more}: {reason}")

@@ -1,6 +1,6 @@
 """The program of a worker process that the pool starts: `python -P worker_main.py RUN_ID WORKER_ID`.
 
-It is started by its file, and imports nothing of ours or of others before it knows where the authority has found us.
+It is started by its file, and imports nothing but the standard library before it has the authority's import path.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _ARGUMENTS = 3  # with the program's own name
 
 
 def main() -> int:
-    """Serve until told to stop; the control socket is standard input.
+    """Serve until stopped; the control socket is standard input.
 
-    The arguments say in the process list whose worker this is, and which.
+    The arguments identify the authority and the worker in the process list.
     """
     if len(sys.argv) != _ARGUMENTS:
-        print("a pool starts this program, as: worker_main RUN_ID WORKER_ID", file=sys.stderr)  # noqa: T201 - for a person
+        sys.stderr.write("worker_main is started by a pool, as: worker_main RUN_ID WORKER_ID\n")
         return 2
     control = _take_control_socket()
     with control.makefile("rb") as lines:
         spec = json.loads(lines.readline())
-    # Where it says nothing of a program, the adapter is found where we are.
-    import_path_of_ours, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
-    sys.path[:] = import_path_of_ours
+    # Without a program, the adapter is imported from the present path.
+    package_path, import_path, main = spec.get("program") or (sys.path[:], sys.path[:], None)
+    sys.path[:] = package_path
 
     from snakepit_otel.pool.workers.os_process import die_with_parent
     from snakepit_otel.system import standard_streams
@@ -54,12 +54,12 @@ def main() -> int:
     from snakepit_otel.zero_copy._descriptor import Owner
     from snakepit_otel.zero_copy._limits import Limits
 
-    # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
+    # Modules of this package are excluded from collection; the adapter's are collected like any program's.
     gc.freeze()
     gc.enable()
-    # Only now: what the program has put on its import path since is for the adapter.
+    # Only now: later entries of the program's import path are for the adapter.
     sys.path[:] = import_path
-    # What is made outside of a request here is a worker's, too.
+    # References made outside of a request belong to the worker, too.
     pending_scope.owner = Owner.PYTHON
 
     telemetry.environment.mark_reported(spec.get("reported", {}))
@@ -99,7 +99,7 @@ def main() -> int:
 
     try:
         event_loop.run(serve())
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the authority is to know
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the authority must get it
         report({"failed": to_wire(error, {"worker_id": spec["worker_id"]})})
         return 1
     return 0
