@@ -11,6 +11,7 @@ from typing import Any, Literal
 Side = Literal["authority", "worker"]
 Attribute = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 MAX_ATTRIBUTES = 64
+MAX_TEXT = 1_024
 
 
 class Middleware:
@@ -136,8 +137,11 @@ class MiddlewareRequest:
     def set_attribute(self, key: str, value: Attribute) -> None:
         """Set an attribute of the request's span, and of the events that are emitted from now on.
 
-        At most 64 per request; more are ignored. Metrics get none, since their attribute sets are closed.
+        At most 64 per request; more are ignored. Text is cut at 1,024 characters, and a list after 64 values. Metrics
+        get none, since their attribute sets are closed.
         """
+        key = key[:MAX_TEXT]
+        value = [_cut(one) for one in value[:MAX_ATTRIBUTES]] if isinstance(value, list) else _cut(value)
         if key not in self._attributes and len(self._attributes) >= MAX_ATTRIBUTES:
             return
         self._attributes[key] = value
@@ -147,6 +151,10 @@ class MiddlewareRequest:
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None if the caller has set none."""
         return None if self.deadline is None else max(self.deadline - monotonic(), 0.0)
+
+
+def _cut(value: Any) -> Any:
+    return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
 class MiddlewareResult:

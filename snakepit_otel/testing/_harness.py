@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from snakepit_otel.adapters import SessionContext
@@ -14,6 +14,9 @@ from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry
 from snakepit_otel.bridge.wire.references import can_be_shared
+from snakepit_otel.bridge.worker.middleware_host import MiddlewareHost
+from snakepit_otel.middleware import Middleware
+from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.zero_copy import Reference
 from snakepit_otel.zero_copy._buffer_store import BufferStore
@@ -56,12 +59,15 @@ async def run_tool(
     state: Mapping[str, Any] | None = None,
     authority_tools: Iterable[Callable[..., Any]] = (),
     sessions: SessionStore | None = None,
+    middleware: Sequence[Middleware] = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> Any:
     """Run one request through the whole life of an adapter and return the result; a stream's as a list.
 
     `state` is put into the session first. Give `sessions` to look at the session afterwards, or to run
-    several requests on it. Arrays and tables reach the tool as they do in a worker, as references, and what it
-    returns comes back as arrays and tables. Raises what the adapter raises, unchanged, its clean-up included.
+    several requests on it. `middleware` is that of a worker, and `metadata` are the request's. Arrays and tables reach
+    the tool as they do in a worker, as references, and results come back as arrays and tables. Raises what the adapter
+    raises, unchanged, its clean-up included.
     """
     sessions = sessions or SessionStore()
     registry = ToolRegistry((*STATE_TOOLS, *authority_tools))
@@ -69,7 +75,7 @@ async def run_tool(
         await sessions.create(session_id)
         for key, value in (state or {}).items():
             await sessions.set_state(session_id, key, value)
-    context = SessionContext(session_id, LocalAuthority(sessions, registry, asyncio.get_running_loop()))
+    context = SessionContext(session_id, LocalAuthority(sessions, registry, asyncio.get_running_loop()), metadata)
     chunks: list[Any] = []
 
     async def take(chunk: Any) -> None:
@@ -79,6 +85,8 @@ async def run_tool(
     memory = _Memory(session_id, tool)
     try:
         host = AdapterHost(adapter, threads)
+        if middleware:
+            host = MiddlewareHost(adapter, threads, middleware=MiddlewareChain(middleware))
         request = Request(tool, memory.passed(dict(arguments or {})), context)
         streams = tool in host.tools and host.tools[tool].supports_streaming
         if host.takes_any:

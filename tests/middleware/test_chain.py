@@ -198,6 +198,15 @@ def test_attributes_of_a_request_are_bounded() -> None:
     assert request.attributes["a0"] == "changed"
 
 
+def test_texts_of_attributes_are_bounded() -> None:
+    """They may be what a caller has sent."""
+    request = MiddlewareRequest("paint")
+    request.set_attribute("a" * 2_000, "x" * 100_000)
+    request.set_attribute("list", ["x" * 100_000] * 100)
+    assert {len(key): len(value) for key, value in request.attributes.items()} == {1_024: 1_024, 4: 64}
+    assert len(request.attributes["list"][0]) == 1_024  # type: ignore[index,arg-type]
+
+
 def test_arguments_and_metadata_are_assigned() -> None:
     """They cannot be changed in place, so that no change is lost."""
     request = MiddlewareRequest("paint", {"colour": "red"}, metadata={"token": "x"})

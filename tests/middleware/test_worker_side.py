@@ -14,7 +14,7 @@ from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.worker.middleware_host import MiddlewareHost
 from snakepit_otel.errors import InvalidArguments
 from snakepit_otel.middleware._chain import MiddlewareChain
-from snakepit_otel.testing import Capture
+from snakepit_otel.testing import Capture, run_tool
 from tests.adapters.hosting import request
 
 
@@ -144,6 +144,15 @@ async def test_metadata_are_rewritten_for_the_tool() -> None:
     job = request("metadata")
     job.context.request_metadata = {"token": "secret", "snakepit_pool": "gpu"}
     assert await run(Cleaning(), job) == {"snakepit_pool": "gpu", "tenant": "acme"}
+
+
+async def test_run_tool_takes_middleware() -> None:
+    """For users' tests, with the metadata of the request."""
+    tagging = Tagging()
+    metadata = {"tenant": "acme"}
+    assert await run_tool(Painter, "metadata", middleware=[tagging], metadata=metadata) == metadata
+    assert await run_tool(Painter, "paint", {"colour": "blue"}, middleware=[tagging]) == "dark blue"
+    assert tagging.results == [metadata, "dark blue"]
 
 
 async def test_a_refusal_builds_no_adapter() -> None:
