@@ -110,6 +110,15 @@ def test_library_code_uses_the_api_only() -> None:
                 assert not name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")), f"{path} imports {name}"
 
 
+def test_grpc_stays_behind_the_transports() -> None:
+    """Only transports, the services of the bridge and OTLP exporters import grpc; all else has neutral errors."""
+    allowed = ("rpc/", "bridge/", GRPC_EXPORTER, "testing/_sink.py", "cli/doctor/canary.py")
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        if not name.startswith(allowed):
+            assert not {one for one in imports(path) if one.split(".")[0] == "grpc"}, f"{name} imports grpc"
+
+
 def test_nothing_unpickles_or_evaluates() -> None:
     """No code path can run what a peer sent: no pickle, marshal, eval or exec anywhere."""
     for path in sources():

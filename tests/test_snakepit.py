@@ -151,6 +151,15 @@ async def test_client_does_all_that_the_authority_offers() -> None:
         assert (await client.stats()).deleted == 1
 
 
+async def test_an_option_that_there_is_not() -> None:
+    """A misspelt option of a request is refused as of any function, by authority and client."""
+    pit = Snakepit(Useful, workers=1)
+    async with pit, Client(pit.socket) as client:
+        for caller in (pit, client):
+            with pytest.raises(TypeError, match="sesion_id"):
+                await caller.execute("echo", {"value": 1}, sesion_id="s")  # type: ignore[call-arg]
+
+
 async def test_admin_is_not_offered_on_tcp() -> None:
     """What lists and shows sessions is on the private socket alone."""
     async with Snakepit(Useful, workers=1, server={"listen": "127.0.0.1:0"}) as pit:
