@@ -67,7 +67,7 @@ class AdminService(AdminServiceServicer):
             info = self._info(session)
             size += info.ByteSize()
             if page and size > _MAX_PAGE_BYTES:
-                # Callers choose how much metadata a session has; whoever lists them reads on.
+                # Sessions may have much metadata: the caller asks for further pages.
                 break
             page.append(info)
         return pb.ListSessionsResponse(sessions=page)
@@ -96,7 +96,7 @@ class AdminService(AdminServiceServicer):
         return pb.GetStatsResponse(**stats._asdict(), max_sessions=self._sessions.settings.max_sessions)
 
     async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
-        """Change what is recorded, as far as the request says, and return what is in force."""
+        """Change the telemetry controls that the request has, and return the controls in force."""
         if self._set_telemetry is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no telemetry to set")
         values: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class AdminService(AdminServiceServicer):
 
     def _rolled(self, roll: asyncio.Future[RestartReport]) -> None:
         self._rolls.discard(roll)
-        # Looked at here, too, as whoever asked for it may have left.
+        # Retrieved here, since the caller may have left.
         if not roll.cancelled() and (error := roll.exception()) is not None:
             _log.warning("the rolling restart ended early: %s", printable(error, MAX_MESSAGE_CHARACTERS))
 

@@ -119,7 +119,7 @@ class _Method:
 
 
 class _Call:
-    """One call, and what is held for it; stands for its context, which has all that is not here."""
+    """One call and its charge, in place of gRPC's context, which has the remaining methods."""
 
     def __init__(self, admission: AdmissionInterceptor, handler: Any, context: Any) -> None:
         self._admission = admission
@@ -237,7 +237,7 @@ class _Call:
 
     async def _next(self) -> Any:
         # Of a read that is cancelled when the message has just come, gRPC never frees the message. It ends with the
-        # call in any case, so it goes on, for nobody.
+        # call in any case, so the read goes on without a reader.
         reading = asyncio.ensure_future(self._context.read())
         reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
@@ -280,7 +280,7 @@ class _Call:
             timer.cancel()
 
     def _charge_bytes(self, size: int) -> None:
-        """Hold `size` bytes beside what the call itself costs, in place of what was held so far."""
+        """Charge `size` bytes, besides those of the call itself, in place of the present charge."""
         before = self._charge.size
         self._charge.resize(self._call_bytes + size)
         if self._charge.size < before:
@@ -294,6 +294,6 @@ class _Call:
 
 
 def _retrieve_error(ended: asyncio.Future[Any]) -> None:
-    """Look at the error of a message that nobody waits for any more, or it would be reported as never looked at."""
+    """Retrieve the error of an abandoned read or write, which asyncio would log otherwise."""
     if not ended.cancelled():
         ended.exception()

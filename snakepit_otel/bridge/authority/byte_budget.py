@@ -38,9 +38,9 @@ class Budget:
         self._in_all: Counter[bool] = Counter()
 
     def half(self) -> Budget:
-        """Return a budget of half the limits, whose charges are charged here, too.
+        """Return a budget of half the limits, whose charges count here as well.
 
-        For what is held for long, as sessions are: the rest is left to calls, which end.
+        For long-lived objects, such as sessions: the other half remains for calls.
         """
         return Budget(self._anonymous // 2, self._anonymous_peer // 2, self._known // 2, within=self)
 
@@ -92,7 +92,7 @@ class Budget:
 
 
 class Charge:
-    """What is reserved for one thing that is held; a context manager that gives it back."""
+    """Bytes reserved for one object; a context manager that releases them."""
 
     __slots__ = ("_budget", "_what", "peer", "size")
 

@@ -185,7 +185,7 @@ class Dispatcher:
     def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
         """Give a request a scope for its references, for as long as it runs."""
         scope = given or self.buffer_store.request(request.session_id or None, request.tool_name)
-        # In any case: callers cannot choose whose request theirs is.
+        # In place of the caller's own: callers cannot choose the id of their request.
         request.metadata[REQUEST_ID] = scope.request or ""
         # A given scope is closed by its giver.
         with scope if given is None else nullcontext():
@@ -225,7 +225,7 @@ class Dispatcher:
             self.buffer_store.offer(scope.request or "", ref, self.budget.for_references(peer))
 
     def check_size(self, own: AuthorityTool, request: Any) -> None:
-        """Raise `StateRefused` or `ValueRefused` for more JSON than a tool of ours takes, before any of it is read."""
+        """Raise `StateRefused` or `ValueRefused` for more JSON than the tool accepts, before any of it is decoded."""
         size, tool = json_bytes_of(request), own.tool.name
         if own.takes_references:
             if size > self._authority_tool_bytes:
@@ -243,7 +243,7 @@ class Dispatcher:
         return (await self.sessions.create(session_id, creator=creator, charge=charge)).last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
-        """Let a session whose worker is gone, and which wanted no other, have any from its next request on."""
+        """Release a session from a strict affinity to a worker that is gone."""
         with suppress(SnakepitError):
             await self.sessions.assign_worker(session_id, "")
 

@@ -93,8 +93,8 @@ class LimitSettings(BaseModel):
             ("grpc.max_connection_idle_ms", self.idle_timeout),
             ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
             ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
-            # A stream that nobody reads is to hold the first 64 KiB of what is sent, however fast that came.
+            # An unread stream holds the first 64 KiB, at whatever rate they arrive.
             ("grpc.http2.bdp_probe", 0),
-            # A megabyte that becomes a hundred is received before anybody can know.
+            # A compressed megabyte may become a hundred before its size can be checked.
             *([("grpc.compression_enabled_algorithms_bitset", _WITHOUT_COMPRESSION)] if anonymous else []),
         ]

@@ -15,7 +15,7 @@ from snakepit_otel.system.tcp_connections import Connections
 
 
 class CallerListener:
-    """A server for one address, whose callers are held to `limits`, and what is held for them to `budget`.
+    """A server for one address, with limits for its callers and a budget for the bytes held for them.
 
     Callers that are `trusted` have their traces continued. Services are added to its `server`.
     """
@@ -65,5 +65,5 @@ class CallerListener:
 
 
 def _is_not_of_a_lost_caller(record: logging.LogRecord) -> bool:
-    """Leave out what gRPC logs, with a traceback, of each answer whose caller has gone before it."""
+    """Drop gRPC's log records, with traceback, of answers whose callers have gone."""
     return not str(record.msg).startswith("ExecuteBatchError raised in core")

@@ -62,7 +62,7 @@ class _Connection:
 
 
 class IncomingCall:
-    """A call whose messages are on their way, until `end`."""
+    """A call with incoming messages, until `end`."""
 
     __slots__ = ("_connection", "_partial_messages", "refuse")
 
@@ -73,7 +73,7 @@ class IncomingCall:
 
     def add_message(self, size: int) -> None:
         """Account for a message that is complete."""
-        # What the wire adds is less, with or without TLS, unless the sender cuts it into crumbs.
+        # Framing takes less, with or without TLS, unless the sender uses tiny frames.
         connection = self._connection
         connection.complete += size + size // 128 + _MESSAGE_BYTES
         connection.partial_bytes = max(connection.partial_bytes - size, 0)

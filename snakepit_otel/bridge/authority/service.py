@@ -94,16 +94,16 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
         # A session of such an id is none.
         "Heartbeat": Limit(refuse=lambda _: pb.HeartbeatResponse(server_time=_timestamp(time.time()))),
         "RegisterTools": Limit(refuse=lambda why: pb.RegisterToolsResponse(error_message=why)),
-        # What is over a session's own limit is refused on its own, and what is far over it ends the stream.
+        # A request over a session's limit is refused; one far over it ends the stream.
         "Hold": Limit(4 * max_session_bytes + _SESSION_OVERHEAD_BYTES),
         "Write": Limit(_UPLOAD_MESSAGE_BYTES),
     }
 
 
 class AuthorityService(BridgeServiceServicer):
-    """Serves workers, ours and upstream's, and any other gRPC client.
+    """Serves workers, our own and upstream's, and other gRPC clients.
 
-    With `fencing_tokens`, a call that says of which worker of ours it is must be one that this worker may make.
+    With `fencing_tokens`, a call of one of our own workers must have its token.
     """
 
     def __init__(self, dispatcher: Dispatcher, fencing_tokens: FencingTokens | None = None) -> None:
@@ -160,7 +160,7 @@ class AuthorityService(BridgeServiceServicer):
         )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
-        """Touch the session and say whether it is live."""
+        """Touch the session, and return whether it is live."""
         try:
             self._check(context)
             await self._sessions.get(request.session_id)
@@ -255,7 +255,7 @@ class AuthorityService(BridgeServiceServicer):
                 arguments = codec.decode_parameters(request.parameters, opened=opened)
                 caller = AuthorityContext(request.session_id or None, self._sessions)
                 value = await self._tools.run(tool, caller, arguments, _deadline(context))
-                # To a worker that knows nothing of requests, arrays go as JSON, as they always did.
+                # A worker without request ids gets arrays as JSON.
                 outgoing = Outgoing(scope, plain_markers) if scope.request else None
                 encoded, binary = await codec.encoded(_encode_result, value, outgoing or plain_markers)
         except asyncio.CancelledError:
@@ -274,7 +274,7 @@ class AuthorityService(BridgeServiceServicer):
         return response
 
     def _check(self, context: Context, request_id: str | None = None) -> None:
-        """Raise `WorkerFenced` for a call of a worker of ours that it may not make."""
+        """Raise `WorkerFenced` for a call of one of our own workers that is not permitted."""
         if self._fencing_tokens is None:
             return
         headers = _headers(context)
@@ -292,7 +292,7 @@ class AuthorityService(BridgeServiceServicer):
             with suppress(ReferenceReleased):
                 scope = self._dispatcher.buffer_store.join(request_id, request.session_id or None)
         if scope is None:
-            # Or from a worker that knows nothing of requests.
+            # The request has ended, or the worker has no request ids.
             yield Scope(
                 Owner.ELIXIR, None, self._dispatcher.buffer_store.settings, no_exchange="foreign_peer", foreign=True
             )
@@ -328,7 +328,7 @@ def _creator(context: Context, headers: dict[str, str], what: str) -> Creator:
 
 
 def _owner(headers: Mapping[str, str]) -> str | None:
-    """Return in whose name a call is made; a header is of ASCII, so other letters are as in URLs."""
+    """Return the owner of a call; headers are ASCII, so other letters are percent-encoded."""
     owner = headers.get(methods.OWNER_HEADER)
     return None if owner is None else unquote(owner[: 9 * MAX_OWNER])
 

@@ -1,4 +1,4 @@
-"""Sockets that are made again when somebody removes them, as what cleans /tmp does."""
+"""Watching of sockets, which are made again after their removal, as by a cleaner of /tmp."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class WatchedSocket:
 
 
 class SocketWatcher:
-    """Looks for sockets four times a second, after `ensure` has looked for the directory of theirs."""
+    """Checks sockets four times a second, each time after `ensure` has checked their directory."""
 
     def __init__(self, sockets: Sequence[WatchedSocket], ensure: Callable[[], None]) -> None:
         self._sockets = sockets
@@ -71,7 +71,7 @@ class SocketWatcher:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            # Where there is no place for the directory, the socket in it says so.
+            # If the directory cannot be made, making its socket fails with the reason.
             with suppress(SnakepitError, OSError):
                 self._ensure()
             for watched in self._sockets:

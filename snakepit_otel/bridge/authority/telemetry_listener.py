@@ -133,7 +133,7 @@ class TelemetryListener:
             call.cancel()
             await asyncio.wait([sending])
             if not sending.cancelled():
-                # What went wrong with sending goes wrong with reading, too.
+                # Retrieved only: reading fails for the same reason.
                 sending.exception()
 
     async def _send(self, call: Any) -> None:

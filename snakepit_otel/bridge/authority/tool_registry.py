@@ -35,7 +35,7 @@ _REGISTRATION_BYTES = 256  # of a registered tool, of which only the name is kep
 
 
 class _Foreign(NamedTuple):
-    """The names of a session's tools, and what is reserved for them."""
+    """The names of a session's tools, and their charges."""
 
     names: set[str]
     charges: list[ByteCharge]
@@ -43,7 +43,7 @@ class _Foreign(NamedTuple):
 
 @dataclass(frozen=True)
 class AuthorityContext:
-    """What a tool of the authority knows of the call: the session, or None, and the store."""
+    """Context of a call of an authority's tool: the session, or None, and the store."""
 
     session_id: str | None
     sessions: SessionStore
@@ -80,13 +80,13 @@ def authority_tool(description: Any = "", *, name: str | None = None, exposed: b
 
 
 def takes_json(function: F) -> F:
-    """Mark a tool of the authority that wants references as the JSON they travel as, to refuse them."""
+    """Mark a tool of the authority that gets references in their JSON form, to refuse them."""
     setattr(function, _JSON, True)
     return function
 
 
 def built_in(function: F) -> F:
-    """Mark a tool of ours, which is run at once, whatever users' tools do."""
+    """Mark a built-in tool, which is run at once, whatever users' tools do."""
     setattr(function, _BUILT_IN, True)
     return function
 

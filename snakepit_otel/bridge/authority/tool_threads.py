@@ -1,4 +1,4 @@
-"""The running of the authority's own tools: a bounded queue, a deadline, and threads that no tool can take from others.
+"""Threads of the authority's own tools: a bounded queue, a deadline, and a share for each tool.
 
 A thread cannot be stopped. A call that goes on after its deadline, or after its caller has gone, is abandoned: it is
 counted, another thread takes the place of its own, up to a limit, and it counts for its tool's share until it ends.
@@ -85,7 +85,7 @@ class AuthorityThreads:
             self._awaited -= 1
 
     async def run_coroutine(self, tool: str, coroutine: Coroutine[Any, Any, Any], deadline: float | None) -> Any:
-        """Run a coroutine in the event loop, and return its result; see `run`. It does not wait in queue."""
+        """Run a coroutine in the event loop, and return its result; see `run`. It does not wait in a queue."""
         if self._coroutines[tool] >= max(self.settings.max_queue_size, 1):
             coroutine.close()
             raise self._refused(
@@ -115,7 +115,7 @@ class AuthorityThreads:
                 task.add_done_callback(lambda _: self._abandoned_coroutines.subtract((tool,)))
 
     async def drain(self, seconds: float) -> None:
-        """Return when nobody waits for a call any more, or after so many seconds."""
+        """Return when no caller waits any more, or after so many seconds."""
         end = time.monotonic() + seconds
         while self._awaited and time.monotonic() < end:
             await asyncio.sleep(_DRAIN_INTERVAL_S)
@@ -186,7 +186,7 @@ class AuthorityThreads:
         raise self._refused(call.tool, PoolSaturated(full))
 
     def _leave_queue(self, call: _Call) -> bool:
-        """Return whether the call was still in queue; it is not begun any more."""
+        """Remove the call from its queue, and return whether it was there."""
         with self._lock:
             queue = self._waiting.get(call.tool)
             if queue is None or queue.pop(call.number, None) is None:
@@ -268,7 +268,7 @@ class _Call:
         self.ended = self.abandoned = False
 
     def settle(self, completion: Completion) -> None:
-        with suppress(RuntimeError):  # the loop has been closed meanwhile: nobody waits
+        with suppress(RuntimeError):  # the loop has been closed, and with it the caller
             self.loop.call_soon_threadsafe(self._settle, completion)
 
     def _settle(self, completion: Completion) -> None:

@@ -42,7 +42,7 @@ T = TypeVar("T")
 class BufferService(BufferServiceServicer):
     """Serves the buffers of `buffer_store` to peers that know a request's id, or a result's, which are random.
 
-    `new_charge` makes the charge for what is held for a peer; None charges nothing.
+    `new_charge` returns the charge for a peer's references, None for no charge.
     """
 
     def __init__(

@@ -159,7 +159,7 @@ def decode_result(message: AnyMessage, binary: bytes = b"", opened: Opened | Non
 def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[bytes, dict[str, str]]:
     """Return the data of a stream's chunk, bytes and text as they are, the rest as JSON; and its metadata.
 
-    The metadata say what the data are where that cannot be seen; upstream knows no such key, and guesses.
+    The metadata have the kind of data that are ambiguous; upstream has no such key, and guesses.
     """
     if value is None:
         return b"", {}
@@ -175,7 +175,7 @@ def encode_chunk(value: Any, default: Callable[[Any], Any] = plain_markers) -> t
 
 
 def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened: Opened | None = None) -> Any:
-    """Return the data of a chunk: what its metadata say it is, or else JSON, text or bytes, whichever it can be."""
+    """Return the data of a chunk: of the kind in its metadata, else the first of JSON, text and bytes that fits."""
     kind = metadata.get(CHUNK_KIND) if metadata else None
     if kind == "bytes":
         return data
@@ -195,7 +195,7 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
 
 
 def _is_large(value: Any) -> bool:
-    """Say whether a value is large, as far as that can be seen: what is converted first is looked at only then."""
+    """Return whether a value is large, values that are converted first left aside."""
     parts, pending = 0, [value]
     while pending:
         part = pending.pop()
@@ -211,7 +211,7 @@ def _is_large(value: Any) -> bool:
 
 
 def _name(given: Any) -> str:
-    """Return the name of a parameter. Raises `ValueRefused` for what is no text, and for text that UTF-8 cannot say."""
+    """Return the name of a parameter. Raises `ValueRefused` for what is no text, or no valid UTF-8."""
     if not isinstance(given, str):
         raise ValueRefused(f"a parameter has the name {given!r:.60}, a {type(given).__qualname__}; names are text")
     try:
@@ -221,7 +221,7 @@ def _name(given: Any) -> str:
 
 
 def _not_finite(value: Any) -> bytes | None:
-    """Return how a number travels that JSON has no word for; None for all others, and for what is no number."""
+    """Return NaN or an infinity as the wire has it; None for other numbers, and for what is no number."""
     kind = type(value)
     if kind is not float and (kind in _KINDS or not isinstance(value, Real) or isinstance(value, Rational)):
         return None

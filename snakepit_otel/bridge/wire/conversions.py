@@ -1,4 +1,4 @@
-"""Conversions of Python's and NumPy's own types to what JSON knows: the table "Values" of docs/adapters.md."""
+"""Conversions of types of Python and NumPy to JSON: the table "Values" of docs/adapters.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-# What NumPy's units are: so many of them, with so many digits behind the point, are seconds.
+# NumPy's units: the factor to seconds, and the digits behind the point.
 _UNITS = {"W": (604_800, 0), "D": (86_400, 0), "h": (3_600, 0), "m": (60, 0), "s": (1, 0)} | {
     unit: (1, 3 * number) for number, unit in enumerate(("ms", "us", "ns", "ps", "fs", "as"), 1)
 }
@@ -40,7 +40,7 @@ def attributes(record: Any) -> dict[str, Any]:
 
 
 def is_numpy_time(value: Any) -> bool:
-    """Say whether a value is a time or a span of NumPy's, or an array of them; some of theirs become bare integers."""
+    """Return whether a value is a time or a span of NumPy's, or an array of them; `tolist` makes some bare integers."""
     return "numpy" in sys.modules and getattr(getattr(value, "dtype", None), "kind", None) in ("M", "m")
 
 
@@ -70,7 +70,7 @@ def _span(value: timedelta) -> str:
 
 
 def _duration(count: int, digits: int) -> str:
-    """Return as ISO 8601 what is so many seconds, `digits` of them behind the point. All of it is said in seconds."""
+    """Return a duration in ISO 8601, in seconds alone; `digits` of `count` are behind the point."""
     whole, rest = divmod(abs(count), 10**digits)
     behind = f"{rest:0{digits}d}".rstrip("0")
     return f"{'-' if count < 0 else ''}PT{whole}{'.' if behind and rest else ''}{behind if rest else ''}S"

@@ -25,7 +25,7 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.telemetry._exception_text import formatted, message_of
 
-# What leads to user code: our own, and what it runs user code with.
+# Directories of frames that lead to user code: our own, and asyncio's.
 _OWN_DIRECTORIES = tuple(
     f"{Path(str(file)).resolve().parent}/" for file in (errors.__file__, asyncio.__file__, futures.__file__)
 )
@@ -60,7 +60,7 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
     text, room = to_json(described).decode(), _MAX_STATUS
     while _size_in_status(text) > _MAX_STATUS and room > 1:
         room = room * 2 // 3
-        # Made shorter by and by, so that what is much is gone through once.
+        # Shortened in steps, so that a long text is processed once.
         described = {
             "type": described["type"][:room],
             "message": described["message"][:room],
@@ -73,7 +73,7 @@ def to_status(error: BaseException, context: Mapping[str, Any]) -> str:
 
 
 def _truncated(context: Mapping[str, Any], room: int) -> dict[str, Any]:
-    """Return what of an error's context has room: texts are cut, and what is longer otherwise is left out."""
+    """Return the part of an error's context that fits: texts are cut, other long values are left out."""
     kept: dict[str, Any] = {}
     for key, value in context.items():
         part = value[:room] if isinstance(value, str) else value
@@ -149,7 +149,7 @@ def _from_user_code(error: BaseException) -> Any:
 
 
 def _matched_name(kind: type[BaseException]) -> str:
-    """Return the exception that an error of ours is to callers in Elixir, whose patterns match upstream's worker."""
+    """Return the exception name of one of our errors for callers in Elixir, which match upstream's worker's."""
     if issubclass(kind, ToolNotFound):
         # As upstream's adapters have it.
         return AttributeError.__name__
@@ -162,12 +162,12 @@ def _matched_name(kind: type[BaseException]) -> str:
 
 
 def _foreign_name(kind: type[BaseException]) -> str:
-    # Somebody else's error is not to be taken for ours because it has the same name.
+    # A user's error with the name of one of ours must not be rebuilt as ours.
     return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in _OWN_ERRORS else kind.__name__
 
 
 def _sendable(text: str) -> str:
-    """Return the text with what UTF-8 cannot say escaped."""
+    """Return the text with lone surrogates escaped, which UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()
 
 

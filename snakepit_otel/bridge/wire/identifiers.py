@@ -56,5 +56,5 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 def where(tool: str, session_id: str, **more: str) -> dict[str, Any]:
-    """Return the context of an error: the identifiers of its request, as far as anybody has use for them."""
+    """Return the context of an error: the identifiers of its request, cut to a readable length."""
     return {"tool_name": tool[:_SHOWN], "session_id": session_id[:_SHOWN], **more}

@@ -1,4 +1,4 @@
-"""The number of parts that JSON has, which decides what it takes to keep it: bytes alone do not say."""
+"""Number of parts of JSON, which decides how much memory its value takes: the number of bytes does not."""
 
 from __future__ import annotations
 

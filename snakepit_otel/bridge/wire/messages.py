@@ -1,4 +1,4 @@
-"""Messages of the bridge, made of what callers give, whose text may be none."""
+"""Construction of the bridge's messages from callers' values, which may be no valid text."""
 
 from __future__ import annotations
 

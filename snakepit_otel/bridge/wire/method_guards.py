@@ -46,7 +46,7 @@ class GuardedServer:
 
     `limits` are by the method's name; all others have `Limit()`. A request over its limit ends its call with
     RESOURCE_EXHAUSTED, one that is no message with INVALID_ARGUMENT, and one for which there is no memory with
-    RESOURCE_EXHAUSTED; in a stream of requests, whoever reads them gets a `DecodeError` that says so.
+    RESOURCE_EXHAUSTED; in a stream of requests, the reader gets a `DecodeError` with the reason.
     """
 
     def __init__(self, server: aio.Server | Listener, limits: Mapping[str, Limit] | None = None) -> None:
@@ -79,7 +79,7 @@ def _guarded(method: str, handler: Any, limit: Limit) -> Any:
     serializer = limit.write or handler.response_serializer
     served = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
     if not inspect.iscoroutinefunction(served) and not inspect.isasyncgenfunction(served):
-        # The generated default, of a method that nobody serves here: it would raise, in a thread, with a traceback.
+        # The generated default of a method that is not served here: it would raise in a thread, with a traceback.
         return grpc.stream_stream_rpc_method_handler(_refuse)
     if handler.request_streaming:
         build = (

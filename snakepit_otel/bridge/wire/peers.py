@@ -8,7 +8,7 @@ from grpc import aio
 
 
 class Peer(NamedTuple):
-    """Whoever calls, as far as it can be told apart from others."""
+    """A peer to which bytes are charged."""
 
     name: str  # a machine's address, the name in a client's certificate, or `unix`
     is_known: bool  # by the user's own socket, or by a certificate

@@ -30,9 +30,9 @@ _LONGEST_VARINT = 10
 
 
 class LargeRequest:
-    """A tool call whose parameters are as they came; the rest is parsed.
+    """A tool call whose parameters are not parsed; the rest is.
 
-    `json_places` say where the JSON of parameters begins and ends; others are bytes themselves.
+    `json_places` are the begin and the end of each parameter's JSON.
     """
 
     __slots__ = ("_head", "json_places", "raw")
@@ -92,7 +92,7 @@ class LargeResponse:
 
 
 class LargeChunk:
-    """A chunk of a stream whose data are as they came; the rest is parsed."""
+    """A chunk of a stream whose data are not parsed; the rest is."""
 
     __slots__ = ("_head", "_place", "raw")
 
@@ -113,7 +113,7 @@ class LargeChunk:
 
     @property
     def metadata(self) -> Any:
-        """What is said of the data."""
+        """The chunk's metadata."""
         return self._head.metadata
 
     def SerializeToString(self) -> bytes:
@@ -139,7 +139,7 @@ def serialized(message: Any) -> bytes:
 def read_request(raw: bytes) -> ToolRequest:
     """Return a tool call. Raises `MessageTooLarge`, `ValueRefused` and `DecodeError`."""
     if not raw:
-        # Also what is left of a message for which there was no memory.
+        # gRPC also delivers an empty message where it had no memory for one.
         raise ValueRefused("the request is empty: it names no tool")
     if len(raw) <= LARGE_BYTES:
         return pb.ExecuteToolRequest.FromString(raw)

@@ -1,4 +1,4 @@
-"""The list of a message's references in its metadata, by which nobody has to look for them in its values.
+"""List of a message's references in its metadata, so that its values need not be searched for them.
 
 Our own programs list the id of each reference of a message. A message without a list has none, unless it comes from a
 program that sends no lists, such as one in Elixir. A message with more than `MAX_LISTED` has `UNLISTED` as its list.
@@ -56,7 +56,7 @@ class Incoming:
 
     @classmethod
     def of(cls, scope: Scope, text: str | None) -> Incoming:
-        """Return what opens the references of a message of ours, whose metadata have this list, or none."""
+        """Return the opener of the references of a message from one of our programs, with its list, if it has one."""
         if text is None:
             return _NOTHING_LISTED
         ids = listed_ids(text)

@@ -20,7 +20,7 @@ Opened = Callable[[dict[str, Any]], Any]
 
 
 class Outgoing:
-    """Converts what JSON does not know: references, tensors and tables by the scope, the rest by `otherwise`.
+    """Converts values that JSON does not have: references, tensors and tables by the scope, the rest by `otherwise`.
 
     For a `foreign` peer, `otherwise` comes first for what is not a reference: such a peer may want a list.
     For one message only: a value that comes twice in it is sent once, and may have changed by the next.
@@ -34,7 +34,7 @@ class Outgoing:
         self._ids: dict[str, None] | None = None
 
     def __call__(self, value: Any) -> Any:
-        """Return what is sent in place of `value`."""
+        """Return the JSON form that is sent in place of `value`."""
         known = self._made.get(id(value))
         if known is None:
             # Each with its value, so that no other value can have its id.

@@ -23,13 +23,13 @@ class Replacement(NamedTuple):
 
     @classmethod
     def of_message(cls, message: pb.Replacement) -> Self:
-        """Return what the wire tells of."""
+        """Return the replacement of a message."""
         failure = message.failure if message.HasField("failure") else None
         return cls(message.pool, message.worker, message.replacement, failure, message.remaining)
 
 
 class RestartReport(NamedTuple):
-    """What a rolling restart has done, in order."""
+    """The replacements of a rolling restart, in order."""
 
     replacements: tuple[Replacement, ...]
 
@@ -40,7 +40,7 @@ class RestartReport(NamedTuple):
 
 
 class Restart(Protocol):
-    """Replaces all workers of one pool, or of every pool for None, and tells `progress` of each as it is done.
+    """Replaces all workers of one pool, or of every pool for None, and calls `progress` after each.
 
     Raises `PoolNotFound`, and `PoolNotStarted` where the pool stops meanwhile.
     """

@@ -20,7 +20,7 @@ Patterns = Annotated[tuple[Pattern, ...], Field(max_length=100)]
 
 
 class TelemetryChanges(TypedDict, total=False):
-    """Changes of `set_telemetry`; what is not given, or None, stays as it is.
+    """Changes of `set_telemetry`; a control that is not given, or None, stays as it is.
 
     `level` is `off`, `essential` (all metrics and events, and the spans of requests and calls) or `full`. `sampling` is
     the share of traces to keep, 0 to 1, of those that the configured sampler keeps. `allow` and `deny` are patterns, as
@@ -35,7 +35,7 @@ class TelemetryChanges(TypedDict, total=False):
 
 
 class Controls(BaseModel):
-    """What may be changed while processes run.
+    """Telemetry controls that may be changed while processes run.
 
     `allow` and `deny` are patterns for the names of lifecycle points, as `_controls.set_filter` takes them.
     """

@@ -18,7 +18,7 @@ def parameter_specs(made: Tool) -> list[pb.ParameterSpec]:
     for parameter in made.parameters:
         spec = pb.ParameterSpec(name=parameter.name, type=parameter.type, required=parameter.required)
         if not parameter.required:
-            # A default that cannot be sent is the tool's own affair, and no part of what callers are told.
+            # A default that cannot be sent is left out of the specification.
             with suppress(SnakepitError):
                 encoded, _ = encode_parameters({"default": parameter.default})
                 if "default" in encoded:

@@ -25,12 +25,12 @@ _PLAIN: tuple[type[Any], ...] = (str, int, float, list, dict, tuple)
 
 
 class Unserializable:
-    """Stands in for values that JSON does not know.
+    """Converts values that JSON does not have.
 
     Conversions are tried first: `model_dump`, `to_dict`, `_asdict`, `tolist` (arrays of at most
     `tolist_max_elements`), `isoformat`. What offers none becomes
     `{"__ffi_unserializable__": true, "__type__": "<module>.<Class>"}`; its repr is added only on request,
-    because it may say more than the caller should know.
+    because it may contain more than the caller may see.
     """
 
     def __init__(self, detail: str = "type", repr_maxlen: int = 500, tolist_max_elements: int = 1_000_000) -> None:

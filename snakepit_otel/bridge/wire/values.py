@@ -1,4 +1,4 @@
-"""Values as JSON: whole where JSON knows them, else part by part, so that what cannot be sent is named by its place."""
+"""Values as JSON: whole if possible, else part by part, so that an error names the part that cannot be sent."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ plain_markers = Unserializable().for_python  # default conversion of values that
 
 
 def to_json(value: Any, default: Callable[[Any], Any] = plain_markers, where: str = "value") -> bytes:
-    """Return `value`, called `where` in errors, as JSON; `default` stands in for what JSON does not know.
+    """Return `value`, called `where` in errors, as JSON; `default` converts what JSON does not have.
 
     NaN and infinities inside containers become null; keys become the text that their values would be. Raises
     `ValueRefused`, which names the part, for what contains itself or is nested too deeply, for keys that are no text
-    or become the same, text that UTF-8 cannot say, and integers of too many digits.
+    or become the same, text with lone surrogates, and integers of too many digits.
     """
     try:
         return orjson.dumps(value, default, _OPTIONS)
     except TypeError as refused:
         if isinstance(refused.__cause__, SnakepitError):
-            # What stands in for a value says more of it than that it is not JSON.
+            # The error of the conversion says more than orjson's.
             raise refused.__cause__ from None
     if (raw := _with_other_keys(value, default)) is not None:
         return raw
@@ -68,7 +68,7 @@ def _with_other_keys(value: Any, default: Callable[[Any], Any]) -> bytes | None:
 
 
 def from_json(raw: bytes) -> Any:
-    """Return what JSON says; integers of any size. Raises `ValueError`."""
+    """Return the value of JSON, with integers of any size. Raises `ValueError`."""
     try:
         value = _loaded(raw)
     except ValueError:
@@ -127,7 +127,7 @@ class _Fault(Exception):
 
 
 class _PartConverter:
-    """Makes of one value what JSON knows, by going through it as orjson does."""
+    """Converts one value to what JSON has, part by part in orjson's order."""
 
     def __init__(self, default: Callable[[Any], Any]) -> None:
         self._default = default
@@ -192,7 +192,7 @@ class _PartConverter:
 
 
 def _scalar(value: Any, place: _Place, part: str = "") -> Any:
-    """Return text, a number, a boolean or None as JSON can say it."""
+    """Return text, a number, a boolean or None as JSON has it."""
     kind = type(value)
     if kind is float:
         return value if math.isfinite(value) else None
