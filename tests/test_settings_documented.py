@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.cli.effective import effective, written
+from snakepit_otel.cli.effective_settings import effective, written
 from snakepit_otel.settings import Settings
 from snakepit_otel.settings._loading import load
 from tests.processes import ROOT

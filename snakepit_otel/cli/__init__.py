@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-_NOT_READ = 128 + signal.SIGPIPE
-"""The exit status where the reader of the output has gone, as shells have it."""
+_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # as shells report it
 
 
 def main() -> None:
-    """Run the command line; the command `worker` without its libraries, where there is nothing to say to people."""
+    """Run the command line; `worker` without the libraries for help and errors, unless it needs them."""
     command = sys.argv[1] if len(sys.argv) > 1 and "--help" not in sys.argv else ""
     if command == "worker":
         _run_server(_worker)
@@ -23,19 +22,19 @@ def main() -> None:
 
 
 def _run_server(run: Callable[[], None]) -> None:
-    from snakepit_otel.cli.first_process import end_with_first_process, has_orphans, reap_for_a_child
+    from snakepit_otel.cli.first_process import exit_with_reaper, has_orphans, run_as_reaper
     from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=False)
     if has_orphans():
-        reap_for_a_child()
-    end_with_first_process()
+        run_as_reaper()
+    exit_with_reaper()
     standard_streams.make_output_non_blocking()
     run()
 
 
 def _serve() -> None:
-    # Until there is something to be ended in good order.
+    # Until `Signals` takes over, there is nothing to shut down.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     from snakepit_otel.cli.app import main as run_command
@@ -54,7 +53,7 @@ def _worker() -> None:
 
         run(flags)
         return
-    # Or gRPC writes a line for every connection that fails, which whoever reaches a port can have without end.
+    # By default gRPC writes a line for every failed connection: whoever reaches the port could fill the log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from snakepit_otel.cli.app import main as run_command
 
@@ -62,7 +61,7 @@ def _worker() -> None:
 
 
 def _run_command() -> int | str | None:
-    """Run a command whose output is its result; return its exit status: one of a failure if that is lost."""
+    """Run a command whose output is its result; return its exit status, a failure if the output is lost."""
     from snakepit_otel.system import standard_streams
 
     standard_streams.open_closed(output=True)
@@ -72,8 +71,8 @@ def _run_command() -> int | str | None:
         from snakepit_otel.cli.app import main as run_command
 
         run_command()
-    except SystemExit as leaving:
-        status = leaving.code
+    except SystemExit as error:
+        status = error.code
     except standard_streams.OutputLost:
         pass
     with suppress(standard_streams.OutputLost):
@@ -81,7 +80,7 @@ def _run_command() -> int | str | None:
     if output.lost is None:
         return status
     if standard_streams.is_broken_pipe(output.lost):
-        return status or _NOT_READ
+        return status or _EXIT_BROKEN_PIPE
     sys.stderr.write(f"error: the output cannot be written: {output.lost.strerror}\n")
     return status or 1
 

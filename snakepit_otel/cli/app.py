@@ -25,7 +25,7 @@ from snakepit_otel.cli import (
     telemetry,
     worker_command,
 )
-from snakepit_otel.cli.output import shown, take_any_text
+from snakepit_otel.cli.output import replace_unencodable, shown
 from snakepit_otel.common.printable import printable_lines
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.telemetry._setup import set_level_by
@@ -37,8 +37,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"snakepit-otel {VERSION}")
         raise typer.Exit
 
@@ -68,7 +68,7 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line."""
-    take_any_text()
+    replace_unencodable()
     learn(os.environ)
     set_level_by(os.environ)  # serve, worker and doctor name what is wrong with it
     try:

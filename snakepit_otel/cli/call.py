@@ -20,7 +20,7 @@ Address = Annotated[
 ]
 
 
-class _How(TypedDict):
+class _Options(TypedDict):
     session_id: str | None
     timeout: float | None
     pool: str | None
@@ -31,38 +31,43 @@ def call(
     tool: Annotated[str, typer.Argument(help="The tool's name.")],
     parameters: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value pairs; a value is JSON, or text where it is none. key:=… is JSON only."),
+        typer.Argument(help="key=value pairs; a value is JSON, or text if it is not valid JSON. key:=… is JSON only."),
     ] = None,
     session: Annotated[str | None, typer.Option(help="The session the request belongs to.")] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print the chunks of a streaming tool as they come.")
     ] = False,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the result.")] = None,
-    pool: Annotated[str | None, typer.Option(help="The pool to run it in.", show_default="the one that has it")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="The pool to run the tool in.", show_default="the one with the tool")
+    ] = None,
     idempotent: Annotated[
-        bool, typer.Option("--idempotent", help="Run it again if its worker dies; otherwise it runs at most once.")
+        bool,
+        typer.Option("--idempotent", help="Run the tool again if its worker dies; by default it runs at most once."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     address: Address = None,
     tls_ca: Annotated[
-        Path | None, typer.Option(help="PEM file of who signed the server's certificate; with it, TLS is spoken.")
+        Path | None, typer.Option(help="PEM file of the authority that signed the server's certificate; turns TLS on.")
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file, for a server that wants one.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file, of that certificate.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of a client certificate, if the server requires one.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of that certificate's key.")] = None,
 ) -> None:
     """Run one tool and print what it returns."""
 
     async def work() -> None:
-        given = _parameters(parameters or [])
-        how: _How = {"session_id": session, "timeout": timeout, "pool": pool, "idempotent": idempotent}
+        arguments = _parameters(parameters or [])
+        options: _Options = {"session_id": session, "timeout": timeout, "pool": pool, "idempotent": idempotent}
         async with Client(
             resolved(address), root_certificates=tls_ca, certificate=tls_certificate, key=tls_key
         ) as client:
             if stream:
-                async for chunk in client.stream(tool, given, **how):
+                async for chunk in client.stream(tool, arguments, **options):
                     _print(chunk, as_json)
             else:
-                _print(await client.execute(tool, given, **how), as_json)
+                _print(await client.execute(tool, arguments, **options), as_json)
 
     run(work)
 

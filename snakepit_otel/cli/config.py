@@ -1,4 +1,4 @@
-"""`snakepit-otel config`: what the settings come to, and whether they are right, without serving."""
+"""`snakepit-otel config`: show and check the settings without serving."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from snakepit_otel.cli.effective import DEFAULT, Effective, effective, plain, written
-from snakepit_otel.cli.output import EXIT_USAGE, complaints, console, fail, line, print_json, print_wide, shown
+from snakepit_otel.cli.effective_settings import DEFAULT, Effective, effective, plain, written
+from snakepit_otel.cli.output import EXIT_USAGE, console, error_console, fail, line, print_json, print_wide, shown
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings._loading import load
 
 EXIT_WRONG = 1
 
-app = typer.Typer(no_args_is_help=True, help="Look at the settings that serve would use, and check them.")
+app = typer.Typer(no_args_is_help=True, help="Show or check the settings that serve would use.")
 Config = Annotated[
     Path | None,
     typer.Option(help="A TOML file with settings.", show_default="SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml"),
@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Show every setting, its default, and where it was set.
 
-    Values of the workers' environment, and what looks like a secret elsewhere, are not shown.
+    Values of the workers' environment, options of plug-ins and secrets are masked.
     """
     try:
         loaded = load(config)
@@ -45,17 +45,17 @@ def show(
     if rows:
         print_wide(_table(rows))
     else:
-        console.print("everything is as by default")
+        console.print("all settings have their defaults")
 
 
 @app.command()
 def check(config: Config = None) -> None:
-    """Say whether serve would take the settings; it has a line for everything that is wrong."""
+    """Check the settings, and print a line for each mistake."""
     try:
         loaded = load(config)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            complaints.print(shown(line), soft_wrap=True)
+            error_console.print(shown(line), soft_wrap=True)
         raise typer.Exit(EXIT_WRONG) from None
     read = f"{loaded.file} and the environment" if loaded.file else "the environment; there is no file"
     console.print(f"the settings are right; read from {read}", soft_wrap=True)
@@ -79,7 +79,6 @@ def _table(rows: list[Effective]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", overflow="fold")
     table.add_column("value", overflow="fold")
-    # Of what is as by default, the default need not be said twice.
     table.add_column("default", overflow="fold", style="dim")
     table.add_column("from", overflow="fold")
     for row in rows:

@@ -12,40 +12,37 @@ from typing import Annotated, NoReturn
 import typer
 
 import snakepit_otel
-from snakepit_otel.cli.output import EXIT_TOOL_FAILED, complaints, console, fail, lines
+from snakepit_otel.cli.output import EXIT_TOOL_FAILED, console, error_console, fail, lines
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.system.atomic_files import refuse_what_is_no_file
 
+# Addresses in the files as built: nothing is at the first, and compose.yaml has Grafana at the second.
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
-"""Where the rules as they are built say that runbooks are, and nothing is."""
 GRAFANA = "http://localhost:3000"
-"""Where they say that Grafana is, which is where compose.yaml has it."""
-_LINKING = {"grafana", "prometheus"}
-"""The folders with files that say so."""
+_FOLDERS_WITH_LINKS = {"grafana", "prometheus"}
 
 # What a URL can have in YAML, in JSON and in a template of Prometheus' without meaning anything there.
 _URL = re.compile(r"(https?|file)://[\w./~%+:@,;=!$&()*\[\]-]+")
 
 _PACKAGE = Path(snakepit_otel.__file__).parent
-_INSTALLED = _PACKAGE / "_dashboards"
-"""Where a wheel has them; see force-include in pyproject.toml."""
+_IN_WHEEL = _PACKAGE / "_dashboards"  # see force-include in pyproject.toml
 _PARTS = ("compose.yaml", "compose", "provisioning", "grafana", "prometheus")
 
 
 def dashboards(
-    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("observability"),
+    folder: Annotated[Path, typer.Argument(help="The folder to write to.")] = Path("observability"),
     grafana_url: Annotated[
-        str, typer.Option(help="Where your Grafana is; alerts link to the dashboards there.")
+        str, typer.Option(help="The address of your Grafana; alerts link to the dashboards there.")
     ] = GRAFANA,
     runbooks_url: Annotated[
         str | None,
-        typer.Option(help="Where your runbooks are; alerts link to them.", show_default="those that are written"),
+        typer.Option(help="The address of your runbooks; alerts link to them.", show_default="the written ones"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")] = False,
 ) -> None:
-    """Write Grafana dashboards, alerts with their runbooks, and all it takes to see them with docker compose.
+    """Write Grafana dashboards, alerts with their runbooks, and a docker compose file that runs them.
 
-    Files of yours are not overwritten: if one differs from what would be written, nothing is.
+    Existing files that differ are not overwritten; nothing is written then.
 
     Exit codes: 0 done, 1 a file differs, or cannot be written, 2 wrong usage.
     """
@@ -58,16 +55,16 @@ def dashboards(
     except ConfigurationError as error:
         fail(error)
     try:
-        stale = {path: text for path, text in wanted.items() if not _has(path, text)}
-        _refuse_what_is_in_the_way(folder, stale, force)
+        stale = {path: text for path, text in wanted.items() if not _is_current(path, text)}
+        _check_conflicts(folder, stale, force)
         _write(folder, stale)
     except OSError as error:
-        _give_up(str(error))
-    _say(f"{len(stale)} files written to {folder}, {len(wanted) - len(stale)} were as they should be\n")
-    _say("To see them, with what this installation tells of itself:")
-    _say(f"  docker compose -f {folder / 'compose.yaml'} up -d")
-    _say("  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 snakepit-otel serve ADAPTER")
-    _say(f"  {links[GRAFANA]}/d/snakepit-overview")
+        _fail(str(error))
+    _print(f"{len(stale)} files written to {folder}, {len(wanted) - len(stale)} were up to date\n")
+    _print("To see them with the telemetry of this installation:")
+    _print(f"  docker compose -f {folder / 'compose.yaml'} up -d")
+    _print("  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 snakepit-otel serve ADAPTER")
+    _print(f"  {links[GRAFANA]}/d/snakepit-overview")
 
 
 def _checked(option: str, url: str) -> str:
@@ -77,9 +74,9 @@ def _checked(option: str, url: str) -> str:
 
 
 def _sources() -> Mapping[str, Path]:
-    """Return where each part is, by its name in the folder that is written."""
-    if _INSTALLED.is_dir():
-        return {path.name: path for path in _INSTALLED.iterdir()}
+    """Return the source of each part, by the part's name in the written folder."""
+    if _IN_WHEEL.is_dir():
+        return {path.name: path for path in _IN_WHEEL.iterdir()}
     checkout = _PACKAGE.parent
     parts = {name: checkout / "dashboards" / name for name in _PARTS}
     parts |= {"otel-collector.yaml": checkout / "otel-collector.yaml", "runbooks": checkout / "docs" / "runbooks"}
@@ -89,42 +86,39 @@ def _sources() -> Mapping[str, Path]:
 
 
 def _files(sources: Mapping[str, Path], links: Mapping[str, str]) -> Iterator[tuple[PurePath, str]]:
-    """Yield each file's name and text, with links that lead where they should."""
+    """Yield each file's name and text, with the addresses replaced."""
     for part, source in sorted(sources.items()):
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
             if path.suffix not in {".json", ".md", ".yaml"}:
                 continue
             text = path.read_text()
-            if part in _LINKING:
+            if part in _FOLDERS_WITH_LINKS:
                 for built, wanted in links.items():
                     text = text.replace(built, wanted)
             yield PurePath(part) / path.relative_to(source), text
 
 
-def _has(path: Path, text: str) -> bool:
+def _is_current(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode()
 
 
-def _refuse_what_is_in_the_way(folder: Path, stale: Mapping[Path, str], force: bool) -> None:
+def _check_conflicts(folder: Path, stale: Mapping[Path, str], force: bool) -> None:
     differ = sorted(path for path in stale if path.is_file())
     if differ and not force:
-        _give_up(
-            f"these differ from what would be written, so nothing was; --force overwrites them: "
-            f"{', '.join(map(str, differ))}"
-        )
-    # What no force helps against, found before anything is written.
+        _fail(f"these files differ, so nothing was written; --force overwrites them: {', '.join(map(str, differ))}")
+    # Found before anything is written; --force does not help.
     for path in stale:
         if path.is_dir():
-            _give_up(f"{path} is a folder, and nothing was written")
+            _fail(f"{path} is a folder, and nothing was written")
         above = [folder, *(folder / part for part in path.relative_to(folder).parents)]
         for one in above:
             if one.exists() and not one.is_dir():
-                _give_up(f"{one} is no folder, and nothing was written")
+                _fail(f"{one} is no folder, and nothing was written")
         refuse_what_is_no_file(path)
 
 
 def _write(folder: Path, files: Mapping[Path, str]) -> None:
-    """Write all files beside their places first, so that a full disk leaves what was there as it was."""
+    """Write to temporary files first, so that a full disk leaves the folder as it was."""
     if not files:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +127,7 @@ def _write(folder: Path, files: Mapping[Path, str]) -> None:
         for number, text in enumerate(files.values()):
             made = aside / str(number)
             made.write_text(text)
-            # Containers read them as users of their own, whatever our umask is; there is nothing secret in them.
+            # Containers read the files as other users; nothing in the files is secret.
             made.chmod(0o644)
         for number, path in enumerate(files):
             for parent in reversed(path.relative_to(folder).parents):
@@ -145,10 +139,10 @@ def _write(folder: Path, files: Mapping[Path, str]) -> None:
         shutil.rmtree(aside)
 
 
-def _give_up(text: str) -> NoReturn:
-    complaints.print(f"error: {text}", soft_wrap=True)
+def _fail(text: str) -> NoReturn:
+    error_console.print(f"error: {text}", soft_wrap=True)
     raise typer.Exit(EXIT_TOOL_FAILED)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     console.print(lines(text), soft_wrap=True)

@@ -1,10 +1,10 @@
-"""The first process of a container: it starts the program as its child, and reaps whatever is left to it.
+"""First process of a container: starts the program as its child, and reaps orphans.
 
-The kernel gives a process whose parent has ended to the first process, or to a "subreaper" nearer by, which has to
-wait for it. A server cannot do that without taking the exit statuses of children of its own, of which its libraries
-know. So this process does nothing else: it passes signals on to the server, and ends as the server does.
+The kernel gives a process whose parent has ended to the first process, or to a nearer "subreaper", which has to wait
+for it. A server that waits for all children would take exit statuses for which its libraries wait. So this process does
+nothing else: it passes signals on to the server, and exits with the server's status.
 
-This file is a program by itself, which imports little and can take the place of whatever was loaded before.
+This file is a program of its own, with few imports, that replaces what the process had loaded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_CHILD_SUBREAPER = 37
-_PARENT = "_SNAKEPIT_FIRST_PROCESS"
-"""The variable that has the number of the process that reaps, for the child that it starts."""
-_SENT_BY_KERNEL = 0x80
-"""`si_code` of signals of a terminal, which the server gets itself, as it is in the same process group."""
-_TAKEN = {
+_PARENT_VARIABLE = "_SNAKEPIT_FIRST_PROCESS"  # the reaper's pid
+# `si_code` of a terminal's signals, which the server gets itself, as it is in the same process group.
+_SI_KERNEL = 0x80
+_SIGNALS = {
     signal.SIGCHLD,
     signal.SIGTERM,
     signal.SIGINT,
@@ -32,7 +31,7 @@ _TAKEN = {
 
 
 def has_orphans() -> bool:
-    """Return whether this process gets processes whose parents have ended."""
+    """Whether the kernel gives this process orphans."""
     if os.getpid() == 1:
         return True
     try:
@@ -43,52 +42,52 @@ def has_orphans() -> bool:
     return found == 0 and bool(flag.value)
 
 
-def reap_for_a_child() -> None:
-    """Start this program again, as a child, and be what reaps from here on; return only if that cannot be."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
+def run_as_reaper() -> None:
+    """Start this program again as a child, and become its reaper; return only if there can be no child."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         child = os.posix_spawn(
             sys.executable,
             [sys.executable, *sys.orig_argv[1:]],
-            {**os.environ, _PARENT: str(os.getpid())},
+            {**os.environ, _PARENT_VARIABLE: str(os.getpid())},
             setsigmask=before,
         )
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        sys.stderr.write(f"orphans are not reaped, as there cannot be a process for that: {error.strerror}\n")
+        sys.stderr.write(f"orphans are not reaped, as no process could be started: {error.strerror}\n")
         return
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(child)])  # noqa: S606 - ourselves
+        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(child)])  # noqa: S606 - this file
     finally:
-        # Where that cannot be, as we are.
-        os._exit(reap_until_end_of(child))
+        # Without exec, in this process.
+        os._exit(reap_until_exit(child))
 
 
-def end_with_first_process() -> None:
-    """Have the kernel end this process with the one that reaps for it, if that has started it."""
-    parent = os.environ.pop(_PARENT, None)
+def exit_with_reaper() -> None:
+    """Have the kernel end this process with its reaper, if it has one."""
+    parent = os.environ.pop(_PARENT_VARIABLE, None)
     if parent is not None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if str(os.getppid()) != parent:
             os._exit(1)
 
 
-def reap_until_end_of(child: int) -> int:
-    """Pass signals on to a child and reap all others, until it ends; return its exit status, as shells have it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
-    # Ignored, it would not be waited for; the mask keeps the handler from being called.
+def reap_until_exit(child: int) -> int:
+    """Pass signals on to a child and reap all others, until the child ends; return its status as shells report it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # If SIGCHLD were ignored, there would be no statuses; the mask keeps the handler from being called.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         status = _reap(child)
         if status is not None:
             return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        info = signal.sigwaitinfo(_TAKEN)
-        if info.si_signo != signal.SIGCHLD and info.si_code != _SENT_BY_KERNEL:
+        info = signal.sigwaitinfo(_SIGNALS)
+        if info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
             os.kill(child, info.si_signo)
 
 
 def _reap(child: int) -> int | None:
-    """Wait for all that have ended; return the wait status of the child, if that has."""
+    """Reap all that have ended; return the child's wait status if it has."""
     found = None
     while True:
         try:
@@ -102,4 +101,4 @@ def _reap(child: int) -> int | None:
 
 
 if __name__ == "__main__":
-    os._exit(reap_until_end_of(int(sys.argv[1])))
+    os._exit(reap_until_exit(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""What the command line prints, and how it ends."""
+"""Output, errors and exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ from snakepit_otel.errors import (
     WorkerStartFailed,
 )
 
-_WIDTH_ELSEWHERE = 1_000
-"""Columns where there is no terminal, so that whoever reads the lines has each of them whole."""
-_MOST_TRACEBACK = 20_000
+_WIDTH_WITHOUT_TERMINAL = 1_000  # columns, so that no line is wrapped
+_MAX_TRACEBACK_CHARACTERS = 20_000
 
 
 class PlainConsole(Console):
-    """A console that takes a string for one line of text: it has no markup, and drives no terminal."""
+    """Console that prints a string as one line of text, without markup or terminal controls."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, **options)
 
     def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
-        """Return the text; rich asks for it with whatever is printed, and every cell of a table."""
+        """Return the text; rich calls this for everything printed, and for every cell of a table."""
         return Text(printable(text, None), style=style, justify=justify, overflow=overflow)
 
 
 console = PlainConsole()
-complaints = PlainConsole(stderr=True)
+error_console = PlainConsole(stderr=True)
 
 EXIT_TOOL_FAILED = 1
 EXIT_USAGE = 2
@@ -57,10 +56,10 @@ EXIT_UNAVAILABLE = 4
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 the tool or the operation failed, 2 wrong usage or settings, "
-    "3 not found, 4 nobody answers at the address."
+    "3 not found, 4 no answer at the address."
 )
 
-_CODES: tuple[tuple[type[BaseException], int], ...] = (
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ToolNotFound, EXIT_NOT_FOUND),
     (SessionNotFound, EXIT_NOT_FOUND),
     (PoolNotFound, EXIT_NOT_FOUND),
@@ -71,12 +70,12 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (InvalidSession, EXIT_USAGE),
     (AdapterNotLoaded, EXIT_USAGE),
 )
-_OF_LINES = (ConfigurationError, AdapterNotLoaded, WorkerStartFailed)
-"""Errors with a line for each setting, or a traceback; others have one line, as whoever sent them might use more."""
+# Errors with a line for each setting, or a traceback; text from peers is kept to one line.
+_MULTILINE_ERRORS = (ConfigurationError, AdapterNotLoaded, WorkerStartFailed)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine to its end; turn our errors into one line on standard error and an exit code."""
+    """Run a coroutine; turn a `SnakepitError` into a message on standard error and an exit code."""
     from snakepit_otel.system import event_loop
 
     try:
@@ -88,28 +87,28 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def fail(error: SnakepitError) -> NoReturn:
-    """Say what went wrong, and leave."""
-    said = (
+    """Print an error, and exit with its code."""
+    message = (
         lines(shown(error), indent="  ")
-        if isinstance(error, _OF_LINES)
+        if isinstance(error, _MULTILINE_ERRORS)
         else printable(shown(error), MAX_MESSAGE_CHARACTERS)
     )
-    complaints.print(Text.assemble(("error:", "bold red"), " ", said), soft_wrap=True)
+    error_console.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
     if isinstance(error, AuthorityUnavailable):
-        complaints.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
+        error_console.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
     if isinstance(error, ToolError) and error.traceback:
-        complaints.print(lines(f"  {shown(_last_of(error.traceback.rstrip()))}", "dim", indent="  "), soft_wrap=True)
+        error_console.print(lines(f"  {shown(_end_of(error.traceback.rstrip()))}", "dim", indent="  "), soft_wrap=True)
     raise typer.Exit(exit_code(error))
 
 
 def exit_code(error: SnakepitError) -> int:
     """Return the exit code of a command that fails with this error."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_TOOL_FAILED)
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_TOOL_FAILED)
 
 
 def misuse(message: str) -> NoReturn:
-    """Say what is wrong with how a command was used, and leave."""
-    complaints.print(styled(("error:", "bold red"), f" {shown(message)}"), soft_wrap=True)
+    """Print a mistake in the use of a command, and exit."""
+    error_console.print(styled(("error:", "bold red"), f" {shown(message)}"), soft_wrap=True)
     raise typer.Exit(EXIT_USAGE)
 
 
@@ -124,14 +123,14 @@ def shown(value: object) -> str:
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """Return text on one line, of parts that are alone or with a style each."""
+    """Return text on one line, of parts with or without a style each."""
     return Text.assemble(
         *(printable(part, None) if isinstance(part, str) else (printable(part[0], None), part[1]) for part in parts)
     )
 
 
 def lines(value: object, style: str = "", *, indent: str = "") -> Text:
-    """Return text with the lines that it has; those after the first begin with `indent`."""
+    """Return text with its line breaks; lines after the first begin with `indent`."""
     return Text(printable_lines(value, indent), style)
 
 
@@ -141,7 +140,7 @@ def json_text(value: Any) -> Text:
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """Print a value for a script: one JSON document on standard output, with what cannot be seen escaped."""
+    """Print a value for a script: one JSON document on standard output, with invisible characters escaped."""
     document = _dumped(value, indent=indent)
     try:
         document.encode(sys.stdout.encoding or "utf-8")
@@ -151,15 +150,15 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     sys.stdout.flush()
 
 
-def print_wide(*parts: RenderableType, width: int = _WIDTH_ELSEWHERE) -> None:
-    """Print tables as wide as the terminal is, and in lines of up to `width` where there is none."""
+def print_wide(*parts: RenderableType, width: int = _WIDTH_WITHOUT_TERMINAL) -> None:
+    """Print tables as wide as the terminal, or in lines of up to `width` without one."""
     fits = console.is_terminal or "COLUMNS" in os.environ
     (console if fits else PlainConsole(width=width)).print(*parts)
 
 
-def take_any_text() -> None:
-    """Have standard output take text that its encoding has no letters for, as standard error does anyway."""
-    with suppress(AttributeError, ValueError, OSError):  # somebody's own stream, or none
+def replace_unencodable() -> None:
+    """Have standard output escape characters that its encoding lacks, as standard error does."""
+    with suppress(AttributeError, ValueError, OSError):  # another kind of stream, or none
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
@@ -167,8 +166,8 @@ def _dumped(value: Any, indent: int | None) -> str:
     return printable_json(json.dumps(value, indent=indent, default=str, ensure_ascii=False))
 
 
-def _last_of(traceback: str) -> str:
-    """Return the end of a traceback, which says most, if it is a long one."""
-    if len(traceback) <= _MOST_TRACEBACK:
+def _end_of(traceback: str) -> str:
+    """Return the end of a long traceback, which is its most useful part."""
+    if len(traceback) <= _MAX_TRACEBACK_CHARACTERS:
         return traceback
-    return f"…{traceback[-_MOST_TRACEBACK:].partition(chr(10))[2]}"
+    return f"…{traceback[-_MAX_TRACEBACK_CHARACTERS:].partition(chr(10))[2]}"

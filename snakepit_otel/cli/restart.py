@@ -10,7 +10,7 @@ import typer
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.output import EXIT_CODES_HELP, EXIT_TOOL_FAILED, complaints, console, run
+from snakepit_otel.cli.output import EXIT_CODES_HELP, EXIT_TOOL_FAILED, console, error_console, run
 from snakepit_otel.cli.status import Address
 
 
@@ -20,8 +20,8 @@ def restart(
 ) -> None:
     """Replace all workers, one after another, while requests go on; return when that is done.
 
-    A worker goes only once another is ready in its place, and finishes what it has. Exit code 1 if a worker could
-    not be replaced.
+    A worker stops once its replacement is ready, and finishes its requests. Exit code 1 if a worker could not be
+    replaced.
     """
 
     async def work() -> None:
@@ -29,7 +29,7 @@ def restart(
             try:
                 report = await client.restart_workers(pool, _print)
             except asyncio.CancelledError:
-                _complain("the server goes on with it; see: snakepit-otel status")
+                _print_error("the server goes on replacing workers; see: snakepit-otel status")
                 raise
         done, failed = len(report.replacements), len(report.failures)
         console.print(f"{done - failed} of {done} workers replaced")
@@ -44,11 +44,11 @@ restart.__doc__ = f"{restart.__doc__}\n\n{EXIT_CODES_HELP}"
 
 def _print(one: Replacement) -> None:
     if one.failure is not None:
-        _complain(f"{one.worker} was not replaced: {one.failure}")
+        _print_error(f"{one.worker} was not replaced: {one.failure}")
         return
     left = f"{one.remaining} to go in pool {one.pool}" if one.remaining else f"the last of pool {one.pool}"
     console.print(f"{one.worker} -> {one.replacement}, {left}", soft_wrap=True)
 
 
-def _complain(text: str) -> None:
-    complaints.print(text, soft_wrap=True)
+def _print_error(text: str) -> None:
+    error_console.print(text, soft_wrap=True)

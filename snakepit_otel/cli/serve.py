@@ -1,4 +1,4 @@
-"""`snakepit-otel serve`: an authority and its workers, until told to stop."""
+"""`snakepit-otel serve`: run an authority and its workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.addresses import default_socket
-from snakepit_otel.cli.output import EXIT_CODES_HELP, complaints, exit_code, run
+from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
@@ -28,16 +28,11 @@ from snakepit_otel.system.heap import limit_heap
 from snakepit_otel.system.process_exit import ProcessExit
 from snakepit_otel.telemetry import _controls
 
-_TIME_TO_FLUSH = 1.7
-"""Seconds; as long as workers have for their telemetry."""
-_TIME_TO_STOP = 2.5
-"""Seconds beyond the grace, of three, when the last of the telemetry is to be sent."""
-_LEAST_CHANCE = 0.3
-"""Seconds, in any case."""
-_TIME_FOR_THE_REST = 2.0
-"""Seconds, with a collector that answers."""
-_LAST_CHANCE = 1.0
-"""Seconds, with one that has not answered."""
+_FLUSH_TIMEOUT_S = 1.7  # as long as workers have for their telemetry
+_STOP_TIMEOUT_S = 2.5  # of the three seconds beyond the grace; the telemetry must be sent by then
+_MIN_SHUTDOWN_TIMEOUT_S = 0.3
+_SHUTDOWN_TIMEOUT_S = 2.0
+_UNANSWERED_SHUTDOWN_TIMEOUT_S = 1.0  # after a flush that the collector did not answer
 
 
 def serve(
@@ -57,15 +52,16 @@ def serve(
     default_ttl: Annotated[float | None, typer.Option(help="Seconds a session lives after its last access.")] = None,
     max_sessions: Annotated[float | None, typer.Option(help="The quota of live sessions, or inf.")] = None,
     strict_mode: Annotated[
-        bool | None, typer.Option("--strict-mode", help="Warn loudly, and say who, when sessions accumulate.")
+        bool | None,
+        typer.Option("--strict-mode", help="Warn loudly when sessions accumulate, and name their creators."),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file, for TCP; a new one in its place needs no restart.")
+        Path | None, typer.Option(help="PEM file, for TCP; a new file is read without a restart.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file, for TCP.")] = None,
     tls_client_ca: Annotated[
         Path | None,
-        typer.Option(help="PEM file; callers on TCP must have a certificate it signed. Needed beyond loopback."),
+        typer.Option(help="PEM file; callers on TCP need a certificate it signed. Required beyond loopback."),
     ] = None,
     insecure: Annotated[
         bool | None,
@@ -77,20 +73,19 @@ def serve(
         bool | None,
         typer.Option(
             "--trust-trace-context/--no-trust-trace-context",
-            help="Continue the traces of callers on TCP, and obey their sampling.",
+            help="Continue the traces and the sampling decisions of callers on TCP.",
             show_default="only with --tls-client-ca",
         ),
     ] = None,
 ) -> None:
-    """Own sessions and run tools for callers, until told to stop.
+    """Keep sessions and run tools for callers.
 
-    Settings come from the options, then the environment (SNAKEPIT_OTEL_<GROUP>__<NAME>), then the file.
-    `snakepit-otel config show` has them all.
-    Telemetry goes where the standard OTEL_* variables say.
+    Settings come from the options, then the environment (SNAKEPIT_OTEL_<GROUP>__<NAME>), then the file;
+    `snakepit-otel config show` lists all of them. The standard OTEL_* variables configure telemetry.
 
-    SIGTERM and SIGINT let requests that run end within pool.shutdown_grace, and stop; a second one stops at once.
-    At its start, they end it at once. In any case it is gone three seconds after the grace: with exit code 0, or 1 if
-    tools had to be left as they were. SIGHUP replaces all workers, one after the other.
+    SIGTERM and SIGINT stop the server, once running requests have ended or pool.shutdown_grace is over; a second
+    signal stops it at once, and so does one during the start. The process exits at most three seconds after the
+    grace, with code 0, or 1 if tools still ran. SIGHUP replaces all workers, one after the other.
     """
     given = {
         "adapter": adapter,
@@ -110,43 +105,43 @@ def serve(
         },
     }
     limit_heap()
-    run(lambda: _serve(_stated(given), config))
+    run(lambda: _serve(_without_unset(given), config))
 
 
 serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
 async def _serve(given: dict[str, Any], config: Path | None) -> None:
-    ending = ProcessExit()
-    signals = Signals(ending)
+    process_exit = ProcessExit()
+    signals = Signals(process_exit)
     status = 1
     try:
-        await _serve_until_told_to_stop(given, config, signals)
+        await _serve_until_stopped(given, config, signals)
         status = 0
     except SnakepitError as error:
         status = exit_code(error)
         raise
     except SystemExit:
-        # Told to stop while it imported.
+        # A signal during an import.
         status = 0
         raise
     finally:
-        # The event loop's end waits for tasks, and the interpreter's for threads, some of them users'.
-        ending.done(status)
+        # The loop waits for tasks when it closes, and the interpreter for threads; some are users'.
+        process_exit.done(status)
 
 
-async def _serve_until_told_to_stop(given: dict[str, Any], config: Path | None, signals: Signals) -> None:
+async def _serve_until_stopped(given: dict[str, Any], config: Path | None, signals: Signals) -> None:
     telemetry.log_to_stderr(logging.INFO)
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
-        raise ConfigurationError("say which adapter to serve: snakepit-otel serve package.module:Class")
+        raise ConfigurationError("no adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
-        raise ConfigurationError("pool.* is about the workers of the top-level adapter, and there is none")
+        raise ConfigurationError("pool.* is for the workers of the top-level adapter, and there is none")
     for pool in (settings.pool, *settings.pools.values()):
         learn(pool.environment)
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
-    # Adapters and tools named on the command line are looked for where the user is.
+    # Adapters and tools named on the command line are found in the current folder, too.
     sys.path.insert(0, str(Path.cwd()))
     flushing = None
     try:
@@ -163,39 +158,39 @@ async def _serve_until_told_to_stop(given: dict[str, Any], config: Path | None, 
             pools=settings.pools,
             server=server,
         )
-        if not await _started(pit, signals):
+        if not await _start(pit, signals):
             return
         try:
-            _say(
+            _print(
                 f"serving {_adapters(pit)} on {pit.socket}"
                 + (f" and {pit.address}" if pit.address else "")
-                + _telemetry_of(exporting)
+                + _telemetry_note(exporting)
             )
-            await signals.told_to_stop.wait()
-            _say("stopping: requests that run have their time; a second signal stops at once")
+            await signals.stop_requested.wait()
+            _print("stopping: running requests may end; a second signal stops at once")
             await signals.drain()
-            # While the workers send theirs, so that a collector that does not answer is waited for once.
-            flush = partial(exporting.flush, _TIME_TO_FLUSH, metrics=False)
+            # While the workers flush, so that a collector that hangs costs its timeout only once.
+            flush = partial(exporting.flush, _FLUSH_TIMEOUT_S, metrics=False)
             flushing = asyncio.ensure_future(run_in_daemon_thread(flush))
         finally:
             await pit.stop()
     finally:
         answers = flushing is None or await flushing
-        left = _TIME_FOR_THE_REST if answers else _LAST_CHANCE
+        left = _SHUTDOWN_TIMEOUT_S if answers else _UNANSWERED_SHUTDOWN_TIMEOUT_S
         if signals.grace_ends is not None:
-            left = max(min(left, signals.grace_ends + _TIME_TO_STOP - time.monotonic()), _LEAST_CHANCE)
+            left = max(min(left, signals.grace_ends + _STOP_TIMEOUT_S - time.monotonic()), _MIN_SHUTDOWN_TIMEOUT_S)
         processes = LeftoverProcesses.by_this_process()
         processes.terminate("the authority")
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
 
 
-async def _started(pit: Snakepit, signals: Signals) -> bool:
-    """Start it, unless told to stop meanwhile, which ends the start; return whether it serves."""
+async def _start(pit: Snakepit, signals: Signals) -> bool:
+    """Start the server, unless a signal cancels the start; return whether it serves."""
     starting = asyncio.ensure_future(pit.start())
-    stopping = asyncio.ensure_future(signals.told_to_stop.wait())
+    stopping = asyncio.ensure_future(signals.stop_requested.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if signals.told_to_stop.is_set():
-        _say("stopping before it serves")
+    if signals.stop_requested.is_set():
+        _print("stopping during the start")
         starting.cancel()
         await asyncio.wait([starting])
         if not starting.cancelled() and starting.exception() is None:
@@ -203,7 +198,7 @@ async def _started(pit: Snakepit, signals: Signals) -> bool:
         return False
     stopping.cancel()
     await starting
-    signals.serves(pit)
+    signals.on_started(pit)
     return True
 
 
@@ -215,16 +210,16 @@ def _adapters(pit: Snakepit) -> str:
     return ", ".join(each)
 
 
-def _telemetry_of(exporting: telemetry.Telemetry) -> str:
+def _telemetry_note(exporting: telemetry.Telemetry) -> str:
     if _controls.level is telemetry.Level.OFF:
         return "; telemetry is off"
     if exporting.set_up_before:
-        return "; telemetry was set up before, as opentelemetry-instrument does, and goes by that"
+        return "; telemetry was already set up, as by opentelemetry-instrument"
     return "" if exporting.exporting else "; no telemetry is exported, set OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def _say(text: str) -> None:
-    complaints.print(text, soft_wrap=True)
+def _print(text: str) -> None:
+    error_console.print(text, soft_wrap=True)
 
 
 def _authority_tools(settings: Settings) -> list[Any]:
@@ -241,7 +236,7 @@ def _authority_tools(settings: Settings) -> list[Any]:
     return functions
 
 
-def _stated(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given, without those that were not."""
-    stated = {key: _stated(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in stated.items() if value is not None and value != {}}
+def _without_unset(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without options that were not given."""
+    set_here = {key: _without_unset(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in set_here.items() if value is not None and value != {}}

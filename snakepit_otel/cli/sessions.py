@@ -1,4 +1,4 @@
-"""`snakepit-otel sessions`: look at the sessions of a running authority, and delete them."""
+"""`snakepit-otel sessions`: list, show and delete the sessions of a running authority."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rich.table import Table
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.cli.addresses import resolved
 from snakepit_otel.cli.call import Address
-from snakepit_otel.cli.output import EXIT_NOT_FOUND, complaints, console, print_json, print_wide, run
+from snakepit_otel.cli.output import EXIT_NOT_FOUND, console, error_console, print_json, print_wide, run
 
-app = typer.Typer(no_args_is_help=True, help="Look at the sessions of a running authority, and delete them.")
+app = typer.Typer(no_args_is_help=True, help="List, show and delete the sessions of a running authority.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 SessionId = Annotated[str, typer.Argument(help="The session's id.")]
 
 
 @app.command("list")
 def list_sessions(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
-    after: Annotated[str, typer.Option(help="Only ids above this one, to read on.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The largest number of sessions.")] = 100,
+    after: Annotated[str, typer.Option(help="Only ids after this one, for the next page.")] = "",
     as_json: AsJson = False,
     address: Address = None,
 ) -> None:
-    """List live sessions in order of id. Looking does not extend their life."""
+    """List live sessions in order of id. Listing does not extend their life."""
 
     async def work() -> None:
         async with Client(resolved(address)) as client:
@@ -56,7 +56,7 @@ def list_sessions(
 
 @app.command()
 def show(session_id: SessionId, as_json: AsJson = False, address: Address = None) -> None:
-    """Show one session with its state. Looking does not extend its life."""
+    """Show one session with its state. Showing does not extend its life."""
 
     async def work() -> None:
         async with Client(resolved(address)) as client:
@@ -86,7 +86,7 @@ def delete(session_id: SessionId, address: Address = None) -> None:
     async def work() -> None:
         async with Client(resolved(address)) as client:
             if not await client.remove_session(session_id):
-                complaints.print(f"no live session '{session_id}'", soft_wrap=True)
+                error_console.print(f"no live session '{session_id}'", soft_wrap=True)
                 raise typer.Exit(EXIT_NOT_FOUND)
         console.print(f"deleted {session_id}", soft_wrap=True)
 

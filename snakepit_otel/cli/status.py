@@ -1,4 +1,4 @@
-"""`snakepit-otel status`: how a running authority is, with its sessions, pools and workers."""
+"""`snakepit-otel status`: show a running authority, its sessions, pools and workers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ Address = Annotated[
     typer.Option(help="unix:PATH of the authority.", show_default="that of serve, for this user"),
 ]
 Show = Callable[[Status | SnakepitError], None]
-_WIDTH_ELSEWHERE = 160
-"""Columns where there is no terminal, so that whoever searches the text finds lines whole."""
-_PATIENCE = 3.0
-"""Seconds in which an authority that is watched should answer."""
+_WIDTH_WITHOUT_TERMINAL = 160  # columns
+_ANSWER_TIMEOUT_S = 3.0  # with --watch
 
 
 def status(
@@ -38,10 +36,10 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for scripts; one line each with --watch.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between looks, with --watch.")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between refreshes, with --watch.")] = 1.0,
 ) -> None:
-    """Show how a running server is: its sessions, pools, queues and workers. Looking changes nothing."""
+    """Show a running server: its sessions, pools, queues and workers."""
 
     async def work() -> None:
         where = resolved(address)
@@ -62,7 +60,7 @@ status.__doc__ = f"{status.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
 def as_dict(found: Status) -> dict[str, Any]:
-    """Return a status as JSON has it: no quota is null."""
+    """Return a status for JSON, with null for no quota."""
     values = asdict(found)
     quota = found.sessions.max_sessions
     values["sessions"]["max_sessions"] = None if math.isinf(quota) else int(quota)
@@ -72,28 +70,28 @@ def as_dict(found: Status) -> dict[str, Any]:
 async def _watch_until_interrupted(address: str, interval: float, as_json: bool) -> None:
     live = None
     if not as_json and sys.stdout.isatty() and not console.is_dumb_terminal:
-        # The other screen, so that a terminal that is made smaller meanwhile is redrawn well.
+        # The alternate screen is redrawn well when the terminal becomes smaller.
         live = Live(console=console, screen=True, auto_refresh=False)
     shown: AbstractContextManager[object] = nullcontext() if live is None else live
     me = asyncio.current_task()
     assert me is not None
-    # Also when told to stop, the terminal is to be left as it was.
+    # SIGTERM, too, leaves the terminal as it was.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     try:
         with shown:
             await _watch(address, interval, _shower(address, as_json, live))
     except asyncio.CancelledError:
-        # Ctrl-C is how one stops watching.
+        # Ctrl-C ends --watch.
         return
 
 
 async def _watch(address: str, interval: float, show: Show) -> None:
     while True:
-        # A connection that broke is tried again by gRPC only after a while, so each comes with a new client.
+        # gRPC reconnects only after a while, so each attempt has a new client.
         async with Client(address) as client:
             try:
                 while True:
-                    show(await client.status(timeout=max(interval, _PATIENCE)))
+                    show(await client.status(timeout=max(interval, _ANSWER_TIMEOUT_S)))
                     await asyncio.sleep(interval)
             except (AuthorityUnavailable, DeadlineExceeded) as error:
                 show(error)
@@ -110,7 +108,7 @@ def _shower(address: str, as_json: bool, live: Live | None) -> Show:
             return
         parts: list[RenderableType] = []
         if isinstance(found, SnakepitError):
-            parts.append(line(f"nobody answers at {address}; watching on", "bold red"))
+            parts.append(line(f"no answer at {address}; watching on", "bold red"))
         else:
             last[:] = [found]
         if live is not None:
@@ -124,4 +122,4 @@ def _shower(address: str, as_json: bool, live: Live | None) -> Show:
 
 
 def _print(*parts: RenderableType) -> None:
-    print_wide(*parts, width=_WIDTH_ELSEWHERE)
+    print_wide(*parts, width=_WIDTH_WITHOUT_TERMINAL)

@@ -1,4 +1,4 @@
-"""The state of an authority, for reading in a terminal."""
+"""View of an authority's status in a terminal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StatusView:
 
 
 class Screenful:
-    """As much as the terminal has room for, and how much it has not."""
+    """Renderable that is cut to the terminal's height, with the number of hidden lines."""
 
     def __init__(self, *parts: RenderableType) -> None:
         self._parts = Group(*parts)
@@ -105,7 +105,7 @@ def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
             line(f"{spares} of {pool.spares} spare", style="yellow" if spares < pool.spares else "")
             if pool.spares
             else None,
-            line(f"{pool.busy_places} of {pool.ready_places} places busy"),
+            line(f"{pool.busy_places} of {pool.ready_places} slots busy"),
             line(f"none is started for {duration(pool.barred_seconds)}, too many died", style="bold red")
             if pool.barred_seconds
             else None,
@@ -175,7 +175,7 @@ def _joined(*parts: Text | None) -> Text:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in words, as exactly as one wants to know."""
+    """Return seconds as text, with two units at most."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 10:
@@ -191,7 +191,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes as text."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"

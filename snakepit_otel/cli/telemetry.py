@@ -1,4 +1,4 @@
-"""`snakepit-otel telemetry`: turn the telemetry of a running authority and its workers up and down."""
+"""`snakepit-otel telemetry`: change level, sampling and filters of a running authority and its workers."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def telemetry(
         str | None, typer.Option(help="off, essential (the spans of requests and calls, all metrics) or full.")
     ] = None,
     sampling: Annotated[
-        float | None, typer.Option(help="The share of traces to keep, 0 to 1, of those that the sampler keeps.")
+        float | None, typer.Option(help="The share of traces to keep, 0 to 1, of the sampler's.")
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="Spans only of lifecycle points with such names, as snakepit.adapter.*; may be repeated."),
+        typer.Option(help="Only spans of lifecycle points with such names, as snakepit.adapter.*; may be repeated."),
     ] = None,
     deny: Annotated[
         list[str] | None, typer.Option(help="No spans of lifecycle points with such names; may be repeated.")
     ] = None,
-    no_filter: Annotated[bool, typer.Option("--no-filter", help="Forget what was allowed and denied.")] = False,
+    no_filter: Annotated[bool, typer.Option("--no-filter", help="Remove the --allow and --deny patterns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     address: Address = None,
 ) -> None:
-    """Turn telemetry up and down while the server runs, workers included; say what is in force.
+    """Change the telemetry of a running server and its workers, and show what is in force.
 
-    What is not given stays as it is, until the server stops: then what was configured is back.
+    Options that are not given stay as they are. A restart of the server restores its configuration.
     """
 
     async def work() -> None:
         if no_filter and (allow or deny):
-            raise ConfigurationError("--no-filter forgets what --allow and --deny would say; give one or the other")
+            raise ConfigurationError("--no-filter removes the patterns of --allow and --deny; give one or the other")
         patterns: dict[str, Any] = (
             {"allow": [], "deny": []} if no_filter else {"allow": allow or None, "deny": deny or None}
         )

@@ -1,6 +1,6 @@
-"""`snakepit-otel worker`: a worker for an authority that starts it itself, by upstream's flags.
+"""`snakepit-otel worker`: run a worker that an Elixir Snakepit starts by upstream's flags.
 
-It imports what it uses, where it uses it: Elixir starts many of these at a time.
+Imports are where they are needed: Elixir starts many workers at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.cli.elixir import SCRIPT
 from snakepit_otel.cli.worker_flags import WorkerFlags
 from snakepit_otel.common.printable import printable
-from snakepit_otel.compatibility.environment import is_set, log_as_told, logs_information
+from snakepit_otel.compatibility.environment import configure_logging, is_set, logs_information
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.system import event_loop
 from snakepit_otel.system.atomic_files import replace_file
@@ -41,8 +41,8 @@ _USAGE = 2
 
 
 @dataclass(frozen=True)
-class _Work:
-    """The settings of one worker."""
+class _WorkerConfig:
+    """Settings of one worker."""
 
     adapter: str
     address: str
@@ -54,32 +54,32 @@ class _Work:
 
 
 def run(flags: WorkerFlags) -> None:
-    """Serve as the flags say, or check the adapter. Raises `SystemExit` with the exit code if that cannot be."""
-    log_as_told()
-    bridge = flags.snakepit_bridge or compatibility.asked_for()
+    """Serve, or check the adapter, by the flags. Raises `SystemExit` with the exit code for a failure."""
+    configure_logging()
+    bridge = flags.snakepit_bridge or compatibility.is_enabled()
     try:
         if bridge:
             compatibility.install()
         if Path.cwd() != SCRIPT.parent:
-            # The adapter is looked for where the user is, as serve has it.
+            # The adapter is found in the current folder, too, as by serve.
             sys.path.insert(0, str(Path.cwd()))
         if flags.health_check:
             gc.enable()
             _check(flags.adapter, _loader(bridge, flags.max_workers))
             return
         if flags.adapter is None:
-            _misuse("--adapter is missing: say which class to serve, --adapter package.module.Class")
+            _usage_error("--adapter is missing: name the class to serve, --adapter package.module.Class")
         authority = flags.elixir_address or environment.value("SNAKEPIT_GRPC_ADDRESS")
         authority = authority or environment.value("SNAKEPIT_ELIXIR_ADDRESS")
         if not authority:
-            _misuse("say where the authority is: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
-        # Only now, since all of the bridge comes with it, which a health check does without.
+            _usage_error("no address of an authority: --elixir-address HOST:PORT, or SNAKEPIT_GRPC_ADDRESS")
+        # Imported late, as a health check does without the bridge.
         from snakepit_otel.bridge.worker.heartbeat import HeartbeatSettings
         from snakepit_otel.rpc.addresses import split
 
         if not authority.startswith("unix:"):
             split(authority)
-        _lead_a_session()
+        _start_session()
         heartbeat = HeartbeatSettings.read(
             {
                 "enabled": flags.heartbeat_enabled,
@@ -91,61 +91,61 @@ def run(flags: WorkerFlags) -> None:
             },
             environment.value("SNAKEPIT_HEARTBEAT_CONFIG"),
         )
-        # The name is that of Elixir's whole instance, and all of its workers have it.
+        # All workers of one Elixir instance have the same name.
         worker_id = f"{flags.snakepit_instance_name or 'python'}-{os.getpid()}"
         address = f"{flags.host}:{flags.port}"
-        work = _Work(flags.adapter, address, authority, worker_id, flags.max_workers, heartbeat, bridge)
-        event_loop.run(_serve(work))
+        config = _WorkerConfig(flags.adapter, address, authority, worker_id, flags.max_workers, heartbeat, bridge)
+        event_loop.run(_serve(config))
     except SnakepitError as error:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-async def _serve(work: _Work) -> None:
+async def _serve(config: _WorkerConfig) -> None:
     import asyncio
 
     from snakepit_otel.bridge.worker.heartbeat import Heartbeats
     from snakepit_otel.bridge.worker.server import WorkerServer, freeze_gc
 
-    beats: Heartbeats
-    # What is ours is never looked at again; the adapter is collected as it is loaded, like any program.
+    heartbeats: Heartbeats
+    # The collector skips the library's own objects; those of the adapter's import are collected.
     gc.freeze()
     gc.enable()
 
     def on_session(session_id: str) -> None:
-        beats.start(session_id)
+        heartbeats.start(session_id)
 
-    # What is made outside of a request here is a worker's, too.
+    # References that are made outside of requests are the worker's.
     pending_scope.owner = Owner.PYTHON
     server = WorkerServer(
-        adapter=work.adapter,
-        listen=work.address,
-        authority=work.authority,
-        worker_id=work.worker_id,
-        threads=work.threads,
+        adapter=config.adapter,
+        listen=config.address,
+        authority=config.authority,
+        worker_id=config.worker_id,
+        threads=config.threads,
         register_tools=True,
         on_session=on_session,
         whole_process=True,
-        load=_loader(work.bridge, work.threads),
-        context=compatibility.BridgeContext if work.bridge else SessionContext,
+        load=_loader(config.bridge, config.threads),
+        context=compatibility.BridgeContext if config.bridge else SessionContext,
         middleware=_middleware(),
     )
     await server.start()
-    if work.bridge:
+    if config.bridge:
         compatibility.connect(server.events)
     freeze_gc()
-    beats = Heartbeats(server.authority, work.heartbeat, server.request_stop)
-    ready = asyncio.ensure_future(_be_ready(server))
+    heartbeats = Heartbeats(server.authority, config.heartbeat, server.request_stop)
+    ready = asyncio.ensure_future(_await_ready(server))
     ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
 
-    async def wind_up() -> None:
-        # Told to stop while it still waits for its authority, it waits no longer.
+    async def stop_heartbeats() -> None:
+        # A worker that stops does not wait for its authority.
         ready.cancel()
         await asyncio.wait([ready])
-        await beats.stop()
+        await heartbeats.stop()
 
-    await server.run_until_stopped(before_closing=wind_up)
+    await server.run_until_stopped(before_closing=stop_heartbeats)
     with suppress(asyncio.CancelledError):
         await ready
 
@@ -165,18 +165,18 @@ def _stop_unless_ready(server: WorkerServer, ready: asyncio.Future[None]) -> Non
         server.request_stop()
 
 
-async def _be_ready(server: WorkerServer) -> None:
+async def _await_ready(server: WorkerServer) -> None:
     from snakepit_otel.rpc.addresses import split
 
     await server.authority.wait_until_reachable()
-    _announce(split(server.address)[1])
+    _write_ready_file(split(server.address)[1])
 
 
 def _loader(bridge: bool, threads: int) -> Callable[[str], type]:
-    """Return what loads the adapter: one that is thread-safe, if tools are to run at the same time."""
+    """Return the adapter's loader, which requires thread safety if tools run at the same time."""
 
     def load(spec: str) -> type:
-        found = compatibility.load(spec) if bridge else compatibility.load_or_advise(spec)
+        found = compatibility.load(spec) if bridge else compatibility.load_or_suggest_flag(spec)
         if threads > 1:
             require_thread_safe(found, "--max-workers 1")
         return found
@@ -185,15 +185,15 @@ def _loader(bridge: bool, threads: int) -> Callable[[str], type]:
 
 
 def _check(adapter: str | None, load: Callable[[str], type]) -> None:
-    """Say whether the adapter can be served, or the worker started, where none is named."""
+    """Check that the adapter can be served, or, without one, that a worker can be started."""
     if adapter is None:
-        import snakepit_otel.bridge.worker.server  # noqa: F401 - all that a worker imports
+        import snakepit_otel.bridge.worker.server  # noqa: F401 - loads what a worker needs
 
-        _report("the worker can be started; name an adapter to have it checked, too")
+        _report("the worker can be started; --adapter has an adapter checked, too")
         return
     AdapterHost(load(adapter), ToolThreads())
-    compatibility.require_room_for_ours(adapter)
-    # Elixir checks the worker's health at each start, prints what it writes, and sets the level for both.
+    compatibility.require_own_messages(adapter)
+    # Elixir checks the health at each start and prints the output; one level is for both.
     if logs_information():
         _report(f"{adapter} can be served")
 
@@ -202,7 +202,7 @@ def _report(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
-def _misuse(what: str) -> NoReturn:
+def _usage_error(what: str) -> NoReturn:
     import typer
 
     from snakepit_otel.cli.output import misuse
@@ -219,18 +219,18 @@ def _fail(error: SnakepitError) -> NoReturn:
 
     with suppress(typer.Exit):
         fail(error)
-    # Upstream's one code for everything that keeps a worker from serving.
+    # Upstream's exit code for every failure.
     raise SystemExit(1) from None
 
 
-def _lead_a_session() -> None:
+def _start_session() -> None:
     if is_set("SNAKEPIT_PROCESS_GROUP"):
-        with suppress(PermissionError):  # already the leader of one
+        with suppress(PermissionError):  # already a leader
             os.setsid()
 
 
-def _announce(port: int) -> None:
-    """Write the port to the file the authority watches, in one step, so that it never reads half of it."""
+def _write_ready_file(port: int) -> None:
+    """Write the port to the file that the authority watches, in one step."""
     named = environment.value("SNAKEPIT_READY_FILE")
     if not named:
         return

@@ -1,4 +1,4 @@
-"""`snakepit-otel worker` as a command of the command line, with its help."""
+"""`snakepit-otel worker` with its help."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from snakepit_otel.cli.worker_flags import WorkerFlags
 _HEARTBEAT = "Heartbeats to the authority: "
 
 
-def _print_script(asked: bool) -> None:
-    if asked:
+def _print_script(requested: bool) -> None:
+    if requested:
         typer.echo(SCRIPT)
         raise typer.Exit
 
@@ -28,39 +28,37 @@ def worker(
         str | None,
         typer.Option(help="HOST:PORT of the authority.", show_default="SNAKEPIT_GRPC_ADDRESS, SNAKEPIT_ELIXIR_ADDRESS"),
     ] = WorkerFlags.elixir_address,
-    snakepit_run_id: Annotated[
-        str, typer.Option(help="The run this worker belongs to, to be seen in ps.")
-    ] = WorkerFlags.snakepit_run_id,
+    snakepit_run_id: Annotated[str, typer.Option(help="The run of this worker, for ps.")] = WorkerFlags.snakepit_run_id,
     snakepit_instance_name: Annotated[
-        str, typer.Option(help="The instance this worker belongs to.")
+        str, typer.Option(help="The instance of this worker.")
     ] = WorkerFlags.snakepit_instance_name,
     snakepit_instance_token: Annotated[
-        str, typer.Option(help="The instance's token, to be seen in ps.")
+        str, typer.Option(help="The instance's token, for ps.")
     ] = WorkerFlags.snakepit_instance_token,
     health_check: Annotated[
         bool, typer.Option("--health-check", help="Import the adapter, and exit with 0 or 1.")
     ] = WorkerFlags.health_check,
     max_workers: Annotated[
         int,
-        typer.Option(min=1, help="Plain tools that run at a time; above 1, of adapters with __thread_safe__ = True."),
+        typer.Option(min=1, help="Plain tools that run at a time; above 1, the adapter needs __thread_safe__ = True."),
     ] = WorkerFlags.max_workers,
     thread_safety_check: Annotated[
-        bool, typer.Option("--thread-safety-check", help="Does nothing: thread safety is always asked for.")
+        bool, typer.Option("--thread-safety-check", help="Does nothing: thread safety is always required.")
     ] = WorkerFlags.thread_safety_check,
     heartbeat_enabled: Annotated[
-        bool, typer.Option("--heartbeat-enabled/--heartbeat-disabled", help=_HEARTBEAT + "whether.")
+        bool, typer.Option("--heartbeat-enabled/--heartbeat-disabled", help=_HEARTBEAT + "on or off.")
     ] = WorkerFlags.heartbeat_enabled,
     heartbeat_interval_ms: Annotated[
-        int, typer.Option(help=_HEARTBEAT + "how often.")
+        int, typer.Option(help=_HEARTBEAT + "milliseconds between two.")
     ] = WorkerFlags.heartbeat_interval_ms,
     heartbeat_timeout_ms: Annotated[
-        int, typer.Option(help=_HEARTBEAT + "how long to wait for one.")
+        int, typer.Option(help=_HEARTBEAT + "milliseconds to wait for an answer.")
     ] = WorkerFlags.heartbeat_timeout_ms,
     heartbeat_max_missed: Annotated[
-        int, typer.Option(help=_HEARTBEAT + "how many may be missed.")
+        int, typer.Option(help=_HEARTBEAT + "the number that may be missed.")
     ] = WorkerFlags.heartbeat_max_missed,
     heartbeat_initial_delay_ms: Annotated[
-        int, typer.Option(help=_HEARTBEAT + "when to begin.")
+        int, typer.Option(help=_HEARTBEAT + "milliseconds before the first.")
     ] = WorkerFlags.heartbeat_initial_delay_ms,
     heartbeat_dependent: Annotated[
         bool,
@@ -74,22 +72,22 @@ def worker(
             show_default=f"{compatibility.VARIABLE}=1",
         ),
     ] = WorkerFlags.snakepit_bridge,
-    script_path: Annotated[  # noqa: ARG001 - answered by its callback
+    script_path: Annotated[  # noqa: ARG001 - used by its callback
         bool,
         typer.Option(
             "--script-path",
             callback=_print_script,
             is_eager=True,
-            help="Print the path of the script that Elixir's Snakepit is to start, and exit.",
+            help="Print the path of the script for Elixir's Snakepit to start, and exit.",
         ),
     ] = False,
 ) -> None:
     """Serve an adapter to an authority that starts its own workers, such as an Elixir Snakepit.
 
     Takes upstream's flags and environment: SNAKEPIT_READY_FILE gets the port once the worker serves,
-    SNAKEPIT_PROCESS_GROUP=1 makes it leader of a session of its own, SNAKEPIT_THREAD_SENSITIVE names what is
-    for the main thread, SNAKEPIT_LOG_LEVEL and SNAKEPIT_HEARTBEAT_CONFIG are honoured. SIGTERM and SIGINT
-    stop it in good order, with exit code 0. It is 2 for flags that are wrong or missing, and else 1.
+    SNAKEPIT_PROCESS_GROUP=1 makes the worker a session leader, SNAKEPIT_THREAD_SENSITIVE names libraries
+    for the main thread; SNAKEPIT_LOG_LEVEL and SNAKEPIT_HEARTBEAT_CONFIG are read. SIGTERM and SIGINT stop
+    the worker in good order. Exit codes: 0 stopped, 2 wrong or missing flags, 1 another failure.
     """
     run(
         WorkerFlags(

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerFlags:
-    """What the command line tells a worker; `worker_command` says what each means."""
+    """Flags of a worker; `worker_command` has their help."""
 
     adapter: str | None = None
     port: int = 0
@@ -39,9 +39,9 @@ _SWITCHED_OFF = {
 
 
 def parse(arguments: Sequence[str]) -> WorkerFlags | None:
-    """Return the flags; None if there are mistakes among them, or others that are for people.
+    """Return the flags; None for mistakes, and for flags such as --help.
 
-    Those are for `worker_command` to answer, which takes the same flags.
+    `worker_command`, which takes the same flags, handles those.
     """
     given: dict[str, Any] = {}
     rest = iter(arguments)

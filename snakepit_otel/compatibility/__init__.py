@@ -1,48 +1,48 @@
-"""Runs adapters written for Snakepit's own worker, which import `snakepit_bridge`: only where it is asked for."""
+"""Compatibility with adapters for Snakepit's own worker, which import `snakepit_bridge`; off by default."""
 
 from typing import TYPE_CHECKING
 
 from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from snakepit_otel.compatibility.context import BridgeContext
-    from snakepit_otel.compatibility.events import connect
-    from snakepit_otel.compatibility.finding import install, uninstall
-    from snakepit_otel.compatibility.loading import (
+    from snakepit_otel.compatibility.adapter_loading import (
         FLAG,
         VARIABLE,
-        asked_for,
+        is_enabled,
         load,
-        load_or_advise,
-        require_room_for_ours,
+        load_or_suggest_flag,
+        require_own_messages,
     )
+    from snakepit_otel.compatibility.context import BridgeContext
+    from snakepit_otel.compatibility.events import connect
+    from snakepit_otel.compatibility.module_finder import install, uninstall
 
 __all__ = [
     "FLAG",
     "VARIABLE",
     "BridgeContext",
-    "asked_for",
     "connect",
     "install",
+    "is_enabled",
     "load",
-    "load_or_advise",
-    "require_room_for_ours",
+    "load_or_suggest_flag",
+    "require_own_messages",
     "uninstall",
 ]
 
-# Loaded when used: what runs requests needs the bridge, and what only checks an adapter does without.
+# Loaded when used: the check of an adapter does without the bridge.
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "FLAG": "loading",
-        "VARIABLE": "loading",
+        "FLAG": "adapter_loading",
+        "VARIABLE": "adapter_loading",
         "BridgeContext": "context",
-        "asked_for": "loading",
+        "is_enabled": "adapter_loading",
         "connect": "events",
-        "install": "finding",
-        "load": "loading",
-        "load_or_advise": "loading",
-        "require_room_for_ours": "loading",
-        "uninstall": "finding",
+        "install": "module_finder",
+        "load": "adapter_loading",
+        "load_or_suggest_flag": "adapter_loading",
+        "require_own_messages": "adapter_loading",
+        "uninstall": "module_finder",
     },
 )

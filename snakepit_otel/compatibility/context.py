@@ -1,4 +1,4 @@
-"""What a request knows, for adapters written for Snakepit's own worker: ours, with its manners."""
+"""Context of a request for adapters of Snakepit's own worker, with upstream's errors and methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from snakepit_otel.adapters import SessionContext
 from snakepit_otel.common.printable import printable, printable_error
-from snakepit_otel.compatibility import correlating
+from snakepit_otel.compatibility import correlation
 from snakepit_otel.errors import SnakepitError, ToolNotFound
 
 if TYPE_CHECKING:
@@ -18,17 +18,16 @@ _log = logging.getLogger("snakepit_otel.compatibility")
 
 
 class BridgeContext(SessionContext):
-    """One request's view of its session, with upstream's errors, its stub, its `with` and its clean-up.
+    """Session context with upstream's errors, stub, `with` statement and clean-up.
 
-    Its calls block where they are made, on the event loop too, as they do in upstream's worker; `acall_elixir_tool`
-    does not.
+    Calls block, on the event loop too, as in upstream's worker; `acall_elixir_tool` does not.
     """
 
     def __init__(self, *given: Any, may_block: bool = False, **named: Any) -> None:
         super().__init__(*given, may_block=True, **named)
         self._listed: Mapping[str, Mapping[str, Any]] | None = None
         self._stub: Any = None
-        correlating.begin(self.request_metadata)
+        correlation.begin(self.request_metadata)
 
     @property
     def _client(self) -> AuthorityClient:
@@ -36,14 +35,14 @@ class BridgeContext(SessionContext):
 
     @property
     def stub(self) -> Any:
-        """The authority's blocking stub; when it is first asked for, the session is made sure of."""
+        """The authority's blocking stub; the first access makes sure of the session."""
         if self._stub is None:
             self._stub = self._client.stub_in(self.session_id)
         return self._stub
 
     @property
     def elixir_tools(self) -> Mapping[str, Mapping[str, Any]]:
-        """The authority's tools that adapters may call, by name; none if it cannot be asked. Asked once."""
+        """The authority's tools that adapters may call, by name; none if the authority does not answer. Cached."""
         if self._listed is None:
             try:
                 self._listed = super().elixir_tools
@@ -68,7 +67,7 @@ class BridgeContext(SessionContext):
             raise RuntimeError(f"Elixir's tool {tool_name!r} failed: {error}") from error
 
     def cleanup(self) -> None:
-        """Have the authority forget the session, if it can be reached; it would by itself, after the session's time."""
+        """End the session in the authority, if it answers; else the session ends after its TTL."""
         try:
             self._client.end_session(self.session_id, timeout=5.0)
         except Exception as error:  # noqa: BLE001 - upstream's never raises

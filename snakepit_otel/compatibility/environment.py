@@ -1,4 +1,4 @@
-"""What variables tell a worker, in the words that Elixir and upstream's worker have for it."""
+"""Environment variables that Elixir sets for workers, as upstream's worker reads them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from snakepit_otel import telemetry
 
 
 def is_set(variable: str) -> bool:
-    """Say whether a variable says yes."""
+    """Whether a variable is on."""
     return bool(telemetry.environment.value(variable))
 
 
 def logs_information() -> bool:
-    """Return whether SNAKEPIT_LOG_LEVEL lets information through, as it does where nobody has set it."""
+    """Whether SNAKEPIT_LOG_LEVEL includes information; it does if it is not set."""
     level, _ = telemetry.environment.examine("SNAKEPIT_LOG_LEVEL")
     return level is None or level <= logging.INFO
 
 
-def log_as_told() -> None:
-    """Log to standard error what SNAKEPIT_LOG_LEVEL says: errors, if it says nothing or what nobody knows."""
+def configure_logging() -> None:
+    """Log to standard error from the level of SNAKEPIT_LOG_LEVEL; errors, without a valid one."""
     telemetry.log_to_stderr(logging.ERROR)

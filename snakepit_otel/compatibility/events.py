@@ -1,4 +1,4 @@
-"""Where the events go that adapters emit by `snakepit_bridge.telemetry`: to Elixir, and into OpenTelemetry."""
+"""Backend of `snakepit_bridge.telemetry`: adapters' events go to Elixir and into OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.common.printable import printable, printable_error
-from snakepit_otel.compatibility import correlating
-from snakepit_otel.compatibility.finding import PACKAGE, is_ours
+from snakepit_otel.compatibility import correlation
+from snakepit_otel.compatibility.module_finder import PACKAGE, is_ours
 from snakepit_otel.telemetry import _guard
 from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
 
@@ -21,9 +21,9 @@ _log = logging.getLogger("snakepit_otel.compatibility")
 
 
 class Backend:
-    """Takes events from any thread, for the stream that the authority listens to and for OpenTelemetry.
+    """Backend that takes events from any thread, for the authority's stream and for OpenTelemetry.
 
-    What the worker emits of its own tools is not among them, and it leaves to a tool what that emits by itself.
+    The worker's own events do not pass here; the worker leaves out those that a tool emits itself.
     """
 
     def __init__(self, stream: TelemetryStream) -> None:
@@ -50,7 +50,7 @@ class Backend:
             if threading.get_ident() == self._thread:
                 self._send(*sent)
             else:
-                with suppress(RuntimeError):  # the loop has been closed: nobody listens
+                with suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._send, *sent)
         except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
             _guard.contain("taking an adapter's event", error)
@@ -62,16 +62,16 @@ class Backend:
             _guard.contain("sending an adapter's event", error)
 
     def close(self) -> None:
-        """Do nothing: the stream is the worker's."""
+        """Do nothing: the worker closes the stream."""
 
 
 def connect(stream: TelemetryStream) -> None:
-    """Have `snakepit_bridge.telemetry`, ours or a real one, emit into a worker's stream. Call it on the event loop."""
+    """Make `snakepit_bridge.telemetry`, the stand-in or a real one, emit into a worker's stream. For the event loop."""
     try:
         bridge = importlib.import_module(f"{PACKAGE}.telemetry")
         bridge.set_backend(Backend(stream))
         if not is_ours(importlib.import_module(PACKAGE)):
-            correlating.tell_also(bridge.set_correlation_id)
+            correlation.add_listener(bridge.set_correlation_id)
     except Exception as error:  # noqa: BLE001 - a real one may be of any version, and may lack what it needs
         _log.warning(
             "%s.telemetry cannot be used, so its events go nowhere: %s", printable(PACKAGE), printable_error(error)
@@ -79,7 +79,7 @@ def connect(stream: TelemetryStream) -> None:
 
 
 def _sendable(value: Any) -> float | str:
-    """Return a measurement as the protocol has them: 64-bit integers, floats and text."""
+    """Return a measurement in a type of the protocol: 64-bit integer, float or text."""
     if isinstance(value, bool):
         return int(value)
     return value if isinstance(value, (int, float)) and abs(value) < 1 << 63 else str(value)

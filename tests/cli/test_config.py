@@ -79,7 +79,7 @@ def test_secrets_are_masked(config: Config) -> None:
 
 def test_only_what_is_not_as_by_default(config: Config) -> None:
     """--changed leaves out what is as by default, wherever it was said."""
-    assert config("show", "--changed").stdout == "everything is as by default\n"
+    assert config("show", "--changed").stdout == "all settings have their defaults\n"
     Path("snakepit.toml").write_text("[pool]\nmax_retries = 3\nspares = 1\n")
     assert list(rows(config, "--changed")) == ["pool.spares"]
 

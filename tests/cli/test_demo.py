@@ -35,7 +35,7 @@ async def test_demo_shows_the_whole_day() -> None:
     assert re.search(
         rf"{given:,} bytes of images there and {returned:,} bytes of scores back .* 9\d\.\d% of them", output
     )
-    batch = output.partition("The batch, as its trace tells it")[2]
+    batch = output.partition("The trace of the batch")[2]
     assert re.search(r"── read a batch .* authority", batch)
     # Of both references: who made them, and that they ended with the request.
     for side, owner, size in (("authority", "elixir", given), ("worker", "python", returned)):

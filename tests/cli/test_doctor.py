@@ -79,7 +79,7 @@ def test_all_is_well(examine: Examine, short_path: Path) -> None:
     """Where all is well every check says so, and nothing is left behind."""
     found = examine()
     assert {check["status"] for check in found.values()} == {"ok"}
-    assert found["grpcio"]["message"] == f"{grpc.__version__}, asked for >=1.85,<2"
+    assert found["grpcio"]["message"] == f"{grpc.__version__}, required >=1.85,<2"
     assert found["settings"]["message"] == "the defaults"
     assert "mode 0700" in found["socket for callers"]["message"]
     assert list(short_path.iterdir()) == []
@@ -297,7 +297,7 @@ def test_variables_are_explained(variables: Examine) -> None:
     assert "authorization=***, x-key=***" in found["OTEL_EXPORTER_OTLP_HEADERS"]["message"]
     assert "https://***@otel.example:4318/?***" in found["OTEL_EXPORTER_OTLP_ENDPOINT"]["message"]
     assert found["OTEL_SERVICE_NAME"]["message"] == "shop - the service's name"
-    assert "as good as not set" in found["SNAKEPIT_LOG_LEVEL"]["message"]
+    assert "counts as not set" in found["SNAKEPIT_LOG_LEVEL"]["message"]
     assert "server.tls.certificate" in found["SNAKEPIT_OTEL_SERVER__TLS__CERTIFICATE"]["message"]
     assert found["SNAKEPIT_OTEL_POOLS__GPU__SIZE"]["message"] == "2 - the setting pools.gpu.size"
     assert "Kubernetes" in found["SNAKEPIT_OTEL_SERVICE_HOST"]["message"]
@@ -312,7 +312,7 @@ def test_variables_are_explained(variables: Examine) -> None:
         ("SNAKEPIT_OTEL_POOL_SIZE", "did you mean SNAKEPIT_OTEL_POOL__SIZE?"),
         ("SNAKEPIT_SOMETHING_ELSE_ENTIRELY", "is not read by snakepit_otel"),
         ("OTEL_JAVAAGENT_ENABLED", "is for Java"),
-        ("OTEL_WHATEVER_THAT_MAY_BE", "is read by nobody"),
+        ("OTEL_WHATEVER_THAT_MAY_BE", "is not read"),
     ],
 )
 def test_names_that_nobody_reads(variables: Examine, name: str, words: str) -> None:

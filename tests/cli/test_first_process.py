@@ -20,10 +20,10 @@ from tests.waiting import until
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
-from snakepit_otel.cli.first_process import end_with_first_process, has_orphans, reap_for_a_child
+from snakepit_otel.cli.first_process import exit_with_reaper, has_orphans, run_as_reaper
 if has_orphans():
-    reap_for_a_child()
-end_with_first_process()
+    run_as_reaper()
+exit_with_reaper()
 # Orphans that end at once, and a child of its own, whose status is its own.
 for _ in range(20):
     subprocess.run(["sh", "-c", "sleep 0.05 & exit 0"])

@@ -197,7 +197,7 @@ def test_letters_that_an_output_has_not() -> None:
     with pytest.MonkeyPatch.context() as patched:
         written = _Bytes()
         patched.setattr(sys, "stdout", written.stream)
-        output.take_any_text()
+        output.replace_unencodable()
         output.console.print("Zoë")
         output.print_json({"é": "\ud800"})
         assert written.taken() == b'Zo\\xeb\n{\n  "\\u00e9": "\\ud800"\n}\n'

@@ -27,9 +27,9 @@ from typer.testing import CliRunner, Result
 
 from snakepit_otel import __version__
 from snakepit_otel.cli.app import app
-from snakepit_otel.cli.new.naming import CLASSES_IN_USE, MAX_NAME
-from snakepit_otel.cli.new.rendering import TEMPLATES
-from snakepit_otel.cli.new.writing import write
+from snakepit_otel.cli.new.names import CLASSES_IN_USE, MAX_NAME
+from snakepit_otel.cli.new.renderer import TEMPLATES
+from snakepit_otel.cli.new.writer import write
 from tests.processes import ROOT, program, run
 
 # Short, at the limit, and such as the files that are written could stumble over.
@@ -374,7 +374,7 @@ def test_force_overwrites_its_own_files_only(tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     result = new("shop", "--directory", tmp_path, "--force")
     assert "0 files written" in result.stdout
-    assert "7 were as they should be" in result.stdout
+    assert "7 were up to date" in result.stdout
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
     (tmp_path / "README.md").write_text("changed")
     (tmp_path / "pyproject.toml").unlink()

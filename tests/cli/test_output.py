@@ -14,6 +14,6 @@ from snakepit_otel.errors import ConfigurationError
 @given(st.text(alphabet="\\[]/ax", max_size=12))
 def test_a_complaint_is_printed_as_it_is(words: str) -> None:
     """Whatever an error's text has in it, none of it is taken for markup."""
-    with output.complaints.capture() as said, pytest.raises(typer.Exit):
+    with output.error_console.capture() as said, pytest.raises(typer.Exit):
         output.fail(ConfigurationError(f"<{words}>"))
     assert f"<{words}>" in said.get()

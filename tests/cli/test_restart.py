@@ -70,5 +70,5 @@ async def test_leaving_early(server: Scripted) -> None:
         await screen.shows("1 to go")
         screen.press(b"\x03")
         code, written = await screen.ends()
-        assert (code, "the server goes on with it" in written) == (130, True)
+        assert (code, "the server goes on replacing workers" in written) == (130, True)
     server.hold.set()

@@ -215,7 +215,7 @@ async def test_settings_of_a_pool_that_is_not_there_are_refused(tmp_path: Path) 
     file.write_text('[pool]\nsize = 1\n[pools.only]\nadapter = "tests.pool.adapters:Other"\n')
     code, _, complaint = await run("serve", "--config", str(file))
     assert (code, complaint) == (
-        2, "error: pool.* is about the workers of the top-level adapter, and there is none\n",
+        2, "error: pool.* is for the workers of the top-level adapter, and there is none\n",
     )  # fmt: skip
 
 

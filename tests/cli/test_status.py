@@ -53,7 +53,7 @@ async def test_all_that_matters_is_shown(server: Scripted) -> None:
         "sessions 4 of 100 live, 2 KiB; 9 created, 2 deleted, 3 expired, 0 evicted, 0 rejected",
         "",
         "pool default, shop.adapters:Shop, process, hint",
-        "workers 1 of 2 ready, 0 of 1 spare, 1 of 1 places busy, none is started for 42 s, too many died",
+        "workers 1 of 2 ready, 0 of 1 spare, 1 of 1 slots busy, none is started for 42 s, too many died",
         "queue 3 of 1000, the first for 1.2 s, about 12 ms a request",
         "breaker open, tries again in 12 s",
         "requests 100 answered, 2 failed, 5 refused (pool_saturated 1, queue_timeout 4), 5 retried; 6 workers replaced",
@@ -160,10 +160,10 @@ async def test_watching_while_the_server_is_away(short_path: Path) -> None:
     """It may be away at first, and again later: that is said, what was seen last stays, and it is found again."""
     address = f"unix:{short_path}/a.sock"
     async with terminal("status", "--address", address, "--watch", *FAST) as screen:
-        await screen.shows("nobody answers at")
+        await screen.shows("no answer at")
         async with scripted(short_path):
             await screen.shows("default-2.3")
-        await screen.shows("nobody answers at")
+        await screen.shows("no answer at")
         await screen.shows("default-2.3")
         async with scripted(short_path) as again:
             again.status = replace(STATUS, pid=9999)
@@ -175,14 +175,14 @@ async def test_watching_while_the_server_is_away(short_path: Path) -> None:
 async def test_watching_in_a_pipe(short_path: Path) -> None:
     """A pipe gets a block at each look, without escape codes, and is told when the server is away."""
     async with watching(f"unix:{short_path}/a.sock") as (process, output):
-        await output.readuntil(b"nobody answers at")
+        await output.readuntil(b"no answer at")
         async with scripted(short_path):
             await output.readuntil(b"\nserver")
             for _ in range(2):
                 block = (await output.readuntil(b"\n\nserver")).decode()
                 assert "default-2.3" in block
                 assert "\x1b" not in block
-        await output.readuntil(b"nobody answers at")
+        await output.readuntil(b"no answer at")
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 30) == 0
 

@@ -18,7 +18,7 @@ from snakepit_otel import compatibility
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.compatibility.adapting import adapted
+from snakepit_otel.compatibility.adapter_wrapper import adapted
 
 Import = Callable[[str], Any]
 

@@ -1,4 +1,4 @@
-"""What the demo shows at its end: one request's trace, and the metrics."""
+"""Report of the demo: one request's trace, the batch's trace, and the metrics."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def trace_of(sink: OtlpSink, root: str) -> list[Span]:
 
 @dataclass(frozen=True)
 class Crossing:
-    """How the bytes of a reference got to the side that did not create it."""
+    """Transfer of a reference's bytes to the side that did not create it."""
 
     owner: str
     size: int
@@ -62,7 +62,7 @@ class Crossing:
 
 
 def crossings(sink: OtlpSink, spans: list[Span]) -> list[Crossing]:
-    """Return how the references that were created in a trace were opened at the other side, as the events say."""
+    """Return the transfers of the references that were created in a trace, by their import events."""
     created = {span.attributes.get(names.SNAKEPIT_ZERO_COPY_REFERENCE_ID) for span in spans}
     return [
         Crossing(
@@ -78,7 +78,7 @@ def crossings(sink: OtlpSink, spans: list[Span]) -> list[Crossing]:
 
 
 def show_trace(console: Console, spans: list[Span]) -> None:
-    """Print a trace as a tree, each span with its process, its time and what it says."""
+    """Print a trace as a tree, each span with its time, its process and its main attributes."""
     children: dict[str | None, list[Span]] = defaultdict(list)
     known = {span.span_id for span in spans}
     for span in sorted(spans, key=lambda span: span.start):
@@ -100,10 +100,10 @@ def show_metrics(console: Console, sink: OtlpSink) -> None:
     """Print every metric that arrived, added up over processes."""
     series: dict[str, dict[str, _Total]] = defaultdict(lambda: defaultdict(_Total))
     for point in sink.points:
-        about = ", ".join(
+        attributes_text = ", ".join(
             str(value).rpartition("/")[2] for key, value in point.attributes if key not in _SAME_EVERYWHERE
         )
-        total = series[point.metric][about]
+        total = series[point.metric][attributes_text]
         total.value += point.value
         total.count += point.count or 0
         total.is_histogram = point.count is not None
@@ -112,8 +112,8 @@ def show_metrics(console: Console, sink: OtlpSink) -> None:
     for metric in sorted(series):
         unit = next(iter(series[metric].values())).unit
         table.add_row(styled((metric, "bold"), " ", (unit, "dim")))
-        for about, total in sorted(series[metric].items()):
-            table.add_row(f"    {about or '-'}", *total.shown())
+        for attributes_text, total in sorted(series[metric].items()):
+            table.add_row(f"    {attributes_text or '-'}", *total.shown())
     console.print(table)
 
 
@@ -146,6 +146,8 @@ def _line(span: Span) -> Text:
     kind, _, method = span.name.rpartition("/")
     name = f"rpc {method}" if kind else span.name
     wanted = _SHOWN.get(span.name, ())
-    said = {key.removeprefix("snakepit.").removeprefix("zero_copy."): span.attributes.get(key) for key in wanted}
-    about = "  ".join(f"{key}={value}" for key, value in said.items() if value is not None)
-    return styled(f"{name}  ", (f"{span.milliseconds:.2f} ms", "cyan"), "  ", (side, "magenta"), "  ", (about, "dim"))
+    attributes = {key.removeprefix("snakepit.").removeprefix("zero_copy."): span.attributes.get(key) for key in wanted}
+    attributes_text = "  ".join(f"{key}={value}" for key, value in attributes.items() if value is not None)
+    return styled(
+        f"{name}  ", (f"{span.milliseconds:.2f} ms", "cyan"), "  ", (side, "magenta"), "  ", (attributes_text, "dim")
+    )

@@ -1,4 +1,4 @@
-"""What the demo does to the pit: customers, visitors, a leak, and a worker that is killed."""
+"""Workload of the demo: customers, visitors, a leak, and a worker that is killed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOISE = 1.5
 
 @dataclass
 class Findings:
-    """What was seen while the customers were served."""
+    """Results of serving the customers."""
 
     answered: int = 0
     right: int = 0
@@ -46,20 +46,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of many images, read in one request."""
+    """Result of many images read in one request; `given`, `returned` and `described` are sizes in bytes."""
 
-    given: int
-    """Bytes of the images."""
-    returned: int
-    """Bytes of the scores."""
-    described: int
-    """Bytes of what was sent in place of the images."""
+    given: int  # the images
+    returned: int  # the scores
+    described: int  # the description sent in place of the images
     seconds: float
     right: float
 
 
 async def warm_up(pit: Snakepit) -> str:
-    """Have every worker train its model, by as many requests at once; return what they say it is."""
+    """Have every worker train its model, by one request each; return the model's description."""
     answers = await asyncio.gather(*(pit.execute("about") for _ in pit.pool.workers))
     return str(answers[0])
 
@@ -126,7 +123,7 @@ async def serve_customers(pit: Snakepit, advance: Callable[[], Any]) -> Findings
 
 @dataclass
 class Restart:
-    """What became of requests while all workers were replaced, and one of the new ones was killed."""
+    """Results of requests while all workers were replaced, and one of the new ones was killed."""
 
     replaced: int = 0
     answered: int = 0
@@ -183,7 +180,7 @@ async def read_batch(pit: Snakepit) -> Batch:
     )
 
 
-async def open_tabs_and_forget_them(pit: Snakepit) -> None:
+async def leak_sessions(pit: Snakepit) -> None:
     """The leak: a session for each tab, and nobody to close it."""
     for number in range(MAX_SESSIONS - CUSTOMERS + 1):
         await pit.sessions.create(f"tab-{number:02}", owner="web")

@@ -1,4 +1,4 @@
-"""`snakepit-otel doctor`: finds out what is wrong, says so by evidence, and says what to do."""
+"""`snakepit-otel doctor`: check an installation, and name a remedy for each fault."""
 
 from snakepit_otel.cli.doctor.command import doctor
 

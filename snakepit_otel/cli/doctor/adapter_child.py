@@ -1,4 +1,4 @@
-"""The other process: imports one adapter, and prints what it found as JSON."""
+"""Child process of the doctor: imports one adapter, and prints the result as JSON."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 def main() -> None:
     """Examine the adapter named by the first argument."""
-    # What the adapter prints while it is imported goes elsewhere, so that standard output is ours alone.
+    # What the adapter prints goes to standard error: standard output is for the result.
     ours = os.dup(1)
     os.dup2(2, 1)
-    # Adapters are looked for where the user is, as serve has it.
+    # Adapters are found in the current folder, too, as by serve.
     sys.path.insert(0, str(Path.cwd()))
     found = _examine(sys.argv[1])
     os.write(ours, json.dumps(found).encode())
     sys.stderr.flush()
-    # Threads that the adapter has started are not to keep us.
+    # Without waiting for threads of the adapter.
     os._exit(0)
 
 
@@ -44,9 +44,9 @@ def _examine(spec: str) -> dict[str, Any]:
         host = AdapterHost(adapter, ToolThreads())
     except SnakepitError as error:
         code = "no_tools" if "has no tools" in str(error) else "refused"
-        return {"code": code, "said": str(error).partition(":")[0] if code == "no_tools" else str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever its annotations raise
-        return {"code": "refused", "said": f"{type(error).__name__}: {error}"}
+        return {"code": code, "message": str(error).partition(":")[0] if code == "no_tools" else str(error)}
+    except Exception as error:  # noqa: BLE001 - annotations can raise anything
+        return {"code": "refused", "message": f"{type(error).__name__}: {error}"}
     return {"tools": sorted(host.tools), "takes_any": host.takes_any}
 
 
@@ -56,33 +56,37 @@ def _not_loaded(spec: str, error: AdapterNotLoaded) -> dict[str, Any]:
     if cause is None:
         return _not_found(where, name, error)
     if isinstance(cause, FileNotFoundError) and where.endswith(".py") and not Path(where).is_file():
-        return {"code": "missing_file", "said": str(cause)}
+        return {"code": "missing_file", "message": str(cause)}
     if isinstance(cause, ModuleNotFoundError) and cause.name and f"{where}.".startswith(f"{cause.name}."):
         return {
             "code": "missing_module",
-            "said": f"there is no module {cause.name!r} in {Path.cwd()} or on Python's path",
+            "message": f"there is no module {cause.name!r} in {Path.cwd()} or on Python's path",
         }
     place = _users_line(cause)
     if isinstance(cause, ModuleNotFoundError) and cause.name and not _is_known(cause.name):
-        return {"code": "missing_package", "said": f"it imports {cause.name!r}, which is not installed", "where": place}
-    return {"code": "import_failed", "said": f"importing it raises {type(cause).__name__}: {cause}", "where": place}
+        return {
+            "code": "missing_package",
+            "message": f"it imports {cause.name!r}, which is not installed",
+            "where": place,
+        }
+    return {"code": "import_failed", "message": f"importing it raises {type(cause).__name__}: {cause}", "where": place}
 
 
 def _not_found(where: str, name: str, error: AdapterNotLoaded) -> dict[str, Any]:
     if "is not a name" in str(error):
-        return {"code": "bad_name", "said": f"{where or name!r} is no name of a class"}
+        return {"code": "bad_name", "message": f"{where or name!r} is no name of a class"}
     if "not a class" in str(error):
-        return {"code": "not_a_class", "said": str(error).partition(" is ")[2].join(("it is ", ""))}
+        return {"code": "not_a_class", "message": str(error).partition(" is ")[2].join(("it is ", ""))}
     module = import_from(where)
     classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
     near = difflib.get_close_matches(name, classes, 1)
     own = sorted(key for key in classes if getattr(vars(module)[key], "__module__", "") == module.__name__)
     hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(own)}" if own else ""
-    return {"code": "missing_class", "said": f"{where} has no {name!r}", "near": hint}
+    return {"code": "missing_class", "message": f"{where} has no {name!r}", "near": hint}
 
 
 def _users_line(error: BaseException) -> str:
-    """Return the line of the user's own file where the error came up; the last one, if it went through several."""
+    """Return the last line of the user's own files in the traceback."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
     installed = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})

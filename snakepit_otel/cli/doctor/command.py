@@ -1,4 +1,4 @@
-"""`snakepit-otel doctor`: the command."""
+"""Command `snakepit-otel doctor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snakepit_otel.cli.doctor.adapter import check_adapter
 from snakepit_otel.cli.doctor.environment import check_environment
 from snakepit_otel.cli.doctor.middleware import check_middleware
 from snakepit_otel.cli.doctor.packages import check_packages
-from snakepit_otel.cli.doctor.provided import check_provided
+from snakepit_otel.cli.doctor.providers import check_providers
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
 from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
@@ -26,24 +26,24 @@ EXIT_PROBLEM = 1
 
 def doctor(
     adapter: Annotated[
-        str | None, typer.Option(help="See whether this adapter can be served.", show_default="that of the settings")
+        str | None, typer.Option(help="Check that this adapter can be served.", show_default="that of the settings")
     ] = None,
     listen: Annotated[
-        str | None, typer.Option(help="See whether this HOST:PORT is free.", show_default="that of the settings")
+        str | None, typer.Option(help="Check that this HOST:PORT is free.", show_default="that of the settings")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings, as for serve.")] = None,
     telemetry: Annotated[
         bool,
-        typer.Option("--telemetry", help="Send a trace, a metric and a log record, and see whether they are taken."),
+        typer.Option("--telemetry", help="Send a span, a metric and a log record, and check that they are accepted."),
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.2, max=600, help="Seconds that --telemetry may take in all.")] = 5.0,
     as_json_document: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Find out what is wrong here, and say what to do about it.
+    """Check this installation, and name a remedy for each fault.
 
-    Looks at the installed packages, the settings, the sockets, the adapter and the OTEL_* and SNAKEPIT_*
-    variables. With --telemetry it looks at those variables and at what really happens to telemetry that is sent where
-    they say. Secrets are not printed. Exit codes: 0 fine, or warnings only, 1 a problem.
+    Checks the installed packages, the settings, the sockets, the adapter and the OTEL_* and SNAKEPIT_* variables.
+    With --telemetry it checks those variables, and whether telemetry arrives where they point. Secrets are not
+    printed. Exit codes: 0 no problem, 1 a problem.
     """
     sections = _telemetry(timeout) if telemetry else _everything(adapter, listen, config)
     if as_json_document:
@@ -77,14 +77,14 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
 
 
 def _environment() -> Section:
-    return Section("Environment", [*check_environment(os.environ), *check_provided()])
+    return Section("Environment", [*check_environment(os.environ), *check_providers()])
 
 
 def _adapters(settings: Settings) -> dict[str, float]:
-    """The adapters of all pools, each once, with the seconds that its workers have to become ready."""
+    """Return the adapters of all pools, each with the startup timeout of its workers in seconds."""
     found: dict[str, float] = {}
     for spec, pool in [(settings.adapter, settings.pool), *((pool.adapter, pool) for pool in settings.pools.values())]:
         if spec:
-            # Of several pools, the least patient one.
+            # Of several pools, the shortest.
             found[spec] = min(found.get(spec, math.inf), pool.startup_timeout / 1000)
     return found

@@ -1,4 +1,4 @@
-"""What the environment variables of OpenTelemetry and of ours say, and where they contradict each other."""
+"""Checks of environment variables: meaning, misspelt names, wrong values and contradictions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from snakepit_otel.telemetry.environment.variables import SIGNALS
 
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PREFIX = "OTEL_EXPORTER_OTLP_"
+# Codes of faults that are likely to cost telemetry, in spite of a default.
 _COSTLY = ("bad_endpoint", "no_scheme", "bad_header", "missing_file", "unknown_exporter")
-"""Codes of faults that are likely to cost telemetry, whatever is taken in their place."""
 
 
 def check_environment(environ: Mapping[str, str]) -> list[Check]:
-    """Explain each variable that is set, point out those that nobody reads, those that are wrong, and those that clash.
+    """Explain each variable that is set, and find unknown names, wrong values and contradictions.
 
-    What is wrong, and what is taken in its place, is what `serve` and its workers log.
+    The messages for wrong values are those that `serve` and its workers log.
     """
     known = {**OTEL, **ours(environ)}
     read = Environment(environ)
     faults = {fault.variable: fault for fault in read.faults}
-    # Some that are wrong have been taken out of the environment by now.
+    # Some wrong values are no longer in the environment.
     named = sorted({*faults, *(name for name in environ if name.startswith(("OTEL_", "SNAKEPIT_")))})
     checks = [_wrong(faults[name]) if name in faults else _explained(name, environ[name], known) for name in named]
     return [*checks, *_clashes(read, environ)] or [ok("environment", "no OTEL_ or SNAKEPIT_ variables are set")]
@@ -44,9 +44,9 @@ def _wrong(fault: Fault) -> Check:
 def _explained(name: str, value: str, known: Mapping[str, str]) -> Check:
     if name in known:
         if not value.strip():
-            return ok(name, f"empty, which is as good as not set ({known[name]})")
+            return ok(name, f"empty, which counts as not set ({known[name]})")
         return ok(name, f"{_shown(name, value)} - {known[name]}")
-    # Only the name is shown: nobody knows what is in it.
+    # The value of an unknown variable may be a secret.
     if OTHERS.fullmatch(name):
         return ok(name, "set; for an instrumentation or an exporter of its own")
     for prefix, language in FOREIGN.items():
@@ -58,7 +58,7 @@ def _explained(name: str, value: str, known: Mapping[str, str]) -> Check:
         return warning(
             name, "is not read by snakepit_otel", "docs/configuration.md has those that are", "unknown_variable"
         )
-    return warning(name, f"is read by nobody{'; ' + hint if hint else ''}", _rename(near), "unknown_variable")
+    return warning(name, f"is not read{'; ' + hint if hint else ''}", _rename(near), "unknown_variable")
 
 
 def _rename(near: list[str]) -> str:
@@ -66,14 +66,14 @@ def _rename(near: list[str]) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    """Return the value as it may be shown: never a header's value, never a password."""
+    """Return the value without headers' values and passwords."""
     if name.endswith("_HEADERS"):
         return "headers " + ", ".join(f"{header}=***" for header in header_names(value))
     if name.endswith(("ENDPOINT", "ADDRESS")):
         return masked_url(value)
     if name == "OTEL_RESOURCE_ATTRIBUTES":
         return ", ".join(pair.partition("=")[0].strip() for pair in value.split(","))
-    # Settings can be JSON of anything, and workers' variables secrets; what they come to is shown with the settings.
+    # JSON and workers' variables may have secrets; the Settings section shows what they come to.
     unknown = value.lstrip().startswith("{") or "__ENVIRONMENT" in name
     return "set" if name.startswith(SETTINGS) and unknown else value[:120]
 
@@ -84,7 +84,7 @@ def _clashes(read: Environment, environ: Mapping[str, str]) -> list[Check]:
     for signal in SIGNALS:
         for protocol in protocols_of(signal, read):
             for check in _signal(signal, protocol, read, environ):
-                # A common variable is told of once, not for each signal.
+                # A common variable has one check, not one a signal.
                 if (check.topic, check.code) not in seen:
                     seen.add((check.topic, check.code))
                     checks.append(check)
@@ -95,7 +95,7 @@ def _switched_off(read: Environment, environ: Mapping[str, str]) -> list[Check]:
     chosen = [name for name in environ if name.endswith(("_EXPORTER", "_ENDPOINT"))]
     chosen = [name for name in sorted(chosen) if name in OTEL and environ[name].strip() not in ("", "none")]
     if read["OTEL_SDK_DISABLED"] and chosen:
-        found = f"true switches everything off, whatever {', '.join(chosen)} say{'' if len(chosen) > 1 else 's'}"
+        found = f"true switches everything off, {', '.join(chosen)} included"
         return [warning("OTEL_SDK_DISABLED", found, "unset one or the other", "disabled_with_exporters")]
     return []
 
@@ -146,9 +146,7 @@ def _path(name: str, path: str, protocol: str, signal: str, shown: str) -> list[
     own = name != f"{_PREFIX}ENDPOINT"
     if protocol == GRPC:
         if path.strip("/"):
-            return [
-                warning(name, "gRPC has no paths; that of the endpoint is left out", f"drop {path}", "path_for_grpc")
-            ]
+            return [warning(name, "gRPC ignores the path of the endpoint", f"drop {path}", "path_for_grpc")]
     elif own and not path.strip("/"):
         found = f"{shown} has no path, and an endpoint for one signal is used as it is"
         return [warning(name, found, f"{name}={shown.rstrip('/')}{wanted}", "no_path")]

@@ -1,4 +1,4 @@
-"""Whether Python and the installed packages are those that we ask for."""
+"""Checks of Python and the installed packages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _INSTRUMENTED = ("server", "insecure_channel", "secure_channel", "aio.server", "
 
 
 def check_packages() -> list[Check]:
-    """Check Python, the packages we need, wrapt's C extension, and what else instruments gRPC."""
+    """Check Python, required packages, wrapt's C extension, and other instrumentation of gRPC."""
     try:
         about = metadata.metadata(_OURS)
     except metadata.PackageNotFoundError:
-        said = "snakepit-otel runs from a folder and is not installed, so nothing says which versions it needs"
-        return [_python(None), warning("packages", said, "pip install .", "not_installed"), _wrapt()]
+        message = "snakepit-otel is not installed, so the required versions are unknown"
+        return [_python(None), warning("packages", message, "pip install .", "not_installed"), _wrapt()]
     found, unremarkable = [], 0
     for name, wanted in _requirements(metadata.requires(_OURS) or ()):
         check = check_version(name, wanted)
@@ -41,13 +41,13 @@ def check_packages() -> list[Check]:
             found.append(check)
         else:
             unremarkable += 1
-    rest = [ok("other packages", f"{unremarkable} more are as asked for")] if unremarkable else []
+    rest = [ok("other packages", f"{unremarkable} more are in their required ranges")] if unremarkable else []
     checks = [_python(about["Requires-Python"]), *found, *rest, _one_release(), _wrapt(), _grpc_instrumentation()]
     return [check for check in checks if check]
 
 
 def check_version(name: str, wanted: str) -> Check:
-    """Check one installed package against the range asked for."""
+    """Check one installed package against the required range."""
     try:
         have = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -55,9 +55,9 @@ def check_version(name: str, wanted: str) -> Check:
             name, f"not installed; {wanted or 'any version'} is needed", f"pip install '{name}{wanted}'", "missing"
         )
     if not satisfies(have, wanted):
-        said = f"{have} is installed, and {wanted} is needed"
-        return problem(name, said, f"pip install '{name}{wanted}'", "wrong_version")
-    return ok(name, f"{have}, asked for {wanted}" if wanted else have)
+        message = f"{have} is installed, and {wanted} is needed"
+        return problem(name, message, f"pip install '{name}{wanted}'", "wrong_version")
+    return ok(name, f"{have}, required {wanted}" if wanted else have)
 
 
 def satisfies(version: str, wanted: str) -> bool:
@@ -88,18 +88,18 @@ def _requirements(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 def _python(wanted: str | None) -> Check:
     have = platform.python_version()
-    said = f"{have} ({platform.python_implementation()}, {platform.system()} {platform.machine()})"
+    message = f"{have} ({platform.python_implementation()}, {platform.system()} {platform.machine()})"
     if sys.platform != "linux":
         return problem(
-            "Python", f"{said}: only Linux is supported", "run it on Linux, or in a Linux container", "system"
+            "Python", f"{message}: only Linux is supported", "run it on Linux, or in a Linux container", "system"
         )
     if wanted and not satisfies(have, wanted):
-        return problem("Python", f"{said}, and {wanted} is needed", f"install a Python {wanted}", "wrong_version")
-    return ok("Python", said)
+        return problem("Python", f"{message}, and {wanted} is needed", f"install a Python {wanted}", "wrong_version")
+    return ok("Python", message)
 
 
 def _one_release() -> Check | None:
-    """Find parts of OpenTelemetry that are not of one release; they rely on each other's insides."""
+    """Find packages of OpenTelemetry of different releases; they rely on each other's internals."""
     names = ("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")
     versions = {}
     for name in (*names, "opentelemetry-exporter-otlp-proto-http"):
@@ -110,38 +110,40 @@ def _one_release() -> Check | None:
             return problem("OpenTelemetry", f"{name} is not installed", remedy, "missing")
     if len(set(versions.values())) == 1:
         return None
-    said = "its parts are of different releases: " + ", ".join(
+    message = "its parts are of different releases: " + ", ".join(
         f"{name} {version}" for name, version in versions.items()
     )
     remedy = "pip install --upgrade opentelemetry-api opentelemetry-sdk opentelemetry-exporter-otlp"
-    return warning("OpenTelemetry", said, remedy, "mixed_releases")
+    return warning("OpenTelemetry", message, remedy, "mixed_releases")
 
 
 def _wrapt() -> Check:
     import wrapt
 
-    # Where an extension was not built, wrapt falls back on Python without a word.
+    # Without the extension, wrapt falls back on Python silently.
     if type(wrapt.FunctionWrapper).__module__ == "builtins" and "_wrappers" in wrapt.FunctionWrapper.__module__:
         return ok("wrapt's C extension", "in use")
     remedy = "unset WRAPT_DISABLE_EXTENSIONS, or install wrapt from a wheel: pip install --force-reinstall wrapt"
-    said = "not in use, so that each lifecycle point costs several times as much"
-    return warning("wrapt's C extension", said, remedy, "slow_wrapt")
+    message = "not in use, so that each lifecycle point costs several times as much"
+    return warning("wrapt's C extension", message, remedy, "slow_wrapt")
 
 
 def _grpc_instrumentation() -> Check | None:
-    """Say whether OpenTelemetry's own instrumentation of gRPC is installed, and active in this process."""
+    """Check whether another instrumentation of gRPC is installed, or active in this process."""
     topic = "gRPC instrumentation"
     active = [f"grpc.{name}" for name in _INSTRUMENTED if _is_wrapped(name)]
     if active:
-        said = f"something has wrapped {', '.join(active)} in this process: calls may be seen twice, by it and by us"
+        message = f"something has wrapped {', '.join(active)} in this process: calls may be recorded twice"
         remedy = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=grpc_server,grpc_client,grpc_aio_server,grpc_aio_client"
-        return warning(topic, said, remedy, "instrumented_twice")
+        return warning(topic, message, remedy, "instrumented_twice")
     try:
         version = metadata.version("opentelemetry-instrumentation-grpc")
     except metadata.PackageNotFoundError:
         return None
-    said = f"opentelemetry-instrumentation-grpc {version} is installed, and not active in this process; if you start "
-    return ok(topic, said + "serve by opentelemetry-instrument, start doctor by it, too")
+    message = (
+        f"opentelemetry-instrumentation-grpc {version} is installed, and not active in this process; if you start "
+    )
+    return ok(topic, message + "serve by opentelemetry-instrument, start doctor by it, too")
 
 
 def _is_wrapped(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the settings are right, and the machine has what they ask for: sockets, directories and ports."""
+"""Checks of the settings, and of the sockets, directories and ports that they need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.doctor.report import Check, ok, problem
 from snakepit_otel.cli.doctor.thread import run_in_thread
-from snakepit_otel.cli.effective import effective, written
+from snakepit_otel.cli.effective_settings import effective, written
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.addresses import split
@@ -25,7 +25,7 @@ _LONGEST_WORKER_SOCKET = "default-99999.99999.sock"
 
 
 def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Check], Settings | None]:
-    """Check the settings that serve would use, and return them if they can be."""
+    """Check the settings that serve would use, and return them if they are valid."""
     try:
         loaded = load(config, given)
     except ConfigurationError as error:
@@ -35,20 +35,20 @@ def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Che
         ]
         return wrong, None
     set_here = {row.name: written(row.value) for row in effective(loaded) if row.changed}
-    said = ", ".join(f"{name}={value}" for name, value in set_here.items()) or "the defaults"
+    message = ", ".join(f"{name}={value}" for name, value in set_here.items()) or "the defaults"
     if loaded.file is not None:
-        said = f"{loaded.file}: {said}"
-    return [ok("settings", said, settings=set_here)], loaded.settings
+        message = f"{loaded.file}: {message}"
+    return [ok("settings", message, settings=set_here)], loaded.settings
 
 
 def check_sockets(settings: Settings) -> list[Check]:
-    """Check that the sockets can be made: the one that callers use, and those of the workers."""
+    """Check that the sockets of callers and workers can be made."""
     checks = [_callers(settings.server.socket or default_socket()), _workers()]
     return [*checks, _tls_files(settings.server.tls)] if settings.server.tls else checks
 
 
 def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
-    """Check that an address can be listened on, by listening on it; `certified` callers show certificates."""
+    """Check an address by listening on it; `certified` callers have client certificates."""
     topic = f"listen on {address}"
     try:
         host, port = split(address)
@@ -62,18 +62,18 @@ def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
         return problem(topic, f"the host {host!r} is unknown: {error.strerror}", "correct the host", "bad_address")
     family, kind, _, _, place = candidates[0]
     with socket.socket(family, kind) as listener:
-        # As gRPC does: a port that lately had connections is free, one with a listener is not.
+        # As gRPC does: recent connections do not block a port, a listener does.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(place)
             listener.listen(1)
         except OSError as error:
-            remedy = "choose another port, or stop whoever has it: ss -ltnp shows who"
+            remedy = "choose another port, or stop its process, which ss -ltnp shows"
             return problem(topic, f"not possible: {error.strerror}", remedy, "cannot_listen")
     if not certified and not insecure and not all(is_loopback(str(found[4][0])) for found in candidates):
-        said = "free, but other machines can reach it, and without TLS and certificates of callers serve refuses that"
+        message = "free, but other machines can reach it, which serve refuses without TLS and client certificates"
         remedy = "give TLS files (server.tls, client_ca among them), or listen on 127.0.0.1"
-        return problem(topic, said, remedy, "insecure")
+        return problem(topic, message, remedy, "insecure")
     return ok(topic, "free")
 
 
@@ -83,9 +83,9 @@ def _tls_files(tls: TlsSettings) -> Check:
     except ConfigurationError as error:
         return problem("TLS for callers", str(error), "correct the paths, or the files", "bad_tls_files")
     if valid_until is None:
-        said = f"{tls.certificate} and its key are a pair, but a client does not accept the certificate now"
+        message = f"{tls.certificate} and its key are a pair, but a client does not accept the certificate now"
         return problem(
-            "TLS for callers", said, "look at its dates: openssl x509 -noout -dates -in FILE", "bad_tls_dates"
+            "TLS for callers", message, "look at its dates: openssl x509 -noout -dates -in FILE", "bad_tls_dates"
         )
     return ok("TLS for callers", f"{tls.certificate} and its key can be used until {valid_until}")
 
@@ -102,12 +102,12 @@ def _callers(path: Path) -> Check:
             remedy = "choose a shorter path by --socket, or set XDG_RUNTIME_DIR to a short one"
             return problem(topic, f"{path}: {wrong}", remedy, "bad_socket")
     finally:
-        # Nothing is to be left behind by looking.
+        # Leave nothing behind.
         for directory in made:
             with suppress(OSError):
                 directory.rmdir()
     if _is_served(path):
-        return ok(topic, f"{path}, where a server answers now")
+        return ok(topic, f"{path}, where a server runs")
     return ok(topic, f"{path} can be made, with mode 0700")
 
 
@@ -116,8 +116,8 @@ def _workers() -> Check:
     try:
         directory = PrivateDirectory()
     except ConfigurationError as error:
-        said, _, remedy = str(error).partition("; ")
-        return problem(topic, said, remedy, "no_directory")
+        message, _, remedy = str(error).partition("; ")
+        return problem(topic, message, remedy, "no_directory")
     try:
         if wrong := _bind(directory.path / _LONGEST_WORKER_SOCKET):
             return problem(topic, f"{directory.path}: {wrong}", "set XDG_RUNTIME_DIR to a shorter path", "bad_socket")
@@ -128,7 +128,7 @@ def _workers() -> Check:
 
 
 def _bind(path: Path) -> str:
-    """Make a socket there and remove it; return what is wrong, if it cannot be made."""
+    """Make and remove a socket; return the error's text, or the empty text."""
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(str(path))

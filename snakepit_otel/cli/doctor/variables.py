@@ -1,4 +1,4 @@
-"""The environment variables that mean something to us, to OpenTelemetry in Python, or to neither."""
+"""Table of the environment variables of this library and of OpenTelemetry in Python."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from snakepit_otel.settings._environment import OTHER_VARIABLES, PREFIX, is_sett
 from snakepit_otel.telemetry.environment import variables as telemetry
 
 OTEL: dict[str, str] = {name: variable.meaning for name, variable in telemetry.OTEL.items()}
-"""What OpenTelemetry's Python packages read, and what for."""
-
+# Variables of packages that have no table here.
 OTHERS = re.compile(
     r"OTEL_(INSTRUMENTATION_\w+|EXPORTER_(PROMETHEUS|ZIPKIN|JAEGER)_\w+|PYTHON_\w+_EXCLUDED_URLS"
     r"|PYTHON_INSTRUMENTATION_\w+|PYTHON_EXPORTER_OTLP_\w+|PYTHON_(DJANGO|FLASK|FASTAPI|URLLIB3?|REQUESTS|HTTPX)_\w+)"
 )
-"""Variables of packages that we do not know one by one."""
-
+# Prefixes of other languages' packages.
 FOREIGN = {
     "OTEL_JAVAAGENT_": "Java",
     "OTEL_JAVA_": "Java",
@@ -27,20 +25,19 @@ FOREIGN = {
     "OTEL_PHP_": "PHP",
     "OTEL_RUBY_": "Ruby",
 }
-"""Prefixes that other languages' packages read, and none of Python's."""
 
 _OURS = {**OTHER_VARIABLES, **{name: variable.meaning for name, variable in telemetry.OURS.items()}}
 
 
 def ours(environ: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables that we read, and what for; with those of pools and such that `environ` names."""
+    """Return this library's variables and their meaning, with those of pools that `environ` names."""
     settings = variables()
     for name in environ:
         if name.startswith(PREFIX) and is_setting(name) and (path := setting_of(name)):
             settings.setdefault(name, (path, False))
     kubernetes = [name for name in environ if name.startswith(PREFIX) and not is_setting(name)]
     return {
-        **dict.fromkeys(kubernetes, "what Kubernetes says of a service; no setting"),
+        **dict.fromkeys(kubernetes, "a service's address, by Kubernetes; no setting"),
         **{name: _meaning(*setting) for name, setting in settings.items()},
         **_OURS,
     }

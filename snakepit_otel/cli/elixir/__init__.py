@@ -1,6 +1,6 @@
-"""What Elixir's Snakepit is given to start: a script of the name that it knows its workers by."""
+"""Script for Elixir's Snakepit to start as a worker, with the file name that Snakepit expects."""
 
 from pathlib import Path
 
+# Alone in its directory, which becomes the worker's current one, and from which Python would import.
 SCRIPT = Path(__file__).with_name("grpc_server.py")
-"""`grpc_server.py`. Alone in its directory, which is the worker's, and which Python would import from."""

@@ -1,6 +1,6 @@
-"""`snakepit-otel worker` as a script, to be started by Elixir's Snakepit in place of its own of the same name.
+"""`snakepit-otel worker` as a script that Elixir's Snakepit starts in place of its own of the same name.
 
-The name is what Snakepit looks for in command lines when it cleans up after a run that died.
+Snakepit looks for that name in command lines when it cleans up after a run that died.
 """
 
 import gc
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Nothing is to be imported from beside this file.
+    # The directory of this file is not for imports.
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
 

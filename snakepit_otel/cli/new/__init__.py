@@ -1,4 +1,4 @@
-"""`snakepit-otel new`: begin something of your own from what runs at once."""
+"""`snakepit-otel new`: start a project from a template that runs."""
 
 from snakepit_otel.cli.new.command import app
 

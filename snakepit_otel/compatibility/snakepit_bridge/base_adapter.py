@@ -1,4 +1,4 @@
-"""What adapters derive from, and mark their tools with."""
+"""Base class of adapters, and the decorator of tools."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ class BaseAdapter:
 
 def _parameter(given: inspect.Parameter) -> ParameterSpec:
     kind, required = given.annotation, given.default is inspect.Parameter.empty
-    said = "any" if kind is inspect.Parameter.empty else getattr(kind, "__name__", str(kind)).lower()
-    made = ParameterSpec(name=given.name, type=said, required=required)
+    type_name = "any" if kind is inspect.Parameter.empty else getattr(kind, "__name__", str(kind)).lower()
+    made = ParameterSpec(name=given.name, type=type_name, required=required)
     if not required:
         made.validation_json = json.dumps({"default": given.default}, default=str)
     return made

@@ -1,4 +1,4 @@
-"""What adapters derive from that run requests at the same time."""
+"""Base class of adapters that run requests at the same time."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from snakepit_otel.compatibility.environment import log_as_told
+from snakepit_otel.compatibility import environment
 
 __snakepit_otel__ = True
 
@@ -15,7 +15,7 @@ def configure_logging(force: bool = False) -> None:
         root = logging.getLogger()
         for handler in list(root.handlers):
             root.removeHandler(handler)
-    log_as_told()
+    environment.configure_logging()
 
 
 def get_logger(name: str) -> logging.Logger:

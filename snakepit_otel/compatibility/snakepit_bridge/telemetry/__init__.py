@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry import trace
 
-from snakepit_otel.compatibility import correlating
+from snakepit_otel.compatibility import correlation
 from snakepit_otel.telemetry import names
 
 from .manager import get_backend, is_enabled, set_backend
@@ -103,18 +103,18 @@ def new_correlation_id() -> str:
 
 def set_correlation_id(value: str) -> Token[str | None]:
     """Set the id of the current context, and return what `reset_correlation_id` takes."""
-    return correlating.current.set(value)
+    return correlation.current.set(value)
 
 
 def reset_correlation_id(token: Token[str | None] | None) -> None:
     """Set the id back to what it was."""
     if token is not None:
-        correlating.current.reset(token)
+        correlation.current.reset(token)
 
 
 def get_correlation_id(default: str | None = None) -> str | None:
     """Return the id of the current context."""
-    value = correlating.current.get()
+    value = correlation.current.get()
     return default if value is None else value
 
 

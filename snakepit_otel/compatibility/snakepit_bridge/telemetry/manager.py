@@ -1,4 +1,4 @@
-"""Where events go."""
+"""Backend of events."""
 
 from __future__ import annotations
 

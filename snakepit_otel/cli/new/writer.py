@@ -1,4 +1,4 @@
-"""Writing a folder of files, all of them or none."""
+"""Writer of a folder of files: all of them or none."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from snakepit_otel.system.atomic_files import refuse_what_is_no_file
 
 
 def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:
-    """Write the files and return how many were not there as they should be.
+    """Write the files and return how many were missing or different.
 
-    Raises `OSError`, with nothing written: for a folder that has something in it, unless it may be overwritten by
-    `force`, and for what no force helps against.
+    Raises `OSError`, with nothing written: for a folder that is not empty, unless `force` is set, and for paths that
+    cannot be written.
     """
     folder = Path(os.path.realpath(folder))
     if not folder.exists():
@@ -26,10 +26,10 @@ def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:
         raise NotADirectoryError(f"{folder} is no folder")
     if not force and any(folder.iterdir()):
         raise FileExistsError(
-            f"{folder} is not empty; choose another folder with --directory, or say --force, which overwrites "
+            f"{folder} is not empty; choose another folder with --directory, or use --force, which overwrites "
             f"{', '.join(map(str, files))} and leaves all else as it is"
         )
-    stale = {path: text for path, text in files.items() if not _has(folder / path, text)}
+    stale = {path: text for path, text in files.items() if not _is_current(folder / path, text)}
     _fill(folder, stale)
     return len(stale)
 
@@ -37,34 +37,34 @@ def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:
 def _make(folder: Path, files: Mapping[PurePath, str]) -> None:
     """Make the folder and those above it, with everything in it, in one step."""
     above = next(path for path in folder.parents if path.exists())
-    with _aside(above) as aside:
+    with _temporary_folder(above) as temporary:
         for path, text in files.items():
-            made = aside / folder.relative_to(above) / path
+            made = temporary / folder.relative_to(above) / path
             made.parent.mkdir(parents=True, exist_ok=True)
             made.write_text(text, "utf-8")
         topmost = folder.relative_to(above).parts[0]
-        (aside / topmost).rename(above / topmost)
+        (temporary / topmost).rename(above / topmost)
 
 
 def _fill(folder: Path, files: Mapping[PurePath, str]) -> None:
-    """Write into a folder that is there; beside their places first, so that a full disk leaves what was as it was."""
+    """Write into an existing folder, to temporary files first, so that a full disk leaves the folder as it was."""
     if not files:
         return
     for path in files:
-        _refuse_what_is_in_the_way(folder, path)
-    with _aside(folder) as aside:
+        _check_conflicts(folder, path)
+    with _temporary_folder(folder) as temporary:
         for number, text in enumerate(files.values()):
-            (aside / str(number)).write_text(text, "utf-8")
+            (temporary / str(number)).write_text(text, "utf-8")
         for number, path in enumerate(files):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (aside / str(number)).replace(folder / path)
+            (temporary / str(number)).replace(folder / path)
 
 
-def _refuse_what_is_in_the_way(folder: Path, path: PurePath) -> None:
+def _check_conflicts(folder: Path, path: PurePath) -> None:
     if (folder / path).is_dir():
         raise IsADirectoryError(f"{folder / path} is a folder")
     for above in (folder / parent for parent in path.parents):
-        # A link to nowhere is there, too.
+        # A dangling link is in the way, too.
         if not above.is_dir() and (above.exists() or above.is_symlink()):
             raise NotADirectoryError(f"{above} is no folder")
         if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
@@ -72,15 +72,15 @@ def _refuse_what_is_in_the_way(folder: Path, path: PurePath) -> None:
     refuse_what_is_no_file(folder / path)
 
 
-def _has(path: Path, text: str) -> bool:
+def _is_current(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode()
 
 
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """A place of our own on the same disk, which is gone afterwards."""
-    aside = Path(tempfile.mkdtemp(prefix=".snakepit-", dir=folder))
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder on the same disk, and remove it afterwards."""
+    temporary = Path(tempfile.mkdtemp(prefix=".snakepit-", dir=folder))
     try:
-        yield aside
+        yield temporary
     finally:
-        shutil.rmtree(aside)
+        shutil.rmtree(temporary)

@@ -1,4 +1,4 @@
-"""Makes `snakepit_bridge` importable where there is none, and its generated messages where ours are loaded."""
+"""Finders of modules: a stand-in for `snakepit_bridge`, and this library's messages by upstream's names."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ STUBS = {
     f"{PACKAGE}_pb2": "snakepit_otel.bridge.proto.snakepit_bridge_pb2",
     f"{PACKAGE}_pb2_grpc": "snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc",
 }
-MARK = "__snakepit_otel__"
-"""What each module of ours has; the instrumentation of upstream's workers leaves those alone."""
+MARK = "__snakepit_otel__"  # of each stand-in; the instrumentation of upstream's workers skips modules with it
 INSTRUMENTATION = "opentelemetry.instrumentation.snakepit"
 _OURS = Path(__file__).parent / PACKAGE
 
 
 class PackageFinder(MetaPathFinder):
-    """Finds our package by the name `snakepit_bridge`. To be asked last: a real one is to be found before it.
+    """Finder of the stand-in for `snakepit_bridge`; the last finder, so that a real package comes before it.
 
-    It knows the package alone, whose modules are found by the package's path. So of a real package that lacks a
-    module nothing is made up, and none of ours is mixed with it.
+    It finds the package alone, whose path has the modules: modules of the stand-in never mix with a real package.
     """
 
     def find_spec(
@@ -42,10 +40,10 @@ class PackageFinder(MetaPathFinder):
 
 
 class StubFinder(MetaPathFinder, Loader):
-    """Finds our generated messages by the names of upstream's, at the top or in a package. To be asked first.
+    """Finder of this library's generated messages by upstream's module names, in any package; the first finder.
 
-    protobuf takes each message once per process, and a worker of ours has them already: upstream's own file could
-    only fail, and with it the real `snakepit_bridge` that imports it, or a package with a copy of its own.
+    protobuf registers each message once in a process, and the worker has done so: upstream's own file would fail, and
+    with it the real `snakepit_bridge`, or a package with a copy.
     """
 
     def find_spec(
@@ -59,15 +57,15 @@ class StubFinder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, origin=ours) if ours not in (None, fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fill a module with what ours has: the same classes, by another name."""
+        """Fill a module with the same classes, by upstream's name."""
         ours = vars(importlib.import_module(STUBS[module.__name__.rpartition(".")[2]]))
         setattr(module, MARK, True)
         vars(module).update({name: value for name, value in ours.items() if not name.startswith("__")})
 
 
 def install() -> None:
-    """Install both finders; a second time does nothing. The instrumentation of upstream's workers is to give way."""
-    # With a real package it would tell again of what our worker tells by itself.
+    """Install both finders, once. The instrumentation of upstream's workers is removed."""
+    # With a real package it would record the worker's own telemetry again.
     instrumentation = sys.modules.get(INSTRUMENTATION)
     if instrumentation is not None:
         instrumentor = instrumentation.SnakepitInstrumentor()
@@ -80,7 +78,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Remove the finders, and what they have found; what was imported from it stays as it is."""
+    """Remove the finders, and the modules that they found; names imported from those stay."""
     ours = {name for name, module in sys.modules.items() if isinstance(_loader(module), StubFinder)}
     if is_ours(sys.modules.get(PACKAGE)):
         ours |= {name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")}
@@ -90,7 +88,7 @@ def uninstall() -> None:
 
 
 def is_ours(module: ModuleType | None) -> bool:
-    """Say whether a module is our stand-in for `snakepit_bridge`."""
+    """Whether a module is the stand-in for `snakepit_bridge`."""
     return bool(getattr(module, MARK, False))
 
 

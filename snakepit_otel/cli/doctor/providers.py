@@ -1,4 +1,4 @@
-"""Who has set the SDK up in this process, and what that means for ours that are started the same way."""
+"""Check of providers that were set up before the doctor, as by `opentelemetry-instrument`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _AUTOMATIC = "opentelemetry.instrumentation.auto_instrumentation"
 _STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
 
 
-def check_provided() -> list[Check]:
-    """Say whether `opentelemetry-instrument`, or somebody else, was there first; nothing where nobody was."""
+def check_providers() -> list[Check]:
+    """Return a check for providers of another set-up, and none without them."""
     automatic = _AUTOMATIC in sys.modules
     topic = "opentelemetry-instrument" if automatic else "OpenTelemetry's SDK"
     providers = {
@@ -28,15 +28,15 @@ def check_provided() -> list[Check]:
     if not found:
         if not automatic:
             return []
-        said = "runs this and has set up no SDK; serve and worker set up their own"
-        return [ok(topic, said, configured=[])]
-    by = "has set up" if automatic else "is set up before us for"
-    said = f"{by} {', '.join(found)}; serve and worker use that, with its queues and without an account of losses"
+        message = "has set up no SDK; serve and worker set up their own"
+        return [ok(topic, message, configured=[])]
+    by = "has set up" if automatic else "is already set up for"
+    message = f"{by} {', '.join(found)}; serve and worker use that, with its queues and without a ledger of losses"
     if "traces" not in found:
-        return [ok(topic, said, configured=list(found))]
+        return [ok(topic, message, configured=list(found))]
     processors, way = _processors(found["traces"]), "sdk" if isinstance(select.span_maker(), SdkSpanMaker) else "fast"
-    said += f"; spans go the {way} way to {', '.join(processors) or 'nobody'}"
-    return [ok(topic, said, configured=list(found), processors=processors, spans=way)]
+    message += f"; spans go the {way} way to {', '.join(processors) or 'no processor'}"
+    return [ok(topic, message, configured=list(found), processors=processors, spans=way)]
 
 
 def _processors(provider: Any) -> list[str]:

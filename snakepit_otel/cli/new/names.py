@@ -1,4 +1,4 @@
-"""What a package, its project and its adapter are called, made from one name that somebody typed."""
+"""Names of a new package, its project and its adapter, made from one typed name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from pathlib import Path
 
 from snakepit_otel.errors import ConfigurationError
 
-MAX_NAME = 40
-"""So that no line of what is written gets longer than a line should be."""
-CLASSES_IN_USE = frozenset({"BaseAdapter", "Capture", "Iterator", "KeywordFinder", "SessionStore"})
-"""What the files that are written call by these names themselves."""
+MAX_NAME = 40  # characters, so that no written line becomes too long
+CLASSES_IN_USE = frozenset({"BaseAdapter", "Capture", "Iterator", "KeywordFinder", "SessionStore"})  # in the templates
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
 _NEW_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -41,10 +39,10 @@ class Names:
 
 
 def names_for(name: str, folder: Path) -> Names:
-    """Return what to call things that are written to `folder`.
+    """Return the names for a package in `folder`.
 
     Raises `ConfigurationError`, with a name that would do, for one that Python cannot import, or that would hide
-    something else.
+    another module.
     """
     if problem := _problem(name, folder):
         would_do = next(other for other in _others(name) if not _problem(other, folder))
@@ -63,7 +61,7 @@ def _problem(name: str, folder: Path) -> str | None:
 
 
 def _problems(name: str, folder: Path) -> Iterator[str]:
-    """Yield what is wrong; where there is something, the checks that follow need not make sense."""
+    """Yield the problems; only the first is meaningful."""
     if len(name) > MAX_NAME:
         yield f"it has {len(name)} characters, and at most {MAX_NAME} are allowed"
     if not _NAME.fullmatch(name):
@@ -82,8 +80,8 @@ def _problems(name: str, folder: Path) -> Iterator[str]:
 
 
 def _installed(package: str, folder: Path) -> str | None:
-    """Return where else such a package comes from, if it does; what is in `folder` may be written anew."""
-    # What lies where somebody happens to be is not installed.
+    """Return the place of an installed package of this name, unless it is in `folder`."""
+    # The current folder is no installation.
     paths = [path for path in sys.path if path and Path(path) != Path.cwd()]
     spec = PathFinder.find_spec(package, paths)
     if spec is None:
@@ -97,7 +95,7 @@ def _within(folder: Path, place: str) -> bool:
 
 
 def _others(name: str) -> Iterator[str]:
-    """Yield what might do instead."""
+    """Yield names to suggest."""
     plain = re.sub("[^A-Za-z0-9]+", "-", name).lstrip("-0123456789")[: MAX_NAME - 3].rstrip("-")
     yield plain
     yield f"my-{plain}"

@@ -1,4 +1,4 @@
-"""Results of `import snakepit_bridge`: a real package always; our stand-in where there is none, if it is asked for."""
+"""Finding of `import snakepit_bridge`: a real package always; the stand-in where there is none, if it is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.processes import ROOT
 PROGRAM = """
 import importlib, json, sys
 from snakepit_otel import compatibility
-from snakepit_otel.compatibility import finding
+from snakepit_otel.compatibility import module_finder
 path, install, names = json.loads(sys.stdin.read())
 sys.path[:] = [*path["before"], *sys.path, *path["after"]]
 if install:
@@ -30,7 +30,7 @@ for name in names:
         found[name] = [getattr(module, "REAL", None), getattr(module, "__snakepit_otel__", None)]
     except ImportError as error:
         found[name] = error.name
-finders = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__ == finding.__name__]
+finders = [type(finder).__name__ for finder in sys.meta_path if type(finder).__module__ == module_finder.__name__]
 print(json.dumps([found, finders]))
 """
 OURS = [None, True]

@@ -1,4 +1,4 @@
-"""The files of a new package, made from the templates beside this module."""
+"""Renderer of the templates for a new package."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from pathlib import Path, PurePath
 from string import Template
 
 from snakepit_otel._version import VERSION
-from snakepit_otel.cli.new.naming import Names
+from snakepit_otel.cli.new.names import Names
 
 TEMPLATES = Path(__file__).parent / "templates"
-_SUFFIX = ".in"
-"""Keeps tools that look for Python, for TOML or for git's files from taking the templates for such."""
+_SUFFIX = ".in"  # keeps tools for Python, TOML and git from reading the templates
 
 
 class _Text(Template):
-    """`%{package}`, since pages for people have a `$` before each command."""
+    """Template with `%{package}`, since README pages have a `$` before each command."""
 
     delimiter = "%"
 
 
 def rendered(names: Names) -> dict[PurePath, str]:
-    """Return each file's text by its place in the new folder, in the order of those."""
+    """Return each file's text by its path in the new folder, sorted."""
     values = {
         "package": names.package,
         "class_name": names.class_name,

@@ -1,4 +1,4 @@
-"""Fits an adapter written for Snakepit's own worker: its marks on tools, and the way it is called and answers."""
+"""Wrapper of adapters for Snakepit's own worker: marks of tools, arguments and results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from snakepit_otel.adapters import tool
 from snakepit_otel.common.printable import printable
-from snakepit_otel.compatibility.finding import PACKAGE
+from snakepit_otel.compatibility.module_finder import PACKAGE
 from snakepit_otel.zero_copy._reference import DescribedReference
 
 _log = logging.getLogger("snakepit_otel.compatibility")
@@ -24,9 +24,9 @@ Loop = asyncio.AbstractEventLoop
 
 
 def adapted(adapter: type, loop: Loop | None) -> type:
-    """Return what is to be loaded in place of an adapter class; `loop` is where its coroutines are to run.
+    """Return a wrapper of an adapter class, whose coroutines run on `loop`.
 
-    That is a subclass of the same name, or the class itself, if it takes no calls on its own.
+    The wrapper is a subclass of the same name, or the class itself if it has no `execute_tool`.
     """
     _mark_tools(adapter)
     execute: Any = getattr(adapter, "execute_tool", None)
@@ -42,11 +42,11 @@ def adapted(adapter: type, loop: Loop | None) -> type:
 
 
 def _mark_tools(adapter: type) -> None:
-    """Mark as tools, in our way, the methods that upstream's decorator has marked in its own."""
+    """Mark the methods that upstream's decorator has marked as tools of this library."""
     for attribute in dir(adapter):
         function = inspect.getattr_static(adapter, attribute)
         about = getattr(function, "_tool_metadata", None)
-        # What takes all calls is no tool among others, though upstream's decorator may be on it.
+        # `execute_tool` takes all calls, and is no tool even with upstream's decorator.
         if about is None or not inspect.isfunction(function) or attribute == "execute_tool":
             continue
         mark = tool(
@@ -60,7 +60,7 @@ def _mark_tools(adapter: type) -> None:
 
 
 def _fitted(execute: Callable[..., Any], loop: Loop | None) -> Callable[..., Any]:
-    """Return `execute_tool` as our worker calls it, around one as upstream's does."""
+    """Return `execute_tool` for this library's worker around one for upstream's."""
     by_name = _takes_keywords(execute)
 
     def call(adapter: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -106,9 +106,9 @@ def _takes_keywords(function: Callable[..., Any]) -> bool:
 
 
 def _settled(result: Any, loop: Loop | None) -> Any:
-    """Return a plain method's result; what is to be awaited is, on the event loop, while the thread waits for it.
+    """Return a plain method's result; an awaitable is awaited on the event loop while the thread waits.
 
-    Upstream awaits whatever a plain `execute_tool` hands on from the method that it has called.
+    Upstream awaits what a plain `execute_tool` returns.
     """
     awaitable, stream = inspect.isawaitable(result), isinstance(result, AsyncIterator)
     if not (awaitable or stream) or loop is None or _on_loop():
@@ -147,7 +147,7 @@ def _on_loop() -> bool:
 
 
 def _received(arguments: Any) -> Any:
-    """Return arguments with Elixir's references as upstream has them: `ZeroCopyRef`, or deeper down their JSON."""
+    """Return arguments with Elixir's references as `ZeroCopyRef`, or nested ones as their JSON, as upstream does."""
     if not isinstance(arguments, Mapping) or not any(_has_reference(value) for value in arguments.values()):
         return arguments
     return {name: _reference(value) if _is(value) else _plain(value) for name, value in arguments.items()}
@@ -174,13 +174,15 @@ def _plain(value: Any) -> Any:
 def _reference(value: DescribedReference) -> Any:
     try:
         return importlib.import_module(f"{PACKAGE}.zero_copy").ZeroCopyRef.from_payload(dict(value.payload))
-    except Exception:  # noqa: BLE001 - a real one may be of any version
-        _log.exception("%s.zero_copy cannot be imported; a zero-copy reference stays as our own", printable(PACKAGE))
+    except Exception:  # noqa: BLE001 - upstream's may have any version
+        _log.exception(
+            "%s.zero_copy cannot be imported; a zero-copy reference keeps this library's type", printable(PACKAGE)
+        )
         return value
 
 
 def _returned(result: Any) -> Any:
-    """Return a result with a `ZeroCopyRef` as the JSON that it travels as."""
+    """Return the JSON of a `ZeroCopyRef`, and other results as they are."""
     if type(result).__name__ == "ZeroCopyRef" and hasattr(result, "to_payload"):
         return result.to_payload()
     return result

@@ -1,4 +1,4 @@
-"""What every setting comes to, and path that was said, fit to be shown."""
+"""Effective settings with their sources; secrets are masked."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ PROGRAM = "command line"
 
 @dataclass(frozen=True)
 class Effective:
-    """One setting as it is."""
+    """One setting, its value, default and source."""
 
     name: str
     value: Any
     default: Any
-    source: str
-    """`snakepit.toml:12`, a variable's name, `command line` or `default`."""
+    source: str  # `snakepit.toml:12`, a variable's name, `command line` or `default`
 
     @property
     def changed(self) -> bool:
-        """Whether it is anything but the default."""
+        """Whether the value is not the default."""
         return bool(self.value != self.default)
 
 
 def effective(loaded: Loaded) -> list[Effective]:
-    """Return every setting, in the order of the documentation; what may be a secret is masked."""
+    """Return every setting, in the order of the documentation."""
     return list(_of_group(loaded, (), loaded.settings, Settings()))
 
 
 def written(value: Any) -> str:
-    """Return a value much as TOML has it; `none` for what is not set."""
+    """Return a value much as in TOML; `none` for None."""
     if value is None:
         return "none"
     if isinstance(value, bool):
