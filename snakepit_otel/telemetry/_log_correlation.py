@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry import trace
@@ -72,10 +73,9 @@ def correlate_logs() -> None:
 
 
 def _current_ids() -> tuple[str, str, bool]:
-    try:
+    # Another package's span must not make logging fail.
+    with suppress(Exception):
         context = trace.get_current_span().get_span_context()
-    except Exception:  # noqa: BLE001 - another package's span must not make logging fail
-        return _NO_SPAN
-    if not context.is_valid:
-        return _NO_SPAN
-    return format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled
+        if context.is_valid:
+            return format_trace_id(context.trace_id), format_span_id(context.span_id), context.trace_flags.sampled
+    return _NO_SPAN

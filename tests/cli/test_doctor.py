@@ -25,7 +25,7 @@ from snakepit_otel.cli.doctor import packages
 from snakepit_otel.cli.doctor.telemetry import _evidence
 from snakepit_otel.cli.doctor.variables import OTEL, ours
 from snakepit_otel.common.secrets import learn, masked_url
-from snakepit_otel.telemetry.environment.masking import header_names
+from snakepit_otel.telemetry.environment.display import header_names
 from snakepit_otel.zero_copy import _memory as memory
 from tests.processes import ROOT, alive, run
 

@@ -13,8 +13,8 @@ from snakepit_otel.cli.doctor.variables import FOREIGN, OTEL, OTHERS, ours
 from snakepit_otel.common.secrets import masked_url
 from snakepit_otel.settings._environment import PREFIX as SETTINGS
 from snakepit_otel.telemetry.environment import Environment, Fault
+from snakepit_otel.telemetry.environment.display import header_names
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
-from snakepit_otel.telemetry.environment.masking import header_names
 from snakepit_otel.telemetry.environment.variables import SIGNALS
 
 _CA_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -10,8 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 from snakepit_otel.common.loopback import leads_here
 from snakepit_otel.common.secrets import masked_url
 from snakepit_otel.telemetry.environment import Environment
+from snakepit_otel.telemetry.environment.display import header_names
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
-from snakepit_otel.telemetry.environment.masking import header_names
 
 PROTOCOLS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 _PREFIX = "OTEL_EXPORTER_OTLP_"

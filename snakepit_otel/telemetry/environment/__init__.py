@@ -1,7 +1,7 @@
 """Environment variables of OpenTelemetry and of ours: their definitions, values and faults."""
 
-from snakepit_otel.telemetry.environment.applying import applied
 from snakepit_otel.telemetry.environment.faults import Fault, mark_reported, reported, warn
-from snakepit_otel.telemetry.environment.reading import Environment, examine, value
+from snakepit_otel.telemetry.environment.sdk_variables import applied
+from snakepit_otel.telemetry.environment.values import Environment, examine, value
 
 __all__ = ["Environment", "Fault", "applied", "examine", "mark_reported", "reported", "value", "warn"]

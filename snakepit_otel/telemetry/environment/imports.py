@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib import import_module
 
-from snakepit_otel.telemetry.environment.applying import applied
-from snakepit_otel.telemetry.environment.reading import Environment, removed
+from snakepit_otel.telemetry.environment.sdk_variables import applied
+from snakepit_otel.telemetry.environment.values import Environment, removed
 from snakepit_otel.telemetry.environment.variables import PROVIDERS, SIGNALS
 
 _READERS = (
@@ -29,10 +30,12 @@ def _import_all() -> None:
         if name in os.environ and read.given(name) is None:
             removed[name] = os.environ.pop(name)
     texts = read.texts()
-    try:
-        with applied(texts):
-            _import(_READERS)
-    except Exception:  # noqa: BLE001 - the API has logged a propagator or context that cannot be loaded
+    imported = False
+    # The API logs a propagator or context that it cannot load, and raises.
+    with suppress(Exception), applied(texts):
+        _import(_READERS)
+        imported = True
+    if not imported:
         for name in ("OTEL_PROPAGATORS", "OTEL_PYTHON_CONTEXT"):
             texts.pop(name, None)
         with applied(texts):

@@ -25,6 +25,8 @@ SUCCESS_STATUSES: Final = frozenset({200, 201, 202})
 _PROTOBUF = frozenset({"", "application/x-protobuf", "application/protobuf", "application/octet-stream"})
 _JSON = "application/json"
 _NANOSECONDS = 1e9
+# Raised for bodies that are not protobuf, not JSON, nested too deeply, or of another structure.
+_UNREADABLE = (DecodeError, ValueError, RecursionError, AttributeError, TypeError, OverflowError)
 _RESPONSES: Mapping[str, tuple[Any, str, str]] = {
     "traces": (trace_service_pb2.ExportTraceServiceResponse, "rejected_spans", "rejectedSpans"),
     "metrics": (metrics_service_pb2.ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints"),
@@ -60,7 +62,7 @@ def rejected_items(signal: str, body: bytes, content_type: str = "") -> int:
         if content_type == _JSON:
             # 64-bit numbers are strings in protobuf's JSON.
             return max(0, int((json.loads(body).get("partialSuccess") or {}).get(json_field) or 0))
-    except Exception as error:  # noqa: BLE001 - a body of any form can arrive
+    except _UNREADABLE as error:
         raise InvalidResponse(f"a response that is not OTLP ({type(error).__name__})") from None
     raise InvalidResponse(f"a response that is not OTLP, of the type {content_type}")
 

@@ -18,7 +18,7 @@ from snakepit_otel.settings import load_settings
 from snakepit_otel.settings._environment import variables
 from snakepit_otel.settings._file import read_file
 from snakepit_otel.settings._sources import flattened
-from snakepit_otel.telemetry.environment.reading import Environment
+from snakepit_otel.telemetry.environment.values import Environment
 from snakepit_otel.telemetry.environment.variables import ALL
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, refusing, target

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit_otel.common.secrets import masked_url
+from snakepit_otel.telemetry.environment.display import quoted
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP, invalid_for
 from snakepit_otel.telemetry.environment.faults import Fault, warn
 from snakepit_otel.telemetry.environment.kinds import Attributes, Headers, InvalidValue, Number, Word
-from snakepit_otel.telemetry.environment.masking import quoted
 from snakepit_otel.telemetry.environment.variables import ALL, OF_SIGNALS, OTEL, OTLP, PROVIDERS, SIGNALS, Variable
 
 _SHARE = Number(1.0, "traces", allow_zero=True)
