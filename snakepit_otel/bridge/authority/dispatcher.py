@@ -131,7 +131,7 @@ class Dispatcher:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references:
             if scope is None:
-                await self._claim(request, references, peer)
+                await self._claim_references(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             response: ToolResponse
@@ -144,7 +144,7 @@ class Dispatcher:
                     await self._forget_worker(request.session_id)
                     raise
             if scope is None and REFERENCES in response.metadata:
-                await self._offer(response, references, peer)
+                await self._offer_results(response, references, peer)
             return response
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
@@ -164,12 +164,12 @@ class Dispatcher:
 
             async def offer_and_forward(chunk: Chunk) -> None:
                 if REFERENCES in chunk.metadata:
-                    await self._offer(chunk, references, peer)
+                    await self._offer_results(chunk, references, peer)
                 await take(chunk)
 
             forward = offer_and_forward if scope is None else take
             if scope is None:
-                await self._claim(request, references, peer)
+                await self._claim_references(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
@@ -194,17 +194,17 @@ class Dispatcher:
             finally:
                 self.fencing_tokens.release(scope.request or "")
 
-    async def _claim(self, request: ToolRequest, scope: Scope, peer: Peer) -> None:
+    async def _claim_references(self, request: ToolRequest, scope: Scope, peer: Peer) -> None:
         """Give the request the references that its caller, another process, has placed for it."""
         if not peer.is_known and json_bytes_of(request) > MAX_PARTS:
             await check_parts(json_of(request))
         ids: Iterable[str] | None = listed_ids(request.metadata.get(REFERENCES))
         if ids is None:
-            ids = await self._scan(request)
+            ids = await self._scan_for_references(request)
         for ref in ids:
             self.buffer_store.claim(scope.request or "", ref)
 
-    async def _scan(self, request: ToolRequest) -> set[str]:
+    async def _scan_for_references(self, request: ToolRequest) -> set[str]:
         """Return the ids of the references of a request whose caller sends no list.
 
         An id that is not found, such as one written with escapes, is claimed once the worker fetches it.
@@ -216,7 +216,7 @@ class Dispatcher:
                 found |= await ids_in(raw)
         return found
 
-    async def _offer(self, message: ToolResponse | Chunk, scope: Scope, peer: Peer) -> None:
+    async def _offer_results(self, message: ToolResponse | Chunk, scope: Scope, peer: Peer) -> None:
         """Let a caller in another process fetch the results that this message lists, for a while after its end too."""
         ids: Iterable[str] | None = listed_ids(message.metadata[REFERENCES])
         if ids is None:
