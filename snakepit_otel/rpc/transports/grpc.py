@@ -65,32 +65,31 @@ class GrpcTransport:
         return GrpcListener(address, max_message_bytes, tls, insecure, trusted, interceptors, options)
 
 
-class _MethodTable(dict[str, tuple[Any, Method]]):
-    """Multicallables of a channel by method, found by standing for the channel while client classes are made."""
+class _MethodRecorder:
+    """Stands for a channel while client classes are made, and records their multicallables by method."""
 
-    def __init__(self, channel: Any, services: Iterable[Service]) -> None:
-        super().__init__()
+    def __init__(self, channel: Any) -> None:
         self._channel = channel
-        for service in services:
-            service(self)
+        self.methods: dict[str, tuple[Any, Method]] = {}
 
-    def _add(self, kind: str, path: str, *arguments: Any, **options: Any) -> Any:
-        name = path.removeprefix("/")
-        multicallable = getattr(self._channel, kind)(path, *arguments, **options)
-        self[name] = multicallable, method_of(name)
-        return multicallable
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        make = getattr(self._channel, kind)
 
-    def unary_unary(self, path: str, *arguments: Any, **options: Any) -> Any:
-        return self._add("unary_unary", path, *arguments, **options)
+        def record(path: str, *arguments: Any, **options: Any) -> Any:
+            name = path.removeprefix("/")
+            multicallable = make(path, *arguments, **options)
+            self.methods[name] = multicallable, method_of(name)
+            return multicallable
 
-    def unary_stream(self, path: str, *arguments: Any, **options: Any) -> Any:
-        return self._add("unary_stream", path, *arguments, **options)
+        return record
 
-    def stream_unary(self, path: str, *arguments: Any, **options: Any) -> Any:
-        return self._add("stream_unary", path, *arguments, **options)
 
-    def stream_stream(self, path: str, *arguments: Any, **options: Any) -> Any:
-        return self._add("stream_stream", path, *arguments, **options)
+def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[Any, Method]]:
+    """Return the multicallables of services over a channel, by the full names of their methods."""
+    recorder = _MethodRecorder(channel)
+    for service in services:
+        service(recorder)
+    return recorder.methods
 
 
 class GrpcConnection:
@@ -101,7 +100,7 @@ class GrpcConnection:
 
     def __init__(self, channel: aio.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
         self.channel = channel
-        self._methods = _MethodTable(channel, services)
+        self._methods = _methods_of(channel, services)
         self._peer = peer
 
     async def call(
@@ -196,7 +195,7 @@ class GrpcBlockingConnection:
 
     def __init__(self, channel: grpc.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
         self.channel = channel
-        self._methods = _MethodTable(channel, services)
+        self._methods = _methods_of(channel, services)
         self._peer = peer
 
     def call(
