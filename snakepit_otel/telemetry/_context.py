@@ -1,4 +1,4 @@
-"""OpenTelemetry's current context, got and set with little work."""
+"""Access to OpenTelemetry's current context, with little work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 SPAN_KEY = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, Context())))
 
 
-def _means() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]], Callable[[Token[Context]], Any]]:
-    """Return what gets, sets and resets the context: its variable's own methods where it is in a variable.
+def _accessors() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]], Callable[[Token[Context]], Any]]:
+    """Return functions that get, set and reset the context: the methods of its variable where it is in one.
 
-    `OTEL_PYTHON_CONTEXT` can put it elsewhere; then the API's functions do, at three times the price.
+    `OTEL_PYTHON_CONTEXT` can put it elsewhere; the API's functions then cost three times as much.
     """
     runtime = getattr(api, "_RUNTIME_CONTEXT", None)
     variable = getattr(runtime, "_current_context", None)
@@ -28,12 +28,12 @@ def _means() -> tuple[Callable[[], Context], Callable[[Context], Token[Context]]
     return api.get_current, api.attach, api.detach
 
 
-get, attach, _reset = _means()
+get, attach, _reset = _accessors()
 _put = dict.__setitem__
 
 
 def detach(token: Token[Context]) -> None:
-    """Make current what was before `attach`."""
+    """Restore the context before `attach`."""
     try:
         _reset(token)
     except ValueError:
@@ -51,7 +51,7 @@ def within(context: Context) -> Iterator[None]:
 
 
 def with_span(context: Context, span: Any) -> Context:
-    """Return the context with another current span. Nobody else has it yet, so it may be filled in."""
+    """Return the context with another current span. The context is new, so it may be changed here."""
     new = Context(context)
     _put(new, SPAN_KEY, span)
     return new

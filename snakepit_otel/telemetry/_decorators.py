@@ -39,12 +39,11 @@ def observed(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give a function or coroutine function the span, duration and counts of `point`.
 
-    `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few
-    values, for the span and the duration; `details` what only the span has, and is not called if there is
-    none. `result` is called with what was returned, and returns more of both; an `error.type` from it marks
-    the operation as failed. `trail` links the span to the one before it of the same session, say, and
-    `result_links` to whatever what was returned has to do with. A generator is refused: its span would be
-    current in its consumer.
+    `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few values, for
+    the span and the duration; `details` returns attributes for the span only, and is not called without a span.
+    `result` is called with the returned value, and returns more of both; an `error.type` from it marks the operation
+    as failed. `trail` links the span to the previous one with the same key, a session's for instance; `result_links`
+    returns links from the returned value. A generator is refused: its span would be current in its consumer.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -152,7 +151,7 @@ def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     try:
         found = describe(*args, **kwargs)
         return found if found.__class__ is AttributeSet else interned(found)  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
         return NONE
 
@@ -171,7 +170,7 @@ def _link_to_previous(
         before = options.trail.step(key, operation.span) if key else None
         if before is not None:
             operation.link(before)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain(f"linking {options.point.name}", error)
 
 
@@ -187,7 +186,7 @@ def _add_outcome(operation: Operation, options: PointOptions, returned: Any) -> 
         if options.result_links is not None and operation.span is not None:
             for link in options.result_links(returned):
                 operation.link(link)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain(f"describing the result of {options.point.name}", error)
 
 

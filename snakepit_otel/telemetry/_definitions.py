@@ -1,4 +1,4 @@
-"""What the registry defines: metrics, lifecycle points and events, as values."""
+"""Definitions of metrics, lifecycle points and events, as the registry has them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric: its instrument, its unit (UCUM) and the only attributes it may carry."""
+    """A metric: its instrument, its unit (UCUM) and the only attributes that it may have."""
 
     name: str
     instrument: str
@@ -21,10 +21,10 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A lifecycle point: a span, and the histogram that takes its duration in seconds.
+    """A lifecycle point: a span, and the histogram of its duration in seconds.
 
-    `essential` points have spans at the level `essential`, too. `exceptions` says that what is raised
-    through the point is somebody else's error, to be logged as an event.
+    `essential` points have spans at the level `essential`, too. With `exceptions`, an exception raised through the
+    point comes from user code, and is logged as an event.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Point:
 class Event:
     """A documented event: a log record with this event name, and a metric for each measurement.
 
-    `marks` are attributes that the current span gets as well, where they are true: what samples by span
-    sees no events.
+    `marks` are attributes that the current span gets as well, where they are true: samplers of spans see no
+    events.
     """
 
     name: str

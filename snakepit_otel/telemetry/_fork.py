@@ -1,7 +1,6 @@
-"""What a fork of this process, by somebody else's code, means for telemetry.
+"""Forks of this process by other code: the child loses its telemetry, and the parent logs the first fork.
 
-The child has copies of queues and connections, and none of the threads that serve them; using them can
-hang it. So it has no telemetry, and the parent says once that there was a fork.
+The child has copies of queues and connections, but none of the threads that serve them; using them can hang it.
 """
 
 from __future__ import annotations
@@ -15,34 +14,33 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.telemetry import _switch
 
 _log = logging.getLogger("snakepit_otel.telemetry")
-_in_child: weakref.WeakSet[Any] = weakref.WeakSet()
-_watching = False
-count = 0
-"""How many times this process was forked."""
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+_registered = False
+fork_count = 0
 
 
-def watch() -> None:
-    """Notice forks from now on."""
-    global _watching
-    if not _watching:
-        _watching = True
-        os.register_at_fork(after_in_parent=_note, after_in_child=_silence)
+def register() -> None:
+    """Handle forks from now on."""
+    global _registered
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_parent=_on_fork, after_in_child=_silence)
 
 
-def in_child(owner: Any) -> None:
-    """Have `owner.forget()` called in the child of a fork, for as long as the owner lives."""
-    _in_child.add(owner)
+def forget_in_child(owner: Any) -> None:
+    """Call `owner.forget()` in the child of a fork, while the owner lives."""
+    _owners.add(owner)
 
 
-def _note() -> None:
-    global count
-    count += 1
-    if count == 1:
+def _on_fork() -> None:
+    global fork_count
+    fork_count += 1
+    if fork_count == 1:
         # Workers that the pool starts have it; it must be there before gRPC is imported.
         advice = (
             ""
             if os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0"
-            else "; GRPC_ENABLE_FORK_SUPPORT=0 spares it crashes"
+            else "; GRPC_ENABLE_FORK_SUPPORT=0 avoids crashes of the child"
         )
         _log.warning(
             "this process was forked; the child has no telemetry, and gRPC does not work in it%s. "
@@ -53,5 +51,5 @@ def _note() -> None:
 
 def _silence() -> None:
     _switch.set_enabled(False)
-    for owner in list(_in_child):
+    for owner in list(_owners):
         owner.forget()

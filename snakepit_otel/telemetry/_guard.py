@@ -14,7 +14,7 @@ _logged: set[tuple[type[BaseException], str]] = set()
 fault_count = 0
 
 
-class guard(ContextDecorator):  # noqa: N801 - used as a function
+class _Guard(ContextDecorator):
     """Contain every `Exception` of a block or function; a function then returns None. Not for the hot path."""
 
     def __init__(self, action: str) -> None:
@@ -30,6 +30,9 @@ class guard(ContextDecorator):  # noqa: N801 - used as a function
             return False
         contain(self._action, error)
         return True
+
+
+guard = _Guard
 
 
 def contain(action: str, error: Exception) -> None:

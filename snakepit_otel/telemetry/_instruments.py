@@ -1,4 +1,4 @@
-"""Metrics: one instrument per registry entry, fed by values or read from their owners."""
+"""Metrics: one instrument per registry entry, recorded into or read from owners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Totals = dict[tuple[tuple[str, Any], ...], float]
 
 @dataclass
 class _Source:
-    """How an owner is read, and what it said last."""
+    """A reader of an owner, and its last readings."""
 
     read: Callable[[Any], Iterable[Reading]]
     last: _Totals
@@ -41,8 +41,7 @@ _error_types = Labels(200)
 _meter = metrics.get_meter("snakepit_otel", VERSION, schema_url=names.SCHEMA_URL)
 _instruments: dict[Metric, Callable[..., None]] = {}
 _owners: dict[Metric, weakref.WeakKeyDictionary[Any, _Source]] = {}
-_retired: dict[Metric, _Totals] = {}
-"""What owners of counters had counted that are gone; a counter must not fall because its owner did."""
+_retired: dict[Metric, _Totals] = {}  # of owners that are gone: a counter must not fall with its owner
 
 
 def record(metric: Metric, value: float, attributes: Attributes) -> None:
@@ -58,7 +57,7 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
             dropped = attributes.keys() - metric.attributes
             attributes = {key: value for key, value in attributes.items() if key not in dropped}
             record(names.METRIC_TELEMETRY_ATTRIBUTE_DROPPED, len(dropped), {})
-        # The rest is for the SDK to refuse.
+        # Other values are for the SDK to refuse.
         if _metric_cells.live and metric.instrument in _IN_CELLS and 0 <= value < _INFINITY:
             labels = interned(attributes)
             cell = labels.metric_cache.get(metric)
@@ -68,17 +67,17 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
             cell.record(value, time_ns() if span_id else 0, trace_id, span_id)
         else:
             _instrument(metric)(value, attributes)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain(f"recording {metric.name}", error)
 
 
 def cell_for(point: Point, labels: AttributeSet, late: Attributes) -> Any:
-    """Return what takes the durations of a point; of the attributes, those that the duration metric allows."""
+    """Return the cell of a point's durations, with the attributes that the duration metric allows."""
     if late:
         allowed = point.duration.attributes
         few = {key: value for key, value in late.items() if key in allowed}
         if names.ERROR_TYPE in few:
-            # Classes may be made at run time, and peers may say what they like.
+            # Classes may be made at run time, and peers may send any text.
             few[names.ERROR_TYPE] = _error_types.of(str(few[names.ERROR_TYPE]), ())
         if few:
             labels = interned({**labels.values, **few})
@@ -87,7 +86,7 @@ def cell_for(point: Point, labels: AttributeSet, late: Attributes) -> Any:
 
 
 class _ByApi:
-    """Stands in for a cell where OpenTelemetry's API takes the values."""
+    """A cell that passes values to OpenTelemetry's API; it keeps none."""
 
     __slots__ = ("_attributes", "_metric")
 
@@ -96,14 +95,13 @@ class _ByApi:
         self._attributes = attributes
 
     new = ()
-    """Nothing is kept here."""
 
     def add(self, value: _metric_cells.Value) -> None:
         """Record a value with its time, trace and span."""
         self.record(*value)
 
     def fold(self) -> None:
-        """Do nothing, since nothing is kept."""
+        """Do nothing."""
 
     def record(self, value: float, time: int = 0, trace_id: int = 0, span_id: int = 0) -> None:
         """Record the value; the span may no longer be the current one. See `_metric_cells.Histogram.record`."""
@@ -131,10 +129,10 @@ def _sampled_span() -> tuple[int, int]:
 
 
 def observe(owner: Owner, metric: Metric, read: Callable[[Owner], Iterable[Reading]]) -> None:
-    """Let the metric be read from `owner` at every collection, for as long as `owner` lives.
+    """Read the metric from `owner` at every collection, while `owner` lives.
 
-    `read` runs in the exporter's thread and must only look. Owners that report the same
-    attributes are added up; what a counter's owner said last stays counted when it is gone.
+    `read` runs in the exporter's thread and must not change anything. Readings with the same attributes are added up;
+    the last readings of a counter's owner stay counted when the owner is gone.
     """
     if metric not in _owners:
         _owners[metric] = weakref.WeakKeyDictionary()
@@ -145,7 +143,7 @@ def observe(owner: Owner, metric: Metric, read: Callable[[Owner], Iterable[Readi
 
 
 class _Process:
-    """What this process' own tallies are read from."""
+    """Owner of this process' own tallies."""
 
 
 _process = _Process()
@@ -163,24 +161,24 @@ def _create(metric: Metric) -> Any:
     # With the first instrument, so that importing this has no effect.
     if names.METRIC_TELEMETRY_FAULTS not in _owners:
         observe(_process, names.METRIC_TELEMETRY_FAULTS, lambda _: [(_guard.fault_count, {})])
-    about = {"unit": metric.unit, "description": metric.description}
+    description = {"unit": metric.unit, "description": metric.description}
     if metric.observable:
         create = {
             "counter": _meter.create_observable_counter,
             "updowncounter": _meter.create_observable_up_down_counter,
             "gauge": _meter.create_observable_gauge,
         }[metric.instrument]
-        create(metric.name, callbacks=[lambda options: _collect(metric, options)], **about)
+        create(metric.name, callbacks=[lambda options: _collect(metric, options)], **description)
         return None
     if metric.instrument == "histogram":
         return _meter.create_histogram(
-            metric.name, explicit_bucket_boundaries_advisory=metric.boundaries, **about
+            metric.name, explicit_bucket_boundaries_advisory=metric.boundaries, **description
         ).record
     if metric.instrument == "gauge":
-        return _meter.create_gauge(metric.name, **about).set
+        return _meter.create_gauge(metric.name, **description).set
     if metric.instrument == "updowncounter":
-        return _meter.create_up_down_counter(metric.name, **about).add
-    return _meter.create_counter(metric.name, **about).add
+        return _meter.create_up_down_counter(metric.name, **description).add
+    return _meter.create_counter(metric.name, **description).add
 
 
 def _collect(metric: Metric, _options: CallbackOptions) -> Iterator[Observation]:

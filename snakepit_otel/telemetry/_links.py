@@ -7,29 +7,28 @@ from collections.abc import Callable, Iterable
 
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
-_MOST_KEY = 256
+_MAX_KEY_CHARACTERS = 256
 
 
 class Trail:
     """Links each span of a lifecycle point to the one before it with the same key.
 
-    `key` is called with the arguments of the call; an empty one has no trail. The last of the 10 000 most
-    recent keys are remembered, and only spans that are recorded count. A key of more than 256 characters has no
-    trail either.
+    `key` is called with the arguments of the call. Empty keys, and those of more than 256 characters, have no trail.
+    The spans of the `limit` most recent keys are kept; only recorded spans count.
     """
 
-    def __init__(self, key: Callable[..., str | None], most: int = 10_000) -> None:
+    def __init__(self, key: Callable[..., str | None], limit: int = 10_000) -> None:
         self.key = key
-        self._most = most
+        self._limit = limit
         self._last: OrderedDict[str, SpanContext] = OrderedDict()
 
     def step(self, key: str, span: Span) -> SpanContext | None:
-        """Return the span before this one, and remember this one."""
-        if len(key) > _MOST_KEY:
+        """Return the previous span of the key, and keep this one."""
+        if len(key) > _MAX_KEY_CHARACTERS:
             return None
         before = self._last.pop(key, None)
         self._last[key] = without_state(span.get_span_context())
-        if len(self._last) > self._most:
+        if len(self._last) > self._limit:
             self._last.popitem(last=False)
         return before
 
@@ -41,11 +40,11 @@ def without_state(identity: SpanContext) -> SpanContext:
     return SpanContext(identity.trace_id, identity.span_id, identity.is_remote, identity.trace_flags)
 
 
-def links_to(traces: Iterable[str | None], most: int = 32) -> list[SpanContext]:
-    """Return links to spans named as `current_trace` names them, to each once, and to so many at most."""
+def links_to(traces: Iterable[str | None], limit: int = 32) -> list[SpanContext]:
+    """Return links to spans, given as `current_trace` returns them: to each once, and to `limit` at most."""
     found: list[SpanContext] = []
     for name in dict.fromkeys(traces):
-        if name is not None and len(found) < most:
+        if name is not None and len(found) < limit:
             trace_id, _, span_id = name.partition("-")
             found.append(SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(TraceFlags.SAMPLED)))
     return found

@@ -1,7 +1,7 @@
-"""Histograms and counters that cost little to add to; whoever exports reads them at each collection.
+"""Cells: histograms and counters that cost little to record into; exporters read them at each collection.
 
-A value goes straight into its place: no lock and no attributes to look at. This is exact because adding in
-place and appending are one step each under CPython's lock, 3.10 and later; a test with many threads holds it.
+A value needs no lock and no look at attributes. This is exact because adding in place and appending are one step
+each under CPython's lock, 3.10 and later; a test with many threads holds it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from opentelemetry.attributes import BoundedAttributes
 
 from snakepit_otel.telemetry._definitions import Metric
 
-MOST_PER_METRIC = 2_000
-"""As in OpenTelemetry's specification; what goes beyond is added up under `OVERFLOW`."""
+MAX_CELLS_PER_METRIC = 2_000  # as in OpenTelemetry's specification; more are added up under `OVERFLOW`
 OVERFLOW = {"otel.metric.overflow": True}
 DEFAULT_BOUNDARIES = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1e3, 2.5e3, 5e3, 7.5e3, 1e4)
-
-
-MOST_KEPT = 2_000
+FOLD_SIZE = 2_000  # values kept before they are folded
 Value = tuple[float, int, int, int]
 _VALUE, _SPAN_ID = itemgetter(0), itemgetter(3)
 
 
 class Exemplar(NamedTuple):
-    """A recorded request that stands for a bucket."""
+    """A recorded request as an example of a bucket."""
 
     value: float
     time: int
@@ -42,7 +39,8 @@ class Exemplar(NamedTuple):
 class Histogram:
     """The distribution of one metric with one set of attributes, since the process started.
 
-    Values are kept as they come and folded in by the thousand, which takes a fraction of what it takes one by one.
+    Values are kept as they come and folded by the thousand, which costs a fraction of folding one by one. `add` records
+    a value with its time, trace and span; its caller has to `fold` from time to time.
     """
 
     __slots__ = (
@@ -65,27 +63,25 @@ class Histogram:
         self.total = 0.0
         self.smallest = float("inf")
         self.largest = float("-inf")
-        self.new: list[Value] = []
-        """What has been recorded and not yet counted in."""
+        self.new: list[Value] = []  # recorded and not yet folded
         self.add: Callable[[Value], None] = self.new.append
-        """Records a value with its time, trace and span, for who sees to `fold` from time to time."""
         self._last: dict[int, Value] = {}
         self._fold = Lock()
 
     def record(self, value: float, time: int = 0, trace_id: int = 0, span_id: int = 0) -> None:
         """Add a value, measured at `time` (ns since 1970) in that span, if it is recorded."""
         self.add((value, time, trace_id, span_id))
-        if len(self.new) >= MOST_KEPT:
+        if len(self.new) >= FOLD_SIZE:
             self.fold()
 
     def fold(self) -> None:
-        """Count in what has been recorded."""
+        """Count the recorded values."""
         with self._fold:
             new = self.new
             size = len(new)
             if not size:
                 return
-            # Others may append meanwhile; what they do is for the next time.
+            # Other threads may append meanwhile; their values are left for the next fold.
             taken = new[:size]
             del new[:size]
             values = list(map(_VALUE, taken))
@@ -133,10 +129,8 @@ class Sum:
 
 Cell = Histogram | Sum
 
-live = False
-"""Whether the cells are read by who exports. Where they are not, values go by OpenTelemetry's API."""
-started = time_ns()
-"""When counting began."""
+live = False  # whether an exporter reads the cells; if not, values go to OpenTelemetry's API
+started = time_ns()  # of counting, ns since 1970
 _cells: dict[Metric, dict[frozenset[Any], Cell]] = {}
 _lock = Lock()
 
@@ -155,7 +149,7 @@ def cell(metric: Metric, attributes: Mapping[str, Any]) -> Cell:
         of_metric = _cells.setdefault(metric, {})
         found = of_metric.get(key)
         if found is None:
-            if len(of_metric) >= MOST_PER_METRIC:
+            if len(of_metric) >= MAX_CELLS_PER_METRIC:
                 attributes, key = OVERFLOW, _key(OVERFLOW)
                 if key in of_metric:
                     return of_metric[key]

@@ -93,7 +93,7 @@ class Operation:
                     self._within = parent
             elif parent is not None:
                 self._within = parent
-        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as error:
             _guard.contain(f"starting {self.span_name}", error)
 
     @classmethod
@@ -122,7 +122,7 @@ class Operation:
                 _context.attach(maker.start_remote(self, *caller))
             else:
                 _context.attach(maker.start(self, incoming(metadata)))
-        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as error:
             _guard.contain(f"starting {self.span_name}", error)
 
     def operation_for(self, _span: Any) -> Operation:
@@ -187,7 +187,7 @@ class Operation:
                     cell.record(elapsed * 1e-9, end_time, trace_id, span_id)
                     self.span = None
                     return
-        except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as fault:
             _guard.contain(f"ending {self.span_name}", fault)
             return
         self.end()
@@ -212,7 +212,7 @@ class Operation:
                 self._maker.end(self, elapsed)  # type: ignore[union-attr]
                 # The span refers to its operation; without this the two would be a cycle for the collector.
                 self.span = None
-        except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as fault:
             _guard.contain(f"ending {self.span_name}", fault)
 
     def _set_failure(self, error: BaseException) -> None:
@@ -229,7 +229,7 @@ def _described(describe: Describe, args: Iterable[Any], kwargs: Mapping[str, Any
     try:
         found = describe(*args, **kwargs)
         return found if found is None or isinstance(found, Details) else Details(found)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
         return None
 
@@ -242,7 +242,7 @@ def count(point: Point, labels: AttributeSet, started: int) -> None:
         if cell is None:
             cell = _instruments.cell_for(point, labels, _NOTHING)
         cell.record(elapsed * 1e-9)
-    except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as fault:
         _guard.contain(f"counting {point.name}", fault)
 
 

@@ -1,4 +1,4 @@
-"""What a process of ours says of itself as a process: memory, processor time, threads, garbage collections."""
+"""Metrics of this process: memory, processor time, threads, garbage collections."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class _Process:
-    """The one owner, so that the process is counted once however often it is to be read."""
+    """The one owner of the readings, so that the process is counted once."""
 
 
 _process = _Process()
 
 
-def report(enabled: Callable[[], bool] = lambda: True) -> None:
-    """Have this process read at every collection, from now on, as long as `enabled` says so."""
+def register(enabled: Callable[[], bool] = lambda: True) -> None:
+    """Read this process at every collection, from now on, while `enabled` returns true."""
     for metric, read in _READINGS.items():
         observe(_process, metric, partial(_read, read, enabled))
 
@@ -42,7 +42,7 @@ def _cpu_time() -> Iterable[Reading]:
 
 
 def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are enough
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
 def _collections() -> Iterable[Reading]:

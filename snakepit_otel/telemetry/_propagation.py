@@ -1,4 +1,4 @@
-"""Trace context across gRPC (W3C, by the configured propagators)."""
+"""Propagation of trace context in gRPC metadata (W3C, by the configured propagators)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from snakepit_otel.telemetry._context import SPAN_KEY
 Metadata = Iterable[tuple[str, str | bytes]]
 
 _PARENT, _STATE, _BAGGAGE = "traceparent", "tracestate", "baggage"
-_MOST_BAGGAGE = 8_192
-"""Bytes, of which W3C has everybody pass on as many, and nobody more."""
-_MOST_STATE = 8_192
-"""Bytes of trace state, of which W3C has everybody pass on 512."""
-# What nearly every caller sends; whatever else there is, is the propagators' affair.
+_MAX_BAGGAGE_BYTES = 8_192  # as many as W3C requires to be passed on
+_MAX_STATE_BYTES = 8_192  # W3C requires 512
+# Nearly every caller sends this form; others are left to the propagators.
 _PLAIN_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _NO_PARENT = (0, 0, 0)
 _FLAGS = [TraceFlags(flags) for flags in range(256)]
 # The key of baggage in a context, by public means.
 _BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
-_looked_at: Any = None
-_usual = False
+_propagator: Any = None
+_propagator_is_default = False
 
 
 def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes], ...]:
@@ -40,7 +38,7 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
     if not _switch.enabled:
         return given
     try:
-        if _usual_propagators():
+        if _has_default_propagators():
             context = get_current()
             span: Any = context.get(SPAN_KEY)
             if span is not None and not context.get(_BAGGAGE_KEY):
@@ -50,7 +48,7 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
         _limit_baggage(carrier)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain("passing trace context on", error)
         return given
     # gRPC takes lower-case keys only.
@@ -70,31 +68,31 @@ def incoming(metadata: Metadata | None) -> Context:
             return Context({SPAN_KEY: NonRecordingSpan(identity)})
         carrier = {key: value for key, value in given if isinstance(value, str)}
         _limit_baggage(carrier)
-        if len(carrier.get(_STATE, "")) > _MOST_STATE:
+        if len(carrier.get(_STATE, "")) > _MAX_STATE_BYTES:
             del carrier[_STATE]
         return propagate.extract(carrier)
-    except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+    except Exception as error:
         _guard.contain("reading trace context", error)
         return Context()
 
 
 def _limit_baggage(carrier: dict[str, str]) -> None:
-    """Leave out the last members of baggage that is too long: a request is not to fail of what it carries along."""
+    """Drop the last members of baggage that is too long, so that the request does not fail."""
     header = carrier.get(_BAGGAGE, "")
-    if len(header) <= _MOST_BAGGAGE:
+    if len(header) <= _MAX_BAGGAGE_BYTES:
         return
-    kept = header[: _MOST_BAGGAGE + 1].rpartition(",")[0]
+    kept = header[: _MAX_BAGGAGE_BYTES + 1].rpartition(",")[0]
     if kept:
         carrier[_BAGGAGE] = kept
     else:
         del carrier[_BAGGAGE]
     lost = header.count(",") - kept.count(",") + (not kept)
-    _guard.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were left out"))
+    _guard.contain("passing baggage on", ValueError(f"{len(header)} bytes are too many: {lost} members were dropped"))
 
 
 def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
-    """Return the caller's trace, span and flags, zeros if it sent none; None if that takes a propagator to say."""
-    if not _usual_propagators():
+    """Return the caller's trace, span and flags, zeros if it sent none; None if a propagator has to read them."""
+    if not _has_default_propagators():
         return None
     fields: dict[str, Any] = dict(metadata)
     parent = fields.get(_PARENT)
@@ -111,18 +109,18 @@ def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
     return int(trace_id, 16), int(span_id, 16), int(flags, 16)
 
 
-def _usual_propagators() -> bool:
-    """Say whether context is passed on as OpenTelemetry does by default: trace context, then baggage."""
-    global _looked_at, _usual
+def _has_default_propagators() -> bool:
+    """Return whether the propagators are OpenTelemetry's default: trace context, then baggage."""
+    global _propagator, _propagator_is_default
     propagator = propagate.get_global_textmap()
-    if propagator is not _looked_at:
+    if propagator is not _propagator:
         parts = getattr(propagator, "_propagators", ())
-        _usual = type(propagator) is CompositePropagator and [type(part) for part in parts] == [
+        _propagator_is_default = type(propagator) is CompositePropagator and [type(part) for part in parts] == [
             TraceContextTextMapPropagator,
             W3CBaggagePropagator,
         ]
-        _looked_at = propagator
-    return _usual
+        _propagator = propagator
+    return _propagator_is_default
 
 
 def current_trace() -> str | None:

@@ -19,7 +19,7 @@ from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry._decorators import LifecyclePoint
 from snakepit_otel.telemetry._definitions import Point
-from snakepit_otel.telemetry._metric_cells import MOST_KEPT
+from snakepit_otel.telemetry._metric_cells import FOLD_SIZE
 from snakepit_otel.telemetry._operation import Operation
 from snakepit_otel.telemetry.spans.base import SpanBatch, Step, StepPlan, Unsampled
 
@@ -76,14 +76,14 @@ class Steps:
                     self._count(plans)
                 else:
                     batch.record(self.done, plans, self)
-                if len(plans[self.done[-1][0]].cell.new) >= MOST_KEPT:
+                if len(plans[self.done[-1][0]].cell.new) >= FOLD_SIZE:
                     _fold(plans)
             if error is not None:
                 operation = self.operation_at(self.point, self.started)
                 if batch is not None:
                     batch.attach(operation, batch.span_id)
                 operation.end(error)
-        except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as fault:
             _guard.contain(f"recording {self.point.name}", fault)
 
     def run(self, point: Point, function: Callable[..., R], *args: Any) -> R:
@@ -109,7 +109,7 @@ class Steps:
     def _described(self) -> Details | None:
         try:
             return self.request.details or self.describe(self.owner, self.request)
-        except Exception as fault:  # noqa: BLE001 - telemetry never raises into the code it observes
+        except Exception as fault:
             _guard.contain(f"describing {self.point.name}", fault)
             return None
 
@@ -183,7 +183,7 @@ def request(
                 request.labels = labels(owner, request)
                 if not unsampled:
                     request.details = details(owner, request)
-            except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
+            except Exception as error:
                 _guard.contain(f"describing {point.name}", error)
             maker = None if unsampled or point in _controls.suppressed else getattr(above, "maker", None)
             batch = None if maker is None else maker.batch(above)

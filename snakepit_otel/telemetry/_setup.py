@@ -18,9 +18,7 @@ from snakepit_otel.common import secrets
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable
-from snakepit_otel.telemetry import _controls, _instruments, names
-from snakepit_otel.telemetry import _fork as fork
-from snakepit_otel.telemetry import _process_metrics as process
+from snakepit_otel.telemetry import _controls, _fork, _instruments, _process_metrics, names
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
 from snakepit_otel.telemetry.export.existing_providers import ExistingProvider, existing_providers
@@ -191,13 +189,13 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
         telemetry._readers += providers.set_up_metrics(read, resource, telemetry.ledger)
     # An application that has set metrics up decides itself whether it wants process metrics.
     if telemetry._readers or "metrics" in existing:
-        process.report()
+        _process_metrics.register()
     if telemetry.exporting:
         if not telemetry.set_up_before:
             _report_ledger(telemetry)
-        _instruments.observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(fork.count, {})])
-        fork.watch()
-        fork.in_child(telemetry)
+        _instruments.observe(telemetry, names.METRIC_TELEMETRY_FORKS, lambda _: [(_fork.fork_count, {})])
+        _fork.register()
+        _fork.forget_in_child(telemetry)
     return telemetry
 
 

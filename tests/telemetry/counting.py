@@ -20,8 +20,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from snakepit_otel.telemetry import _attributes as attributes
-from snakepit_otel.telemetry import _instruments, _metric_cells, names
+from snakepit_otel.telemetry import _attributes, _instruments, _metric_cells, names
 from snakepit_otel.telemetry.export.cell_collector import CellCollector
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
@@ -31,15 +30,15 @@ Collect = Callable[[], list[Encoded]]
 @contextmanager
 def _anew(*, live: bool) -> Iterator[None]:
     with ExitStack() as undo:
-        undo.enter_context(patch.object(attributes, "_known", {}))
+        undo.enter_context(patch.object(_attributes, "_known", {}))
         undo.enter_context(patch.object(_metric_cells, "_cells", {}))
         undo.enter_context(patch.object(_metric_cells, "live", live))
         undo.enter_context(patch.object(_instruments, "_instruments", {}))
         # What is first observed here is observed anew afterwards, at the meter that is there then.
         undo.enter_context(patch.object(_instruments, "_owners", dict(_instruments._owners)))
         # The one set that all share remembers where it is counted.
-        undo.callback(attributes.NONE.metric_cache.clear)
-        attributes.NONE.metric_cache.clear()
+        undo.callback(_attributes.NONE.metric_cache.clear)
+        _attributes.NONE.metric_cache.clear()
         yield
 
 

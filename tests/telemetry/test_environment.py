@@ -18,9 +18,7 @@ from opentelemetry._logs._internal import ProxyLoggerProvider
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 
 from snakepit_otel.cli.doctor.environment import check_environment
-from snakepit_otel.telemetry import _controls, _metric_cells, setup
-from snakepit_otel.telemetry import _fork as fork
-from snakepit_otel.telemetry import _process_metrics as process
+from snakepit_otel.telemetry import _controls, _fork, _metric_cells, _process_metrics, setup
 from snakepit_otel.telemetry.environment import Environment, applied, value
 from snakepit_otel.telemetry.environment.variables import ALL, OTEL, OURS
 from tests.processes import program
@@ -378,8 +376,8 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     for module, name in ((trace, "tracer"), (metrics, "meter"), (_logs, "logger")):
         monkeypatch.setattr(module, f"get_{name}_provider", lambda name=name: provided[name])
         monkeypatch.setattr(module, f"set_{name}_provider", lambda made, name=name: provided.update({name: made}))
-    monkeypatch.setattr(fork, "watch", lambda: None)
-    monkeypatch.setattr(process, "report", lambda: None)
+    monkeypatch.setattr(_fork, "register", lambda: None)
+    monkeypatch.setattr(_process_metrics, "register", lambda: None)
     monkeypatch.setattr(_metric_cells, "live", False)
     root = list(logging.getLogger().handlers)
     sdk = logging.getLogger("opentelemetry").level

@@ -218,7 +218,7 @@ def _at_once(work: Any, threads: int = 4) -> None:
 def test_threads_lose_no_value() -> None:
     """Values from many threads at once are all counted, exactly, extremes included."""
     each = 5_000
-    with in_cells() as collect, patch.object(_metric_cells, "MOST_KEPT", 8):
+    with in_cells() as collect, patch.object(_metric_cells, "FOLD_SIZE", 8):
 
         def work(number: int) -> None:
             for step in range(each):
@@ -237,7 +237,7 @@ def test_threads_lose_no_value() -> None:
 def test_deltas_lose_nothing_to_threads() -> None:
     """While threads record, collections with deltas add up to everything, and have extremes that can be."""
     each, seen = 4_000, []
-    with in_cells(DELTA) as collect, patch.object(_metric_cells, "MOST_KEPT", 8):
+    with in_cells(DELTA) as collect, patch.object(_metric_cells, "FOLD_SIZE", 8):
 
         def work(number: int) -> None:
             for step in range(each):

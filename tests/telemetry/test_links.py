@@ -8,7 +8,7 @@ from snakepit_otel import SessionStore, telemetry
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture, FakeClock
 
-_by_session = telemetry.Trail(lambda session_id: session_id, most=2)
+_by_session = telemetry.Trail(lambda session_id: session_id, limit=2)
 
 
 @telemetry.observed(names.REQUEST, trail=_by_session)

@@ -10,8 +10,7 @@ from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from snakepit_otel import telemetry
 from snakepit_otel.rpc.method import OTHER_METHOD, method_of
-from snakepit_otel.telemetry import _attributes as attributes
-from snakepit_otel.telemetry import _guard, names
+from snakepit_otel.telemetry import _attributes, _guard, names
 from snakepit_otel.telemetry._attributes import MAX_CHARACTERS
 from snakepit_otel.telemetry._links import Trail, without_state
 from snakepit_otel.testing import Capture
@@ -54,7 +53,7 @@ def test_recurring_attributes_are_kept_cut() -> None:
     """The table of sets that recur has no long value either, by whatever length it was asked for."""
     found = telemetry.interned({names.SNAKEPIT_TOOL_NAME: LONG})
     assert found == telemetry.interned({names.SNAKEPIT_TOOL_NAME: LONG[:MAX_CHARACTERS]})
-    assert all(len(str(part)) <= 2 * MAX_CHARACTERS for key in attributes._known for part in key)
+    assert all(len(str(part)) <= 2 * MAX_CHARACTERS for key in _attributes._known for part in key)
     assert telemetry.Details.of_text("key", LONG).values == {"key": LONG[:MAX_CHARACTERS]}
 
 

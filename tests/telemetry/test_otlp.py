@@ -36,7 +36,7 @@ def test_lengths_are_varints(size: int) -> None:
     assert [byte > 0x7F for byte in encoded] == [True] * (len(encoded) - 1) + [False]
 
 
-@given(values=st.dictionaries(st.text(min_size=1, max_size=5), SIMPLE, max_size=otlp.MOST_ATTRIBUTES))
+@given(values=st.dictionaries(st.text(min_size=1, max_size=5), SIMPLE, max_size=otlp.MAX_ATTRIBUTES))
 def test_attributes_are_encoded_as_by_opentelemetry(values: dict[str, Any]) -> None:
     """Text, truth values and numbers are the very bytes that OpenTelemetry's encoder makes."""
     encoded = otlp.attributes(values)
@@ -56,7 +56,7 @@ def test_what_is_no_text_is_left_out(values: dict[str, Any], caplog: pytest.LogC
     "values",
     [
         {"a": None}, {"a": [1]}, {"a": b"x"}, {"a": {"b": 1}}, {"a": 2**63}, {"a": -(2**63) - 1}, {"a": object()},
-        {"": 1}, {5: 1}, {str(number): number for number in range(otlp.MOST_ATTRIBUTES + 1)},
+        {"": 1}, {5: 1}, {str(number): number for number in range(otlp.MAX_ATTRIBUTES + 1)},
     ],
 )  # fmt: skip
 def test_other_attributes_are_left_to_opentelemetry(values: dict[Any, Any]) -> None:

@@ -6,14 +6,13 @@ import gc
 import os
 import threading
 
-from snakepit_otel.telemetry import _process_metrics as process
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _process_metrics, names
 from snakepit_otel.testing import Capture
 
 
 def test_the_process_tells_its_memory_threads_and_processor_time(capture: Capture) -> None:
     """Resident memory, threads, and time in the program and in the kernel are those of this process, read now."""
-    process.report()
+    _process_metrics.register()
     stop = threading.Event()
     waiting = threading.Thread(target=stop.wait)
     (before,) = capture.points(names.METRIC_PROCESS_THREAD_COUNT.name)
@@ -37,7 +36,7 @@ def test_the_process_tells_its_memory_threads_and_processor_time(capture: Captur
 
 def test_garbage_collections_are_told_by_generation(capture: Capture) -> None:
     """A collection of the oldest generation counts there."""
-    process.report()
+    _process_metrics.register()
 
     def oldest() -> float:
         points = capture.points(names.METRIC_CPYTHON_GC_COLLECTIONS.name)
@@ -53,8 +52,8 @@ def test_garbage_collections_are_told_by_generation(capture: Capture) -> None:
 
 def test_the_process_is_counted_once(capture: Capture) -> None:
     """To ask for the report twice changes nothing."""
-    process.report()
+    _process_metrics.register()
     (once,) = capture.points(names.METRIC_PROCESS_THREAD_COUNT.name)
-    process.report()
+    _process_metrics.register()
     (twice,) = capture.points(names.METRIC_PROCESS_THREAD_COUNT.name)
     assert twice.value == once.value

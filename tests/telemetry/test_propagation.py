@@ -14,8 +14,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import Operation, _guard, incoming, names, outgoing
-from snakepit_otel.telemetry import _propagation as propagation
+from snakepit_otel.telemetry import Operation, _guard, _propagation, incoming, names, outgoing
 from snakepit_otel.testing import Capture
 
 HEX = "0123456789abcdef"
@@ -172,9 +171,9 @@ def set_propagator() -> Iterator[object]:
 
 def test_other_propagators(set_propagator: object) -> None:
     """A propagator that is not the usual one is used, in lower case, and kept from doing harm."""
-    assert propagation._usual_propagators()
+    assert _propagation._has_default_propagators()
     propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator()]))
-    assert not propagation._usual_propagators()
+    assert not _propagation._has_default_propagators()
     assert identity(incoming([("traceparent", GOOD), ("baggage", "who=me")]))[2] == {}
     propagate.set_global_textmap(Named())
     assert outgoing() == (("x-trace", "1"),)

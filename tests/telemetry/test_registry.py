@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from semconv import generate
-from snakepit_otel.telemetry import _definitions as definitions
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _definitions, names
 
 METRICS = names.METRICS
-POINTS = [value for value in vars(names).values() if isinstance(value, definitions.Point)]
-EVENTS = [value for value in vars(names).values() if isinstance(value, definitions.Event)]
+POINTS = [value for value in vars(names).values() if isinstance(value, _definitions.Point)]
+EVENTS = [value for value in vars(names).values() if isinstance(value, _definitions.Event)]
 
 REGISTRY = generate.Registry.load()
 ATTRIBUTES: dict[str, Any] = REGISTRY.attributes
@@ -43,7 +42,7 @@ UNIT_WORDS = {"total", "seconds", "second", "milliseconds", "ms", "bytes", "byte
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_metrics_carry_no_ids(metric: definitions.Metric) -> None:
+def test_metrics_carry_no_ids(metric: _definitions.Metric) -> None:
     """No metric may carry an attribute whose values grow with use."""
     assert not metric.attributes & IDS
 
@@ -57,7 +56,7 @@ def test_attributes_that_sound_like_ids_are_marked_as_ids(name: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_every_attribute_of_a_metric_has_a_known_number_of_values(metric: definitions.Metric) -> None:
+def test_every_attribute_of_a_metric_has_a_known_number_of_values(metric: _definitions.Metric) -> None:
     """An attribute of a metric is an enumeration, true or false, or among the few whose bound is stated."""
     for name in metric.attributes:
         kind = ATTRIBUTES[name]["type"]
@@ -70,7 +69,7 @@ def test_stated_bounds_are_those_that_were_decided() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_names_follow_the_conventions(metric: definitions.Metric) -> None:
+def test_names_follow_the_conventions(metric: _definitions.Metric) -> None:
     """Names are lower case and dotted, and have no unit and no `total` in them; units are UCUM's."""
     assert re.fullmatch(r"[a-z]+(\.[a-z_]+)+", metric.name)
     assert not UNIT_WORDS & set(re.split(r"[._]", metric.name))
@@ -141,7 +140,7 @@ def test_names_outside_our_namespace_are_opentelemetrys(kind: str, name: str) ->
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
-def test_every_measurement_of_an_event_is_a_metric_of_the_same_stem(event: definitions.Event) -> None:
+def test_every_measurement_of_an_event_is_a_metric_of_the_same_stem(event: _definitions.Event) -> None:
     """An event's measurements are metrics named for it, and carry its documented attributes."""
     for key, metric in event.measurements.items():
         assert metric.name == f"{event.name}.{key}"

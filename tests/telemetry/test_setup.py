@@ -23,8 +23,7 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.telemetry import _controls, _metric_cells, names, record, setup
-from snakepit_otel.telemetry import _fork as fork
+from snakepit_otel.telemetry import _controls, _fork, _metric_cells, names, record, setup
 from snakepit_otel.telemetry._definitions import Metric
 from snakepit_otel.telemetry._setup import Telemetry, _concurrently
 from snakepit_otel.telemetry.environment import Environment
@@ -54,7 +53,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     monkeypatch.setattr(metrics, "get_meter_provider", lambda: provided["metrics"])
     monkeypatch.setattr(metrics, "set_meter_provider", lambda provider: provided.update(metrics=provider))
     monkeypatch.setattr(_metric_cells, "live", False)
-    monkeypatch.setattr(fork, "watch", lambda: None)
+    monkeypatch.setattr(_fork, "register", lambda: None)
     begun = []
 
     def act(role: str = "authority", **environ: str) -> Any:

@@ -9,7 +9,6 @@ from opentelemetry import _logs, metrics, trace
 
 from snakepit_otel.cli.doctor.report import Check, ok
 from snakepit_otel.telemetry.spans import select
-from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 
 _AUTOMATIC = "opentelemetry.instrumentation.auto_instrumentation"
 _STAND_INS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
@@ -34,9 +33,10 @@ def check_providers() -> list[Check]:
     message = f"{by} {', '.join(found)}; serve and worker use that, with its queues and without a ledger of losses"
     if "traces" not in found:
         return [ok(topic, message, configured=list(found))]
-    processors, way = _processors(found["traces"]), "sdk" if isinstance(select.span_maker(), SdkSpanMaker) else "fast"
-    message += f"; spans go the {way} way to {', '.join(processors) or 'no processor'}"
-    return [ok(topic, message, configured=list(found), processors=processors, spans=way)]
+    processors, maker = _processors(found["traces"]), select.span_maker()
+    kind = "sdk" if maker is None else maker.kind
+    message += f"; spans are made by the {kind} span maker, for {', '.join(processors) or 'no processor'}"
+    return [ok(topic, message, configured=list(found), processors=processors, spans=kind)]
 
 
 def _processors(provider: Any) -> list[str]:

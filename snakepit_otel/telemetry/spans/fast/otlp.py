@@ -1,6 +1,6 @@
 """OTLP's encoding of a span, field by field (opentelemetry/proto/trace/v1/trace.proto).
 
-Only what our own spans are made of; a test and the self-test at start hold it to OpenTelemetry's encoder.
+Only parts that our own spans have; a test and the check at start hold it to OpenTelemetry's encoder.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ _IDS_AND_PARENT = Struct(">HQHQ").pack
 _TIMES = Struct("<BQBQ").pack
 _DOUBLE = Struct("<Bd").pack
 _FLAGS = Struct("<HI").pack
-_FIXED = 20 + 18
-"""The length of both ids, and of both times."""
+_FIXED = 20 + 18  # bytes of both ids, and of both times
 # Tags: the field's number times eight, plus how it is written.
 _SPAN_ID, _PARENT_ID, _START, _END = 0x1208, 0x2208, 0x39, 0x41
 _FLAGS_TAG = 0x0185
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
-MOST_ATTRIBUTES = 10
-"""Of one set; the limits on a span have room for the three sets that it is made of. See compat.py."""
+MAX_ATTRIBUTES = 10  # of one set; the limits on a span have room for its three sets: see compat.py
 _KINDS = {"internal": 1, "server": 2, "client": 3}
 NO_STATUS = b"\x7a\x00"
 
@@ -42,8 +40,7 @@ def length(size: int) -> bytes:
 _USUAL = 1_024
 _SHORT = 120
 _LENGTHS = [bytes((size,)) for size in range(128)]
-_KEYS: dict[str, bytes] = {}
-"""Keys that have come before, encoded."""
+_KEYS: dict[str, bytes] = {}  # encoded before
 _BEGINNINGS = [b"\x12" + length(size) for size in range(_USUAL)]
 
 
@@ -57,7 +54,7 @@ def attributes(values: Mapping[str, Any]) -> bytes | None:
 
     None if one is not text, a truth value or a number, if a key is not text, or if they are many.
     """
-    if len(values) > MOST_ATTRIBUTES:
+    if len(values) > MAX_ATTRIBUTES:
         return None
     encoded = []
     for key, value in values.items():

@@ -13,8 +13,7 @@ from opentelemetry.instrumentation.snakepit.program_calls import Function, conta
 from opentelemetry.instrumentation.snakepit.request import Hooks, Request
 
 from snakepit_otel.rpc import ObservedHandler
-from snakepit_otel.telemetry import _process_metrics as process
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import _process_metrics, names
 from snakepit_otel.telemetry.export import existing_providers
 
 _REQUESTS = (
@@ -44,7 +43,7 @@ def _observe_servicer(patches: Patches, hooks: Hooks, servicer: Any, server: Any
     if not hasattr(servicer, "adapter_class"):
         return None  # an authority in Python
     guarded("completing resources", _complete_resources)
-    guarded("reporting the process", process.report, lambda: patches.active)
+    guarded("reporting the process", _process_metrics.register, lambda: patches.active)
     guarded("observing adapters", adapters.observe, patches, servicer)
     for method, is_expected in _REQUESTS:
         if is_expected(getattr(servicer, method, None)):
