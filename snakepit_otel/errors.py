@@ -1,30 +1,30 @@
 """Every error that snakepit_otel raises.
 
     SnakepitError
-    ├── ConfigurationError (ValueError)      a setting that cannot be
+    ├── ConfigurationError (ValueError)      an invalid setting
     ├── SessionError
-    │   ├── InvalidSession (ValueError)      an id, TTL or metadata that cannot be
-    │   ├── SessionNotFound (LookupError)    no live session has that id
+    │   ├── InvalidSession (ValueError)      an invalid id, TTL or metadata
+    │   ├── SessionNotFound (LookupError)    no live session has the id
     │   ├── SessionQuotaExceeded             the quota is reached
-    │   ├── SessionStoreFull                 all sessions together hold as many bytes as they may
-    │   ├── StateRefused (ValueError)        state that is not JSON, or over the budget
-    │   ├── StateConflict                    somebody else wrote first
-    │   └── NoSession                        the request belongs to no session
+    │   ├── SessionStoreFull                 all sessions together are at the limit of bytes
+    │   ├── StateRefused (ValueError)        state that is not JSON, or over the byte budget
+    │   ├── StateConflict                    another request wrote first
+    │   └── NoSession                        the request has no session
     ├── AdapterError
-    │   ├── AdapterNotLoaded (ImportError)   the adapter cannot be imported or is no adapter
-    │   ├── ToolNotFound (LookupError)       nothing has a tool of that name
-    │   ├── ToolRefused                      a tool definition or a registration that cannot be
+    │   ├── AdapterNotLoaded (ImportError)   the adapter cannot be imported, or is none
+    │   ├── ToolNotFound (LookupError)       no tool has the name
+    │   ├── ToolRefused                      an invalid tool definition or registration
     │   ├── InvalidArguments (TypeError)     missing, unexpected or wrongly typed arguments
-    │   └── BlockingCall                     a blocking call where it would stop the event loop
+    │   └── BlockingCall                     a blocking call on the event loop
     ├── ToolError                            a tool raised; carries its type, message and traceback
     ├── BridgeError
     │   ├── ValueRefused (ValueError)        a value that may not cross the bridge
     │   ├── MessageTooLarge                  a message over the limit
-    │   ├── BudgetExceeded                   as much is held for callers as may be
-    │   ├── UnsafeSocket (PermissionError)   a Unix socket that another user has, or could have
-    │   └── AuthorityUnavailable             nobody answers at the authority's address
+    │   ├── BudgetExceeded                   the memory for callers is at its limit
+    │   ├── UnsafeSocket (PermissionError)   a Unix socket that is, or could be, another user's
+    │   └── AuthorityUnavailable             the authority's address does not answer
     ├── ZeroCopyError
-    │   ├── ReferenceRefused (ValueError)    what cannot be a reference, or a reference that is not what it says
+    │   ├── ReferenceRefused (ValueError)    an unsupported object, or a wrong description
     │   ├── ReferenceReleased (LookupError)  used after its request, or after its release
     │   ├── ReferenceMisused (TypeError)     copied, serialised, kept, or passed to another request
     │   ├── ZeroCopyLimitExceeded            over a limit of size or number
@@ -36,17 +36,17 @@
         ├── WorkerStartFailed                a worker did not become ready
         ├── WorkerExited                     the worker died with the request
         ├── WorkerFenced                     a worker that was replaced, or lost the request, calls back
-        ├── WorkerBusy                       the session's own worker has no room, and no other will do
-        ├── SessionWorkerUnavailable         the session's own worker is gone, and no other will do
+        ├── WorkerBusy                       strict affinity: the session's worker has no free slot
+        ├── SessionWorkerUnavailable         strict affinity: the session's worker is gone
         ├── PoolSaturated                    the queue is full, or too long for the request's deadline
-        ├── QueueTimeout (TimeoutError)      no worker had room in time
-        ├── DeadlineExceeded (TimeoutError)  the request's own time was up
-        ├── CircuitOpen                      workers die of every request, so none is tried for a while
-        ├── PoolNotFound (LookupError)       there is no pool of that name
+        ├── QueueTimeout (TimeoutError)      no worker had a free slot in time
+        ├── DeadlineExceeded (TimeoutError)  the request's deadline passed
+        ├── CircuitOpen                      the breaker is open: requests lost their workers
+        ├── PoolNotFound (LookupError)       no pool has the name
         ├── PoolNotStarted                   used before start or after stop
         └── AlreadyStarted (RuntimeError)    started while it is running
 
-`reason` is the word the wire uses for the error, where it has one.
+`reason` is the error's name on the wire; None if it has none.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class SnakepitError(Exception):
 
 
 class ConfigurationError(SnakepitError, ValueError):
-    """A setting that cannot be; the message names it and says what can."""
+    """An invalid setting; the message names the setting and what is valid."""
 
 
 class SessionError(SnakepitError):
-    """Something about one session."""
+    """Base of errors of sessions."""
 
 
 class InvalidSession(SessionError, ValueError):
-    """A session id, TTL or metadata that cannot be."""
+    """An invalid session id, TTL or metadata."""
 
     reason = "invalid_session"
 
 
 class SessionNotFound(SessionError, LookupError):
-    """No live session has that id: never created, deleted, or expired."""
+    """No live session has the id: it was never created, is deleted, or has expired."""
 
     reason = "not_found"
 
@@ -110,10 +110,7 @@ class SessionQuotaExceeded(SessionError):
 
 
 class SessionStoreFull(SessionError):
-    """All sessions together hold as many bytes as they may, so nothing is added.
-
-    `missing` is how many bytes there are too few.
-    """
+    """All sessions together are at the limit of bytes, so nothing is added; `missing` is in bytes."""
 
     reason = "session_store_full"
     missing = 0
@@ -133,7 +130,7 @@ class StateRefused(SessionError, ValueError):
 
 
 class StateConflict(SessionError):
-    """The state was written by somebody else since it was read; read again and retry."""
+    """Another request has written the state since it was read; read it again and retry."""
 
     reason = "state_conflict"
 
@@ -147,21 +144,21 @@ class StateConflict(SessionError):
 
 
 class NoSession(SessionError):
-    """The request belongs to no session, so it has no state."""
+    """The request has no session, and so no state."""
 
     reason = "no_session"
 
 
 class AdapterError(SnakepitError):
-    """Something about an adapter or its tools."""
+    """Base of errors of adapters and tools."""
 
 
 class AdapterNotLoaded(AdapterError, ImportError):
-    """The adapter cannot be imported, or what was found is not an adapter class."""
+    """The adapter cannot be imported, or is no adapter class."""
 
 
 class ToolNotFound(AdapterError, LookupError):
-    """Neither the adapter nor the authority has a tool of that name."""
+    """Neither the adapter nor the authority has a tool of the name."""
 
     reason = "tool_not_found"
 
@@ -177,19 +174,19 @@ class InvalidArguments(AdapterError, TypeError):
 
 
 class BlockingCall(AdapterError):
-    """A blocking call from a coroutine, where it would stop every other request."""
+    """A blocking call from a coroutine, which would stop all other requests."""
 
 
 class ToolError(SnakepitError):
-    """What a tool, or its adapter, raised in another process.
+    """An exception of a tool, or of its adapter, in another process.
 
     `type` and `message` are the original exception's, `stacktrace` its frames as text, `traceback`
-    the whole as Python prints it, `context` says which tool, session and phase.
+    all of it as Python prints it, `context` the tool, session and phase.
     """
 
     def __init__(
         self,
-        type: str,  # noqa: A002 - the wire's own name for it
+        type: str,  # noqa: A002 - the wire's name
         message: str,
         *,
         stacktrace: Sequence[str] = (),
@@ -210,7 +207,7 @@ class ToolError(SnakepitError):
 
 
 class MiddlewareError(SnakepitError):
-    """Something that middleware raised."""
+    """Base of errors of middleware."""
 
 
 class RequestRefused(MiddlewareError):
@@ -244,7 +241,7 @@ class MiddlewareFailed(MiddlewareError):
 
 
 class BridgeError(SnakepitError):
-    """Something about what crosses the bridge."""
+    """Base of errors of messages and connections."""
 
 
 class ValueRefused(BridgeError, ValueError):
@@ -260,41 +257,41 @@ class MessageTooLarge(BridgeError):
 
 
 class BudgetExceeded(BridgeError):
-    """The authority holds as much for this caller, or for all, as it may; try again when something has ended."""
+    """The authority's memory for this caller, or for all, is at its limit; retry when other requests have ended."""
 
     reason = "budget_exceeded"
 
 
 class UnsafeSocket(BridgeError, PermissionError):
-    """A Unix socket of another user's, or in a directory where others could put one; nothing was sent to it."""
+    """A Unix socket of another user, or in a directory that others can write to; nothing was sent."""
 
     reason = "unsafe_socket"
 
 
 class AuthorityUnavailable(BridgeError):
-    """Nobody answers at the authority's address."""
+    """The authority's address does not answer."""
 
     reason = "authority_unavailable"
 
 
 class ZeroCopyError(SnakepitError):
-    """Something about a reference to shared memory."""
+    """Base of errors of references to shared memory."""
 
 
 class ReferenceRefused(ZeroCopyError, ValueError):
-    """What cannot be a reference (a device, a dtype, an object), or a reference that is not what it says."""
+    """An unsupported device, dtype or object, or a reference with a wrong description."""
 
     reason = "reference_refused"
 
 
 class ReferenceReleased(ZeroCopyError, LookupError):
-    """The reference is used after the request that it lived for, or after its release."""
+    """The reference is used after the end of its request, or after its release."""
 
     reason = "reference_released"
 
 
 class ReferenceMisused(ZeroCopyError, TypeError):
-    """What a reference is not for: to be copied, serialised, kept, or passed to another request."""
+    """A reference was copied, serialised, kept, or passed to another request."""
 
     reason = "reference_misused"
 
@@ -303,8 +300,7 @@ class ZeroCopyLimitExceeded(ZeroCopyError):
     """A limit of size or number is reached; the message names the setting."""
 
     reason = "zero_copy_limit_exceeded"
-    passes = False
-    """Whether it may pass: what the authority holds by now is too much, and not what is asked for."""
+    passes = False  # True if a retry may succeed: the authority holds too much now
 
     @classmethod
     def of(cls, what: str, wanted: int, setting: str, limit: int) -> Self:
@@ -319,11 +315,11 @@ class ZeroCopyUnavailable(ZeroCopyError):
 
 
 class PoolError(SnakepitError):
-    """Something about worker processes."""
+    """Base of errors of worker processes."""
 
 
 class WorkerStartFailed(PoolError):
-    """A worker process did not become ready; the message has what it said."""
+    """A worker process did not become ready; the message has its last output."""
 
     reason = "worker_start_failed"
 
@@ -341,46 +337,46 @@ class WorkerFenced(PoolError):
 
 
 class WorkerBusy(PoolError):
-    """The worker that the session used last has no room, and `strict_fail_fast` wants no other; it did not run."""
+    """The session's last worker has no free slot, with affinity `strict_fail_fast`; the request did not run."""
 
     reason = "worker_busy"
 
 
 class SessionWorkerUnavailable(PoolError):
-    """The worker that the session used last is gone, and a strict affinity wants no other; it did not run.
+    """The session's last worker is gone, with a strict affinity; the request did not run.
 
-    The session goes on with any worker from its next request on.
+    The session's next request may use any worker.
     """
 
     reason = "session_worker_unavailable"
 
 
 class PoolSaturated(PoolError):
-    """The queue is full, or the request could not be done before its deadline; it did not run."""
+    """The queue is full, or too long for the request's deadline; the request did not run."""
 
     reason = "pool_saturated"
 
 
 class CircuitOpen(PoolError):
-    """Requests of this pool have lost their workers, one after the other; none is tried for a while. It did not run."""
+    """The breaker is open, as requests in a row lost their workers; the request did not run."""
 
     reason = "circuit_open"
 
 
 class PoolNotFound(PoolError, LookupError):
-    """There is no pool of that name."""
+    """No pool has the name."""
 
     reason = "pool_not_found"
 
 
 class QueueTimeout(PoolError, TimeoutError):
-    """No worker had room within the queue timeout; the request did not run."""
+    """No worker had a free slot within the queue timeout; the request did not run."""
 
     reason = "queue_timeout"
 
 
 class DeadlineExceeded(PoolError, TimeoutError):
-    """The request's own timeout passed; the request may still be running."""
+    """The request's deadline passed; the request may still be running."""
 
     reason = "deadline_exceeded"
 
@@ -392,4 +388,4 @@ class PoolNotStarted(PoolError):
 
 
 class AlreadyStarted(PoolError, RuntimeError):
-    """Started once more while it is running; nothing has changed."""
+    """Started while it is running; nothing has changed."""
