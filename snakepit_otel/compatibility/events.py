@@ -14,8 +14,8 @@ from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.common.printable import printable, printable_error
 from snakepit_otel.compatibility import correlation
 from snakepit_otel.compatibility.module_finder import PACKAGE, is_ours
-from snakepit_otel.telemetry import _guard
 from snakepit_otel.telemetry._foreign_events import ForeignEventRecorder
+from snakepit_otel.telemetry._guard import guard
 
 _log = logging.getLogger("snakepit_otel.compatibility")
 
@@ -41,7 +41,7 @@ class Backend:
         correlation_id: str | None = None,
     ) -> None:
         """Take one event; never raises."""
-        try:
+        with guard("taking an adapter's event"):
             self._fold.record(event_name, measurements, metadata, correlation_id)
             taken = {str(key): _sendable(value) for key, value in measurements.items()}
             about = {str(key): str(value) for key, value in (metadata or {}).items()}
@@ -52,14 +52,10 @@ class Backend:
             else:
                 with suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._send, *sent)
-        except Exception as error:  # noqa: BLE001 - telemetry never raises into the code it observes
-            _guard.contain("taking an adapter's event", error)
 
+    @guard("sending an adapter's event")
     def _send(self, *sent: Any) -> None:
-        try:
-            self._stream.emit(*sent)
-        except Exception as error:  # noqa: BLE001 - as above
-            _guard.contain("sending an adapter's event", error)
+        self._stream.emit(*sent)
 
     def close(self) -> None:
         """Do nothing: the worker closes the stream."""

@@ -4,8 +4,7 @@ from .logging_config import configure_logging, get_logger
 from .session_context import SessionContext
 from .zero_copy import ZeroCopyRef
 
-__snakepit_otel__ = True
-"""What modules of the real package have not, and all of ours."""
+__snakepit_otel__ = True  # the real package's modules have no such mark
 __version__ = "2.0.0+snakepit.otel"
 __author__ = "snakepit_otel"
 
