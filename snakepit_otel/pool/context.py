@@ -35,7 +35,7 @@ class PoolContext(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """The path of the private directory, whose name is the run id; it may change when somebody removes it."""
+        """The path of the private directory, whose name is the run id; it may change when the directory is removed."""
         return self.private.path
 
     @property

@@ -55,7 +55,7 @@ async def test_workers_live_and_are_replaced_on_a_full_disk(
 
 
 @needs_mounts
-def test_a_roster_says_once_that_it_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_of_the_pid_file_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And again when it could be in between."""
     with mounted(tmp_path, 64 << 10) as disk:
         roster = WorkerPidFile(disk)

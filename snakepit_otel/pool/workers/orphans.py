@@ -37,7 +37,7 @@ class Orphan(NamedTuple):
 
 
 class WorkerPidFile:
-    """The file in an authority's private directory that says which workers it has, for whoever finds it dead.
+    """The file in an authority's private directory that records its workers, for the next authority after its death.
 
     There is one line for each: process id, the kernel's start time of that process, worker id. The file is
     replaced as a whole, so that it is never half written. Failing to write it is logged, and nothing more: workers
@@ -81,16 +81,15 @@ class WorkerPidFile:
 def kill_orphans(directory: Path) -> list[Orphan]:
     """Kill the workers recorded in the private directory of an authority that is known to be dead; return them.
 
-    A process is killed only if it has the recorded start time, is ours, and was started as that worker of that
-    authority. It is held by a descriptor from before these are looked at, so that no other process that has come by
-    its number can be meant. So are the processes that tools had started in those workers, which are only logged and
-    counted. Raises nothing.
+    A process is killed only if it has the recorded start time, belongs to this user, and was started as that worker of
+    that authority. A descriptor holds it from before these checks, so that another process with its number cannot be
+    hit. Processes that tools had started in those workers are killed likewise, and only logged and counted. Raises nothing.
     """
     killed = []
     for started, orphan in _read_workers(directory / _FILE):
         if _kill(orphan, started, directory.name):
             killed.append(orphan)
-        # Also of those that have ended as they should: nobody was left to see to these.
+        # Also of workers that have ended as they should: their authority could not end these processes.
         left = LeftoverProcesses.by_leader(orphan.pid, started, directory.name)
         left.kill(f"worker {orphan.worker_id} of the dead authority {directory.name}")
     return killed

@@ -114,7 +114,7 @@ class ProcessWorker(Worker):
             [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
             {
                 # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and
-                # can hold up the worker. It reads this when it is imported, in a worker before any code of ours runs.
+                # can block the worker. It reads this when it is imported, in a worker before any code of this package runs.
                 "GRPC_ENABLE_FORK_SUPPORT": "0",
                 **os.environ,
                 **self._environ,
@@ -163,7 +163,7 @@ class ProcessWorker(Worker):
         self.tools, self._initial_level = report.tools, report.level
         self._socket_inode = self._read_inode()
         channel = WorkerChannel(self.spec.listen, self.id, self.spec.max_message_bytes)
-        # At once, since somebody may remove the socket before the first request.
+        # At once, since the socket may be removed before the first request.
         await channel.ready(_CONNECT_TIMEOUT_S)
         self._channel = channel
         if self._controls is not None:

@@ -22,8 +22,8 @@ def _portable_path(entries: Iterable[object]) -> list[str]:
     return [str(Path(entry).absolute()) if not entry or Path(entry).exists() else entry for entry in texts]
 
 
+# As of the import of this module: later entries must not shadow this package's dependencies.
 _PACKAGE_PATH = _portable_path(sys.path)
-"""The import path at the time of import: later entries must not shadow this package's dependencies."""
 
 
 class Program(NamedTuple):

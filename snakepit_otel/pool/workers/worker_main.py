@@ -108,7 +108,7 @@ def main() -> int:
 def _take_control_socket() -> socket.socket:
     """Move the control socket off descriptor 0, where a tool that reads standard input would find it.
 
-    Nor to 1 or 2, where these are closed and somebody may write.
+    Nor to 1 or 2, which code may write to although they are closed.
     """
     for descriptor in (1, 2):
         try:

@@ -56,7 +56,7 @@ def test_the_equally_busy_take_turns() -> None:
 
 
 @pytest.mark.parametrize("mode", Affinity)
-def test_the_last_worker_serves_if_it_has_room(mode: Affinity) -> None:
+def test_the_last_worker_serves_if_it_has_a_free_slot(mode: Affinity) -> None:
     """Even if another is less busy."""
     assert _select([FakeWorker("a", 1), FakeWorker("b")], "a", mode=mode) == (
         "a",
@@ -78,7 +78,7 @@ def test_a_hint_gives_way() -> None:
 
 
 @pytest.mark.parametrize("mode", Affinity)
-def test_a_worker_of_another_pool_binds_nobody(mode: Affinity) -> None:
+def test_a_worker_of_another_pool_is_no_constraint(mode: Affinity) -> None:
     """A session that used another pool last is served by any worker of this one, in every mode."""
     assert _select([FakeWorker("a")], "gpu-1.1", mode=mode, known=False) == (
         "a",
@@ -87,7 +87,7 @@ def test_a_worker_of_another_pool_binds_nobody(mode: Affinity) -> None:
     )
 
 
-def test_suspects_serve_only_if_there_is_nobody_else() -> None:
+def test_suspects_serve_only_if_all_are_suspect() -> None:
     """A request rather waits for a worker that is well; where all are suspect they serve as if they were not."""
     suspects = [FakeWorker("a", 1, suspect=True), FakeWorker("b", 0, suspect=True)]
     assert _select([*suspects, FakeWorker("c", 1)]) == ("c", AffinityOutcome.NONE, AffinityReason.NO_HINT)

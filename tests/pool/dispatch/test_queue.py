@@ -53,7 +53,7 @@ def test_a_slot_goes_to_the_first_whom_it_suits() -> None:
     run(work)
 
 
-def test_a_slot_that_nobody_wants_is_not_made() -> None:
+def test_a_slot_without_a_taker_is_not_made() -> None:
     """`assign` without a matching request makes no slot."""
 
     async def work(loop: VirtualTimeLoop) -> None:
@@ -73,7 +73,7 @@ def test_a_slot_that_nobody_wants_is_not_made() -> None:
     run(work)
 
 
-def test_a_slot_that_cannot_be_made_costs_nobody_his_turn() -> None:
+def test_a_slot_that_cannot_be_made_leaves_the_order() -> None:
     """An error in making a slot reaches the caller of `assign`, and the first request stays first."""
 
     async def work(loop: VirtualTimeLoop) -> None:

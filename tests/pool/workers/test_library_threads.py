@@ -24,7 +24,7 @@ ALL = {
 }
 
 
-def test_every_library_is_told() -> None:
+def test_every_library_has_a_limit() -> None:
     """Each variable has the number of threads."""
     assert thread_limits(2, {}) == dict.fromkeys(ALL, "2")
 
@@ -34,12 +34,12 @@ def test_none_leaves_it_to_them() -> None:
     assert thread_limits(0, {}) == {}
 
 
-def test_what_the_user_has_said_holds() -> None:
+def test_variables_of_the_user_are_kept() -> None:
     """A variable that is set already is left alone."""
     assert thread_limits(1, {"MKL_NUM_THREADS": "8"}) == dict.fromkeys(ALL - {"MKL_NUM_THREADS"}, "1")
 
 
-def test_what_the_user_has_said_of_openmp_holds_for_those_that_go_by_it() -> None:
+def test_openmp_set_by_the_user_covers_libraries_that_follow_it() -> None:
     """A library whose own variable would override the user's `OMP_NUM_THREADS` is not told."""
     own = {"NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"}
     assert thread_limits(1, {"OMP_NUM_THREADS": "8"}) == dict.fromkeys(own, "1")

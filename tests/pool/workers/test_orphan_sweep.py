@@ -221,7 +221,7 @@ def test_a_worker_that_is_already_gone_is_not_recorded(left: Path) -> None:
     assert not (left / "workers").exists()
 
 
-def test_a_record_that_cannot_be_written_stops_nobody(
+def test_a_record_that_cannot_be_written_stops_no_worker(
     worker: subprocess.Popen[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full disk or a missing directory is logged; workers are started all the same."""
@@ -230,7 +230,7 @@ def test_a_record_that_cannot_be_written_stops_nobody(
 
 
 @pytest.mark.parametrize("torn", [b"", b"12", b"{pid}", b"{pid} ", b"{pid} {started}", b"{pid} {started} "])
-def test_a_torn_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path, torn: bytes) -> None:
+def test_a_torn_record_harms_no_process(worker: subprocess.Popen[bytes], left: Path, torn: bytes) -> None:
     """A record that was cut off says nothing of the worker whose line it was."""
     WorkerPidFile(left).add(worker.pid, "default-1.1")
     pid, started, _ = (left / "workers").read_bytes().split()
@@ -238,7 +238,7 @@ def test_a_torn_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path,
     spare(worker, left)
 
 
-def test_a_hostile_record_harms_nobody(worker: subprocess.Popen[bytes], left: Path, tmp_path: Path) -> None:
+def test_a_hostile_record_harms_no_process(worker: subprocess.Popen[bytes], left: Path, tmp_path: Path) -> None:
     """A link, a pipe, a directory, a huge file and somebody else's process are all left alone, without waiting."""
     file = left / "workers"
     WorkerPidFile(tmp_path).add(worker.pid, "default-1.1")

@@ -192,9 +192,7 @@ async def test_stuck_worker_is_killed_when_its_grace_is_over(tmp_path: Path) -> 
         (NoTools, ToolRefused, "has no tools"),
     ],
 )
-async def test_adapter_that_will_not_do_is_said_at_start(
-    adapter: type | str, error: type[Exception], words: str
-) -> None:
+async def test_a_bad_adapter_fails_the_start(adapter: type | str, error: type[Exception], words: str) -> None:
     """Start fails with the reason, whatever it is, and leaves nothing behind."""
     pit = Snakepit(adapter=adapter, workers=2)
     with pytest.raises(error, match=words):

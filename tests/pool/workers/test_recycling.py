@@ -61,7 +61,7 @@ def test_memory_is_what_is_resident() -> None:
     assert len(held) == 64 << 20
 
 
-def test_who_is_gone_has_no_memory() -> None:
+def test_a_process_that_is_gone_has_no_memory() -> None:
     """Neither does a process that is dead and has not been waited for, nor one that nobody remembers."""
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
