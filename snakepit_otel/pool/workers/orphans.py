@@ -83,7 +83,7 @@ def kill_orphans(directory: Path) -> list[Orphan]:
 
     A process is killed only if it has the recorded start time, belongs to this user, and was started as that worker of
     that authority. A descriptor holds it from before these checks, so that another process with its number cannot be
-    hit. Processes that tools had started in those workers are killed likewise, and only logged and counted. Raises nothing.
+    hit. Processes that tools had started in those workers are killed likewise, only logged and counted. Raises nothing.
     """
     killed = []
     for started, orphan in _read_workers(directory / _FILE):

@@ -114,7 +114,7 @@ class ProcessWorker(Worker):
             [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
             {
                 # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and
-                # can block the worker. It reads this when it is imported, in a worker before any code of this package runs.
+                # can block the worker. It reads this when it is imported, in a worker before any code of this package.
                 "GRPC_ENABLE_FORK_SUPPORT": "0",
                 **os.environ,
                 **self._environ,
