@@ -35,7 +35,6 @@ from snakepit_otel.pool import (
     WorkerPidFile,
     WorkerPool,
     WorkerPools,
-    process_workers,
     report_orphans,
     status_of,
 )
@@ -95,8 +94,7 @@ class Snakepit(LocalCaller):
         self._is_started = False
         self._transition = asyncio.Lock()  # held while it starts or stops
         self._configured = self._controls = Controls.in_force()
-        self.address: str | None = None
-        """The `HOST:PORT` listened on for callers, while running; None if there is none."""
+        self.address: str | None = None  # `HOST:PORT` of callers on TCP, while running
 
     @property
     def socket(self) -> str:
@@ -141,12 +139,7 @@ class Snakepit(LocalCaller):
             running.callback(memory.close)
             tokens, pid_file = FencingTokens(), WorkerPidFile(directory.path)
             context = PoolContext(directory, memory.store, memory.fd_server, tokens, pid_file, self._worker_middleware)
-            pools = WorkerPools(
-                {
-                    name: WorkerPool(name, adapter, settings, process_workers(name, adapter, settings, context))
-                    for name, (adapter, settings) in self._pool_settings.items()
-                }
-            )
+            pools = WorkerPools.of(self._pool_settings, context)
             limits = self._server_settings.limits
             dispatcher = dispatcher_with(
                 self._middleware,

@@ -5,7 +5,6 @@ from snakepit_otel.pool.pool import WorkerPool
 from snakepit_otel.pool.router import WorkerPools
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
-from snakepit_otel.pool.workers.launch import process_workers
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "WorkerPidFile",
     "WorkerPool",
     "WorkerPools",
-    "process_workers",
     "report_orphans",
     "status_of",
 ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import PoolNotFound
+from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.pool import WorkerPool
+from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import register_gauges
+from snakepit_otel.pool.workers.launch import process_workers
 
 
 class WorkerPools(Mapping[str, WorkerPool]):
@@ -25,6 +28,16 @@ class WorkerPools(Mapping[str, WorkerPool]):
         self._first = next(iter(self._pools.values()))
         for pool in self._pools.values():
             register_gauges(pool)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, tuple[str, PoolSettings]], context: PoolContext) -> Self:
+        """Return pools of worker processes, of each pool's adapter and settings."""
+        return cls(
+            {
+                name: WorkerPool(name, adapter, pool, process_workers(name, adapter, pool, context))
+                for name, (adapter, pool) in settings.items()
+            }
+        )
 
     def __getitem__(self, name: str) -> WorkerPool:
         """Return a pool. Raises `PoolNotFound`."""
