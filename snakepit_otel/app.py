@@ -29,16 +29,9 @@ from snakepit_otel.bridge.wire.telemetry_controls import Controls, TelemetryChan
 from snakepit_otel.errors import AlreadyStarted, PoolNotStarted
 from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
-from snakepit_otel.pool import (
-    PoolContext,
-    PoolSettings,
-    WorkerPidFile,
-    WorkerPool,
-    WorkerPools,
-    report_orphans,
-    status_of,
-)
+from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPools, status_of
 from snakepit_otel.pool.context import authority_socket
+from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
 from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings._pools import pool_settings, settings_of

@@ -5,14 +5,11 @@ from snakepit_otel.pool.pool import WorkerPool
 from snakepit_otel.pool.router import WorkerPools
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
-from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 
 __all__ = [
     "PoolContext",
     "PoolSettings",
-    "WorkerPidFile",
     "WorkerPool",
     "WorkerPools",
-    "report_orphans",
     "status_of",
 ]
