@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from snakepit_otel.telemetry.environment.kinds import InvalidValue
+from snakepit_otel.telemetry.environment.kinds import InvalidValue, Kind
 
 GRPC = "grpc"
 HTTP = "http/protobuf"
@@ -15,7 +15,7 @@ _RESOLVED_BY_GRPC = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Kind):
     """An OTLP endpoint of any protocol; `invalid_for` checks it for one protocol."""
 
     code: str = "bad_endpoint"
@@ -34,10 +34,6 @@ class Endpoint:
         if not match or int(match[1] or 0) > 65_535:
             raise InvalidValue("has no HOST:PORT")
         return text
-
-    def write(self, value: str) -> str:
-        """See `Kind`."""
-        return value
 
 
 def invalid_for(protocol: str, endpoint: str) -> str | None:

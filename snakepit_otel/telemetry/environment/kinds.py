@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote
 
 from snakepit_otel.telemetry.environment.components import is_provided
@@ -26,25 +26,22 @@ class InvalidValue(Exception):
         self.usable = usable
 
 
-class Kind(Protocol):
-    """A kind of value."""
+class Kind:
+    """A kind of value; `code` is that of an invalid one in the doctor's findings."""
 
-    @property
-    def code(self) -> str:
-        """The code of an invalid value, in the doctor's findings."""
-        ...
+    code: str
 
     def read(self, text: str) -> Any:
         """Return the value of a text that is not blank. Raises `InvalidValue`."""
-        ...
+        raise NotImplementedError
 
     def write(self, value: Any) -> str:
         """Return the spelling of a value that the SDK accepts."""
-        ...
+        return str(value)
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """Any text."""
 
     code: str = "bad_value"
@@ -56,13 +53,9 @@ class Text:
             raise InvalidValue("has bytes that are no UTF-8", usable)
         return text
 
-    def write(self, value: str) -> str:
-        """See `Kind`."""
-        return value
-
 
 @dataclass(frozen=True)
-class Flag:
+class Flag(Kind):
     """True or false, in upper or lower case."""
 
     code: str = "bad_value"
@@ -79,7 +72,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Switch:
+class Switch(Kind):
     """On or off, in upstream's words."""
 
     code: str = "bad_value"
@@ -96,7 +89,7 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class Word:
+class Word(Kind):
     """One of some words, in upper or lower case; `unsupported` maps legal ones without an implementation to others."""
 
     words: tuple[str, ...]
@@ -112,13 +105,9 @@ class Word:
             raise InvalidValue(f"is none of {', '.join(self.words)}")
         return word
 
-    def write(self, value: str) -> str:
-        """See `Kind`."""
-        return value
-
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Kind):
     """A whole number in a range; a larger one counts as the maximum, and with `clamp_negative` a negative one as 0."""
 
     minimum: int = 0
@@ -140,13 +129,9 @@ class Whole:
             raise InvalidValue(f"is not a whole number from {self.minimum}")
         return int(digits)
 
-    def write(self, value: int) -> str:
-        """See `Kind`."""
-        return str(value)
-
 
 @dataclass(frozen=True)
-class Number:
+class Number(Kind):
     """A number above zero, or from zero on with `allow_zero`; a larger one counts as the maximum."""
 
     maximum: float
@@ -172,13 +157,9 @@ class Number:
             )
         return number
 
-    def write(self, value: float) -> str:
-        """See `Kind`."""
-        return repr(value)
-
 
 @dataclass(frozen=True)
-class Component:
+class Component(Kind):
     """The name of an entry point in a group; `own` names need no installed package."""
 
     group: str
@@ -192,13 +173,9 @@ class Component:
             raise InvalidValue("is provided by no installed package")
         return found
 
-    def write(self, value: str) -> str:
-        """See `Kind`."""
-        return value
-
 
 @dataclass(frozen=True)
-class Components:
+class Components(Kind):
     """A comma-separated list of such names without duplicates; the name `alone` replaces all others."""
 
     group: str
@@ -227,7 +204,7 @@ class Components:
 
 
 @dataclass(frozen=True)
-class File:
+class File(Kind):
     """The path of a file that can be read."""
 
     code: str = "missing_file"
@@ -243,16 +220,11 @@ class File:
             raise InvalidValue("is an empty file")
         return text
 
-    def write(self, value: str) -> str:
-        """See `Kind`."""
-        return value
 
-
-@dataclass(frozen=True)
-class Attributes:
+class _Pairs(Kind):
     """Comma-separated pairs of name=value, percent-encoded where needed."""
 
-    code: str = "bad_value"
+    _named = ""
 
     def read(self, text: str) -> dict[str, str]:
         """See `Kind`."""
@@ -260,16 +232,19 @@ class Attributes:
         entries = [entry.strip() for entry in text.split(",") if entry.strip()]
         for number, entry in enumerate(entries, 1):
             name, equals, value = entry.partition("=")
-            name, value = name.strip(), unquote(value.strip())
-            if not equals or not name or encodable(name + value) != name + value:
+            pair = self._pair(name.strip(), unquote(value.strip()))
+            if not equals or pair is None:
                 wrong.append(str(number))
             else:
-                pairs[name] = value
+                pairs[pair[0]] = pair[1]
         if wrong:
             raise InvalidValue(
-                f"has entries that are not name=value ({', '.join(wrong[:9])} of {len(entries)})", pairs or None
+                f"has entries that are {self._named} ({', '.join(wrong[:9])} of {len(entries)})", pairs or None
             )
         return pairs
+
+    def _pair(self, name: str, value: str) -> tuple[str, str] | None:
+        raise NotImplementedError
 
     def write(self, value: dict[str, str]) -> str:
         """See `Kind`."""
@@ -277,39 +252,32 @@ class Attributes:
 
 
 @dataclass(frozen=True)
-class Headers:
-    """Pairs of name=value that gRPC and HTTP can send."""
+class Attributes(_Pairs):
+    """Attributes of a resource."""
+
+    code: str = "bad_value"
+    _named = "not name=value"
+
+    def _pair(self, name: str, value: str) -> tuple[str, str] | None:
+        return (name, value) if name and encodable(name + value) == name + value else None
+
+
+@dataclass(frozen=True)
+class Headers(_Pairs):
+    """Headers that gRPC and HTTP can send."""
 
     code: str = "bad_header"
+    _named = "no headers"
 
-    def read(self, text: str) -> dict[str, str]:
-        """See `Kind`."""
-        pairs, wrong = {}, []
-        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-        for number, entry in enumerate(entries, 1):
-            name, equals, value = entry.partition("=")
-            name, value = unquote(name).strip().lower(), unquote(value).strip()
-            # A binary header of gRPC takes bytes, which no variable has.
-            sendable = (
-                re.fullmatch(r"[a-z0-9_.-]+", name) and not name.endswith("-bin") and not name.startswith("grpc-")
-            )
-            if not equals or not sendable or not re.fullmatch(r"[ -~]*", value):
-                wrong.append(str(number))
-            else:
-                pairs[name] = value
-        if wrong:
-            raise InvalidValue(
-                f"has entries that are no headers ({', '.join(wrong[:9])} of {len(entries)})", pairs or None
-            )
-        return pairs
-
-    def write(self, value: dict[str, str]) -> str:
-        """See `Kind`."""
-        return ",".join(f"{name}={quote(of, safe='')}" for name, of in value.items())
+    def _pair(self, name: str, value: str) -> tuple[str, str] | None:
+        name, value = unquote(name).strip().lower(), value.strip()
+        # A binary header of gRPC takes bytes, which no variable has.
+        is_name = re.fullmatch(r"[a-z0-9_.-]+", name) and not name.endswith("-bin") and not name.startswith("grpc-")
+        return (name, value) if is_name and re.fullmatch(r"[ -~]*", value) else None
 
 
 @dataclass(frozen=True)
-class LogLevel:
+class LogLevel(Kind):
     """A level of `logging`, by name or number; `none` is above all of them."""
 
     code: str = "bad_value"
@@ -325,10 +293,6 @@ class LogLevel:
         if not level:
             raise InvalidValue("is none of debug, info, warning, error, critical, none, and no number of a level")
         return level
-
-    def write(self, value: int) -> str:
-        """See `Kind`."""
-        return str(value)
 
 
 def encodable(text: str) -> str:
