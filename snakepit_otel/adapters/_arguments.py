@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from snakepit_otel.adapters import _core_schema as plain_schema
+from snakepit_otel.adapters import _core_schema as core_schema
 from snakepit_otel.adapters._annotations import Annotations, fields_of, name_of, signature_of
 from snakepit_otel.adapters._reference_arguments import opening_of
 from snakepit_otel.common.attempt import attempt
@@ -161,7 +161,7 @@ def _plain_schema_of(fields: _Fields) -> Any:
     if fields.get(_OTHERS) not in (None, typing.NotRequired[Any]):
         return None
     named = {name: hint for name, hint in fields.items() if name != _OTHERS}
-    return plain_schema.schema_of(named, takes_others=_OTHERS in fields)
+    return core_schema.schema_of(named, takes_others=_OTHERS in fields)
 
 
 def _schema_of(fields: _Fields) -> Any:

@@ -20,14 +20,14 @@ MAX_NAME = 64
 MAX_METADATA_ENTRIES = 32
 MAX_METADATA_BYTES = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MARK = "__snakepit_tool__"
+_OPTIONS_ATTRIBUTE = "__snakepit_tool__"
 # What is called or set on every adapter, beside what Python itself does.
 _HOOKS = frozenset(name for name in dir(BaseAdapter) if not name.startswith("__")) | {"execute_tool", "session_context"}
 _NO_DEFAULT = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
-class Mark:
+class ToolOptions:
     """Options of the decorator, kept on the function."""
 
     name: str | None
@@ -110,7 +110,7 @@ def tool(
         if not inspect.isfunction(function):
             raise ToolRefused(f"{function!r:.100} is marked as a tool but is no plain method")
         checked_name(name or function.__name__)
-        setattr(function, _MARK, Mark(name, description or "", supports_streaming, about))
+        setattr(function, _OPTIONS_ATTRIBUTE, ToolOptions(name, description or "", supports_streaming, about))
         return function
 
     return mark
@@ -154,7 +154,7 @@ def tools_of(adapter: type) -> dict[str, Tool]:
     found: dict[str, Tool] = {}
     for attribute in sorted(dir(adapter)):
         function = inspect.getattr_static(adapter, attribute)
-        if not any(hasattr(part, _MARK) for part in (function, *_wrapped_by(function))):
+        if not any(hasattr(part, _OPTIONS_ATTRIBUTE) for part in (function, *_wrapped_by(function))):
             continue
         where = f"{adapter.__qualname__}.{attribute}"
         if not inspect.isfunction(function):
@@ -180,10 +180,10 @@ def _wrapped_by(attribute: Any) -> Iterator[Any]:
 
 
 def make_tool(function: Callable[..., Any], name: str | None = None, owner: type | None = None) -> Tool:
-    """Return the tool that a function is, by its mark, signature and docstring."""
-    mark: Mark = getattr(function, _MARK, None) or Mark(None, "", None, {})
-    name = checked_name(name or mark.name or function.__name__)
-    streaming = mark.supports_streaming
+    """Return the tool that a function is, by its options, signature and docstring."""
+    options: ToolOptions = getattr(function, _OPTIONS_ATTRIBUTE, None) or ToolOptions(None, "", None, {})
+    name = checked_name(name or options.name or function.__name__)
+    streaming = options.supports_streaming
     if streaming is None:
         streaming = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if not signature_of(function).parameters:
@@ -192,10 +192,10 @@ def make_tool(function: Callable[..., Any], name: str | None = None, owner: type
     return Tool(
         name,
         function,
-        mark.description or " ".join(first_paragraph.split()),
+        options.description or " ".join(first_paragraph.split()),
         streaming,
         _parameters(function),
-        checked_metadata(name, mark.metadata),
+        checked_metadata(name, options.metadata),
         owner,
     )
 

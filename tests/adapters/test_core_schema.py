@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import SchemaValidator, ValidationError
 
-from snakepit_otel.adapters import _core_schema as plain_schema
+from snakepit_otel.adapters import _core_schema as core_schema
 from snakepit_otel.adapters._arguments import _OTHERS, _schema_of
 
 SCALARS = st.sampled_from([Any, object, None, bool, int, float, str, bytes, list, dict])
@@ -57,7 +57,7 @@ def outcome(schema: Any, arguments: dict[str, Any]) -> Any:
 @given(FIELDS, st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), VALUES, max_size=4), st.booleans())
 def test_the_same_as_pydantic_would_have_it(fields: dict[str, Any], arguments: dict[str, Any], others: bool) -> None:
     """Every value is taken, converted or refused, with the same words, as by the schema that pydantic makes."""
-    plain = plain_schema.schema_of(fields, takes_others=others)
+    plain = core_schema.schema_of(fields, takes_others=others)
     assert plain is not None
     all_fields = {**fields, _OTHERS: typing.NotRequired[Any]} if others else fields
     assert outcome(plain, arguments) == outcome(_schema_of(all_fields), arguments)
@@ -83,4 +83,4 @@ def test_the_same_as_pydantic_would_have_it(fields: dict[str, Any], arguments: d
 )
 def test_other_types_are_left_to_pydantic(hint: Any) -> None:
     """What the core has no plain schema for, at any depth, is nobody's guess."""
-    assert plain_schema.schema_of({"a": int, "b": hint}, takes_others=False) is None
+    assert core_schema.schema_of({"a": int, "b": hint}, takes_others=False) is None
