@@ -208,8 +208,8 @@ class SessionStore:
 
     async def get_state(self, session_id: str, key: str, default: Any = None) -> Any:
         """Return one value of the session's state."""
-        value, version = await self.get_versioned(session_id, key)
-        return value if version else default
+        entry = (await self.read(session_id)).entries.get(key)
+        return default if entry is None else state.decode(entry.raw)
 
     async def get_versioned(self, session_id: str, key: str) -> state.Versioned:
         """Return one value with its version, for `compare_and_set`."""
@@ -315,10 +315,7 @@ class SessionStore:
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
-        """Create a session for the length of an `async with` block.
-
-        It is deleted at the end of the block, and inside it its TTL does not run out.
-        """
+        """Create a session for an `async with` block, inside which its TTL does not run out; delete it at the end."""
         async with self.lease() as lease:
             yield await lease.create(session_id, **options)
 
