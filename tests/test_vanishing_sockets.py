@@ -12,8 +12,8 @@ import pytest
 from snakepit_otel import Client, Snakepit
 from snakepit_otel.bridge.authority import server as authority_server
 from snakepit_otel.errors import WorkerExited
-from snakepit_otel.pool import WorkerPidFile
 from snakepit_otel.pool.workers.base import WorkerState
+from snakepit_otel.pool.workers.orphans import WorkerPidFile
 from tests.adapters_for_tests import Useful
 from tests.pool.adapters import Patient
 from tests.users import OTHER, needs_root
