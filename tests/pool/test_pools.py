@@ -57,12 +57,12 @@ async def test_pools_alone_will_do() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({}, "say which adapter to run"),
+        ({}, "no adapter to run"),
         ({"workers": 2, "pools": {"p": {"adapter": Other}}}, "pool and workers are for the top-level adapter"),
         ({"pools": {"Bad": {"adapter": Other}}}, "a pool's name is"),
         ({"pools": {"p": {}}}, "needs an adapter of its own"),
         ({"pools": {"p": {"adapter": Other, "sise": 1}}}, r"pools\.p\.sise: unknown setting; did you mean 'size'"),
-        ({"adapter": Other, "pool": {"adapter": "x:Y"}}, "pool.adapter is for further pools"),
+        ({"adapter": Other, "pool": {"adapter": "x:Y"}}, "pool.adapter is only for entries"),
         ({"adapter": Other, "pool": {"threads_per_worker": 2}}, "profile = 'thread'"),
     ],
 )
