@@ -115,11 +115,12 @@ class Steps:
 
     def close(self, span: Any, error: BaseException | None = None) -> None:
         """Keep a step that succeeded; end it at once if it failed or user code changed its span."""
-        step = self.batch.close(span) if error is None else None  # type: ignore[union-attr]
-        if step is None:
-            self.operation_for(span).end(error)
-        else:
-            self.done.append(step)
+        if error is None:
+            step = self.batch.close(span)  # type: ignore[union-attr]
+            if step is not None:
+                self.done.append(step)
+                return
+        self.operation_for(span).end(error)
 
     def operation_for(self, span: Any) -> Operation:
         """See `StepSource`."""

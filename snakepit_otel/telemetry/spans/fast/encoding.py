@@ -53,7 +53,9 @@ def after_times(operation: SpanOperation, *, remote_parent: bool) -> bytes | Non
     # Where one key has two values the later one counts, which we leave to OpenTelemetry.
     details = operation.details
     if details is not None:
-        encoded = of_details(details)
+        encoded = details.span_form
+        if encoded.__class__ is not bytes:
+            encoded = of_details(details)
         if encoded is None or not keys.isdisjoint(details.values):
             return None
         rest += encoded
