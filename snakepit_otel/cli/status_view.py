@@ -105,9 +105,9 @@ def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
             line(f"{spares} of {pool.spares} spare", style="yellow" if spares < pool.spares else "")
             if pool.spares
             else None,
-            line(f"{pool.busy_places} of {pool.ready_places} slots busy"),
-            line(f"none is started for {duration(pool.barred_seconds)}, too many died", style="bold red")
-            if pool.barred_seconds
+            line(f"{pool.busy_slots} of {pool.ready_slots} slots busy"),
+            line(f"none is started for {duration(pool.start_blocked_seconds)}, too many died", style="bold red")
+            if pool.start_blocked_seconds
             else None,
         ),
     )
@@ -126,12 +126,12 @@ def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
             line(f"tries again in {duration(pool.breaker_retry_seconds)}") if pool.breaker == "open" else None,
         ),
     )
-    refused = ", ".join(f"{reason} {count}" for reason, count in sorted(pool.refused.items()) if count)
+    rejected = ", ".join(f"{reason} {count}" for reason, count in sorted(pool.rejected.items()) if count)
     yield (
         "requests",
         line(
-            f"{pool.answered} answered, {pool.failed} failed, {sum(pool.refused.values())} refused"
-            + (f" ({refused})" if refused else "")
+            f"{pool.answered} answered, {pool.failed} failed, {sum(pool.rejected.values())} rejected"
+            + (f" ({rejected})" if rejected else "")
             + f", {pool.retried} retried; {pool.restarts} workers replaced"
         ),
     )

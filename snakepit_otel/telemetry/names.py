@@ -1046,8 +1046,8 @@ EVENT_POOL_SATURATED = Event(
     },
     attributes=frozenset({"snakepit.pool.name"}),
 )
-EVENT_POOL_BARRED = Event(
-    name="snakepit.pool.barred",
+EVENT_POOL_START_BLOCKED = Event(
+    name="snakepit.pool.start_blocked",
     severity="ERROR",
     attributes=frozenset({"snakepit.pool.name"}),
 )

@@ -151,11 +151,11 @@ async def test_workers_that_do_not_start_are_not_started_all_the_time(capture: C
         assert len(stubs.made) == 3
         with pytest.raises(CircuitOpen, match="did not run"):
             await stubs.execute("echo")
-        assert 50 < status_of(stubs.pool).barred_seconds <= 60
+        assert 50 < status_of(stubs.pool).start_blocked_seconds <= 60
         stubs.script.start_error = None
         await asyncio.sleep(61)
         assert await stubs.execute("echo")
-    assert len(capture.events(names.EVENT_POOL_BARRED.name)) == 1
+    assert len(capture.events(names.EVENT_POOL_START_BLOCKED.name)) == 1
 
 
 @virtual_time

@@ -166,8 +166,8 @@ class GetStatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_places", "busy_places", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "barred_seconds", "service_seconds", "answered", "failed", "refused", "retried", "restarts", "workers")
-    class RefusedEntry(_message.Message):
+    __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_slots", "busy_slots", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "start_blocked_seconds", "service_seconds", "answered", "failed", "rejected", "retried", "restarts", "workers")
+    class RejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -181,18 +181,18 @@ class PoolStatus(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SPARES_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
-    READY_PLACES_FIELD_NUMBER: _ClassVar[int]
-    BUSY_PLACES_FIELD_NUMBER: _ClassVar[int]
+    READY_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_SLOTS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     QUEUE_OLDEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BREAKER_FIELD_NUMBER: _ClassVar[int]
     BREAKER_RETRY_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    BARRED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    START_BLOCKED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SERVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
-    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
     RETRIED_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -203,22 +203,22 @@ class PoolStatus(_message.Message):
     size: int
     spares: int
     concurrency: int
-    ready_places: int
-    busy_places: int
+    ready_slots: int
+    busy_slots: int
     queue_length: int
     queue_limit: int
     queue_oldest_seconds: float
     breaker: str
     breaker_retry_seconds: float
-    barred_seconds: float
+    start_blocked_seconds: float
     service_seconds: float
     answered: int
     failed: int
-    refused: _containers.ScalarMap[str, int]
+    rejected: _containers.ScalarMap[str, int]
     retried: int
     restarts: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_places: _Optional[int] = ..., busy_places: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., barred_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., start_blocked_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect")

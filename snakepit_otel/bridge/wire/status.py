@@ -35,18 +35,18 @@ class PoolStatus:
     size: int  # workers, besides `spares`
     spares: int = 0
     concurrency: int = 1  # requests that one worker runs at a time
-    ready_places: int = 0  # slots of ready workers
-    busy_places: int = 0  # slots of these that are taken
+    ready_slots: int = 0  # slots of ready workers
+    busy_slots: int = 0  # slots of these that are taken
     queue_length: int = 0
     queue_limit: int = 0
     queue_oldest_seconds: float = 0.0  # of the oldest request in the queue; 0 if it is empty
     breaker: str = "closed"  # `closed`, `open` or `half_open`
     breaker_retry_seconds: float = 0.0  # until an open breaker lets one request through
-    barred_seconds: float = 0.0  # until starts are tried again, after too many failed; 0 if they are not delayed
+    start_blocked_seconds: float = 0.0  # until starts are tried again, after too many failed; 0 if they are not delayed
     service_seconds: float = 0.0  # expected time of a request on a worker; 0 while unknown
     answered: int = 0  # requests with a result, or an error that the tool raised
     failed: int = 0  # requests begun without an answer: worker lost, deadline passed, or caller gone
-    refused: dict[str, int] = field(default_factory=dict)  # requests that did not run, by the reason of the error
+    rejected: dict[str, int] = field(default_factory=dict)  # requests that did not run, by the reason of the error
     retried: int = 0  # runs of requests again after the loss of a worker
     restarts: int = 0  # workers started in place of another
     workers: tuple[WorkerStatus, ...] = ()
@@ -90,7 +90,7 @@ class Status:
             PoolStatus(
                 **{
                     **_values(pool),
-                    "refused": dict(pool.refused),
+                    "rejected": dict(pool.rejected),
                     "workers": tuple(WorkerStatus(**_values(worker)) for worker in pool.workers),
                 }
             )

@@ -206,7 +206,7 @@ class Fleet:
             f"none is started for {self.restarts.delay():.0f} s"
         )
         _log.error("%s", printable(text, MAX_MESSAGE_CHARACTERS))
-        telemetry.emit(names.EVENT_POOL_BARRED, {names.SNAKEPIT_POOL_NAME: self.pool}, body=text)
+        telemetry.emit(names.EVENT_POOL_START_BLOCKED, {names.SNAKEPIT_POOL_NAME: self.pool}, body=text)
 
     def _attributes(self, worker: Worker) -> dict[str, str]:
         return {names.SNAKEPIT_POOL_NAME: self.pool, names.SNAKEPIT_WORKER_ID: worker.id}

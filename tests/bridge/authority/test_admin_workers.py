@@ -47,7 +47,7 @@ pools = st.builds(
     affinity=texts,
     size=counts,
     queue_oldest_seconds=seconds,
-    refused=st.dictionaries(texts, counts, max_size=3),
+    rejected=st.dictionaries(texts, counts, max_size=3),
     workers=st.lists(workers, max_size=3).map(tuple),
 )
 statuses = st.builds(
