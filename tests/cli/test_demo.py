@@ -26,7 +26,7 @@ async def test_demo_shows_the_whole_day() -> None:
         r"[1-9]\d* requests were answered meanwhile, all that were made; [1-9]\d* of them had lost", output
     )
     assert "pruned by TTL: 10; live: 12" in output
-    assert re.search(r"28 sessions, oldest 0 s, demo/workload.py:\d+ in open_tabs_and_forget_them, owner web", output)
+    assert re.search(r"28 sessions, oldest 0 s, demo/workload.py:\d+ in leak_sessions, owner web", output)
     assert "quota_exceeded" in output
     assert re.search(r"evicted to make room, least recently used: customer-\d\d\n", output)
     assert "61 created - 0 deleted - 10 expired - 1 evicted = 50 live" in output
