@@ -20,7 +20,7 @@ def register_gauges(pool: WorkerPool) -> None:
     """Register the pool's gauges, read whenever metrics are collected while it runs."""
     gauges: dict[Metric, Callable[[WorkerPool], Points]] = {
         names.METRIC_POOL_WORKER_COUNT: _worker_count,
-        names.METRIC_POOL_REQUEST_ACTIVE: lambda me: _one(me, _active(me)),
+        names.METRIC_POOL_REQUEST_ACTIVE: lambda me: _one(me, sum(worker.active for worker in me.workers)),
         names.METRIC_POOL_CAPACITY: lambda me: _one(me, _ready_slots(me)),
         names.METRIC_POOL_QUEUE_LENGTH: lambda me: _one(me, me.waiting),
         names.METRIC_POOL_QUEUE_LIMIT: lambda me: _one(me, me.settings.max_queue_size),
@@ -81,10 +81,6 @@ def _while_running(read: Callable[[WorkerPool], Points], pool: WorkerPool) -> Po
 
 def _one(pool: WorkerPool, value: float) -> Points:
     return [(value, {names.SNAKEPIT_POOL_NAME: pool.name})]
-
-
-def _active(pool: WorkerPool) -> int:
-    return sum(worker.active for worker in pool.workers)
 
 
 def _ready_slots(pool: WorkerPool) -> int:

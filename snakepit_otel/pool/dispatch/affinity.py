@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from snakepit_otel.errors import SessionWorkerUnavailable, WorkerBusy
 from snakepit_otel.pool.settings import Affinity
+from snakepit_otel.pool.workers.base import Worker
 
 
 class AffinityOutcome(StrEnum):
@@ -30,32 +31,10 @@ class AffinityReason(StrEnum):
     OTHER_POOL = "other_pool"
 
 
-class Candidate(Protocol):
-    """A ready worker."""
-
-    @property
-    def id(self) -> str:
-        """The worker's id."""
-        ...
-
-    @property
-    def active(self) -> int:
-        """The number of occupied slots."""
-        ...
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the worker gets requests only where all are suspect."""
-        ...
-
-
-C = TypeVar("C", bound=Candidate)
-
-
-class Choice(NamedTuple, Generic[C]):
+class Choice(NamedTuple):
     """The selected worker, and the effect of the hint."""
 
-    worker: C
+    worker: Worker
     outcome: AffinityOutcome
     reason: AffinityReason
 
@@ -71,7 +50,7 @@ class Wait(NamedTuple):
     outcome: AffinityOutcome
     reason: AffinityReason
 
-    def choice_of(self, worker: C) -> Choice[C]:
+    def choice_of(self, worker: Worker) -> Choice:
         """Return the choice of the worker whose slot was assigned in the end."""
         if worker.id == self.preferred:
             return Choice(worker, AffinityOutcome.HIT, AffinityReason.PREFERRED)
@@ -79,8 +58,8 @@ class Wait(NamedTuple):
 
 
 def select(
-    ready: Sequence[C], preferred: str | None, capacity: int, mode: Affinity, known: bool, turn: int = 0
-) -> Choice[C] | Wait:
+    ready: Sequence[Worker], preferred: str | None, capacity: int, mode: Affinity, known: bool, turn: int = 0
+) -> Choice | Wait:
     """Return the worker that serves a request, or the wait for one.
 
     `ready` are the workers that take new requests, at most `capacity` each. `preferred` is the worker that the session
@@ -111,7 +90,7 @@ def select(
     return Wait(preferred, None, outcome, reason) if least is None else Choice(least, outcome, reason)
 
 
-def _select_strictly(last: C | None, preferred: str, capacity: int, mode: Affinity) -> Choice[C] | Wait:
+def _select_strictly(last: Worker | None, preferred: str, capacity: int, mode: Affinity) -> Choice | Wait:
     if last is None:
         raise SessionWorkerUnavailable(
             f"worker {preferred}, which the session used last, is gone, and affinity = {mode.value!r} allows no other; "
@@ -127,10 +106,10 @@ def _select_strictly(last: C | None, preferred: str, capacity: int, mode: Affini
     return Wait(preferred, preferred, AffinityOutcome.HIT, AffinityReason.PREFERRED)
 
 
-def _least_busy(ready: Sequence[C], capacity: int, turn: int) -> C | None:
+def _least_busy(ready: Sequence[Worker], capacity: int, turn: int) -> Worker | None:
     """Return None if no worker has a free slot."""
     suspects_too = all_suspect(ready)
-    least: C | None = None
+    least: Worker | None = None
     for offset in range(len(ready)):
         worker = ready[(turn + offset) % len(ready)]
         if worker.suspect and not suspects_too:
@@ -142,6 +121,6 @@ def _least_busy(ready: Sequence[C], capacity: int, turn: int) -> C | None:
     return least
 
 
-def all_suspect(workers: Sequence[C]) -> bool:
+def all_suspect(workers: Sequence[Worker]) -> bool:
     """Return whether no worker is free of suspicion."""
     return all(worker.suspect for worker in workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, QueueTimeout
@@ -12,28 +13,17 @@ from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, QueueTimeout
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
 class QueuedRequest(Generic[T]):
     """One request in the queue, for a slot of any worker, or of `worker` only. Times are monotonic seconds."""
 
-    __slots__ = ("assigned", "deadline", "enqueued", "number", "service_time", "tool", "worker")
-
-    def __init__(
-        self,
-        number: int,
-        tool: str,
-        service_time: float,
-        worker: str | None,
-        deadline: float | None,
-        enqueued: float,
-        assigned: asyncio.Future[T],
-    ) -> None:
-        self.number = number
-        self.tool = tool
-        self.service_time = service_time
-        self.worker = worker
-        self.deadline = deadline
-        self.enqueued = enqueued
-        self.assigned = assigned
+    number: int
+    tool: str
+    service_time: float
+    worker: str | None
+    deadline: float | None
+    enqueued: float
+    assigned: asyncio.Future[T]
 
 
 class _Fifo(Generic[T]):

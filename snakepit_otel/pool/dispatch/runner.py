@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -29,7 +30,6 @@ from snakepit_otel.errors import (
 from snakepit_otel.pool.dispatch.affinity import Choice, Wait
 from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState, CircuitBreaker
 from snakepit_otel.pool.dispatch.rejections import Rejections
-from snakepit_otel.pool.dispatch.retry import retry_delay
 from snakepit_otel.pool.dispatch.slots import WorkerSlots
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.base import Suspicion, Worker, WorkerState
@@ -39,14 +39,14 @@ from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.replacement import Replacer
 from snakepit_otel.telemetry import names
 
+_FIRST_RETRY_DELAY_S = 0.02
 _LOST_WORKER_EXIT_S = 1.0  # for a worker whose connection broke to be seen gone
 _EVENTS = {
     BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
     BreakerState.HALF_OPEN: names.EVENT_CIRCUIT_BREAKER_HALF_OPEN,
     BreakerState.CLOSED: names.EVENT_CIRCUIT_BREAKER_CLOSED,
 }
-_Chosen = Choice[Worker]
-_Dispatch = Callable[[_Chosen, Job], Awaitable[Any]]
+_Dispatch = Callable[[Choice, Job], Awaitable[Any]]
 
 
 def _queue_labels(runner: RequestRunner, *_: Any) -> dict[str, str]:
@@ -57,7 +57,7 @@ def _session(_runner: RequestRunner, job: Job, *_: Any) -> dict[str, str]:
     return {names.SESSION_ID: job.session_id} if job.session_id else {}
 
 
-def _labels(runner: RequestRunner, choice: _Chosen, job: Job, *_: Any) -> dict[str, str]:
+def _labels(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, str]:
     return {
         names.SNAKEPIT_POOL_NAME: runner.name,
         names.SNAKEPIT_TOOL_NAME: runner.label(job.tool_name),
@@ -66,7 +66,7 @@ def _labels(runner: RequestRunner, choice: _Chosen, job: Job, *_: Any) -> dict[s
     }
 
 
-def _details(runner: RequestRunner, choice: _Chosen, job: Job, *_: Any) -> dict[str, str]:
+def _details(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, str]:
     return {names.SNAKEPIT_WORKER_ID: choice.worker.id, **_session(runner, job)}
 
 
@@ -150,7 +150,7 @@ class RequestRunner:
             job.idempotent = False
             await take(chunk)
 
-        async def dispatch(choice: _Chosen, job: Job) -> None:
+        async def dispatch(choice: Choice, job: Job) -> None:
             await self._dispatch_stream(choice, job, take_first if job.idempotent else take)
 
         await self._run(job, dispatch)
@@ -201,8 +201,9 @@ class RequestRunner:
                 telemetry.record(names.METRIC_POOL_RETRIES, 1, {names.SNAKEPIT_POOL_NAME: self.name})
         return await self._run_once(choice, job, dispatch)
 
-    async def _may_retry(self, job: Job, attempt: int) -> bool:
-        delay = retry_delay(attempt)
+    async def _may_retry(self, job: Job, attempt: int, draw: Callable[[], float] = random.random) -> bool:
+        # Random, so that the requests of a lost worker do not reach the next one all at once.
+        delay = _FIRST_RETRY_DELAY_S * 2**attempt * draw()
         if job.deadline is not None and self._clock() + delay >= job.deadline:
             return False
         await asyncio.sleep(delay)
@@ -210,7 +211,7 @@ class RequestRunner:
         job.preferred_worker = None
         return True
 
-    async def _run_once(self, choice: _Chosen, job: Job, dispatch: _Dispatch) -> Any:
+    async def _run_once(self, choice: Choice, job: Job, dispatch: _Dispatch) -> Any:
         try:
             result = await dispatch(choice, job)
         except BaseException:
@@ -224,7 +225,7 @@ class RequestRunner:
             self._replacer.replace_soon(choice.worker, ExitReason.MAX_REQUESTS)
         return result
 
-    async def _acquire(self, job: Job) -> _Chosen:
+    async def _acquire(self, job: Job) -> Choice:
         """Return a worker whose slot was acquired; the request did not run if this raises."""
         try:
             # While draining, requests accepted before may still be run again.
@@ -254,7 +255,7 @@ class RequestRunner:
         return choice
 
     @telemetry.observed(names.POOL_QUEUE, labels=_queue_labels, details=_session)
-    async def _queue(self, job: Job, wait: Wait) -> _Chosen:
+    async def _queue(self, job: Job, wait: Wait) -> Choice:
         return await self.slots.wait(wait, job.tool_name, self.label(job.tool_name), job.deadline)
 
     @telemetry.observed(names.POOL_QUEUE, labels=_queue_labels, details=_session)
@@ -263,11 +264,11 @@ class RequestRunner:
         return await self.slots.wait_for_permit(self.anonymous, tool, self.label(tool), job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
-    async def _dispatch(self, choice: _Chosen, job: Job) -> Any:
+    async def _dispatch(self, choice: Choice, job: Job) -> Any:
         return await self._serve(choice.worker, job, None)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
-    async def _dispatch_stream(self, choice: _Chosen, job: Job, take: TakeChunk) -> None:
+    async def _dispatch_stream(self, choice: Choice, job: Job, take: TakeChunk) -> None:
         await self._serve(choice.worker, job, take)
 
     async def _serve(self, worker: Worker, job: Job, take: TakeChunk | None) -> Any:

@@ -30,7 +30,7 @@ class WorkerSlots:
         self._settings = settings
         self._turn = 0
 
-    def acquire(self, preferred: str | None) -> Choice[Worker] | Wait:
+    def acquire(self, preferred: str | None) -> Choice | Wait:
         """Acquire a slot at once, on the preferred worker if there is one; else return what to wait for.
 
         Raises `SessionWorkerUnavailable` and `WorkerBusy`.
@@ -43,7 +43,7 @@ class WorkerSlots:
             choice.worker.acquire()
         return choice
 
-    async def wait(self, wait: Wait, tool: str, label: str, deadline: float | None) -> Choice[Worker]:
+    async def wait(self, wait: Wait, tool: str, label: str, deadline: float | None) -> Choice:
         """Acquire a slot through the queue; see `RequestQueue.enter` for the errors raised."""
         workers = len(self.serving) if wait.only is None else 1
         capacity = workers * self._settings.concurrency

@@ -6,19 +6,41 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from snakepit_otel import telemetry
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error, printable_lines
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.base import PRESENT, Suspicion, Worker, WorkerState
-from snakepit_otel.pool.workers.listener import WorkerListener
 from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.restart_policy import RestartPolicy
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.pool")
 StartOutcome = asyncio.Future[SnakepitError | None]  # None: the worker is ready
+
+
+class WorkerListener(Protocol):
+    """Receiver of the events of a fleet's workers."""
+
+    def on_serving(self, worker: Worker) -> None:
+        """The worker takes requests from now on."""
+
+    def on_draining(self, worker: Worker) -> None:
+        """The worker takes no more requests."""
+
+    def on_suspected(self, worker: Worker, /) -> None:
+        """The worker gets requests only where all are suspect."""
+
+    def on_recovered(self, worker: Worker) -> None:
+        """The worker is no longer suspect."""
+
+    def on_exit(self, worker: Worker, reason: ExitReason) -> None:
+        """The worker is gone."""
+
+    def on_start_blocked(self) -> None:
+        """No worker is started for a while, as too many ended before their first result; may be repeated."""
 
 
 class Fleet:

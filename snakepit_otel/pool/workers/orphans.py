@@ -132,16 +132,13 @@ def _read_workers(file: Path) -> list[tuple[int, Orphan]]:
 
 def _read(file: Path) -> str:
     """Return the text of a file of this user; an empty one if it is something else, or too large."""
-    with suppress(OSError), open(file, "rb", opener=_open_file) as opened:
+    # Links are not followed, and a pipe is not waited for.
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    with suppress(OSError), open(file, "rb", opener=lambda path, mode: os.open(path, mode | flags)) as opened:
         status = os.fstat(opened.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_size <= _MAX_BYTES:
             return opened.read(_MAX_BYTES).decode("ascii", "replace")
     return ""
-
-
-def _open_file(path: str, flags: int) -> int:
-    # Links are not followed, and a pipe is not waited for.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def report_orphans(directory: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -111,10 +112,8 @@ class ChildProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process still runs; never to another one."""
-        try:
+        with suppress(OSError):
             signal.pidfd_send_signal(self._descriptor, number)
-        except (ProcessLookupError, OSError):
-            return
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)

@@ -159,7 +159,9 @@ class ProcessWorker(Worker):
         if isinstance(report, SnakepitError):
             # The process exits by itself, after it has delivered its telemetry.
             await self.exited(_FAILED_START_EXIT_S)
-            raise _start_failure(self.id, report)
+            if isinstance(report, ToolError):
+                raise WorkerStartFailed(f"worker {self.id} could not start: {report}\n{report.traceback}".rstrip())
+            raise report
         self.tools, self._initial_level = report.tools, report.level
         self._socket_inode = self._read_inode()
         channel = WorkerChannel(self.spec.listen, self.id, self.spec.max_message_bytes)
@@ -298,9 +300,3 @@ def _ledger(worker_id: str) -> telemetry.SharedLedger | None:
             printable_error(error),
         )
         return None
-
-
-def _start_failure(worker_id: str, error: SnakepitError) -> SnakepitError:
-    if isinstance(error, ToolError):
-        return WorkerStartFailed(f"worker {worker_id} could not start: {error}\n{error.traceback}".rstrip())
-    return error

@@ -75,7 +75,7 @@ def main() -> int:
         server = WorkerServer(
             adapter=spec["adapter"],
             listen=spec["listen"],
-            authority=spec["authority"],
+            authority_address=spec["authority"],
             worker_id=spec["worker_id"],
             threads=spec["threads"] if spec["profile"] == Profile.THREAD else 1,
             thread_safe=spec["profile"] == Profile.THREAD,
