@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -45,17 +44,11 @@ class ClientCall(Operation):
     """A call as its caller sees it: every status but OK is an error."""
 
     def __init__(self, method: Method, peer: Peer | None = None) -> None:
-        super().__init__(
-            names.RPC_CLIENT,
-            method.labels,
-            None if peer is None else peer.attributes,
-            span_name=method.name,
-        )
+        details = None if peer is None else peer.attributes
+        super().__init__(names.RPC_CLIENT, method.labels, details, span_name=method.name)
         self._method = method
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace_back: object) -> None:
         if self.labels is self._method.labels:
             self._set_status(error)
         super().__exit__(None, None, None)

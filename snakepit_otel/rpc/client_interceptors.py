@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
@@ -24,7 +24,7 @@ class _Aio:
     def __init__(self, peer: Peer | None) -> None:
         self._peer = peer
 
-    async def _observe(self, proceed: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
+    async def _observe(self, proceed: Any, details: Any, request: Any) -> Any:
         if not _switch.enabled:
             return await proceed(details, request)
         observed = ClientCall(method_of(details.method), self._peer)
@@ -41,23 +41,19 @@ class _Aio:
 
 # gRPC sorts interceptors by their class, so there is one for each kind of call.
 class _UnaryUnary(_Aio, aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._observe(continuation, client_call_details, request)
+    intercept_unary_unary: Any = _Aio._observe
 
 
 class _UnaryStream(_Aio, aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._observe(continuation, client_call_details, request)
+    intercept_unary_stream: Any = _Aio._observe
 
 
 class _StreamUnary(_Aio, aio.StreamUnaryClientInterceptor):
-    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await self._observe(continuation, client_call_details, request_iterator)
+    intercept_stream_unary: Any = _Aio._observe
 
 
 class _StreamStream(_Aio, aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await self._observe(continuation, client_call_details, request_iterator)
+    intercept_stream_stream: Any = _Aio._observe
 
 
 class _Details(NamedTuple):
@@ -80,7 +76,7 @@ class BlockingClientInterceptor(
     def __init__(self, target: str | None = None) -> None:
         self._peer = None if target is None else Peer(target)
 
-    def _observe(self, proceed: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+    def _observe(self, proceed: Any, details: Any, request: Any) -> Any:
         if not _switch.enabled:
             return proceed(details, request)
         observed = ClientCall(method_of(details.method), self._peer)
@@ -103,21 +99,11 @@ class BlockingClientInterceptor(
         observed.follow(call)
         return call
 
-    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """See `grpc.UnaryUnaryClientInterceptor`."""
-        return self._observe(continuation, client_call_details, request)
-
-    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """See `grpc.UnaryStreamClientInterceptor`."""
-        return self._observe(continuation, client_call_details, request)
-
-    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """See `grpc.StreamUnaryClientInterceptor`."""
-        return self._observe(continuation, client_call_details, request_iterator)
-
-    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """See `grpc.StreamStreamClientInterceptor`."""
-        return self._observe(continuation, client_call_details, request_iterator)
+    # One for all kinds of calls.
+    intercept_unary_unary: Any = _observe
+    intercept_unary_stream: Any = _observe
+    intercept_stream_unary: Any = _observe
+    intercept_stream_stream: Any = _observe
 
 
 # Parameters of a blocking stub's methods after the request, in order.

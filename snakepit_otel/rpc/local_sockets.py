@@ -16,7 +16,6 @@ import stat
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -128,13 +127,13 @@ def local_socket(path: str) -> LocalSocket:
 
 def with_checks(channel: Any, socket: LocalSocket) -> Any:
     """Return a channel, aio or blocking, that checks its socket before each call, and holds it open."""
+
+    def checked(make: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments, **options: _CheckedCall(make(*arguments, **options), socket)
+
     for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-        setattr(channel, kind, partial(_checked_call, getattr(channel, kind), socket))
+        setattr(channel, kind, checked(getattr(channel, kind)))
     return channel
-
-
-def _checked_call(make: Callable[..., Any], socket: LocalSocket, *arguments: Any, **options: Any) -> _CheckedCall:
-    return _CheckedCall(make(*arguments, **options), socket)
 
 
 class _CheckedCall:

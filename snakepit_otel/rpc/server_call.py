@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -36,9 +35,7 @@ class ServerCall(Operation):
         self._method = method
         self.context = context
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace_back: object) -> None:
         self._set_status(error)
         super().__exit__(None, None, None)
 

@@ -49,20 +49,19 @@ class _Handler:
         attribute, self._build = _KINDS[self._reads, streams]
         self._behaviour: Any = getattr(handler, attribute)
         self._call: type[ServerCall] = AioServerCall
+        # Serves every call whose task has begun before the handler is chosen, as in aio; the same for all of them.
+        self.in_task: Any = None
         # gRPC runs a handler by its kind, so each is replaced by one of its own kind.
         if in_aio and inspect.iscoroutinefunction(self._behaviour):
             self._observed: Callable[..., Any] = self._coroutine
+            self.in_task = self._build(
+                self._coroutine_in_task, handler.request_deserializer, handler.response_serializer
+            )
         elif in_aio and inspect.isasyncgenfunction(self._behaviour):
             self._observed = self._async_generator
         else:
             self._call = ThreadServerCall if in_aio else BlockingServerCall
             self._observed = self._iterator if streams else self._function
-        # Serves every call whose task has begun before the handler is chosen, as in aio; the same for all of them.
-        self.in_task: Any = None
-        if in_aio and inspect.iscoroutinefunction(self._behaviour):
-            self.in_task = self._build(
-                self._coroutine_in_task, handler.request_deserializer, handler.response_serializer
-            )
 
     def for_call(self, parent: Context, links: _Links) -> Any:
         """Return the handler for one call from within `parent`."""
@@ -217,11 +216,7 @@ class ServerInterceptor(_Observing, aio.ServerInterceptor):
     such a caller decides neither on sampling nor on what is in the traces.
     """
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
         """Put the observed handler in place of the handler; see `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
         if not _switch.enabled:
@@ -237,11 +232,7 @@ class ServerInterceptor(_Observing, aio.ServerInterceptor):
 class BlockingServerInterceptor(_Observing, grpc.ServerInterceptor):
     """Makes a server span for every call of a blocking server; see `ServerInterceptor`."""
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Any],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    def intercept_service(self, continuation: Callable[..., Any], handler_call_details: Any) -> Any:
         """Put the observed handler in place of the handler; see `grpc.ServerInterceptor`."""
         handler = continuation(handler_call_details)
         return self._observed(handler_call_details, handler, in_aio=False) if _switch.enabled else handler

@@ -93,7 +93,7 @@ class ReloadingCredentials:
         self._contents = tls.read()
         self._problem = ""
         _warn_of_key(tls.key)
-        self._note(self._contents)
+        self._report_validity()
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for one address; gRPC's threads read each of them anew when a client connects."""
@@ -124,7 +124,8 @@ class ReloadingCredentials:
     def _take(self, states: FileStates) -> None:
         try:
             if not states:
-                raise ConfigurationError(f"TLS file {_missing(self._tls)} is gone, or no regular file")
+                missing = next((path for path in self._tls.paths() if not path.is_file()), self._tls.certificate)
+                raise ConfigurationError(f"TLS file {missing} is gone, or no regular file")
             self._contents = self._tls.read()
         except ConfigurationError as error:
             telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {names.ERROR_TYPE: _BAD_FILES})
@@ -137,10 +138,10 @@ class ReloadingCredentials:
         self._problem = ""
         telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {})
         _log.info("the TLS files have changed, and new connections have what is in them")
-        self._note(self._contents)
+        self._report_validity()
 
-    def _note(self, contents: TlsContents) -> None:
-        certificate = self._tls.certificate
+    def _report_validity(self) -> None:
+        certificate, contents = self._tls.certificate, self._contents
         if contents.problem:
             _log.warning(
                 "the TLS certificate %s %s: clients refuse it; put a new one in its place, which needs no restart",
@@ -328,10 +329,6 @@ def _states(tls: Tls) -> FileStates:
             return ()
         states.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return tuple(states)
-
-
-def _missing(tls: Tls) -> Path:
-    return next((path for path in tls.paths() if not path.is_file()), tls.certificate)
 
 
 def _warn_of_key(key: Path) -> None:

@@ -13,21 +13,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
+from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.buffer_copier import Copier
 from snakepit_otel.bridge.wire.codec import STRING_VALUE, decode_result, encode_parameters
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
-from snakepit_otel.bridge.wire.methods import (
-    CLEANUP_SESSION,
-    EXECUTE_ELIXIR_TOOL,
-    FENCING_HEADER,
-    GET_EXPOSED_ELIXIR_TOOLS,
-    INITIALIZE_SESSION,
-    PING,
-    REFERENCES,
-    REQUEST_ID,
-    WORKER_HEADER,
-)
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.values import plain_markers
@@ -66,7 +56,7 @@ class AuthorityClient:
         self.address = address
         self.sessions: ElixirSessions | None = None
         self._timeout = timeout
-        self.headers = [] if token is None else [(WORKER_HEADER, worker_id), (FENCING_HEADER, token)]
+        self.headers = [] if token is None else [(methods.WORKER_HEADER, worker_id), (methods.FENCING_HEADER, token)]
         self._max_message_bytes = max_message_bytes
         self.connection = transport_of(address).connect(
             address, (BridgeServiceStub, BufferServiceStub), max_message_bytes=max_message_bytes
@@ -103,9 +93,11 @@ class AuthorityClient:
             await copy(self.copier.send(scope))
         try:
             if self.sessions is None:
-                response = await call(EXECUTE_ELIXIR_TOOL, request, deadline.at_most(self._timeout), self.headers)
+                response = await call(
+                    methods.EXECUTE_ELIXIR_TOOL, request, deadline.at_most(self._timeout), self.headers
+                )
             else:
-                response = await self.sessions.call(self._timed(call, EXECUTE_ELIXIR_TOOL), request)
+                response = await self.sessions.call(self._timed(call, methods.EXECUTE_ELIXIR_TOOL), request)
         except RpcError as error:
             raise self._error(error) from None
         result = _result(response, tool)
@@ -120,7 +112,7 @@ class AuthorityClient:
     def stub_in(self, session_id: str | None) -> Any:
         """Return the authority's stub for threads, and begin the session there, as upstream's worker does."""
         if session_id and self.sessions is not None:
-            _run(self.sessions.begin(self._timed(self._call_from_thread, INITIALIZE_SESSION), session_id))
+            _run(self.sessions.begin(self._timed(self._call_from_thread, methods.INITIALIZE_SESSION), session_id))
         return self._blocking_connection().stub(BridgeServiceStub)
 
     def end_session(self, session_id: str | None, timeout: float) -> None:
@@ -128,7 +120,7 @@ class AuthorityClient:
         if self.sessions is not None:
             self.sessions.ended(session_id or "")
         request = pb.CleanupSessionRequest(session_id=session_id or "")
-        self._blocking_connection().call(CLEANUP_SESSION, request, timeout, observed=False)
+        self._blocking_connection().call(methods.CLEANUP_SESSION, request, timeout, observed=False)
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
@@ -136,9 +128,11 @@ class AuthorityClient:
             if self.sessions is None:
                 request = pb.GetExposedElixirToolsRequest(session_id=session_id or "")
                 timeout = deadline.at_most(self._timeout)
-                response = self._blocking_connection().call(GET_EXPOSED_ELIXIR_TOOLS, request, timeout, self.headers)
+                response = self._blocking_connection().call(
+                    methods.GET_EXPOSED_ELIXIR_TOOLS, request, timeout, self.headers
+                )
             else:
-                call = self._timed(self._call_from_thread, GET_EXPOSED_ELIXIR_TOOLS)
+                call = self._timed(self._call_from_thread, methods.GET_EXPOSED_ELIXIR_TOOLS)
                 response = _run(self.sessions.list_tools(call, session_id or ""))
         except RpcError as error:
             raise self._error(error) from None
@@ -156,14 +150,14 @@ class AuthorityClient:
         interval, last = _FIRST_PING_INTERVAL_S, ""
         for _ in range(tries):
             try:
-                await self.connection.call(PING, pb.PingRequest(message="connection_test"), 1.0, observed=False)
+                await self.connection.call(methods.PING, pb.PingRequest(message="connection_test"), 1.0, observed=False)
             except RpcError as error:
                 last = error.details or error.code.name
             else:
                 return
             await asyncio.sleep(interval)
             interval = min(2 * interval, _MAX_PING_INTERVAL_S)
-        raise AuthorityUnavailable(f"no authority answered {PING} at {self.address} in {tries} tries: {last}")
+        raise AuthorityUnavailable(f"no authority answered {methods.PING} at {self.address} in {tries} tries: {last}")
 
     async def close(self) -> None:
         """Close both connections."""
@@ -242,7 +236,7 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
         raise ValueRefused(f"bytes cannot be passed to the authority's tool {tool!r}: {', '.join(binary)}")
     request = message(pb.ExecuteElixirToolRequest, session_id=session_id or "", tool_name=tool, parameters=encoded)
     if scope.request is not None and outgoing is not None:
-        request.metadata[REQUEST_ID] = scope.request
+        request.metadata[methods.REQUEST_ID] = scope.request
         outgoing.list_in(request)
     return request
 
@@ -256,7 +250,7 @@ def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
     scope = current()
     opened = scope.receive
     if scope.request is not None:
-        opened = Incoming.of(scope, response.metadata.get(REFERENCES)).receive
+        opened = Incoming.of(scope, response.metadata.get(methods.REFERENCES)).receive
     try:
         return decode_result(response.result, response.binary_result, opened)
     except ValueRefused as error:

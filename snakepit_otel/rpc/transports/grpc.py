@@ -157,21 +157,12 @@ class GrpcConnection:
 
     async def upload(self, method: str, messages: Iterable[Any]) -> Any:
         """See `Connection`."""
-        multicallable, observed_method = self._methods[method]
 
         async def each() -> AsyncIterator[Any]:
             for message in messages:
                 yield message
 
-        try:
-            if not _switch.enabled:
-                return await multicallable(each())
-            with ClientCall(observed_method, self._peer):
-                return await multicallable(each(), metadata=outgoing())
-        except aio.AioRpcError as error:
-            raise rpc_error(error) from None
-        except aio.UsageError:
-            raise ConnectionClosed from None
+        return await self.call(method, each())
 
     def bidirectional(self, method: str, metadata: Metadata | None = None) -> Any:
         """See `Connection`."""
