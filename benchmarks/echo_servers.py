@@ -62,7 +62,7 @@ async def serve_worker(address: str) -> None:
     server = WorkerServer(
         adapter="benchmarks.echo_servers:Echo",
         listen=address,
-        authority="unix:/nonexistent",
+        authority_address="unix:/nonexistent",
         worker_id="bench",
     )
     await server.start()

@@ -121,7 +121,7 @@ async def _serve(config: _WorkerConfig) -> None:
     server = WorkerServer(
         adapter=config.adapter,
         listen=config.address,
-        authority=config.authority,
+        authority_address=config.authority,
         worker_id=config.worker_id,
         threads=config.threads,
         register_tools=True,

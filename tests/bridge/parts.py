@@ -139,7 +139,7 @@ async def worker(adapter: type, authority: str, directory: Path, **more: Any) ->
     server = WorkerServer(
         adapter=spec_of(adapter),
         listen=f"unix:{directory}/worker",
-        authority=authority,
+        authority_address=authority,
         worker_id="worker-1",
         max_message_bytes=MAX_MESSAGE_BYTES,
         grace=0.0,

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,7 @@ def _worker_id(server: WorkerServer, *_: Any) -> dict[str, str]:
     return {names.SNAKEPIT_WORKER_ID: server.worker_id}
 
 
+@dataclass(kw_only=True, eq=False)
 class WorkerServer:
     """Serves one adapter at one address.
 
@@ -64,71 +66,49 @@ class WorkerServer:
     with their options. `load` finds the adapter's class, and `context` is the class of its requests' contexts.
     """
 
-    def __init__(
-        self,
-        *,
-        adapter: str,
-        listen: str,
-        authority: str,
-        worker_id: str,
-        threads: int = 1,
-        thread_safe: bool = False,
-        token: str | None = None,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        grace: float = 2.0,
-        tls: Tls | None = None,
-        insecure: bool = False,
-        register_tools: bool = False,
-        on_session: Callable[[str], None] | None = None,
-        memory: WorkerMemory | None = None,
-        started_by: Mapping[str, str] | None = None,
-        whole_process: bool = False,
-        load: Callable[[str], type] = load_adapter,
-        context: type[SessionContext] = SessionContext,
-        middleware: Iterable[Spec] = (),
-    ) -> None:
-        self._adapter = adapter
-        self._listen = listen
-        self.worker_id = worker_id
-        self._whole_process = whole_process
-        self._started_by = telemetry.incoming((started_by or {}).items())
-        self._load_adapter = load
-        self._context = context
-        self._middleware = list(middleware)
-        self._grace = grace
-        self._tls = tls
-        self._insecure = insecure
-        self._register_tools = register_tools
-        self._on_session = on_session
-        self._memory = memory or WorkerMemory()
-        self._threads = ToolThreads(threads)
-        self._thread_safe = thread_safe
-        self._token = token
-        self._max_message_bytes = max_message_bytes
-        self._authority_address = authority
+    adapter: str
+    listen: str
+    authority_address: str
+    worker_id: str
+    threads: int = 1
+    thread_safe: bool = False
+    token: str | None = None
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    grace: float = 2.0
+    tls: Tls | None = None
+    insecure: bool = False
+    register_tools: bool = False
+    on_session: Callable[[str], None] | None = None
+    memory: WorkerMemory = field(default_factory=WorkerMemory)
+    started_by: Mapping[str, str] = field(default_factory=dict)
+    whole_process: bool = False
+    load: Callable[[str], type] = load_adapter
+    context: type[SessionContext] = SessionContext
+    middleware: Sequence[Spec] = ()
+
+    def __post_init__(self) -> None:
+        self._threads = ToolThreads(self.threads)
         self._stop_requested = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._ending: ProcessExit | None = None
-        self.authority: AuthorityClient
-        self.events: TelemetryStream
         self.address = ""
         self.tools: list[str] = []
 
     async def start(self) -> None:
         """Load the adapter and listen."""
-        self._telemetry = telemetry.setup("snakepit-worker", role="worker", whole_process=self._whole_process)
+        self._telemetry = telemetry.setup("snakepit-worker", role="worker", whole_process=self.whole_process)
         sensitive = (telemetry.environment.value("SNAKEPIT_THREAD_SENSITIVE") or "").split(",")
         # Around this alone: what the server starts below keeps the context that it is started in.
-        with telemetry.within(self._started_by):
+        with telemetry.within(telemetry.incoming(self.started_by.items())):
             host = self._load([name.strip() for name in sensitive if name])
         self.tools = [] if host.takes_any else list(host.tools)
         self.authority = AuthorityClient(
-            self._authority_address,
-            max_message_bytes=self._max_message_bytes,
+            self.authority_address,
+            max_message_bytes=self.max_message_bytes,
             worker_id=self.worker_id,
-            token=self._token,
+            token=self.token,
         )
-        if self._token is not None:
+        if self.token is not None:
             self.authority.connect()
         running = RunningRequests()
         self.events = TelemetryStream(ProcessControls())
@@ -136,31 +116,31 @@ class WorkerServer:
             host,
             self.authority,
             worker_id=self.worker_id,
-            register_tools=self._register_tools,
-            on_session=self._on_session,
+            register_tools=self.register_tools,
+            on_session=self.on_session,
             unserializable=Unserializable.from_environment(os.environ),
-            memory=self._memory,
+            memory=self.memory,
             running=running,
-            context=self._context,
+            context=self.context,
             events=self.events,
         )
         # Only the authority has the worker's address, so its trace context is trusted.
-        self._listener = transport_of(self._listen).listen(
-            self._listen,
-            max_message_bytes=self._max_message_bytes,
-            tls=self._tls,
-            insecure=self._insecure,
+        self._listener = transport_of(self.listen).listen(
+            self.listen,
+            max_message_bytes=self.max_message_bytes,
+            tls=self.tls,
+            insecure=self.insecure,
             trusted=True,
         )
-        guarded = GuardedServer(self._listener, worker_limits(self._max_message_bytes))
+        guarded = GuardedServer(self._listener, worker_limits(self.max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, guarded)
-        add_BufferServiceServicer_to_server(BufferService(self._memory.kept, self._max_message_bytes), guarded)
+        add_BufferServiceServicer_to_server(BufferService(self.memory.kept, self.max_message_bytes), guarded)
         add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
         self.address = self._listener.bind()
         await self._listener.start()
-        if self._whole_process:
+        if self.whole_process:
             self._ending = ProcessExit()
-            on_stop_signals(self.request_stop, self._ending, self._grace + _MAX_TIME_BEYOND_GRACE_S)
+            on_stop_signals(self.request_stop, self._ending, self.grace + _MAX_TIME_BEYOND_GRACE_S)
             return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -168,11 +148,11 @@ class WorkerServer:
 
     @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
     def _load(self, thread_sensitive: list[str]) -> AdapterHost:
-        adapter = self._load_adapter(self._adapter)
-        if self._thread_safe:
+        adapter = self.load(self.adapter)
+        if self.thread_safe:
             require_thread_safe(adapter, "profile = 'process'")
-        if self._middleware:
-            chain = MiddlewareChain(load_all(self._middleware))
+        if self.middleware:
+            chain = MiddlewareChain(load_all(self.middleware))
             return MiddlewareHost(adapter, self._threads, thread_sensitive, middleware=chain)
         return AdapterHost(adapter, self._threads, thread_sensitive)
 
@@ -190,8 +170,8 @@ class WorkerServer:
         self._service.close_stream()
         await self._finish_calls()
         await self.authority.close()
-        self._memory.close()
-        left = LeftoverProcesses.by_this_process() if self._whole_process else LeftoverProcesses(())
+        self.memory.close()
+        left = LeftoverProcesses.by_this_process() if self.whole_process else LeftoverProcesses(())
         left.terminate(f"worker {self.worker_id}")
         shutdown = partial(self._telemetry.shutdown, _TIME_FOR_TELEMETRY_S)
         await asyncio.gather(left.end(), run_in_daemon_thread(shutdown))
@@ -202,7 +182,7 @@ class WorkerServer:
 
     async def _finish_calls(self) -> None:
         """Refuse new calls, and let those in flight end within the grace, or until stop is requested again."""
-        finishing = asyncio.ensure_future(self._listener.stop(self._grace))
+        finishing = asyncio.ensure_future(self._listener.stop(self.grace))
         stop_at_once = asyncio.ensure_future(self._stop_at_once.wait())
         await asyncio.wait([finishing, stop_at_once], return_when=asyncio.FIRST_COMPLETED)
         if stop_at_once.done():

@@ -225,7 +225,7 @@ async def test_a_listener_holds_up_no_stop(short_path: Path) -> None:
     server = WorkerServer(
         adapter=spec_of(Painting),
         listen=f"unix:{short_path}/worker",
-        authority=f"unix:{short_path}/nowhere",
+        authority_address=f"unix:{short_path}/nowhere",
         worker_id="worker-1",
         grace=60.0,
     )

@@ -34,7 +34,7 @@ def new_worker(directory: Path, **more: Any) -> WorkerServer:
     settings: dict[str, Any] = {
         "adapter": spec_of(Painting),
         "listen": f"unix:{directory}/worker",
-        "authority": f"unix:{directory}/authority",
+        "authority_address": f"unix:{directory}/authority",
         "worker_id": "worker-1",
     }
     return WorkerServer(**(settings | more))
