@@ -26,29 +26,21 @@ from snakepit_otel.rpc.addresses import options
 
 
 class Echo(BaseAdapter):
-    """An adapter that returns what it is given."""
-
     @tool
     async def echo(self, value: object) -> object:
-        """Return the value, on the event loop."""
         return value
 
     @tool
     def echo_sync(self, value: object) -> object:
-        """Return the value, in a thread."""
         return value
 
 
 class BareEcho(BridgeServiceServicer):
-    """The least that a grpc.aio server can do with the same messages."""
-
     async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: object) -> pb.ExecuteToolResponse:  # noqa: N802 - gRPC's names
-        """Return the parameter as it came."""
         return pb.ExecuteToolResponse(success=True, result=request.parameters["value"])
 
 
 async def serve_bare(address: str) -> None:
-    """Serve the bare echo until killed."""
     server = aio.server(options=options())
     add_BridgeServiceServicer_to_server(BareEcho(), server)
     server.add_insecure_port(address)
@@ -58,7 +50,6 @@ async def serve_bare(address: str) -> None:
 
 
 async def serve_worker(address: str) -> None:
-    """Serve the worker until killed, telemetry as the environment says."""
     server = WorkerServer(
         adapter="benchmarks.echo_servers:Echo",
         listen=address,
@@ -89,8 +80,6 @@ class _Watching(SpanProcessor):
 
 
 async def serve_sink(address: str) -> None:
-    """Take whatever is exported over OTLP, and throw it away."""
-
     async def take(_request: bytes, _context: object) -> bytes:
         return b""
 

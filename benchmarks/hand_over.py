@@ -37,11 +37,8 @@ TABLE_ROWS = COMPARED // 4 // 8
 
 
 class Receiver(BaseAdapter):
-    """Looks at what it is given, and says when it has."""
-
     @tool
     def first(self, data: np.ndarray) -> int:
-        """Read one element."""
         return _stamp(data[0] == 1)
 
     @tool
@@ -51,12 +48,10 @@ class Receiver(BaseAdapter):
 
     @tool
     def first_byte(self, data: bytes) -> int:
-        """Read one byte of what came over gRPC."""
         return _stamp(data[0] == 1)
 
     @tool
     def first_cell(self, data: pa.Table) -> int:
-        """Read one cell."""
         return _stamp(data.column(0)[0].is_valid)
 
     @tool
@@ -83,14 +78,11 @@ class Receiver(BaseAdapter):
 
 
 class Looks:
-    """Looks at the memory when a tool says that now is the time."""
-
     def __init__(self) -> None:
         self.watch: Watch | None = None
         self.seen = 0
 
     def fresh(self) -> int:
-        """Return what is used now."""
         self.most()
         return self.most()
 
@@ -100,8 +92,6 @@ class Looks:
         return self.watch.peak()
 
     def tool(self) -> Callable[..., None]:
-        """Return the tool of the authority."""
-
         @authority_tool
         def look(_context: AuthorityContext) -> None:
             self.seen = self.most()
@@ -110,7 +100,6 @@ class Looks:
 
 
 async def main() -> None:
-    """Measure and print everything."""
     # Here, and by inheritance in the workers.
     _switch.set_enabled(False)
     os.environ["SNAKEPIT_TELEMETRY_LEVEL"] = "off"
@@ -140,7 +129,6 @@ def fits(size: int) -> bool:
 
 
 async def arrays(pit: Snakepit, pids: list[int], size: int, over_grpc: list[float]) -> Taken:
-    """Hand over arrays of one size, and have them returned; print what it takes."""
     taken: Taken = {name: [] for name in _CASES}
     source = np.ones(size // 4, "f4")
     message = b"\1" * size if size == COMPARED else b""
@@ -295,7 +283,6 @@ async def fallback(pit: Snakepit) -> list[float]:
 
 
 def compare(handed: dict[int, Taken], over_grpc: list[float], copied: list[float]) -> None:
-    """Print the ratios."""
     if COMPARED not in handed:
         return
     targets = f"targets for the first: at most {TARGET_MS:g} ms, {TARGET_RATIO} × as fast as the message"
@@ -333,12 +320,10 @@ async def freed(pids: list[int]) -> None:
 
 
 def shown(figures: list[float]) -> str:
-    """Return median and range."""
     return f"{statistics.median(figures):8.2f}  ({min(figures):.2f} … {max(figures):.2f})"
 
 
 def meminfo(field: str) -> int:
-    """Return the bytes that the kernel says."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 

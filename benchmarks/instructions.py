@@ -26,7 +26,6 @@ FEW, MANY = 100, 500
 
 
 def main() -> int:
-    """Count and print everything."""
     if shutil.which("valgrind") is None:
         print("valgrind is not installed (apt-get install valgrind); nothing is counted", file=sys.stderr)
         return 0
@@ -48,7 +47,6 @@ def main() -> int:
 
 
 def count(case: Case, directory: str) -> float:
-    """Return the instructions of one request."""
     few, many = (total(case, directory, calls) for calls in (FEW, MANY))
     return (many - few) / (MANY - FEW)
 

@@ -44,7 +44,6 @@ def cases(sink: str) -> dict[str, tuple[bool, dict[str, str]]]:
 
 
 async def main() -> None:
-    """Measure and print."""
     upstream = find()
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         address = f"{directory}/sink.sock"
@@ -59,7 +58,6 @@ async def main() -> None:
 
 
 async def measure(directory: Path, sink: str, *, threaded: bool) -> None:
-    """Let the cases of one server take turns, and print the medians."""
     upstream = find()
     script = upstream.server_script(threaded)
     adapter = "tests.instrumentation.adapters." + ("ThreadSafe" if threaded else "Plain")
@@ -93,7 +91,6 @@ async def measure(directory: Path, sink: str, *, threaded: bool) -> None:
 
 
 async def burst(worker: ElixirSnakepit) -> float:
-    """Make calls, and return how many there were in a second."""
     started = time.perf_counter()
     for _ in range(CALLS):
         answer = await worker.execute("value", {"value": 1})

@@ -14,7 +14,6 @@ from pathlib import Path
 
 
 def used(pids: list[int]) -> int:
-    """Return the bytes that the processes take together."""
     own = 0
     shared: dict[int, int] = {}
     for pid in pids:
@@ -27,7 +26,6 @@ def used(pids: list[int]) -> int:
 
 
 def memfds(pids: list[int]) -> int:
-    """Return how many of our memfds the processes have, open or mapped."""
     found: dict[int, int] = {}
     for pid in pids:
         found |= _mapped(pid) | _open(pid)

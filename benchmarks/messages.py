@@ -34,36 +34,28 @@ _MARK = f'"{ZERO_COPY}"'.encode()
 
 
 class Echo(BaseAdapter):
-    """Gives back."""
-
     @tool
     def echo(self, value: Any = None, **_others: Any) -> Any:
-        """Return what came."""
         return value
 
     @tool
     def size(self, **values: Any) -> int:
-        """Return how many values came."""
         return len(values)
 
     @tool
     def text(self, size: int, of: str = "x") -> str:
-        """Return as much text."""
         return of * (size // len(of))
 
     @tool
     def lists(self, size: int) -> list[Any]:
-        """Return JSON of that size, all of it empty lists."""
         return [[]] * (size // 3)
 
     @tool
     def chunks(self, size: int) -> Any:
-        """Yield one chunk of that size."""
         yield "_" * size
 
     @tool
     def fail(self, size: int) -> None:
-        """Raise an error with as much text."""
         raise RuntimeError("x" * size)
 
 
@@ -88,7 +80,6 @@ def _many(head: bytes, part: bytes, tail: bytes, size: int) -> bytes:
 
 
 def _entries(field: int, size: int) -> bytes:
-    """Return a map of many small entries."""
     tag = bytes([field << 3 | 2])
     return b"".join(tag + b"\x0b\x0a\x07%07d\x12\x00" % number for number in range(size // 13))
 
@@ -134,7 +125,6 @@ _SHAPES: dict[str, tuple[str, Callable[[int], bytes]]] = {
 
 
 async def _attack(address: str, shape: str, size: int) -> str:
-    """Send one message and return what became of it."""
     method, make = _SHAPES[shape]
     raw = make(size)
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -164,7 +154,6 @@ def _status(pid: int, field: str) -> int:
 
 
 async def _longest_wait(client: Client, until: Callable[[], bool]) -> float:
-    """Call until it is time, and return how many seconds the slowest call took."""
     longest = 0.0
     while not until():
         begun = time.perf_counter()
@@ -210,7 +199,6 @@ async def _compare(socket: str, address: str, pid: int, shapes: list[str], size:
 
 
 def _serve(shapes: list[str], size: int, times: int) -> None:
-    """Measure the shapes at a server of their own."""
     with tempfile.TemporaryDirectory() as directory:
         socket, output = f"{directory}/s/authority.sock", Path(directory, "output")
         serve = [sys.executable, "-m", "snakepit_otel", "serve", "benchmarks.messages:Echo", "--workers", "2"]
@@ -227,7 +215,6 @@ def _serve(shapes: list[str], size: int, times: int) -> None:
 
 
 def main() -> None:
-    """Measure the shapes, or send one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--attack", default="")
     parser.add_argument("--megabytes", type=float, default=30)

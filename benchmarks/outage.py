@@ -43,8 +43,6 @@ STOPS_WITHIN = 2.0 + 3.0
 
 
 class Collector:
-    """A difficult sink in a process of its own."""
-
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.outage", "--collect"],
@@ -65,7 +63,6 @@ class Collector:
         return found
 
     def close(self) -> None:
-        """End it."""
         self._process.kill()
         self._process.wait()
 
@@ -80,7 +77,6 @@ class Collector:
 
 
 def collect() -> None:
-    """Be the collector: do what standard input says, and answer each line."""
     with DifficultSink() as sink:
         print(json.dumps(sink.endpoint), flush=True)
         for line in sys.stdin:
@@ -132,7 +128,6 @@ def p99s(windows: list[list[float]]) -> list[float]:
 
 
 def ticks(seconds: float) -> Iterator[None]:
-    """Yield at each tick."""
     due = time.perf_counter()
     end = due + seconds
     while due < end:
@@ -175,8 +170,6 @@ def resident(pid: int) -> float:
 
 @dataclass
 class Line:
-    """A line of the table."""
-
     what: str
     measured: str
     target: str = ""
@@ -186,7 +179,6 @@ class Line:
 
 
 def measure(mood: str, minutes: float) -> list[Line]:
-    """Have a worker go through an outage."""
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         ledger = Path(directory) / "ledger"
         collector, lasting = Collector(), Collector()
@@ -264,14 +256,12 @@ def measure(mood: str, minutes: float) -> list[Line]:
 
 
 def serve(path: str, collector: Collector, **environ: str) -> tuple[subprocess.Popen[bytes], Load]:
-    """Start a worker, and return it with what sends it requests."""
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "5000"}
     worker = start("worker", path, **endpoint, **environ)
     return worker, Load(path, EXECUTE_TOOL, execute_request("echo", {"value": "hello"}, "s"), AT_ONCE, sampled=1.0)
 
 
 def books(path: Path) -> Ledger:
-    """Return what the worker's ledger says."""
     found = Ledger.read(path)
     assert found is not None
     return found
@@ -283,17 +273,14 @@ def adds_up(account: Account) -> bool:
 
 
 def took(seconds: float | None) -> tuple[str, str]:
-    """Say how long something took, if it happened, and how long it may."""
     return "never" if seconds is None else f"after {seconds:.1f} s", f"{RESUMES_WITHIN:g} s"
 
 
 def milliseconds(stretches: tuple[Phase, ...], what: str) -> str:
-    """Say what a figure was before, during and after the outage."""
     return ", ".join(f"{getattr(phase, what):.1f}" for phase in stretches[1:]) + " ms"
 
 
 def main() -> int:
-    """Measure each kind of outage in turn, and print the tables."""
     parser = argparse.ArgumentParser(description="A worker through an outage of its collector.")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long the collector is away")
     parser.add_argument("--moods", nargs="+", type=Mood, default=[Mood.REFUSED], help="how it is away")

@@ -39,18 +39,13 @@ Where = Callable[[], AbstractAsyncContextManager[tuple[Execute, int]]]
 
 
 class Working(BaseAdapter):
-    """An adapter that takes its time."""
-
     @tool
     def work(self) -> None:
-        """Take as long as a small model might."""
         time.sleep(WORK)
 
 
 @dataclass
 class Offered:
-    """What became of what was offered in so many seconds."""
-
     # Requests a second.
     capacity: float
     seconds: float
@@ -71,7 +66,6 @@ class Offered:
 
     @property
     def offers(self) -> int:
-        """How many there were."""
         return len(self.answered) + len(self.refused) + sum(self.others.values())
 
     @property
@@ -133,14 +127,12 @@ async def offer(execute: Execute, capacity: float, seconds: float, authority: in
 
 @asynccontextmanager
 async def in_this_process() -> AsyncIterator[tuple[Execute, int]]:
-    """An authority here, and its process id."""
     async with Snakepit("benchmarks.overload:Working", workers=WORKERS) as pit:
         yield lambda deadline: pit.execute("work", timeout=deadline), os.getpid()
 
 
 @asynccontextmanager
 async def in_another_process() -> AsyncIterator[tuple[Execute, int]]:
-    """An authority of its own, and its process id."""
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         socket = Path(directory) / "a.sock"
         arguments = ["serve", "benchmarks.overload:Working", "--workers", str(WORKERS), "--socket", str(socket)]
@@ -160,7 +152,6 @@ async def in_another_process() -> AsyncIterator[tuple[Execute, int]]:
 
 
 async def measure(seconds: float, where: Where) -> Offered:
-    """Find the capacity, and offer more."""
     async with where() as (execute, authority):
         await capacity_of(execute, min(1.0, seconds))
         capacity = await capacity_of(execute, min(5.0, seconds / 2))
@@ -169,7 +160,6 @@ async def measure(seconds: float, where: Where) -> Offered:
 
 
 def report(name: str, seen: Offered) -> None:
-    """Print what was seen beside what is wanted."""
     rate = len(seen.answered) / seen.seconds
     print(f"  {name}")
     print(f"    capacity {seen.capacity:.0f}/s; offered {seen.offers / seen.seconds:.0f}/s for {seen.seconds:.0f} s")
@@ -206,7 +196,6 @@ def resident(pid: int) -> int:
 
 
 def main() -> None:
-    """Measure and print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
     seconds = parser.parse_args().seconds

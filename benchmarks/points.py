@@ -33,7 +33,6 @@ LIVE, CALLS, ROUNDS = 100_000, 500, 60
 
 
 async def main() -> None:
-    """Measure and print everything."""
     store = SessionStore(max_sessions=float("inf"))
     _switch.set_enabled(False)
     for number in range(LIVE):
@@ -62,13 +61,11 @@ async def main() -> None:
 
 
 def series() -> int:
-    """Return how many metric series there are."""
     return sum(len(of_metric) for _, of_metric in _metric_cells.every())
 
 
 @contextmanager
 def bare() -> Iterator[None]:
-    """Telemetry off."""
     _switch.set_enabled(False)
     try:
         yield
@@ -78,7 +75,6 @@ def bare() -> Iterator[None]:
 
 @contextmanager
 def request(sampled: bool) -> Iterator[None]:
-    """Inside a request, sampled or not."""
     remote = SpanContext(2**127 + 3, 5, True, TraceFlags(int(sampled)))
     token = context.attach(trace.set_span_in_context(NonRecordingSpan(remote)))
     try:
@@ -89,7 +85,6 @@ def request(sampled: bool) -> Iterator[None]:
 
 
 async def stock_get(store: SessionStore, key: str) -> Any:
-    """Get, observed as the documentation of OpenTelemetry has it."""
     started = time.perf_counter()
     attributes = {"snakepit.operation": "access", "session.id": key}
     with STOCK.start_as_current_span("access session", attributes=attributes):

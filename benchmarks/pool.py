@@ -41,13 +41,10 @@ Call = Callable[[], Awaitable[object]]
 
 
 class Echo(BaseAdapter):
-    """An adapter that returns what it is given."""
-
     __thread_safe__ = True
 
     @tool
     async def echo(self, value: object) -> object:
-        """Return the value, on the event loop."""
         return value
 
 
@@ -68,7 +65,6 @@ async def burst(calls: list[Call], number: int) -> list[float]:
 
 @contextlib.asynccontextmanager
 async def bare(directory: Path) -> AsyncIterator[list[Call]]:
-    """Two bare servers, and a call of each."""
     servers = [start("bare", f"{directory}/bare-{number}.sock") for number in range(WORKERS)]
     channels = [aio.insecure_channel(f"unix:{directory}/bare-{number}.sock", options=options()) for number in range(2)]
 
@@ -90,14 +86,12 @@ async def bare(directory: Path) -> AsyncIterator[list[Call]]:
 
 @contextlib.asynccontextmanager
 async def pit(_directory: Path) -> AsyncIterator[list[Call]]:
-    """A pool whose authority is in this process, and a call of it."""
     async with Snakepit(ADAPTER, pool=POOL) as running:
         yield [lambda: running.execute("echo", {"value": "hello"})]
 
 
 @contextlib.asynccontextmanager
 async def client(directory: Path) -> AsyncIterator[list[Call]]:
-    """A pool whose authority is another process, and a call of it."""
     socket = directory / "authority.sock"
     environ = {**os.environ, **{f"SNAKEPIT_OTEL_POOL__{name.upper()}": str(value) for name, value in POOL.items()}}
     server = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
@@ -136,8 +130,6 @@ async def take_turns(case: str, directory: Path) -> None:
 
 
 class Caller:
-    """A caller in a process of its own."""
-
     def __init__(self, case: str, directory: Path, environ: dict[str, str]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
         self._process = subprocess.Popen(
@@ -161,12 +153,10 @@ class Caller:
         return answer
 
     def close(self) -> None:
-        """End it in good order."""
         self._process.communicate()
 
 
 def main() -> None:
-    """Measure and print everything."""
     off = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as text:
         directory, sink = Path(text), start("sink", f"{text}/sink.sock")
@@ -187,7 +177,6 @@ def main() -> None:
 
 
 def measure(callers: dict[str, Caller]) -> None:
-    """Let the callers take turns, and print medians."""
     rates: dict[str, list[float]] = {name: [] for name in callers}
     took: dict[str, list[float]] = {name: [] for name in callers}
     used = dict.fromkeys(callers, 0.0)

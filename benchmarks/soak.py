@@ -50,7 +50,6 @@ class Sample:
         self._chance = random.Random(0)
 
     def add(self, value: float) -> None:
-        """Take a value, or not."""
         self._most = max(self._most, value)
         place = self._seen if self._seen < len(self._values) else self._chance.randrange(self._seen + 1)
         if place < len(self._values):
@@ -59,14 +58,11 @@ class Sample:
 
     @property
     def values(self) -> list[float]:
-        """The values, the largest of all among them."""
         return [*self._values[: self._seen], self._most]
 
 
 @dataclass
 class Soak:
-    """What was seen so far."""
-
     pit: Snakepit
     # How requests ended, by kind and end.
     ends: Counter[str] = field(default_factory=Counter)
@@ -86,20 +82,16 @@ class Soak:
     surprises: Counter[str] = field(default_factory=Counter)
 
     async def plain(self, _chance: random.Random) -> str:
-        """A tool in a thread."""
         return str(await self.pit.execute("work", {"seconds": 0.002}) == 0.002)
 
     async def loop(self, _chance: random.Random) -> str:
-        """A tool on the event loop."""
         return str(await self.pit.execute("echo", {"value": "x" * 200}) == "x" * 200)
 
     async def stream(self, _chance: random.Random) -> str:
-        """All of a stream."""
         numbers = [number async for number in self.pit.stream("numbers", {"to": 20})]
         return str(numbers == list(range(1, 21)))
 
     async def part(self, _chance: random.Random) -> str:
-        """A stream that is left early."""
         async with aclosing(self.pit.stream("numbers", {"to": 100_000})) as numbers:
             async for number in numbers:
                 if number == 3:
@@ -107,7 +99,6 @@ class Soak:
         return "True"
 
     async def state(self, chance: random.Random) -> str:
-        """One more for a session."""
         session = f"kept-{chance.randrange(SESSIONS)}"
         try:
             await self.pit.execute("count", {"run": "-", "runs": os.devnull}, session_id=session)
@@ -118,7 +109,6 @@ class Soak:
         return "True"
 
     async def short(self, chance: random.Random) -> str:
-        """A session that is made, used and deleted."""
         session = f"short-{chance.getrandbits(64):x}"
         await self.pit.sessions.create(session)
         try:
@@ -129,7 +119,6 @@ class Soak:
         return "True"
 
     async def error(self, _chance: random.Random) -> str:
-        """A tool that raises."""
         try:
             await self.pit.execute("fail")
         except ToolError as error:
@@ -137,7 +126,6 @@ class Soak:
         return "no error"
 
     async def given_up(self, chance: random.Random) -> str:
-        """A call that is cancelled."""
         call = asyncio.create_task(self.pit.execute("wait"))
         await asyncio.sleep(0.02 * chance.random())
         call.cancel()
@@ -148,7 +136,6 @@ class Soak:
         return "no end"
 
     async def late(self, _chance: random.Random) -> str:
-        """A call whose time is too short."""
         try:
             await self.pit.execute("wait", timeout=0.03)
         except (DeadlineExceeded, PoolSaturated):
@@ -156,12 +143,10 @@ class Soak:
         return "no deadline"
 
     async def reference(self, _chance: random.Random) -> str:
-        """An array in shared memory."""
         return str(await self.pit.execute("length", {"data": _array()}) == len(_array()))
 
     @property
     def kinds(self) -> dict[str, tuple[int, Callable[[random.Random], Awaitable[str]]]]:
-        """Requests of every kind, and how often each is made."""
         return {
             "plain": (6, self.plain),
             "async": (6, self.loop),
@@ -176,7 +161,6 @@ class Soak:
         }
 
     async def call(self, until: float, seed: int) -> None:
-        """Make requests of all kinds, one after the other."""
         chance, kinds = random.Random(seed), self.kinds
         weights = [weight for weight, _ in kinds.values()]
         while time.monotonic() < until:
@@ -198,7 +182,6 @@ class Soak:
             await asyncio.sleep(2 * PAUSE * chance.random())
 
     async def kill(self, seed: int) -> None:
-        """Kill a worker now and then."""
         chance = random.Random(seed)
         while True:
             await asyncio.sleep(2 * KILL_EVERY * chance.random())
@@ -208,7 +191,6 @@ class Soak:
                 self.kills += 1
 
     async def roll(self) -> None:
-        """Replace all workers now and then."""
         while True:
             await asyncio.sleep(RESTART_EVERY)
             report = await self.pit.restart_workers()
@@ -217,7 +199,6 @@ class Soak:
                 self.surprises[f"not replaced: {failure}"] += 1
 
     async def watch(self) -> None:
-        """Look at what the process takes."""
         while True:
             await asyncio.sleep(1)
             if len(self.memory) % 5 == 0:
@@ -234,7 +215,6 @@ def _array() -> object:
 
 
 async def soak(seconds: float, seed: int = 1) -> Soak:
-    """Run it, and return what was seen."""
     async with Snakepit(ADAPTER, pool=POOL) as pit:
         seen = Soak(pit)
         beside = [asyncio.create_task(work) for work in (seen.kill(seed), seen.roll(), seen.watch())]
@@ -263,7 +243,6 @@ async def _account(seen: Soak) -> None:
 
 
 def report(seen: Soak, seconds: float) -> bool:
-    """Print what was seen, and return whether all is well."""
     warm = len(seen.memory) // 5
     minutes = 60 * 10
     growth = {
@@ -289,7 +268,6 @@ def report(seen: Soak, seconds: float) -> bool:
 
 
 def main() -> int:
-    """Run it and print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -75,8 +75,6 @@ class Reachable(BridgeServiceServicer):
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A program to start."""
-
     name: str
     command: tuple[str, ...]
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +90,6 @@ class Cost:
 
 
 def main() -> None:
-    """Measure and print everything."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--upstream", type=Path, help="a checkout of Snakepit, to compare its worker with ours")
     arguments.add_argument("--rounds", type=int, default=7)
@@ -115,7 +112,6 @@ def main() -> None:
 
 
 def programs(directory: Path, upstream: Path | None) -> Iterator[Kind]:
-    """Yield what to start: the bare server first, as the baseline."""
     (directory / "typed.py").write_text(TYPED)
     (directory / "untyped.py").write_text(UPSTREAMS)
     ours = (sys.executable, str(SCRIPT), "--adapter")
@@ -134,7 +130,6 @@ def programs(directory: Path, upstream: Path | None) -> Iterator[Kind]:
 
 @contextmanager
 def authority() -> Iterator[str]:
-    """Serve an authority, and yield its address."""
     server = grpc.server(ThreadPoolExecutor(4))
     add_BridgeServiceServicer_to_server(Reachable(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -146,7 +141,6 @@ def authority() -> Iterator[str]:
 
 
 def check(kind: Kind) -> Cost:
-    """Run a health check."""
     process = launch(kind, "--health-check")
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -155,7 +149,6 @@ def check(kind: Kind) -> Cost:
 
 
 def start(kind: Kind, address: str, ready: Path) -> Cost:
-    """Start a worker, and end it once it is ready."""
     process = launch(kind, "--elixir-address", address, ready=ready)
     wait_for([process], [ready])
     rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
@@ -181,7 +174,6 @@ def together(kind: Kind, address: str, directory: Path, count: int) -> float:
 
 
 def launch(kind: Kind, *more: str, ready: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a program."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
     environ |= {**kind.environ, "SNAKEPIT_LOG_LEVEL": "error"}
     if ready is not None:
@@ -190,14 +182,12 @@ def launch(kind: Kind, *more: str, ready: Path | None = None) -> subprocess.Pope
 
 
 def wait_for(processes: list[subprocess.Popen[bytes]], files: list[Path]) -> None:
-    """Wait until every process has written its file."""
     while not all(file.exists() for file in files):
         assert all(process.poll() is None for process in processes), "a worker ended before it was ready"
         time.sleep(0.01)
 
 
 def report(title: str, costs: Mapping[Kind, list[Cost]]) -> None:
-    """Print what each kind costs, as multiples of the first."""
     base, *_ = costs.values()
     print(title)
     for kind, measured in costs.items():

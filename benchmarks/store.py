@@ -25,7 +25,6 @@ EXPIRED = 1_000
 
 
 async def main() -> None:
-    """Measure and print everything."""
     _switch.set_enabled(False)
     await operations()
     await sweeps()
@@ -69,12 +68,10 @@ async def operations() -> None:
 
 
 def bump(state: dict[str, Any]) -> None:
-    """Change a state the way tools do."""
     state["visits"] = state.get("visits", 0) + 1
 
 
 def dict_insert(number: int) -> float:
-    """Return the seconds that one insert into a dict of as many entries takes."""
     table = {f"live-{number}-{live}": live for live in range(LIVE - OPERATIONS)}
     keys = [f"new-{number}-{index}" for index in range(OPERATIONS)]
     value = object()
@@ -85,7 +82,6 @@ def dict_insert(number: int) -> float:
 
 
 async def timed(operation: Callable[[str], Awaitable[Any]], keys: list[str]) -> float:
-    """Return the seconds that one operation takes."""
     started = time.perf_counter()
     for key in keys:
         await operation(key)
@@ -93,7 +89,6 @@ async def timed(operation: Callable[[str], Awaitable[Any]], keys: list[str]) -> 
 
 
 async def sweeps() -> None:
-    """Sweep 1 000 expired sessions out of 10 000, and out of 1 000 000."""
     taken = {}
     for live in (10_000, 1_000_000):
         clock = FakeClock()

@@ -28,8 +28,6 @@ INSTANCES = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A worker, and what it is asked to do."""
-
     name: str
     kind: str
     level: str
@@ -50,8 +48,6 @@ CASES = (
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process, the load on it, and what came of that."""
-
     load: Load
     server: subprocess.Popen[bytes]
     rates: list[float] = field(default_factory=list)
@@ -66,7 +62,6 @@ class Worker:
 
 
 def main(rounds: int) -> None:
-    """Measure and print everything."""
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         servers = [start("sink", f"{directory}/sink.sock")]
         request = execute_request("echo", {"value": "hello"}, "s")
@@ -88,7 +83,6 @@ def main(rounds: int) -> None:
 
 
 def environment(case: Case, directory: str) -> dict[str, str]:
-    """Return what a case's worker is to find in its environment."""
     return {
         "SNAKEPIT_TELEMETRY_LEVEL": case.level,
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{directory}/sink.sock",
@@ -97,7 +91,6 @@ def environment(case: Case, directory: str) -> dict[str, str]:
 
 
 def measure(pairs: dict[Case, list[tuple[Worker, Worker]]], rounds: int) -> None:
-    """Let the pairs take turns, and print the medians."""
     ratios: dict[Case, list[float]] = {case: [] for case in pairs}
     for number in range(rounds):
         for case, of_case in pairs.items():

@@ -21,13 +21,10 @@ ROUNDS = 11
 
 
 def work() -> int:
-    """Do next to nothing."""
     return sum(range(100))
 
 
 async def burst(run: Callable[[], Awaitable[int]]) -> float:
-    """Return the seconds that one call takes."""
-
     async def caller() -> None:
         for _ in range(CALLS_EACH):
             await run()
@@ -38,7 +35,6 @@ async def burst(run: Callable[[], Awaitable[int]]) -> float:
 
 
 async def main() -> None:
-    """Measure and print."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as executor, ToolThreads() as threads:
 

@@ -34,7 +34,6 @@ TARGETS = {"async tool": 0.70, "sync tool": 0.50}
 
 
 def main() -> None:
-    """Measure and print everything."""
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         servers = {
             kind: start(kind, f"{directory}/{kind}.sock", SNAKEPIT_TELEMETRY_LEVEL="off") for kind in ("bare", "worker")
@@ -54,7 +53,6 @@ Burst = Callable[[int], float]
 
 
 def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Let the cases take turns, and print the medians."""
     rates: dict[str, list[float]] = {name: [] for name in bursts}
     processor: dict[str, float] = dict.fromkeys(bursts, 0.0)
     for burst in bursts.values():
@@ -111,7 +109,6 @@ async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, ca
 
 
 def start(kind: str, path: str, **environ: str) -> subprocess.Popen[bytes]:
-    """Start one of the servers and return once it serves."""
     arguments = [sys.executable, "-m", "benchmarks.echo_servers", kind, f"unix:{path}"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
     server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=inherited | environ)

@@ -21,7 +21,6 @@ _ITS_POOL = {"pool": "snakepit_pool_name"}
 
 
 def groups() -> list[Group]:
-    """Return the alerts, by what they are about."""
     return [
         Group("snakepit-objectives", _objectives()),
         Group("snakepit-workers", _workers()),
@@ -32,7 +31,6 @@ def groups() -> list[Group]:
 
 
 def alerts() -> list[Alert]:
-    """Return all of them."""
     return [rule for group in groups() for rule in group.rules if isinstance(rule, Alert)]
 
 

@@ -27,7 +27,6 @@ _HEAD = "# Made by `make dashboards` from dashboards/*.py; do not edit.\n"
 
 
 def pages() -> Iterator[Page]:
-    """Make the pages, anew."""
     return (make() for make in PAGES)
 
 
@@ -53,19 +52,16 @@ def files() -> dict[Path, str]:
 
 
 def as_plain(page: Page) -> dict[str, Any]:
-    """Return a page as Grafana imports it."""
     plain: dict[str, Any] = json.loads(json.dumps(page.build(), cls=JSONEncoder))
     return plain
 
 
 def as_yaml(groups: Iterable[Group]) -> str:
-    """Return groups of rules as Prometheus reads them."""
     plain = {"groups": [group.plain() for group in groups]}
     return _HEAD + yaml.safe_dump(plain, sort_keys=False, width=1000, allow_unicode=True)
 
 
 def recorded() -> dict[str, Known]:
-    """Return the series that the recording rules make."""
     rules = [rule for group in recording.groups() for rule in group.rules if isinstance(rule, Recording)]
     return {rule.record: Known("a recording rule", frozenset(SERVICE)) for rule in rules}
 
@@ -86,7 +82,6 @@ def promql_of(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def wrong_queries(dashboards: Iterable[dict[str, Any]]) -> Iterator[Fault]:
-    """Yield what is wrong with the queries of dashboards."""
     there = recorded()
     for dashboard in dashboards:
         for where, query in promql_of(dashboard):
@@ -94,14 +89,12 @@ def wrong_queries(dashboards: Iterable[dict[str, Any]]) -> Iterator[Fault]:
 
 
 def wrong_log_queries(built: Iterable[Page]) -> Iterator[Fault]:
-    """Yield what is wrong with the queries for log records of pages."""
     for page in built:
         for query in page.log_queries():
             yield from log_faults(page.title, query)
 
 
 def wrong_rules() -> Iterator[Fault]:
-    """Yield what is wrong with the expressions of rules."""
     there = recorded()
     for group in (*recording.groups(), *alerts.groups()):
         for rule in group.rules:

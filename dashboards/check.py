@@ -59,12 +59,10 @@ def log_faults(where: str, query: LogQuery) -> Iterator[Fault]:
 
 
 def series_in(query: str) -> set[str]:
-    """Return the names of the series that a query reads."""
     return {selector.name for selector in selectors(_parsed(query)) if selector.name}
 
 
 def selectors(expression: promql.Expr) -> list[promql.VectorSelector]:
-    """Return every selector in an expression."""
     return [node for node in _nodes(expression) if isinstance(node, promql.VectorSelector)]
 
 

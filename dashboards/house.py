@@ -307,7 +307,6 @@ def each(attribute: str) -> str:
 
 
 def words(title: str, markdown: str, *, width: int = 24, height: int = 4) -> text_panel.Panel:
-    """A few words."""
     return (
         text_panel.Panel().title(title).span(width).height(height).mode(text_models.TextMode.MARKDOWN).content(markdown)
     )
@@ -321,7 +320,6 @@ def _laid_out(
     height: int,
     source: common_models.DataSourceRef = METRICS,
 ) -> AnyPanel:
-    """Give a panel what every panel has."""
     return panel.title(title).description(about).datasource(source).span(width).height(height)
 
 

@@ -44,8 +44,6 @@ Part = Value | Body | str
 
 @dataclass(frozen=True)
 class LogQuery:
-    """Which log records are looked for, and how each is shown."""
-
     # By index label: what chooses the streams. At least one has to rule out the empty value, or Loki refuses.
     stream: Mapping[str, Matcher]
     # By label, of which all that a record has can be filtered, in their order.
@@ -59,11 +57,9 @@ class LogQuery:
         return replace(self, filters=(*self.filters, (label_name(attribute), matcher)))
 
     def of(self, event: Event) -> LogQuery:
-        """Return the query for records of one event."""
         return self.where(EVENT_NAME, event.name)
 
     def shown_as(self, *parts: Part) -> LogQuery:
-        """Return the query with lines made of these parts."""
         return replace(self, line=parts)
 
     def filled_in(self, fill: Callable[[str], str]) -> LogQuery:
@@ -80,14 +76,12 @@ class LogQuery:
 
     @property
     def labels(self) -> Iterator[str]:
-        """Yield every label that the query names."""
         yield from self.stream
         yield from (label for label, _ in self.filters)
         yield from (part.label for part in self.line if isinstance(part, Value))
 
     @property
     def text(self) -> str:
-        """The query as LogQL has it."""
         stages = [f"{{{','.join(matcher.on(label) for label, matcher in self.stream.items())}}}"]
         stages += [matcher.on(label) for label, matcher in self.filters]
         if self.line:

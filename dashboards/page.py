@@ -32,8 +32,6 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """One dashboard."""
-
     # Fixed for ever: links, alerts and bookmarks go by it.
     uid: str
     title: str
@@ -51,11 +49,9 @@ class Page:
     since: str = "now-1h"
 
     def log_queries(self) -> Iterator[LogQuery]:
-        """Yield the queries of the panels of log lines."""
         return (panel.query for row in self.rows for panel in row.panels if isinstance(panel, LogLines))
 
     def build(self) -> models.Dashboard:
-        """Return the dashboard as Grafana has it."""
         made = (
             builders.Dashboard(self.title)
             .uid(self.uid)

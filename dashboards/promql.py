@@ -29,7 +29,6 @@ class Matcher:
     text: str
 
     def on(self, label: str) -> str:
-        """Return the matcher as PromQL writes it."""
         return f'{label}{self.operator}"{self.text}"'
 
 
@@ -43,7 +42,6 @@ def one_of(values: Iterable[str]) -> Matcher:
 
 
 def none_of(values: Iterable[str]) -> Matcher:
-    """Match all but these values."""
     return Matcher("!~", "|".join(values))
 
 
@@ -81,7 +79,6 @@ class Scope:
         return f"{name}{{{matchers}}}" if matchers else name
 
     def total(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None) -> str:
-        """Add up what gauges say."""
         return self._sum(self.series(metric, where=where), by)
 
     def rate(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, window: str = RATE) -> str:

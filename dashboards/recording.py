@@ -19,12 +19,10 @@ BUDGET_LEFT = f"service:snakepit_error_budget:remaining{objectives.BUDGET_DAYS}d
 
 
 def error_ratio(window: str) -> str:
-    """Return the name of the series with the share of requests that failed."""
     return f"service:snakepit_request_errors:ratio_rate{window}"
 
 
 def late_ratio(window: str) -> str:
-    """Return the name of the series with the share of answered requests that came late."""
     return f"service:snakepit_requests_late:ratio_rate{window}"
 
 

@@ -40,7 +40,6 @@ def page(text: str, pages: Iterable[Page], alerts: Sequence[Alert]) -> str:
 
 
 def index(alerts: Sequence[Alert]) -> str:
-    """Return the index of the runbooks."""
     rows = ((f"[{one.full_name}]({one.runbook})", one.severity, summary(one)) for one in alerts)
     return (
         "# Runbooks\n\n"

@@ -55,13 +55,11 @@ def known() -> dict[str, Known]:
 
 @cache
 def labels_of_records() -> frozenset[str]:
-    """Return every label that there can be on a log record."""
     return frozenset(map(label_name, Registry.load().attributes)) | STREAM | _FIELDS
 
 
 @cache
 def events() -> frozenset[str]:
-    """Return the names of all events."""
     return frozenset(group["name"] for group in Registry.load().events)
 
 

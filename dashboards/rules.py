@@ -24,7 +24,6 @@ class Recording:
     expression: str
 
     def plain(self) -> dict[str, Any]:
-        """Return it as in a rule file."""
         return {"record": self.record, "expr": self.expression}
 
 
@@ -53,7 +52,6 @@ class Alert:
 
     @property
     def full_name(self) -> str:
-        """Return the name that Prometheus has."""
         return f"Snakepit{self.name}"
 
     @property
@@ -62,7 +60,6 @@ class Alert:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower() + ".md"
 
     def plain(self, runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> dict[str, Any]:
-        """Return it as in a rule file."""
         filled = {label: label for label in SERVICE if self.of_a_service} | dict(self.variables)
         query = "&".join(f"var-{variable}={{{{ $labels.{label} }}}}" for variable, label in filled.items())
         link = f"{grafana}/d/{self.page}" + (f"?{query}" if query else "")
@@ -83,12 +80,9 @@ class Alert:
 
 @dataclass(frozen=True)
 class Group:
-    """Rules that are evaluated one after the other."""
-
     name: str
     rules: Sequence[Recording | Alert]
     interval: str = "30s"
 
     def plain(self) -> dict[str, Any]:
-        """Return it as in a rule file."""
         return {"name": self.name, "interval": self.interval, "rules": [rule.plain() for rule in self.rules]}

@@ -41,12 +41,10 @@ def series_name(name: str, instrument: str, unit: str) -> str:
 
 
 def label_name(attribute: str) -> str:
-    """Return what an attribute is called as a label."""
     return re.sub(r"[^A-Za-z0-9_]", "_", attribute)
 
 
 def page(text: str, registry: Registry) -> str:
-    """Return the page with its table as the registry has it."""
     lines = ["| metric | in Prometheus | labels of its own |", "| --- | --- | --- |"]
     for group in registry.metrics:
         series = series_name(group["metric_name"], group["instrument"], group["unit"])

@@ -22,7 +22,6 @@ _IS_NORMAL = " Empty where all workers are of this framework."
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-adapters",
         title="Snakepit / Adapters and tools",

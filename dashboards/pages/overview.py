@@ -32,7 +32,6 @@ fails, and with what error?
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-overview",
         title="Snakepit / Overview",

@@ -20,7 +20,6 @@ _LARGEST = 12
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-pools",
         title="Snakepit / Pools and workers",

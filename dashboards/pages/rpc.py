@@ -33,7 +33,6 @@ def _by_name(query: str) -> str:
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-rpc",
         title="Snakepit / RPC and call-backs",

@@ -35,7 +35,6 @@ _AS_LINE = (
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-session",
         title="Snakepit / One session",

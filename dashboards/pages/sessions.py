@@ -21,7 +21,6 @@ _STRICT = label_name(n.STRICT_MODE)
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-sessions",
         title="Snakepit / Sessions",

@@ -23,7 +23,6 @@ _OF_COLLECTORS = " Of every collector that this Prometheus scrapes: what it says
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-telemetry",
         title="Snakepit / Telemetry health",

@@ -25,7 +25,6 @@ _NO_FALLBACK = "none copied"
 
 
 def page() -> Page:
-    """Return the page."""
     return Page(
         uid="snakepit-zero-copy",
         title="Snakepit / Zero-copy and memory",
