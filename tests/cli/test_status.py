@@ -56,7 +56,10 @@ async def test_all_that_matters_is_shown(server: Scripted) -> None:
         "workers 1 of 2 ready, 0 of 1 spare, 1 of 1 slots busy, none is started for 42 s, too many died",
         "queue 3 of 1000, the first for 1.2 s, about 12 ms a request",
         "breaker open, tries again in 12 s",
-        "requests 100 answered, 2 failed, 5 refused (pool_saturated 1, queue_timeout 4), 5 retried; 6 workers replaced",
+        (
+            "requests 100 answered, 2 failed, 5 rejected (pool_saturated 1, queue_timeout 4), 5 retried; "
+            "6 workers replaced"
+        ),
         "",
         "worker state active requests age memory heartbeat pid",
         "default-1.1 ready 1/1 77 3 min 64 MiB 400 ms 101 suspect: heartbeat, 2 beats late",

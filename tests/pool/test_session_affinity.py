@@ -1,4 +1,4 @@
-"""Affinity of a session's next request to the worker of its last one."""
+"""Affinity: the influence of a session's last worker on its next request."""
 
 from __future__ import annotations
 

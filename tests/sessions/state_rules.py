@@ -1,4 +1,4 @@
-"""Rules of the property suite for the state of sessions."""
+"""Rules for the state of sessions, as a state machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expiry of sessions by their TTL, and its events."""
+"""Expiry of sessions, and the state that ends with them."""
 
 from __future__ import annotations
 

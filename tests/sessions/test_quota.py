@@ -1,4 +1,4 @@
-"""Create at the quota: rejection and eviction."""
+"""Creates at the quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of session state, and the refusal of what JSON cannot represent."""
+"""Values that session state may hold, and refusals of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watchdog: warnings that sessions accumulate, and the occurrences that they count."""
+"""Warnings of the watchdog about accumulating sessions, and the counts that they stand for."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _MAX_EVENTS_PER_SECOND = 5_000  # of one worker; more wait in its buffer
 
 
 class TelemetryListener:
-    """Passes the events of one worker to `fold`, for as long as the worker runs; an async context manager.
+    """Passes the events of one worker to `recorder`, for as long as the worker runs; an async context manager.
 
     `controls` are sent whenever the stream begins; when it breaks, it begins again after a wait that grows. A worker
     has one listener at a time: a new one takes the place of the one before. `address` is the worker's, `unix:PATH` or
@@ -39,7 +39,7 @@ class TelemetryListener:
         self,
         address: str,
         *,
-        fold: ForeignEventRecorder,
+        recorder: ForeignEventRecorder,
         controls: Iterable[pb.TelemetryControl] = _ON,
         worker_id: str = "",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -48,7 +48,7 @@ class TelemetryListener:
         options = [("grpc.max_receive_message_length", _MAX_EVENT_BYTES), ("grpc.max_reconnect_backoff_ms", 1_000)]
         self._channel = rpc.aio_channel(address, options=options)
         self._stub = BridgeServiceStub(self._channel)
-        self._fold = fold
+        self._recorder = recorder
         self._controls = tuple(controls)
         self._worker_id = worker_id
         self._pause = pause
@@ -123,7 +123,7 @@ class TelemetryListener:
         try:
             read, since = 0, time.monotonic()
             while (event := await call.read()) is not aio.EOF:
-                self._fold.record_message(event, self._worker_id)
+                self._recorder.record_message(event, self._worker_id)
                 read += 1
                 if read == _MAX_EVENTS_PER_SECOND:
                     await self._pause(max(0.0, since + 1 - time.monotonic()))

@@ -46,7 +46,7 @@ async def upstream(short_path: Path) -> AsyncIterator[UpstreamWorker]:
 @pytest.fixture
 async def listener(upstream: UpstreamWorker, short_path: Path) -> AsyncIterator[TelemetryListener]:
     """Somebody who folds the worker's events."""
-    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), worker_id="w-1") as listening:
+    async with TelemetryListener(f"unix:{short_path}/w", recorder=ForeignEventRecorder(), worker_id="w-1") as listening:
         await until(lambda: upstream.streams)
         yield listening
 
@@ -299,7 +299,7 @@ async def test_a_stream_that_breaks_is_begun_anew(short_path: Path, capture: Cap
     async def pause(wait: float) -> None:
         waits.append(wait)
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause) as listener:
+    async with TelemetryListener(f"unix:{short_path}/w", recorder=ForeignEventRecorder(), pause=pause) as listener:
         # Nobody is there yet.
         await until(lambda: waits)
         once = [pb.TelemetryControl(sampling=pb.TelemetrySamplingUpdate(sampling_rate=0.5))]
@@ -323,7 +323,7 @@ async def test_events_are_of_no_request_of_whoever_listens(
 ) -> None:
     """A listener that is started inside a span does not put what it hears there."""
     with trace.get_tracer("test").start_as_current_span("outer"):
-        listening = TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder())
+        listening = TelemetryListener(f"unix:{short_path}/w", recorder=ForeignEventRecorder())
         listening.start()
     upstream.events.put_nowait(said("python.gc.completed"))
     (event,) = await until(lambda: capture.events("snakepit.worker.python.gc.completed"))
@@ -334,7 +334,7 @@ async def test_events_are_of_no_request_of_whoever_listens(
 async def test_a_worker_without_the_stream_is_left_alone(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Who does not serve the stream is asked once."""
     address = f"unix:{short_path}/w"
-    listening = TelemetryListener(address, fold=ForeignEventRecorder(), worker_id="w-9")
+    listening = TelemetryListener(address, recorder=ForeignEventRecorder(), worker_id="w-9")
     async with serving(BridgeServiceServicer(), address), listening:
         await until(lambda: listening._ended)
     assert "worker w-9 has no telemetry stream" in caplog.text
@@ -347,7 +347,7 @@ async def test_an_event_beyond_all_limits_costs_the_stream_only(
 
     async def pause(_: float) -> None: ...
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause):
+    async with TelemetryListener(f"unix:{short_path}/w", recorder=ForeignEventRecorder(), pause=pause):
         upstream.events.put_nowait(said("python.gc.completed", tool="x" * (1 << 20)))
         await until(lambda: upstream.streams == 2)
     assert values(capture) == {"event.refused": [(1, {"snakepit.worker.event.refusal": "too_large"})]}
@@ -368,7 +368,7 @@ async def test_a_flood_of_events_is_read_at_a_bounded_pace(
     async def pause(wait: float) -> None:
         waits.append(wait)
 
-    async with TelemetryListener(f"unix:{short_path}/w", fold=ForeignEventRecorder(), pause=pause):
+    async with TelemetryListener(f"unix:{short_path}/w", recorder=ForeignEventRecorder(), pause=pause):
         for _ in range(7):
             upstream.events.put_nowait(said("python.gc.completed"))
         await until(lambda: len(capture.events("snakepit.worker.python.gc.completed")) == 7)

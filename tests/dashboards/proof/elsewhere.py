@@ -58,7 +58,7 @@ async def main(socket: str, authority: str) -> None:
     worker, address = UpstreamWorker(), f"unix:{socket}"
     async with (
         serving(worker, address),
-        TelemetryListener(address, fold=ForeignEventRecorder(), worker_id="w-1"),
+        TelemetryListener(address, recorder=ForeignEventRecorder(), worker_id="w-1"),
         Client(f"unix:{authority}") as client,
     ):
         print("serving", flush=True)

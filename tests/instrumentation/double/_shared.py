@@ -1,6 +1,5 @@
-"""Code of both servers; upstream has it in each of them."""
+"""Steps that both servers have in common; upstream has them in each."""
 
-import argparse
 import asyncio
 import inspect
 import json
@@ -13,9 +12,8 @@ from typing import Any
 
 import grpc
 import snakepit_bridge_pb2 as pb2
-import snakepit_bridge_pb2_grpc as pb2_grpc
 from google.protobuf import timestamp_pb2
-from snakepit_bridge import logging_config, serialization, session_context, telemetry
+from snakepit_bridge import logging_config, serialization, session_context
 
 log = logging_config.get_logger("grpc_server")
 
@@ -42,34 +40,6 @@ async def _close_iterator(iterator) -> None:
             iterator.close()
     except Exception as error:
         log.debug("closing failed: %s", error)
-
-
-class BridgeServiceServicer(pb2_grpc.BridgeServiceServicer):
-    """Channels to Elixir, and the calls about sessions, which are passed on."""
-
-    def __init__(self, adapter_class, elixir_address: str, loop: asyncio.AbstractEventLoop | None):
-        self.adapter_class, self.elixir_address = adapter_class, elixir_address
-        self.loop, self.server = loop or asyncio.get_event_loop(), None
-        self.elixir_channel = grpc.aio.insecure_channel(elixir_address)
-        self.sync_elixir_channel = grpc.insecure_channel(elixir_address)
-        self.elixir_stub = pb2_grpc.BridgeServiceStub(self.elixir_channel)
-        self.sync_elixir_stub = pb2_grpc.BridgeServiceStub(self.sync_elixir_channel)
-
-    async def close(self):
-        await self.elixir_channel.close()
-        self.sync_elixir_channel.close()
-
-    def set_server(self, server):
-        self.server = server
-
-    def _span(self, method: str, request, context):
-        attributes = {"snakepit.session_id": request.session_id}
-        sent = context.invocation_metadata()
-        return telemetry.otel_span(f"BridgeService/{method}", context_metadata=sent, attributes=attributes)
-
-    async def _pass_on(self, method: str, request, context, headers=()):
-        with self._span(method, request, context):
-            return await getattr(self.elixir_stub, method)(request, metadata=telemetry.outgoing_metadata(headers))
 
 
 class Work:
@@ -152,35 +122,27 @@ def find_adapter(path: str) -> Any:
         raise SystemExit(1) from None
 
 
-async def reach(address: str) -> None:
-    """Ping Elixir until it answers, at most for a few seconds; else end the process with 1."""
-    for _ in range(30):
-        async with grpc.aio.insecure_channel(address) as channel:
-            with suppress(Exception):
-                await asyncio.wait_for(
-                    pb2_grpc.BridgeServiceStub(channel).Ping(pb2.PingRequest(message="connection_test")), 1
-                )
-                return
-        await asyncio.sleep(0.1)
-    log.error("no Elixir at %s", address)
-    raise SystemExit(1)
+async def reach(address: str, stub_of: Any, tries: int | None, delay: float) -> bool:
+    """Ping Elixir until it answers, waiting twice as long each time, up to two seconds."""
+    attempt = 0
+    while tries is None or attempt < tries:
+        attempt += 1
+        async with grpc.aio.insecure_channel(address) as way:
+            try:
+                await asyncio.wait_for(stub_of(way).Ping(pb2.PingRequest(message="connection_test")), 1)
+                return True
+            except Exception as error:
+                log.debug("Elixir does not answer at %s: %s", address, error)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, 2)
+    log.error("no Elixir at %s after %s tries", address, attempt)
+    return False
 
 
-def arguments(**adapter: Any) -> argparse.ArgumentParser:
-    address = os.environ.get("SNAKEPIT_GRPC_ADDRESS") or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--adapter", **adapter)
-    parser.add_argument("--elixir-address", default=address)
-    for flag in ("--snakepit-run-id", "--snakepit-instance-name", "--snakepit-instance-token"):
-        parser.add_argument(flag, default="")
-    return parser
-
-
-async def serve_until(told: asyncio.Event, server: Any, servicer: Any, port: int) -> None:
-    """Serve, write the port, and stop in order: the servicer, the server with two seconds' grace, the process."""
+async def serve_until(told: asyncio.Event, server: Any, servicer: Any, add: Callable[[], None], port: int) -> None:
+    """Serve, say at which port, and stop in order: the servicer, the server with two seconds' grace, the process."""
     servicer.set_server(server)
-    pb2_grpc.add_BridgeServiceServicer_to_server(servicer, server)
+    add()
     try:
         bound = server.add_insecure_port(f"[::]:{port}")
     except Exception as error:

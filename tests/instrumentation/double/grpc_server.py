@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """The worker that Elixir starts by default: tools in threads, the event loop for itself."""
 
+import argparse
 import asyncio
+import functools
+import importlib
 import inspect
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,18 +24,35 @@ sys.path.insert(0, ".")
 
 import _shared as shared
 import grpc
+import snakepit_bridge_pb2_grpc as pb2_grpc
 from _pump import Pump
 from _shared import _close_iterator, _maybe_cleanup, maybe_create_process_group
 from snakepit_bridge import heartbeat, telemetry
 from snakepit_bridge.telemetry import stream as streams
+from snakepit_bridge.telemetry.backends import grpc as backend
 
 telemetry.setup_tracing()
 logger = logging_config.get_logger("grpc_server")
+for one in (logger, logging.getLogger()):
+    one.addFilter(telemetry.correlation_filter())
+
+_STATUSES = {
+    ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotImplementedError: grpc.StatusCode.UNIMPLEMENTED,
+    TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    PermissionError: grpc.StatusCode.PERMISSION_DENIED,
+    FileNotFoundError: grpc.StatusCode.NOT_FOUND,
+}
 
 
 def run_health_check(adapter_path: str):
     """Import the adapter, and exit with 0 or 1."""
-    shared.find_adapter(adapter_path)
+    module, _, name = adapter_path.rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)
+    except Exception as error:
+        logger.error("adapter %s cannot be imported: %s", adapter_path, error)
+        raise SystemExit(1) from None
     raise SystemExit(0)
 
 
@@ -46,21 +67,46 @@ def _stays(request: Any, arguments: dict[str, Any] | None = None) -> bool:
     return bool(module) and not named.isdisjoint({module, f"{module}.{function}"})
 
 
-async def _call(function, stays: bool, named: dict[str, Any]):
-    """Call a coroutine function here, anything else in a thread unless it must stay."""
-    stays = stays or inspect.iscoroutinefunction(function)
-    result = function(**named) if stays else await asyncio.to_thread(function, **named)
-    return await result if inspect.isawaitable(result) else result
+async def _call_maybe_async(func, *args, **kwargs):
+    """Call a coroutine function here, anything else in a thread unless it must stay; say how it went, too."""
+    stays = kwargs.pop("_thread_sensitive", False)
+    coroutine = inspect.iscoroutinefunction(func)
+    result = func(*args, **kwargs) if stays or coroutine else await asyncio.to_thread(func, *args, **kwargs)
+    if not inspect.isawaitable(result):
+        return result, "thread"
+    return await result, "async" if coroutine else "awaitable"
 
 
-def _heartbeat_config(options: Mapping[str, Any] | None) -> heartbeat.HeartbeatConfig:
+def _heartbeat_options(told: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the command line's options, and the environment's over them."""
-    return heartbeat.HeartbeatConfig(
-        **{**(options or {}), **json.loads(os.environ.get("SNAKEPIT_HEARTBEAT_CONFIG") or "{}")}
-    )
+    try:
+        elixirs = json.loads(os.environ.get("SNAKEPIT_HEARTBEAT_CONFIG") or "{}")
+    except json.JSONDecodeError:
+        elixirs = None
+    if not isinstance(elixirs, dict):
+        logger.warning("SNAKEPIT_HEARTBEAT_CONFIG is no JSON object and is left out")
+        elixirs = {}
+    return {**(told or {}), **elixirs}
 
 
-class BridgeServiceServicer(shared.BridgeServiceServicer):
+def grpc_error_handler(func):
+    """Turn what a method raises into a status."""
+
+    @functools.wraps(func)
+    async def handled(servicer, request, context):
+        try:
+            return await func(servicer, request, context)
+        except Exception as error:
+            if isinstance(error, grpc.RpcError):
+                raise
+            logger.exception("%s", func.__name__)
+            codes = (code for kind, code in _STATUSES.items() if isinstance(error, kind))
+            await context.abort(next(codes, grpc.StatusCode.INTERNAL), str(error))
+
+    return handled
+
+
+class BridgeServiceServicer(pb2_grpc.BridgeServiceServicer):
     """The worker's side of the bridge: sessions are passed on to Elixir, tools are run here."""
 
     def __init__(
@@ -72,10 +118,17 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
         loop: asyncio.AbstractEventLoop | None = None,
         shutdown_event: asyncio.Event | None = None,
     ):
-        super().__init__(adapter_class, elixir_address, loop)
+        self.adapter_class, self.elixir_address = adapter_class, elixir_address
+        self.loop, self.shutdown_event, self.server = loop or asyncio.get_event_loop(), shutdown_event, None
         self.telemetry_stream = streams.TelemetryStream(1024)
-        telemetry._set_backend(self.telemetry_stream)
-        self.heartbeat_config = _heartbeat_config(heartbeat_options)
+        telemetry.set_backend(backend.GrpcBackend(self.telemetry_stream))
+        self.elixir_channel, self.sync_elixir_channel = (
+            channel(elixir_address) for channel in (grpc.aio.insecure_channel, grpc.insecure_channel)
+        )
+        self.elixir_stub, self.sync_elixir_stub = (
+            pb2_grpc.BridgeServiceStub(channel) for channel in (self.elixir_channel, self.sync_elixir_channel)
+        )
+        self.heartbeat_config = heartbeat.HeartbeatConfig.from_mapping(_heartbeat_options(heartbeat_options))
         self.heartbeat_clients: dict[str, heartbeat.HeartbeatClient] = {}
         self._known: set[str] = set()
 
@@ -83,15 +136,27 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
         self.telemetry_stream.close()
         for session_id in [*self.heartbeat_clients]:
             await self._silence(session_id)
-        await super().close()
+        await self.elixir_channel.close()
+        self.sync_elixir_channel.close()
+
+    def _span(self, method: str, request, context, **more: str):
+        about = {"snakepit.session_id": request.session_id, **more}
+        sent = context.invocation_metadata()
+        return telemetry.otel_span(f"BridgeService/{method}", context_metadata=sent, attributes=about)
+
+    async def _pass_on(self, method: str, request, context, after=None):
+        """Have Elixir answer, and do what follows, with the headers left behind."""
+        with self._span(method, request, context):
+            answer = await getattr(self.elixir_stub, method)(request, metadata=telemetry.outgoing_metadata())
+            if after:
+                await after(request.session_id)
+            return answer
 
     async def Ping(self, request, context):
         return shared.pong(f"Pong from Python: {request.message}")
 
     async def InitializeSession(self, request, context):
-        answer = await self._pass_on("InitializeSession", request, context)
-        await self._beat(request.session_id)
-        return answer
+        return await self._pass_on("InitializeSession", request, context, self._beat)
 
     async def CleanupSession(self, request, context):
         try:
@@ -100,16 +165,15 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
             await self._silence(request.session_id)
 
     async def GetSession(self, request, context):
-        answer = await self._pass_on("GetSession", request, context)
-        await self._beat(request.session_id)
-        return answer
+        return await self._pass_on("GetSession", request, context, self._beat)
 
     async def Heartbeat(self, request, context):
         return await self._pass_on("Heartbeat", request, context)
 
     def _work(self, request, toolless) -> shared.Work:
         async def call(phase, **named):
-            return await _call(phase, _stays(request, work.arguments), named)
+            stays = _stays(request, work.arguments)
+            return (await _call_maybe_async(phase, _thread_sensitive=stays, **named))[0]
 
         async def met():
             await self._beat(request.session_id)
@@ -123,12 +187,13 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
         work = shared.Work(self, request, met=met, register=register, call=call, toolless=toolless)
         return work
 
+    @grpc_error_handler
     async def ExecuteTool(self, request, context):
         async def toolless():
             raise grpc.RpcError(grpc.StatusCode.UNIMPLEMENTED, "the adapter has no execute_tool")
 
         work = self._work(request, toolless)
-        with self._span("ExecuteTool", request, context):
+        with self._span("ExecuteTool", request, context, **{"snakepit.tool": request.tool_name}):
             try:
                 result = await work.run()
                 if inspect.isgenerator(result) or inspect.isasyncgen(result):
@@ -145,7 +210,7 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the adapter runs no tools")
 
         work, iterator = self._work(request, toolless), None
-        with self._span("ExecuteStreamingTool", request, context):
+        with self._span("ExecuteStreamingTool", request, context, **{"snakepit.tool": request.tool_name}):
             try:
                 iterator = await work.run()
                 pump = Pump(request.tool_name, iterator, context, self.loop)
@@ -172,20 +237,35 @@ class BridgeServiceServicer(shared.BridgeServiceServicer):
         async for event in self.telemetry_stream.stream(request_iterator, context):
             yield event
 
-    async def _beat(self, session_id: str) -> None:
-        async def end(_missed: int) -> None:
+    def set_server(self, server):
+        self.server = server
+
+    def create_heartbeat_client(self, session_id: str) -> heartbeat.HeartbeatClient | None:
+        async def give_up(missed: int) -> None:
+            logger.error("session %s: %s heartbeats missed; this worker ends", session_id, missed)
+            if self.shutdown_event:
+                self.shutdown_event.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
         config = self.heartbeat_config
-        if session_id not in self.heartbeat_clients and config.enabled:
-            on_missed = end if config.dependent else None
-            client = heartbeat.HeartbeatClient(self.elixir_stub, session_id, config, on_threshold_exceeded=on_missed)
+        if not config.enabled:
+            return None
+        return heartbeat.HeartbeatClient(
+            self.elixir_stub, session_id, config, on_threshold_exceeded=give_up if config.dependent else None
+        )
+
+    async def _beat(self, session_id: str) -> None:
+        if session_id not in self.heartbeat_clients and (client := self.create_heartbeat_client(session_id)):
             self.heartbeat_clients[session_id] = client
             client.start()
 
     async def _silence(self, session_id: str) -> None:
         if client := self.heartbeat_clients.pop(session_id, None):
             await client.stop()
+
+
+async def wait_for_elixir_server(elixir_address: str, max_retries: int | None = 60, initial_delay: float = 0.05):
+    return await shared.reach(elixir_address, pb2_grpc.BridgeServiceStub, max_retries, initial_delay)
 
 
 async def serve_with_shutdown(
@@ -196,17 +276,36 @@ async def serve_with_shutdown(
     heartbeat_options: Mapping[str, Any] | None = None,
 ):
     """Serve from when Elixir answers until the event is set."""
-    await shared.reach(elixir_address)
+    reached = await wait_for_elixir_server(elixir_address)
+    if not reached:
+        raise SystemExit(1)
     adapter = shared.find_adapter(adapter_module)
     server = grpc.aio.server(futures.ThreadPoolExecutor(10), options=shared.MESSAGE_SIZES)
     own = {"loop": asyncio.get_running_loop(), "shutdown_event": shutdown_event}
     servicer = BridgeServiceServicer(adapter, elixir_address, heartbeat_options, **own)
 
-    await shared.serve_until(shutdown_event, server, servicer, port)
+    def add() -> None:
+        pb2_grpc.add_BridgeServiceServicer_to_server(servicer, server)
+
+    await shared.serve_until(shutdown_event, server, servicer, add, port)
 
 
-def _arguments():
-    parser = shared.arguments()
+async def serve(port: int, adapter_module: str, elixir_address: str):
+    await serve_with_shutdown(port, adapter_module, elixir_address, asyncio.Event())
+
+
+async def shutdown(server):
+    await server.stop(grace=5)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    address = os.environ.get("SNAKEPIT_GRPC_ADDRESS") or os.environ.get("SNAKEPIT_ELIXIR_ADDRESS")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--adapter")
+    parser.add_argument("--elixir-address", default=address)
+    for flag in ("--snakepit-run-id", "--snakepit-instance-name", "--snakepit-instance-token"):
+        parser.add_argument(flag, default="")
     parser.add_argument("--heartbeat-enabled", action="store_true")
     for flag in ("interval-ms", "timeout-ms", "max-missed", "initial-delay-ms"):
         parser.add_argument(f"--heartbeat-{flag}", type=int)

@@ -1,21 +1,31 @@
-"""Heartbeats of a worker to Elixir, one loop for each session."""
+"""A worker's heartbeats to Elixir, one loop for each session."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import snakepit_bridge_pb2 as pb2
+from google.protobuf import timestamp_pb2
 
 from . import telemetry
+from .logging_config import get_logger
+
+_YES = {"1", "true", "t", "yes", "y", "on"}
+_log = get_logger("heartbeat")
 
 
 @dataclass(frozen=True)
 class HeartbeatConfig:
-    """Interval and limits; a dependent worker ends without an answer."""
+    """How often, how patiently, and whether the worker lives on without an answer."""
 
     enabled: bool = True
     interval_ms: int = 2_000
@@ -25,9 +35,25 @@ class HeartbeatConfig:
     jitter_ms: int = 0
     dependent: bool = True
 
+    @classmethod
+    def from_mapping(
+        cls, options: Mapping[str, Any] | None, *, defaults: HeartbeatConfig | None = None
+    ) -> HeartbeatConfig:
+        """Take the keys that are ours, and as much of their values as makes sense."""
+        taken = asdict(defaults or cls())
+        for given, value in (options or {}).items():
+            key = re.sub(r"(?=[A-Z])", "_", str(given)).lower()
+            if isinstance(taken.get(key), bool):
+                taken[key] = value.strip().lower() in _YES if isinstance(value, str) else bool(value)
+            elif key in taken:
+                with suppress(TypeError, ValueError):
+                    number = int(value)
+                    taken[key] = taken[key] if number < 0 and key == "max_missed_heartbeats" else number
+        return cls(**taken)
+
 
 class HeartbeatClient:
-    """Sends heartbeats of a session at an interval."""
+    """Asks Elixir at intervals whether it still knows the session."""
 
     def __init__(
         self,
@@ -38,37 +64,75 @@ class HeartbeatClient:
         loop: asyncio.AbstractEventLoop | None = None,
         on_threshold_exceeded: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        self._stub, self._session_id, self._config = stub, session_id, config or HeartbeatConfig()
-        self._on_threshold_exceeded = on_threshold_exceeded
-        self._task: asyncio.Task[None] | None = None
+        self._elixir, self._session, self._given_loop = stub, session_id, loop
+        self._options = config or HeartbeatConfig()
+        self._give_up = on_threshold_exceeded or (_end_process if self._options.dependent else None)
+        self._beating: asyncio.Task[None] | None = None
+        self._misses = 0
+        self._asked: float | None = None
+        self._answered: float | None = None
+
+    @property
+    def config(self) -> HeartbeatConfig:
+        return self._options
 
     def start(self) -> bool:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        """Start the loop; say whether that was for us to do."""
+        if not self._options.enabled or self._running:
+            return False
+        loop = self._given_loop or asyncio.get_running_loop()
+        self._beating = loop.create_task(self._beat())
         return True
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
+        beating, self._beating = self._beating, None
+        if beating:
+            beating.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await beating
 
-    async def _run(self) -> None:
-        await asyncio.sleep(self._config.initial_delay_ms / 1000)
-        missed = 0
+    def status(self) -> Mapping[str, Any]:
+        said = {"missed_heartbeats": self._misses, "last_ping_monotonic": self._asked, "running": self._running}
+        said |= {"enabled": self._options.enabled, "dependent": self._options.dependent}
+        return {**said, "last_success_monotonic": self._answered}
+
+    async def ping_once(self) -> pb2.HeartbeatResponse | None:
+        return await self._ask() if self._options.enabled else None
+
+    @property
+    def _running(self) -> bool:
+        return self._beating is not None and not self._beating.done()
+
+    async def _beat(self) -> None:
+        await asyncio.sleep(self._options.initial_delay_ms / 1000)
         while True:
-            missed = 0 if await self._send() else missed + 1
-            if self._on_threshold_exceeded and missed >= self._config.max_missed_heartbeats:
-                await self._on_threshold_exceeded(missed)
-            await asyncio.sleep(self._config.interval_ms / 1000)
+            await self._ask()
+            await asyncio.sleep((self._options.interval_ms + random.uniform(0, self._options.jitter_ms)) / 1000)
 
-    async def _send(self) -> bool:
-        request = pb2.HeartbeatRequest(session_id=self._session_id)
+    async def _ask(self) -> pb2.HeartbeatResponse | None:
+        self._asked = time.monotonic()
+        now = timestamp_pb2.Timestamp()
+        now.GetCurrentTime()
         try:
-            # The call begins inside the span and ends outside: upstream's span does not cover the answer.
-            with telemetry.otel_span("HeartbeatClient/SendPing"):
-                metadata = telemetry.outgoing_metadata()
-                call = self._stub.Heartbeat(request, timeout=self._config.timeout_ms / 1000, metadata=metadata)
-            await call
-        except Exception:
-            return False
-        return True
+            # The call is begun inside the span and awaited outside of it: upstream's span does not cover the answer.
+            with telemetry.otel_span("HeartbeatClient/SendPing", attributes={"snakepit.session_id": self._session}):
+                call = self._elixir.Heartbeat(
+                    pb2.HeartbeatRequest(session_id=self._session, client_time=now),
+                    timeout=self._options.timeout_ms / 1000,
+                    metadata=telemetry.outgoing_metadata(),
+                )
+            answer = await call
+        except Exception as error:
+            _log.warning("heartbeat of session %s: %s", self._session, error)
+            self._misses += 1
+            if self._give_up and self._misses >= self._options.max_missed_heartbeats:
+                await self._give_up(self._misses)
+            return None
+        self._misses, self._answered = 0, time.monotonic()
+        return answer
+
+
+async def _end_process(missed: int) -> None:
+    _log.error("%s heartbeats missed; this process ends", missed)
+    os.kill(os.getpid(), signal.SIGTERM)
+    asyncio.get_running_loop().call_later(5, os._exit, 70)

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+try:
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+except ImportError:
+    trace = TracerProvider = BatchSpanProcessor = ConsoleSpanExporter = OTLPSpanExporter = None
 
 CORRELATION_HEADER = "x-snakepit-correlation-id"
 
 _current: ContextVar[str | None] = ContextVar("correlation", default=None)
 _tracer = None
+_ready = False
+_marked = False
+_make_record = logging.getLogRecordFactory()
 
 
 def setup_tracing() -> None:
     """Make a tracer provider and offer it as the global one, once."""
-    global _tracer
-    if _tracer is not None:
+    global _ready, _tracer
+    if _ready:
         return
-    attributes = {"service.name": "snakepit.python.bridge", "service.instance.id": uuid.uuid4().hex}
-    provider = TracerProvider(resource=Resource.create(attributes))
-    exporter = _exporter()
-    if exporter is not None:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-    # Refused, with a warning, if there is one already: then the spans are that one's.
-    trace.set_tracer_provider(tracer_provider=provider)
-    _tracer = trace.get_tracer(instrumenting_module_name="snakepit.bridge")
+    if trace is not None:
+        about = {
+            "service.name": os.environ.get("SNAKEPIT_SERVICE_NAME", "snakepit.python.bridge"),
+            "service.namespace": "snakepit",
+            "service.instance.id": os.environ.get("SNAKEPIT_INSTANCE_ID", uuid.uuid4().hex),
+        }
+        provider = TracerProvider(resource=Resource.create(about))
+        chosen = _exporter()
+        if chosen is not None:
+            provider.add_span_processor(BatchSpanProcessor(chosen))
+        # Refused, with a warning, if there is one already: then the spans are that one's.
+        trace.set_tracer_provider(tracer_provider=provider)
+        _tracer = trace.get_tracer(instrumenting_module_name="snakepit.bridge")
+    _ready = True
+    _mark_records()
+
+
+def get_tracer():
+    return _tracer if _ready else None
 
 
 def new_correlation_id() -> str:
@@ -61,18 +79,22 @@ def span(
     attributes: dict | None = None,
 ):
     """Set the correlation id for the block, and put a span around it if there is a tracer."""
-    sent = (value for key, value in context_metadata or () if key.lower() == CORRELATION_HEADER)
-    correlation = next(sent, None) or get_correlation_id() or new_correlation_id()
+    correlation = _sent_with(context_metadata) or get_correlation_id() or new_correlation_id()
     token = set_correlation_id(correlation)
-    try:
-        if _tracer is None:
+    tracer = get_tracer()
+    if tracer is None:
+        try:
             yield None
-        else:
-            attributes = {**(attributes or {}), "snakepit.correlation_id": correlation}
-            with _tracer.start_as_current_span(name, attributes=attributes) as current:
-                yield current
-    finally:
-        reset_correlation_id(token)
+        finally:
+            reset_correlation_id(token)
+        return
+    with tracer.start_as_current_span(name) as current:
+        for key, value in {**(attributes or {}), "snakepit.correlation_id": correlation}.items():
+            current.set_attribute(key, value)
+        try:
+            yield current
+        finally:
+            reset_correlation_id(token)
 
 
 def outgoing_metadata(initial: Iterable[tuple[str, str]] | None = None) -> list[tuple[str, str]]:
@@ -81,9 +103,38 @@ def outgoing_metadata(initial: Iterable[tuple[str, str]] | None = None) -> list[
     return [*(initial or ()), *([(CORRELATION_HEADER, current)] if current else [])]
 
 
+class _Correlated(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        setattr(record, "correlation_id", get_correlation_id(default="-"))  # noqa: B010
+        return True
+
+
+def correlation_filter() -> logging.Filter:
+    return _Correlated()
+
+
+def _sent_with(metadata: Sequence[tuple[str, str]] | None) -> str | None:
+    found = (value for key, value in metadata or () if key.lower() == CORRELATION_HEADER)
+    return next(found, None)
+
+
 def _exporter():
     if endpoint := os.environ.get("SNAKEPIT_OTEL_ENDPOINT"):
         return OTLPSpanExporter(endpoint)
     # On unless somebody says no, which is why instrumented workers' standard output fills with spans.
     wanted = os.environ.get("SNAKEPIT_OTEL_CONSOLE", "true").lower() in {"1", "true", "yes"}
     return ConsoleSpanExporter() if wanted else None
+
+
+def _mark_records() -> None:
+    global _marked
+    if _marked:
+        return
+
+    def make(*args, **kwargs):
+        record = _make_record(*args, **kwargs)
+        record.correlation_id = getattr(record, "correlation_id", None) or get_correlation_id("-")
+        return record
+
+    logging.setLogRecordFactory(make)
+    _marked = True

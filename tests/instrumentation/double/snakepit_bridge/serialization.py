@@ -1,5 +1,6 @@
 """Values in `google.protobuf.Any`, as JSON; anything pickled is refused."""
 
+import json
 import math
 from contextlib import suppress
 from typing import Any
@@ -7,17 +8,33 @@ from typing import Any
 import orjson
 from google.protobuf import any_pb2
 
+from . import telemetry
 from .zero_copy import ZeroCopyRef
 
+UNSERIALIZABLE_KEY, TYPE_KEY, REPR_KEY = "__ffi_unserializable__", "__type__", "__repr__"
+
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_WAYS = ("model_dump", "to_dict", "_asdict", "tolist", "isoformat")
+_told: set[str] = set()
 
 
-def _converted(value):
-    """Return a JSON value like this one, or a marker in its place."""
-    for method in ("model_dump", "to_dict", "_asdict", "tolist", "isoformat"):
+def _otherwise(thing):
+    """Return something like it that JSON has, or a marker in its place."""
+    for way in _WAYS:
         with suppress(Exception):
-            return getattr(value, method)()
-    return {"__ffi_unserializable__": True, "__type__": f"{type(value).__module__}.{type(value).__name__}"}
+            return getattr(thing, way)()
+    kind = f"{type(thing).__module__}.{type(thing).__name__}"
+    if kind not in _told:
+        _told.add(kind)
+        telemetry.emit("snakepit.serialization.unserializable_marker", {"first_seen": 1}, {"type": kind})
+    return {UNSERIALIZABLE_KEY: True, TYPE_KEY: kind}
+
+
+class GracefulJSONEncoder(json.JSONEncoder):
+    """The same for the standard library's JSON."""
+
+    def default(self, obj):
+        return _otherwise(obj)
 
 
 class TypeSerializer:
@@ -34,7 +51,7 @@ class TypeSerializer:
             if not math.isfinite(value):
                 value = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         name = f"type.googleapis.com/snakepit.{var_type}"
-        return any_pb2.Any(type_url=name, value=orjson.dumps(value, default=_converted)), None
+        return any_pb2.Any(type_url=name, value=orjson.dumps(value, default=_otherwise)), None
 
     @staticmethod
     def decode_any(any_msg: any_pb2.Any, binary_data: bytes | None = None) -> Any:
@@ -46,5 +63,5 @@ class TypeSerializer:
             return _SPECIAL[value] if value in _SPECIAL else float(value)
         if kind == "integer":
             return int(value)
-        is_reference = isinstance(value, dict) and value.get("__snakepit_zero_copy__")
-        return ZeroCopyRef.from_payload(value) if is_reference else value
+        referred = isinstance(value, dict) and value.get("__snakepit_zero_copy__")
+        return ZeroCopyRef.from_payload(value) if referred else value

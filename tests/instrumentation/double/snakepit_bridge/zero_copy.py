@@ -1,4 +1,4 @@
-"""Reference to a buffer: the description that travels in its place."""
+"""References in a worker: the description that travels in place of a buffer."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ class ZeroCopyRef:
     """A payload, and its parts as attributes."""
 
     def __init__(self, payload: dict[str, Any]):
-        self.payload, self.ref, self.bytes = payload, payload.get("ref"), payload.get("bytes")
+        self.payload = payload
+        for part in ("kind", "device", "dtype", "shape", "owner", "ref", "copy", "bytes"):
+            setattr(self, part, payload.get(part))
+        self.metadata = payload.get("metadata", {})
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]):
@@ -15,3 +18,6 @@ class ZeroCopyRef:
 
     def to_payload(self) -> dict[str, Any]:
         return {**self.payload}
+
+    def __repr__(self) -> str:
+        return f"<ZeroCopyRef {self.payload.get('ref')}>"

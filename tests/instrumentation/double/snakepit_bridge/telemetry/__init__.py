@@ -1,4 +1,4 @@
-"""Events for Elixir, by the stream that a server sets; and upstream's tracing."""
+"""Events for Elixir, by whichever backend is set; and upstream's tracing under the same roof."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from ..otel_tracing import (
     CORRELATION_HEADER,
+    correlation_filter,
     get_correlation_id,
+    get_tracer,
     new_correlation_id,
     outgoing_metadata,
     reset_correlation_id,
@@ -16,25 +18,25 @@ from ..otel_tracing import (
     setup_tracing,
 )
 from ..otel_tracing import span as otel_span
+from .manager import get_backend, is_enabled, set_backend
 
 __all__ = [
     "CORRELATION_HEADER",
+    "correlation_filter",
     "emit",
+    "get_backend",
     "get_correlation_id",
+    "get_tracer",
+    "is_enabled",
     "new_correlation_id",
     "otel_span",
     "outgoing_metadata",
     "reset_correlation_id",
+    "set_backend",
     "set_correlation_id",
     "setup_tracing",
     "span",
 ]
-_backend: Any = None
-
-
-def _set_backend(stream: Any) -> None:
-    global _backend
-    _backend = stream
 
 
 def emit(
@@ -43,20 +45,20 @@ def emit(
     metadata: dict[str, Any] | None = None,
     correlation_id: str | None = None,
 ) -> None:
-    """Pass an event to the stream, if there is one."""
-    if _backend is not None:
-        _backend.emit(event, measurements, metadata, correlation_id)
+    """Hand an event to the backend, if there is one."""
+    if backend := get_backend():
+        backend.emit(event, measurements, metadata, correlation_id)
 
 
 @contextmanager
 def span(operation: str, metadata: dict[str, Any] | None = None, correlation_id: str | None = None):
-    """Emit `.start` before the block, and `.stop` or `.exception` after it, with its nanoseconds."""
-    started = time.time_ns()
-    emit(f"{operation}.start", {"system_time": started}, metadata, correlation_id)
+    """Emit `.start` before the block, and `.stop` or `.exception` after it, with the nanoseconds it took."""
+    began = time.time_ns()
+    emit(f"{operation}.start", {"system_time": began}, metadata, correlation_id)
     try:
         yield
-        emit(f"{operation}.stop", {"duration": time.time_ns() - started}, metadata, correlation_id)
+        emit(f"{operation}.stop", {"duration": time.time_ns() - began}, metadata, correlation_id)
     except Exception as error:
-        failure = {**(metadata or {}), "error_type": type(error).__name__, "error_message": str(error)}
-        emit(f"{operation}.exception", {"duration": time.time_ns() - started}, failure, correlation_id)
+        what = {**(metadata or {}), "error_type": type(error).__name__, "error_message": str(error)}
+        emit(f"{operation}.exception", {"duration": time.time_ns() - began}, what, correlation_id)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import AsyncIterable
@@ -18,8 +19,10 @@ class TelemetryStream:
     """A bounded line of events between any thread that emits and the one call that streams."""
 
     def __init__(self, max_buffer: int = 1024) -> None:
+        self.enabled, self.sampling_rate = True, 1.0
         self._line: deque[pb.TelemetryEvent] = deque()
         self._room = max_buffer
+        self._lost = 0
         self._ended = False
         self._lock = Lock()
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -61,7 +64,7 @@ class TelemetryStream:
         correlation_id: str | None = None,
     ) -> None:
         """Put an event in the line, if it is wanted and sampled and there is room."""
-        if not self._wants(event_name):
+        if not self.enabled or random.random() > self.sampling_rate or not self._wants(event_name):
             return
         made = pb.TelemetryEvent(
             event_parts=event_name.split("."),
@@ -73,12 +76,18 @@ class TelemetryStream:
         with self._lock:
             if len(self._line) < self._room:
                 self._line.append(made)
+            else:
+                self._lost += 1
         self._wake()
 
     def close(self) -> None:
         """End the stream once all that is in the line is out."""
         self._ended = True
         self._wake()
+
+    @property
+    def dropped_count(self) -> int:
+        return self._lost
 
     def _wake(self) -> None:
         if reader := self._reader:
@@ -87,7 +96,11 @@ class TelemetryStream:
                 loop.call_soon_threadsafe(news.set)
 
     def _obey(self, control: pb.TelemetryControl) -> None:
-        if control.HasField("filter"):
+        if control.HasField("toggle"):
+            self.enabled = control.toggle.enabled
+        elif control.HasField("sampling"):
+            self.sampling_rate = min(max(control.sampling.sampling_rate, 0.0), 1.0)
+        elif control.HasField("filter"):
             self._wanted = control.filter
 
     def _wants(self, name: str) -> bool:

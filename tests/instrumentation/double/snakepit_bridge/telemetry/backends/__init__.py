@@ -1,0 +1,5 @@
+"""Destinations of events."""
+
+from .base import TelemetryBackend
+
+__all__ = ["TelemetryBackend"]
