@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import requests
-from opentelemetry import _logs
+from opentelemetry import _logs, trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk import _logs as sdk_logs
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.cli.doctor.target import Target
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry.environment import Environment, applied
+from snakepit_otel.telemetry.environment.endpoints import HTTP
 from snakepit_otel.telemetry.export.http_deadline import limit_time
 from snakepit_otel.telemetry.export.otlp_grpc import proxy_options
 from snakepit_otel.telemetry.export.otlp_http import bypass_proxy
@@ -37,9 +36,8 @@ from snakepit_otel.telemetry.export.otlp_responses import MAX_RESPONSE_BYTES, SU
 
 METRIC_NAME = names.METRIC_DOCTOR_CANARY.name
 _NAME = "snakepit-otel doctor"
-_SCOPE = "snakepit_otel.doctor"
+_SCOPE = InstrumentationScope("snakepit_otel.doctor", VERSION)
 _OTLP_TYPES = ("", "application/x-protobuf", "application/json")
-_CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_{}CREDENTIAL_PROVIDER"
 # The most of an answer's body that is shown, in characters.
 _LONGEST_BODY = 400
 
@@ -94,10 +92,10 @@ class _Answered(Exception):
 
 
 def _exporter(target: Target, timeout: float, answer: Future[Outcome]) -> Any:
-    name = "otlp_proto_grpc" if target.is_grpc else "otlp_proto_http"
-    (found,) = entry_points(group=f"opentelemetry_{target.signal}_exporter", name=name)
+    (found,) = entry_points(group=f"opentelemetry_{target.signal}_exporter", name=target.exporter)
     if target.is_grpc:
-        limits = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES), *proxy_options(target.authority))
+        authority = urlsplit(target.endpoint).netloc or target.endpoint
+        limits = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES), *proxy_options(authority))
         exporter = found.load()(timeout=timeout, channel_options=limits)
         exporter._client = _RecordingStub(exporter._client, answer)
         return exporter
@@ -127,7 +125,8 @@ class _RecordingStub:
 
 
 def _recording_session(target: Target, answer: Future[Outcome]) -> requests.Session:
-    session = _credential_session(target) or requests.Session()
+    # The exporter takes either a session of ours or the one that the variables name.
+    session: requests.Session = target.settings.provided_credentials(HTTP, requests.Session) or requests.Session()
     limit_time(session)
     bypass_proxy(session, target.endpoint)
     request: Callable[..., requests.Response] = session.request
@@ -152,25 +151,6 @@ def _recording_session(target: Target, answer: Future[Outcome]) -> requests.Sess
     return session
 
 
-def _credential_session(target: Target) -> requests.Session | None:
-    # The exporter takes either a session of ours or the one that these variables name.
-    named = next(
-        (
-            os.environ[name]
-            for of in ("", f"{target.signal.upper()}_")
-            if os.environ.get(name := _CREDENTIALS.format(of))
-        ),
-        None,
-    )
-    if named is None:
-        return None
-    (found,) = entry_points(group="opentelemetry_otlp_credential_provider", name=named)
-    made = found.load()()
-    if not isinstance(made, requests.Session):
-        raise TypeError(f"the credential provider {named!r} makes no requests.Session")
-    return made
-
-
 def _http_outcome(response: requests.Response, body: bytes) -> Outcome:
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     status = str(response.status_code)
@@ -191,34 +171,26 @@ def _success(response: Any) -> Outcome:
     return Outcome("OK", partial.error_message, rejected)
 
 
-class _Ids(RandomIdGenerator):
-    def __init__(self, trace_id: int) -> None:
-        self._trace_id = trace_id
-
-    def generate_trace_id(self) -> int:
-        return self._trace_id
-
-
 def _span(resource: Resource, trace_id: int) -> Any:
-    kept = InMemorySpanExporter()
-    # Sent by whatever sampler is configured.
-    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=_Ids(trace_id))
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    provider.get_tracer(_SCOPE, VERSION).start_span(_NAME).end()
-    return kept.get_finished_spans()
+    sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+    context = trace.SpanContext(trace_id, int.from_bytes(os.urandom(8)), is_remote=False, trace_flags=sampled)
+    now = time.time_ns()
+    return (
+        ReadableSpan(_NAME, context, resource=resource, instrumentation_scope=_SCOPE, start_time=now, end_time=now),
+    )
 
 
 def _point(resource: Resource) -> Any:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
     metric = names.METRIC_DOCTOR_CANARY
-    provider.get_meter(_SCOPE, VERSION).create_counter(metric.name, metric.unit, metric.description).add(1)
+    provider.get_meter(_SCOPE.name, VERSION).create_counter(metric.name, metric.unit, metric.description).add(1)
     return reader.get_metrics_data()
 
 
 def _record(resource: Resource, canary_id: str) -> Any:
     record = _logs.LogRecord(severity_number=_logs.SeverityNumber.INFO, body=f"{_NAME} {canary_id}", attributes={})
-    return (sdk_logs.ReadableLogRecord(record, resource, InstrumentationScope(_SCOPE, VERSION)),)
+    return (sdk_logs.ReadableLogRecord(record, resource, _SCOPE),)
 
 
 @contextmanager

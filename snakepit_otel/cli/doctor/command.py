@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 
 from snakepit_otel.cli.doctor.adapter import check_adapter
-from snakepit_otel.cli.doctor.environment import check_environment
+from snakepit_otel.cli.doctor.environment import check_environment, check_providers
 from snakepit_otel.cli.doctor.middleware import check_middleware
 from snakepit_otel.cli.doctor.packages import check_packages
-from snakepit_otel.cli.doctor.providers import check_providers
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
 from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
@@ -45,7 +44,11 @@ def doctor(
     With --telemetry it checks those variables, and whether telemetry arrives where they point. Secrets are not
     printed. Exit codes: 0 no problem, 1 a problem.
     """
-    sections = _telemetry(timeout) if telemetry else _everything(adapter, listen, config)
+    environment = Section("Environment", [*check_environment(os.environ), *check_providers()])
+    if telemetry:
+        sections = [environment, Section("Telemetry", check_telemetry(timeout))]
+    else:
+        sections = [*_installation(adapter, listen, config), environment]
     if as_json_document:
         print_json(as_json(sections))
     else:
@@ -53,11 +56,7 @@ def doctor(
     raise typer.Exit(EXIT_PROBLEM if count(sections, Status.PROBLEM) else 0)
 
 
-def _telemetry(timeout: float) -> list[Section]:
-    return [_environment(), Section("Telemetry", check_telemetry(timeout))]
-
-
-def _everything(adapter: str | None, listen: str | None, config: Path | None) -> list[Section]:
+def _installation(adapter: str | None, listen: str | None, config: Path | None) -> list[Section]:
     given = {"adapter": adapter} if adapter else {}
     checks, settings = check_settings(config, given)
     sections = [Section("Packages", check_packages()), Section("Settings", checks)]
@@ -73,11 +72,7 @@ def _everything(adapter: str | None, listen: str | None, config: Path | None) ->
             sections.append(Section("Adapter" if len(checks) == 1 else "Adapters", checks))
         if checks := check_middleware(settings.middleware):
             sections.append(Section("Middleware", checks))
-    return [*sections, _environment()]
-
-
-def _environment() -> Section:
-    return Section("Environment", [*check_environment(os.environ), *check_providers()])
+    return sections
 
 
 def _adapters(settings: Settings) -> dict[str, float]:

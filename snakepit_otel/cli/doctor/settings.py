@@ -10,13 +10,13 @@ from typing import Any
 
 from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.doctor.report import Check, ok, problem
-from snakepit_otel.cli.doctor.thread import run_in_thread
 from snakepit_otel.cli.effective_settings import effective, written
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.addresses import split
 from snakepit_otel.settings import Settings, TlsSettings
 from snakepit_otel.settings._loading import load
+from snakepit_otel.system.daemon_thread import start_daemon_thread
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import checked_socket_directory
 
@@ -53,7 +53,7 @@ def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
     try:
         host, port = split(address)
         look_up = partial(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        candidates = run_in_thread(look_up).result(_LOOKUP_TIMEOUT_S)
+        candidates = start_daemon_thread(look_up).result(_LOOKUP_TIMEOUT_S)
     except ConfigurationError as error:
         return problem(topic, str(error), "write HOST:PORT, such as 127.0.0.1:50051", "bad_address")
     except TimeoutError:

@@ -5,69 +5,55 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from snakepit_otel.common.loopback import leads_here
-from snakepit_otel.common.secrets import masked_url
 from snakepit_otel.telemetry.environment import Environment
 from snakepit_otel.telemetry.environment.display import header_names
 from snakepit_otel.telemetry.environment.endpoints import GRPC, HTTP
+from snakepit_otel.telemetry.environment.variables import OTLP
+from snakepit_otel.telemetry.export.otlp_settings import OtlpSettings
 
-PROTOCOLS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
-_PREFIX = "OTEL_EXPORTER_OTLP_"
+EXPORTERS = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
-
-
-def protocols_of(signal: str, environment: Environment) -> list[str]:
-    """Return the OTLP protocols by which a signal is exported."""
-    return [PROTOCOLS[name] for name in environment.exporters(signal) if name in PROTOCOLS]
 
 
 @dataclass(frozen=True)
 class Target:
     """Endpoint of one signal over OTLP."""
 
-    signal: str
-    protocol: str
-    endpoint: str
+    exporter: str  # one of `EXPORTERS`
+    settings: OtlpSettings
     variable: str  # the variable that names the endpoint
     headers: str  # names of the headers, for people
     headers_variable: str
 
     @classmethod
-    def of(cls, signal: str, protocol: str, environment: Environment) -> Target:
-        """Return a signal's target; without an endpoint the exporter's default is taken."""
-
-        def source(name: str) -> str:
-            own = f"{_PREFIX}{signal.upper()}_{name}"
-            return own if environment.given(own) is not None else _PREFIX + name
-
-        default = "http://localhost:4317" if protocol == GRPC else "http://localhost:4318"
-        names = header_names(os.environ.get(source("HEADERS"), ""))
-        return cls(
-            signal=signal,
-            protocol=protocol,
-            endpoint=environment.of_signal(signal, "ENDPOINT") or default,
-            variable=source("ENDPOINT"),
-            headers=f"the headers sent are {', '.join(names)}" if names else "no headers are set",
-            headers_variable=source("HEADERS"),
+    def of(cls, signal: str, exporter: str, environment: Environment) -> Target:
+        """Return a signal's target."""
+        variable, headers_variable = (
+            f"{OTLP}{signal.upper()}_{name}" if environment.has_own(signal, name) else OTLP + name
+            for name in ("ENDPOINT", "HEADERS")
         )
+        settings = OtlpSettings.from_environment(signal, EXPORTERS[exporter], environment)
+        names = header_names(os.environ.get(headers_variable, ""))
+        headers = f"the headers sent are {', '.join(names)}" if names else "no headers are set"
+        return cls(exporter, settings, variable, headers, headers_variable)
 
     @property
     def is_grpc(self) -> bool:
         """Whether the protocol is gRPC."""
-        return self.protocol == GRPC
+        return EXPORTERS[self.exporter] == GRPC
 
     @property
-    def url(self) -> str:
-        """The address that the exporter sends to, without secrets."""
-        adds_path = not self.is_grpc and self.variable == f"{_PREFIX}ENDPOINT"
-        return masked_url(f"{self.endpoint.rstrip('/')}/v1/{self.signal}" if adds_path else self.endpoint)
+    def signal(self) -> str:
+        """The signal: traces, metrics or logs."""
+        return self.settings.signal
 
     @property
-    def authority(self) -> str:
-        """The name that gRPC resolves."""
-        return urlsplit(self.endpoint).netloc or self.endpoint
+    def endpoint(self) -> str:
+        """The address that the exporter sends to; over HTTP with the path."""
+        return self.settings.endpoint
 
     @property
     def proxied(self) -> bool:
@@ -80,24 +66,24 @@ class Target:
         """Host and port, or a socket's path, to connect to; None behind a proxy, and where only gRPC resolves it."""
         if self.endpoint.startswith("unix:"):
             return self.endpoint.removeprefix("unix:").removeprefix("//")
-        parts = self._parts
+        parts = urlsplit(self._with_slashes)
         if not self._host or parts.scheme not in ("http", "https", "") or "@" in parts.netloc or self.proxied:
             return None
         return self._host, parts.port or (80 if not self.is_grpc and parts.scheme == "http" else 443)
 
     @property
-    def _parts(self) -> SplitResult:
-        return urlsplit(self.endpoint if "://" in self.endpoint else f"//{self.endpoint}")
+    def _with_slashes(self) -> str:
+        return self.endpoint if "://" in self.endpoint else f"//{self.endpoint}"
 
     @property
     def _host(self) -> str:
-        return self._parts.hostname or ""
+        return urlsplit(self._with_slashes).hostname or ""
 
 
 def connect(address: tuple[str, int] | str, timeout: float) -> None:
     """Connect and disconnect. Raises `OSError`."""
-    with (
-        socket.socket(socket.AF_UNIX) if isinstance(address, str) else socket.create_connection(address, timeout) as it
-    ):
-        if isinstance(address, str):
-            it.connect(address)
+    if isinstance(address, tuple):
+        socket.create_connection(address, timeout).close()
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(address)

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from snakepit_otel.cli.doctor.report import Check, Status, ok, problem, warning
-from snakepit_otel.cli.doctor.target import PROTOCOLS, Target, connect
-from snakepit_otel.cli.doctor.thread import run_in_thread
-from snakepit_otel.common.secrets import learn, masked_text
+from snakepit_otel.cli.doctor.target import EXPORTERS, Target, connect
+from snakepit_otel.common.secrets import learn, masked_text, masked_url
+from snakepit_otel.system.daemon_thread import start_daemon_thread
 from snakepit_otel.telemetry.environment import Environment
-from snakepit_otel.telemetry.environment.variables import SIGNALS
+from snakepit_otel.telemetry.environment.variables import OTLP, SIGNALS
 
 if TYPE_CHECKING:
     from snakepit_otel.cli.doctor.canary import Outcome
@@ -36,8 +36,8 @@ def check_telemetry(timeout: float) -> list[Check]:
         faults = _faults(signal, environment)
         checks += faults
         exporters = environment.exporters(signal)
-        targets += [Target.of(signal, PROTOCOLS[name], environment) for name in exporters if name in PROTOCOLS]
-        others = [name for name in exporters if name not in PROTOCOLS]
+        targets += [Target.of(signal, name, environment) for name in exporters if name in EXPORTERS]
+        others = [name for name in exporters if name not in EXPORTERS]
         checks += [ok(signal, f"exporter {name!r} is not OTLP; no canary was sent") for name in others]
         if not exporters and not faults:
             checks.append(_not_exported(signal))
@@ -50,13 +50,12 @@ def check_telemetry(timeout: float) -> list[Check]:
 def _faults(signal: str, environment: Environment) -> list[Check]:
     """Return the faults of variables for which a signal is not exported."""
     exporter = f"OTEL_{signal.upper()}_EXPORTER"
-    endpoints = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     unsent = not environment.exporters(signal) and environment.given(exporter) is None
     checks = []
     for fault in environment.faults:
         if fault.variable == exporter:
             checks.append(problem(signal, str(fault), fault.remedy, "unknown_exporter"))
-        elif fault.variable in endpoints and unsent:
+        elif fault.variable in (f"{OTLP}{signal.upper()}_ENDPOINT", f"{OTLP}ENDPOINT") and unsent:
             remedy = "write http://HOST:PORT, or https:// where the server speaks TLS"
             checks.append(problem(signal, f"not sent: {fault}", remedy, "bad_endpoint"))
     return checks
@@ -78,20 +77,17 @@ def _send(targets: list[Target], timeout: float, environment: Environment) -> li
     end = time.monotonic() + timeout
     canary = Canary(environment)
     with silenced():
-        limit = timeout * _CANARY_SHARE
-        sent = [run_in_thread(partial(canary.send, target, limit)) for target in targets]
-        outcomes = [_outcome(future, end - 0.2 * timeout) for future in sent]
-        addresses = {target.address for target, outcome in zip(targets, outcomes, strict=True) if _is_open(outcome)}
+        sent = [start_daemon_thread(partial(canary.send, target, timeout * _CANARY_SHARE)) for target in targets]
+        pairs = [(target, _outcome(future, end - 0.2 * timeout)) for target, future in zip(targets, sent, strict=True)]
+        unclear = {target.address for target, outcome in pairs if _is_open(outcome)}
         left = max(end - time.monotonic(), 0.01)
-        connecting = {each: run_in_thread(partial(connect, each, left)) for each in addresses if each is not None}
+        connecting = {each: start_daemon_thread(partial(connect, each, left)) for each in unclear if each is not None}
         errors: dict[object, BaseException | None] = {each: _error(future, end) for each, future in connecting.items()}
-    checks = [
-        _check(target, outcome, errors.get(target.address)) for target, outcome in zip(targets, outcomes, strict=True)
-    ]
+    checks = [_check(target, outcome, errors.get(target.address)) for target, outcome in pairs]
     if any(check.status is not Status.PROBLEM for check in checks):
-        found = f"{canary.id} - look for it as a trace id, as service.instance.id of the metric "
-        found += f"{METRIC_NAME!r}, and in the body of a log record"
-        checks.append(ok("canary", found, canary=canary.id, trace_id=canary.id))
+        message = f"{canary.id} - look for it as a trace id, as service.instance.id of the metric "
+        message += f"{METRIC_NAME!r}, and in the body of a log record"
+        checks.append(ok("canary", message, canary=canary.id, trace_id=canary.id))
     return checks
 
 
@@ -111,9 +107,9 @@ def _is_open(outcome: Outcome | BaseException) -> bool:
     """Whether the outcome leaves open if there is a peer at all."""
     from snakepit_otel.cli.doctor.hints import hint_of_answer
 
-    return isinstance(outcome, TimeoutError) or (
-        not isinstance(outcome, BaseException) and not outcome.accepted and hint_of_answer(outcome) is None
-    )
+    if isinstance(outcome, BaseException):
+        return isinstance(outcome, TimeoutError)
+    return not outcome.accepted and hint_of_answer(outcome) is None
 
 
 def _check(target: Target, outcome: Outcome | BaseException, error: BaseException | None) -> Check:
@@ -121,6 +117,7 @@ def _check(target: Target, outcome: Outcome | BaseException, error: BaseExceptio
     from snakepit_otel.cli.doctor.hints import hint_of_answer, hint_of_connection, hint_of_error
 
     topic = f"{target.signal} over {'gRPC' if target.is_grpc else 'HTTP'}"
+    url = masked_url(target.endpoint)
     if isinstance(outcome, TimeoutError):
         outcome = Outcome("", "no answer in time", timed_out=True)
     if isinstance(outcome, BaseException):
@@ -128,19 +125,19 @@ def _check(target: Target, outcome: Outcome | BaseException, error: BaseExceptio
         return problem(topic, message, "correct the variable that the message names", "exporter_refused")
     evidence = _evidence(outcome.text)
     if outcome.rejected:
-        message = f"{target.url}: success, and the canary was thrown away"
         remedy = "exporters do not notice this; see the receiver's message, its limits and its schema"
+        message = f"{url}: success, and the canary was thrown away"
         return problem(topic, message, remedy, "partial_success", evidence or "no reason given")
     if outcome.accepted and outcome.text:
         remedy = "see the receiver's message; everything arrived"
-        return warning(topic, f"{target.url}: accepted, with a warning", remedy, "partial_success_warning", evidence)
+        return warning(topic, f"{url}: accepted, with a warning", remedy, "partial_success_warning", evidence)
     if outcome.accepted:
-        return ok(topic, f"accepted by {target.url}", endpoint=target.url)
+        return ok(topic, f"accepted by {url}", endpoint=url)
     hint = hint_of_answer(outcome) or hint_of_connection(target, error) or hint_of_error(target, outcome)
-    fields = {**vars(target), "SIGNAL": target.signal.upper()}
-    message = f"{target.url}: {hint.message.format_map(fields)}"
+    fields = {**vars(target), "signal": target.signal, "SIGNAL": target.signal.upper()}
     if error is not None:
         evidence = _evidence(f"{type(error).__name__}: {error}; {outcome.text}")
+    message = f"{url}: {hint.message.format_map(fields)}"
     return problem(topic, message, hint.remedy.format_map(fields), hint.code, evidence)
 
 
