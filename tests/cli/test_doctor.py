@@ -213,7 +213,7 @@ def test_adapter_that_can_be_served(examine: Examine, short_path: Path) -> None:
         ("import nonesuch.part\n", "mine:A", "missing_package", ("'nonesuch'", "line 1: import nonesuch.part")),
         ("from json import nonesuch\n", "mine:A", "import_failed", ("cannot import name 'nonesuch'", "line 1")),
         ("class Adaptor: pass\n", "mine:Adapter", "missing_class", ("did you mean 'Adaptor'?",)),
-        ("A = 1\n", "mine:A", "not_a_class", ("it is a int",)),
+        ("A = 1\n", "mine:A", "not_a_class", ("is a int, not a class",)),
         ("class A: pass\n", "mine:A", "no_tools", ("has no tools", "@tool")),
         (
             "from snakepit_otel import tool\nclass A:\n    @tool\n    def cleanup(self): ...\n",
@@ -223,7 +223,7 @@ def test_adapter_that_can_be_served(examine: Examine, short_path: Path) -> None:
         ),
         ("import sys\nsys.exit('bye')\n", "mine:A", "import_failed", ("SystemExit: bye", "line 2")),
         ("import os\nos._exit(7)\n", "mine:A", "import_died", ("exited with status 7",)),
-        ("", "other.mine:A", "missing_module", ("no module 'other'",)),
+        ("", "other.mine:A", "missing_module", ("No module named 'other'",)),
         ("", "other.py:A", "missing_file", ("no file other.py",)),
         ("", "mine", "bad_name", ("package.module:Class",)),
     ],

@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 
-from snakepit_otel.cli.doctor.adapter import check_adapter
 from snakepit_otel.cli.doctor.environment import check_environment, check_providers
-from snakepit_otel.cli.doctor.middleware import check_middleware
 from snakepit_otel.cli.doctor.packages import check_packages
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
 from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
 from snakepit_otel.cli.doctor.telemetry import check_telemetry
+from snakepit_otel.cli.doctor.user_code import check_adapter, check_middleware
 from snakepit_otel.cli.output import console, print_json
 from snakepit_otel.settings import Settings
 
