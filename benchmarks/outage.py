@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Load
+from benchmarks.overload import resident
 from benchmarks.worker import start
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
@@ -156,16 +157,10 @@ def run(load: Load, beside: Load, pid: int, seconds: float, watch: Any = None) -
         now = time.perf_counter()
         if now - looked > 0.5:
             looked = now
-            phase.memory.append(resident(pid))
+            phase.memory.append(resident(pid) / 2**20)
             if watch is not None:
                 watch()
     return phase
-
-
-def resident(pid: int) -> float:
-    """Return the resident memory of a process, in MB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 @dataclass

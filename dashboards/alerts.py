@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from dashboards import foreign, objectives, recording
 from dashboards.promql import PRESENT, SERVICE, Matcher, Where, occurrences_of, one_of, share
@@ -16,8 +17,7 @@ _SERVICE = "{{ $labels.service_name }}"
 _POOL = "pool {{ $labels.snakepit_pool_name }} of " + _SERVICE
 _THE_POOL = "P" + _POOL[1:]
 _BY_SERVICE = f"sum by ({', '.join(SERVICE)})"
-_POOL_PAGE = "snakepit-pools"
-_ITS_POOL = {"pool": "snakepit_pool_name"}
+_pool_alert = partial(Alert, page="snakepit-pools", variables={"pool": "snakepit_pool_name"})
 
 
 def groups() -> list[Group]:
@@ -111,36 +111,30 @@ def _workers() -> list[Alert]:
     )
     hinted = R.rate(n.METRIC_POOL_AFFINITY_DECISIONS, pool, {n.SNAKEPIT_AFFINITY_OUTCOME: hints}, "10m")
     return [
-        Alert(
+        _pool_alert(
             "NoReadyWorkers",
             "critical",
             f"{ready} == 0",
             f"No worker of {_POOL} is ready",
             "Every request waits, and is refused when its time is up.",
             lasts="1m",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "WorkersCrashLooping",
             "critical",
             f"{crashes} > {objectives.CRASHES}",
             f"Workers of {_POOL} end again and again",
             "{{ $value | humanize }} ended unasked, or before they were ready, within ten minutes.",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "CircuitOpen",
             "critical",
             R.total(n.METRIC_POOL_BREAKER_STATE, pool, {n.SNAKEPIT_BREAKER_STATE: "open"}) + " > 0",
             f"{_THE_POOL} refuses every request, because requests lost their workers",
             "The circuit breaker is open. It tries one request now and then, and closes when that is answered.",
             keeps="5m",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "PoolSaturated",
             "warning",
             f"{waits} > {objectives.QUEUE_WAIT_SECONDS} or {refused} > 0",
@@ -148,38 +142,30 @@ def _workers() -> list[Alert]:
             "Requests are refused, or of those that have to wait for a worker, one in twenty waits longer than "
             f"{objectives.QUEUE_WAIT_SECONDS} s.",
             lasts="5m",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "HeartbeatsMissed",
             "warning",
             R.occurrences(n.METRIC_HEARTBEAT_TIMEOUT_COUNT, pool, window="10m") + f" > {objectives.HEARTBEATS_MISSED}",
             f"Workers of {_POOL} do not answer heartbeats",
             "{{ $value | humanize }} were missed within ten minutes. A tool that holds the GIL does this, or a machine "
             "without a free processor.",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "WorkersOrphaned",
             "info",
             R.occurrences(n.METRIC_WORKER_ORPHAN_KILLED_COUNT, pool, window="1h") + " > 0",
             f"Workers of {_POOL} had outlived their authority",
             "{{ $value | humanize }} within an hour. The next authority has killed them; the one before ended without "
             "ending its workers.",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
-        Alert(
+        _pool_alert(
             "AffinityLost",
             "info",
             f"{share(lost, hinted)} > {objectives.AFFINITY_LOST}",
             f"Sessions of {_POOL} do not come back to their workers",
             "{{ $value | humanizePercentage }} of requests with a last worker were given another, so caches are cold.",
             lasts="15m",
-            page=_POOL_PAGE,
-            variables=_ITS_POOL,
         ),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dashboards.colours import WARN, any_is
 from dashboards.house import Query, bars, each, heatmap, log_lines, table, timeseries
 from dashboards.logql import RECORDS, Value
@@ -17,7 +19,7 @@ _REQUEST = n.METRIC_ADAPTER_REQUEST_DURATION
 _PHASE = n.METRIC_ADAPTER_PHASE_DURATION
 _TOOL = [n.SNAKEPIT_TOOL_NAME]
 _FAILED = {n.ERROR_TYPE: PRESENT}
-_NO_OTHERS = "no foreign workers"
+_of_others = partial(timeseries, zero="no foreign workers")
 _IS_NORMAL = " Empty where all workers are of this framework."
 
 
@@ -200,7 +202,7 @@ def _foreign() -> Row:
     return Row(
         "Workers without OpenTelemetry, as their own events say",
         [
-            timeseries(
+            _of_others(
                 "Events",
                 [
                     Query(
@@ -214,10 +216,9 @@ def _foreign() -> Row:
                 "`measurement` are the worker's mistakes, and it drops events that nobody takes fast enough."
                 f"{_IS_NORMAL}",
                 unit="eps",
-                zero=_NO_OTHERS,
                 width=12,
             ),
-            timeseries(
+            _of_others(
                 "p95 of tools and calls",
                 [
                     Query(_OTHERS.quantile(0.95, metric, _TOOL), f"{what} {each(n.SNAKEPIT_TOOL_NAME)}")
@@ -225,10 +226,9 @@ def _foreign() -> Row:
                 ],
                 f"One in twenty took longer, by what the events say. Good is level.{_IS_NORMAL}",
                 unit="s",
-                zero=_NO_OTHERS,
                 width=12,
             ),
-            timeseries(
+            _of_others(
                 "Failures",
                 [
                     Query(_OTHERS.occurrences(metric, [n.ERROR_TYPE], window=RATE), f"{what}: {each(n.ERROR_TYPE)}")
@@ -236,39 +236,34 @@ def _foreign() -> Row:
                 ],
                 "Tools and calls that raised, and errors that were noted, in the interval up to each point. Good is "
                 f"none; the events themselves are among the logs.{_IS_NORMAL}",
-                zero=_NO_OTHERS,
                 width=5,
             ),
-            timeseries(
+            _of_others(
                 "Results, p95",
                 Query(_OTHERS.quantile(0.95, n.METRIC_WORKER_TOOL_RESULT_SIZE_SIZE, _TOOL), each(n.SNAKEPIT_TOOL_NAME)),
                 f"The size of what tools return. Large ones are better handed over as references.{_IS_NORMAL}",
                 unit="bytes",
-                zero=_NO_OTHERS,
                 width=5,
             ),
-            timeseries(
+            _of_others(
                 "Memory, p95",
                 [Query(_OTHERS.quantile(0.95, metric), what) for what, metric in memory.items()],
                 f"Of all their samples together. Good is a plateau; which worker climbs, the events say.{_IS_NORMAL}",
                 unit="bytes",
-                zero=_NO_OTHERS,
                 width=5,
             ),
-            timeseries(
+            _of_others(
                 "Use of CPU",
                 [Query(_OTHERS.quantile(quantile, utilization), f"p{quantile * 100:.0f}") for quantile in (0.5, 0.95)],
                 f"Of all their samples together; 100 % is all of one core. Good is below that.{_IS_NORMAL}",
                 unit="percentunit",
-                zero=_NO_OTHERS,
                 width=5,
             ),
-            timeseries(
+            _of_others(
                 "Collections of garbage",
                 Query(_OTHERS.rate(n.METRIC_WORKER_PYTHON_GC_COMPLETED_COUNT), "collections"),
                 f"A second. Good is level: many collections are many objects that are made and dropped.{_IS_NORMAL}",
                 unit="ops",
-                zero=_NO_OTHERS,
                 width=4,
             ),
         ],

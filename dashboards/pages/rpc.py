@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dashboards import objectives
 from dashboards.colours import BAD, WARN, any_is, at_least
 from dashboards.house import Query, bars, each, heatmap, stat, timeseries
@@ -24,6 +26,7 @@ _LATE: Where = {n.RPC_RESPONSE_STATUS_CODE: "DEADLINE_EXCEEDED"}
 _STREAMS: Where = {n.RPC_METHOD: one_of([methods.EXECUTE_STREAMING_TOOL, methods.READ_BUFFER, methods.WRITE_BUFFER])}
 _AUTHORITY: Where = {n.SNAKEPIT_ROLE: "authority"}
 _WORKER: Where = {n.SNAKEPIT_ROLE: "worker"}
+_of_callbacks = partial(timeseries, zero="no call-backs")
 _ALL_INSTANCES = " Choose all instances: the two ends of a call are two processes."
 
 
@@ -194,13 +197,12 @@ def _callbacks() -> Row:
     return Row(
         "Call-backs: what adapters ask of the authority",
         [
-            timeseries(
+            _of_callbacks(
                 "Call-backs by tool",
                 Query(Q.rate(_CALLBACK, _TOOL), tool),
                 "Call-backs a second, by what was asked: the session's state, or a tool of the authority's. Good is "
                 "what tools need; a state that is read again and again is better read once for each request.",
                 unit="reqps",
-                zero="no call-backs",
             ),
             timeseries(
                 "Failures of call-backs",
@@ -217,13 +219,12 @@ def _callbacks() -> Row:
                 unit="percentunit",
                 zero="no requests",
             ),
-            timeseries(
+            _of_callbacks(
                 "p95 of call-backs by tool",
                 Query(Q.quantile(0.95, _CALLBACK, _TOOL), tool),
                 "One in twenty took longer. Good is milliseconds, and level. If all of them climb, the authority has "
                 "too little processor; if one does, it is that tool.",
                 unit="s",
-                zero="no call-backs",
                 width=12,
             ),
             heatmap(

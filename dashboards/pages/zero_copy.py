@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from dashboards import objectives
 from dashboards.colours import WARN, any_is, at_least
@@ -22,6 +23,7 @@ _SHARED: Where = {n.SNAKEPIT_ZERO_COPY_TRANSPORT: "shm"}
 _COPIED: Where = {n.SNAKEPIT_ZERO_COPY_TRANSPORT: "stream"}
 _NONE = "no references"
 _NO_FALLBACK = "none copied"
+_of_references = partial(timeseries, zero=_NONE)
 
 
 def page() -> Page:
@@ -90,7 +92,7 @@ def _live() -> Row:
     return Row(
         "What there is",
         [
-            timeseries(
+            _of_references(
                 "Live references",
                 [
                     Query(Q.total(n.METRIC_ZERO_COPY_REFERENCE_COUNT, [_OWNER, _KIND]), _OF),
@@ -99,15 +101,13 @@ def _live() -> Row:
                 "References by who created them, `elixir` being the authority's side and `python` a worker's, and "
                 "those that authorities hold for both. Good falls back to none between requests: a floor that rises is "
                 "references that are never released.",
-                zero=_NONE,
             ),
-            timeseries(
+            _of_references(
                 "Their bytes",
                 Query(Q.total(n.METRIC_ZERO_COPY_REFERENCE_SIZE, [_OWNER, _KIND]), _OF),
                 "What the live references refer to, in the processes that created them. Good is level: `dlpack` are "
                 "arrays, `arrow` tables.",
                 unit="bytes",
-                zero=_NONE,
             ),
             timeseries(
                 "Held against the limit",
@@ -129,13 +129,12 @@ def _flow() -> Row:
     return Row(
         "Created and released",
         [
-            timeseries(
+            _of_references(
                 "Created and released",
                 [Query(Q.rate(created), "created"), Query(Q.rate(released, [_RELEASE]), each(_RELEASE))],
                 "References a second, and why they were released. Good is `request_end` and `explicit`, together as "
                 "many as are created. `expired` had no request; of `peer_lost` a process has died.",
                 unit="ops",
-                zero=_NONE,
             ),
             heatmap(
                 "Lifetimes",
@@ -145,7 +144,7 @@ def _flow() -> Row:
                 zero=_NONE,
                 width=8,
             ),
-            timeseries(
+            _of_references(
                 "p95 of creating and releasing",
                 [
                     Query(Q.quantile(0.95, metric, [_KIND]), f"{what} {each(_KIND)}")
@@ -154,7 +153,6 @@ def _flow() -> Row:
                 "One in twenty took longer. Creating copies bytes into shared memory, unless they are made there with "
                 "`zero_copy.empty`; good is well below the requests' own duration.",
                 unit="s",
-                zero=_NONE,
             ),
         ],
     )
@@ -165,15 +163,14 @@ def _hand_overs() -> Row:
     return Row(
         "Hand-overs",
         [
-            timeseries(
+            _of_references(
                 "Hand-overs",
                 _by_transport(n.METRIC_ZERO_COPY_EXPORT_DURATION),
                 "References handed to the other side, a second. Good is all of them shared.",
                 unit="ops",
-                zero=_NONE,
                 stacked=True,
             ),
-            timeseries(
+            _of_references(
                 "Bytes handed over",
                 [
                     Query(Q.rate_of_sum(metric, where=where), f"{how}, {what}")
@@ -183,9 +180,8 @@ def _hand_overs() -> Row:
                 "Bytes a second that went to the other side, and that it opened. Good is all of them shared; what is "
                 "handed over and not opened was not needed.",
                 unit="binBps",
-                zero=_NONE,
             ),
-            timeseries(
+            _of_references(
                 "p95 of handing over and opening",
                 [
                     *_p95(n.METRIC_ZERO_COPY_EXPORT_DURATION, "hand over"),
@@ -194,7 +190,6 @@ def _hand_overs() -> Row:
                 "One in twenty took longer. Good is less than a millisecond where memory is shared, however large it "
                 "is; copying takes as long as its bytes.",
                 unit="s",
-                zero=_NONE,
             ),
             timeseries(
                 "Copied, by reason",

@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import wraps
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from snakepit_otel.common.printable import printable, printable_error
@@ -29,9 +28,7 @@ class Guard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
         if not isinstance(error, Exception):
             return False
         self.error = error

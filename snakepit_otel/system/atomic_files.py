@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -9,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from snakepit_otel.system.file_ownership import foreign_link, user
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def replace_file(path: Path, text: str, mode: int | None = None) -> None:
@@ -37,6 +40,16 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
             raise
     finally:
         os.close(directory)
+
+
+def give_name(made: str, name: str, directory: int) -> None:
+    """Give a new file of an open directory its name. Raises `FileExistsError` if it is taken, where links are made."""
+    try:
+        os.link(made, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.rename(made, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def refuse_what_is_no_file(path: Path) -> None:

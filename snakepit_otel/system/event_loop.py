@@ -34,7 +34,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:
-    """Return when the task is done; cancelled, as by Ctrl-C, cancel it."""
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:

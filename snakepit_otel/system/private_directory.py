@@ -17,15 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.system.atomic_files import give_name
 
 _log = logging.getLogger("snakepit_otel.bridge")
 _PREFIX = "snakepit-"
 _NAME = re.compile(r"snakepit-[a-z0-9_]{8}")
 _LOCK = "lock"
 _MAX_LOCK_BYTES = 200
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Requirement(NamedTuple):
@@ -148,7 +149,6 @@ def _made_somewhere(on_abandoned: Callable[[Path], object] | None) -> tuple[Path
 
 
 def _made(base: Path) -> tuple[Path, int]:
-    """Make a directory and return it with the descriptor of its lock."""
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     try:
         return path, _locked(path)
@@ -178,11 +178,7 @@ def _locked(path: Path) -> int:
             os.fchmod(lock, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.write(lock, _mark(path))
-            os.link(made, _LOCK, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            os.rename(made, _LOCK, src_dir_fd=directory, dst_dir_fd=directory)
+            give_name(made, _LOCK, directory)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(made, dir_fd=directory)
@@ -201,7 +197,6 @@ def _mark(path: Path) -> bytes:
 
 
 def _is(lock: int, path: Path) -> bool:
-    """Say whether an open file is the lock of a directory."""
     ours = os.fstat(lock)
     try:
         found = (path / _LOCK).lstat()
@@ -247,13 +242,8 @@ def _remove_if_abandoned(path: Path, lock: int, on_abandoned: Callable[[Path], o
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     # Its owner may have made another one of this name, while it was opened.
     if _is(lock, path):
-        _call(on_abandoned, path)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _call(on_abandoned: Callable[[Path], object] | None, directory: Path) -> None:
-    try:
         if on_abandoned is not None:
-            on_abandoned(directory)
-    except Exception:  # noqa: BLE001 - what a dead owner left must not keep the next one from starting
-        _log.exception("what was left in %s could not be looked at", printable(directory))
+            # What a dead owner left must not keep the next one from starting.
+            with guard(f"looking at what was left in {path}", _log):
+                on_abandoned(path)
+        shutil.rmtree(path, ignore_errors=True)

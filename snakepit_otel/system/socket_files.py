@@ -6,7 +6,6 @@ the place of another, and gRPC, which at a server's end removes whatever has the
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.system.atomic_files import give_name
 from snakepit_otel.system.file_ownership import foreign_link, user
-
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,10 @@ def make_socket(path: Path, bind: Callable[[str], object], kind: socket.SocketKi
         # Whatever the umask is, the user may connect, and nobody else.
         os.chmod(made, 0o600, dir_fd=directory)
         status = os.stat(made, dir_fd=directory, follow_symlinks=False)
-        _name(made, path, directory)
+        try:
+            give_name(made, path.name, directory)
+        except FileExistsError:
+            raise ConfigurationError(f"cannot listen on unix:{path}: it is in use") from None
     except OSError as error:
         raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror}") from None
     finally:
@@ -111,17 +112,6 @@ def _check(directory: Path, status: os.stat_result) -> None:
             f"the directory {directory} of the socket may be entered by others; "
             f"choose one of your own with mode 0700 (chmod 700 {directory})"
         )
-
-
-def _name(made: str, path: Path, directory: int) -> None:
-    try:
-        os.link(made, path.name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-    except FileExistsError:
-        raise ConfigurationError(f"cannot listen on unix:{path}: it is in use") from None
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        os.rename(made, path.name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _remove_stale(path: Path, directory: int, kind: socket.SocketKind) -> None:

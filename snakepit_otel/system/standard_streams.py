@@ -63,8 +63,6 @@ class OutputLost(Exception):
 
 
 class _Descriptor(io.RawIOBase):
-    """A standard stream's descriptor, which stays open."""
-
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
@@ -176,7 +174,6 @@ class _NonBlocking(_Descriptor):
         return os.write(self._descriptor, data[:_ATOMIC_WRITE_BYTES]) if _is_writable(self._descriptor, 0) else 0
 
     def _write_backlog(self) -> None:
-        """Write the backlog whenever the stream becomes writable."""
         while True:
             self._changed.wait()
             with self._lock:

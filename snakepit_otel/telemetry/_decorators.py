@@ -90,7 +90,6 @@ class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
         return MethodType(self._self_observing if _switch.enabled else self._self_function, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, observed or not."""
         return (self._self_observing if _switch.enabled else self._self_function)(*args, **kwargs)
 
 

@@ -167,7 +167,6 @@ class ForeignEventRecorder:
         emit(kind.event, attributes, present, timestamp=end, context=context)
 
     def _labels(self, event: Event, metadata: Mapping[str, str]) -> dict[str, str]:
-        """Return the attributes of low cardinality, for metrics."""
         labels = {}
         if names.SNAKEPIT_TOOL_NAME in event.attributes:
             tool = metadata.get("tool") or metadata.get("tool_name") or OTHER

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ContextDecorator
-from types import TracebackType
 
 from snakepit_otel.common.printable import MAX_NAME_CHARACTERS, printable, printable_error
 
@@ -23,9 +22,7 @@ class _Guard(ContextDecorator):
     def __enter__(self) -> None:
         """Begin."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
-    ) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
         if not isinstance(error, Exception):
             return False
         contain(self._action, error)

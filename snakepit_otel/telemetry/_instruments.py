@@ -28,8 +28,6 @@ _Totals = dict[tuple[tuple[str, Any], ...], float]
 
 @dataclass
 class _Source:
-    """A reader of an owner, and its last readings."""
-
     read: Callable[[Any], Iterable[Reading]]
     last: _Totals
 
@@ -97,7 +95,6 @@ class _ByApi:
     new = ()
 
     def add(self, value: _metric_cells.Value) -> None:
-        """Record a value with its time, trace and span."""
         self.record(*value)
 
     def fold(self) -> None:
@@ -143,10 +140,10 @@ def observe(owner: Owner, metric: Metric, read: Callable[[Owner], Iterable[Readi
 
 
 class _Process:
-    """Owner of this process' own tallies."""
+    """Owner of this process' own readings."""
 
 
-_process = _Process()
+PROCESS = _Process()
 
 
 def _instrument(metric: Metric) -> Callable[..., None]:
@@ -160,7 +157,7 @@ def _instrument(metric: Metric) -> Callable[..., None]:
 def _create(metric: Metric) -> Any:
     # With the first instrument, so that importing this has no effect.
     if names.METRIC_TELEMETRY_FAULTS not in _owners:
-        observe(_process, names.METRIC_TELEMETRY_FAULTS, lambda _: [(_guard.fault_count, {})])
+        observe(PROCESS, names.METRIC_TELEMETRY_FAULTS, lambda _: [(_guard.fault_count, {})])
     description = {"unit": metric.unit, "description": metric.description}
     if metric.observable:
         create = {

@@ -41,11 +41,9 @@ class CorrelatedFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter`."""
         return printable_lines(masked_text(super().format(record)), indent="    ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name for it
-        """See `logging.Formatter`."""
         line = super().formatMessage(record)
         trace_id = getattr(record, "otelTraceID", "0")
         if trace_id == "0":

@@ -262,5 +262,4 @@ def count_failed(
 
 
 def _shown(message: str) -> str:
-    """Return the part of a message that is recorded, without secrets."""
     return masked_text(message[:_MAX_MASKED_CHARACTERS])[:_MAX_MESSAGE_CHARACTERS]

@@ -10,25 +10,18 @@ from pathlib import Path
 
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Metric
-from snakepit_otel.telemetry._instruments import Reading, observe
+from snakepit_otel.telemetry._instruments import PROCESS, Reading, observe
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-class _Process:
-    """The one owner of the readings, so that the process is counted once."""
-
-
-_process = _Process()
 
 
 def register(enabled: Callable[[], bool] = lambda: True) -> None:
     """Read this process at every collection, from now on, while `enabled` returns true."""
     for metric, read in _READINGS.items():
-        observe(_process, metric, partial(_read, read, enabled))
+        observe(PROCESS, metric, partial(_read, read, enabled))
 
 
-def _read(read: Callable[[], Iterable[Reading]], enabled: Callable[[], bool], _process: _Process) -> Iterable[Reading]:
+def _read(read: Callable[[], Iterable[Reading]], enabled: Callable[[], bool], _: object) -> Iterable[Reading]:
     return read() if enabled() else ()
 
 

@@ -110,7 +110,6 @@ def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
 
 
 def _has_default_propagators() -> bool:
-    """Return whether the propagators are OpenTelemetry's default: trace context, then baggage."""
     global _propagator, _propagator_is_default
     propagator = propagate.get_global_textmap()
     if propagator is not _propagator:

@@ -133,7 +133,6 @@ class Steps:
         return Operation.from_start(point, self.request.labels, self.request.details, started)
 
     def _plans(self) -> dict[Point, StepPlan]:
-        """Return the plans of steps of such requests."""
         request = self.request
         details = request.details or (_UNSAMPLED_DETAILS if self.batch is None else _NO_DETAILS)
         of_details: dict[AttributeSet, dict[Point, StepPlan]] = details.step_cache

@@ -11,8 +11,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import _logs, metrics, trace
-
 from snakepit_otel._version import VERSION
 from snakepit_otel.common import secrets
 from snakepit_otel.common.deadline import checked_timeout
@@ -21,7 +19,7 @@ from snakepit_otel.common.printable import printable
 from snakepit_otel.telemetry import _controls, _fork, _instruments, _process_metrics, names
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
-from snakepit_otel.telemetry.export.existing_providers import ExistingProvider, existing_providers
+from snakepit_otel.telemetry.export.existing_providers import ExistingProvider, current_providers, existing_providers
 from snakepit_otel.telemetry.export.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -151,12 +149,7 @@ def _set_up(read: Environment, service_name: str, role: str, instance_id: str | 
         return telemetry
     telemetry = Telemetry(_ledger(read.given(LEDGER_FILE)))
     telemetry._existing = existing
-    api = {
-        "traces": trace.get_tracer_provider,
-        "logs": _logs.get_logger_provider,
-        "metrics": metrics.get_meter_provider,
-    }
-    exported = {signal for signal, provider in api.items() if _is_exported(signal, read, provider())}
+    exported = {signal for signal, provider in current_providers().items() if _is_exported(signal, read, provider)}
     if not existing and not exported:
         return telemetry
     # Imported here: the SDK takes longer to load than all the rest of a worker.
@@ -225,7 +218,6 @@ def _resource_attributes(
 
 
 def _is_exported(signal: str, read: Environment, provider: Any) -> bool:
-    """Return whether a signal has exporters, and its provider is not set yet."""
     if not read.exporters(signal):
         return False
     if type(provider).__name__ in _API_PLACEHOLDERS:
@@ -258,13 +250,11 @@ def _seconds(timeout: float) -> float:
 def _metrics_last(
     providers: Mapping[str, ExistingProvider],
 ) -> tuple[list[ExistingProvider], list[ExistingProvider]]:
-    """Return the providers of traces and logs, and that of metrics."""
     last = [provider for signal, provider in providers.items() if signal == "metrics"]
     return [provider for provider in providers.values() if provider not in last], last
 
 
 def _report_ledger(telemetry: Telemetry) -> None:
-    """Report the ledger as metrics."""
     accounts = telemetry.ledger.accounts
     observe = _instruments.observe
 

@@ -8,8 +8,3 @@ from importlib.metadata import EntryPoint, entry_points
 def provided(group: str, name: str) -> EntryPoint | None:
     """Return the entry point of a component; None if no installed package has one of that name."""
     return next(iter(entry_points(group=group, name=name)), None)
-
-
-def is_provided(group: str, name: str) -> bool:
-    """Return whether an installed package has a component of that name."""
-    return provided(group, name) is not None

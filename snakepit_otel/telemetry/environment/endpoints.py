@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from snakepit_otel.telemetry.environment.kinds import InvalidValue, Kind
@@ -14,14 +13,12 @@ _AUTHORITY = re.compile(r"(?:[^@]*@)?(?:\[[\w:.%]+\]|[^\s:\[\]/?#@]+)(?::([0-9]{
 _RESOLVED_BY_GRPC = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "xds:", "passthrough:")
 
 
-@dataclass(frozen=True)
 class Endpoint(Kind):
     """An OTLP endpoint of any protocol; `invalid_for` checks it for one protocol."""
 
-    code: str = "bad_endpoint"
+    code = "bad_endpoint"
 
     def read(self, text: str) -> str:
-        """See `Kind`."""
         if re.search(r"[\s\x00-\x1f\x7f]", text) or not text.isascii():
             raise InvalidValue("has characters that no URL has")
         if text.startswith(_RESOLVED_BY_GRPC):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from snakepit_otel.telemetry.environment.components import is_provided
+from snakepit_otel.telemetry.environment.components import provided
 
 # Larger numbers raise an OverflowError in the SDK or in the interpreter.
 MAX_NUMBER = 2**31 - 1
@@ -29,7 +29,7 @@ class InvalidValue(Exception):
 class Kind:
     """A kind of value; `code` is that of an invalid one in the doctor's findings."""
 
-    code: str
+    code = "bad_value"
 
     def read(self, text: str) -> Any:
         """Return the value of a text that is not blank. Raises `InvalidValue`."""
@@ -40,11 +40,8 @@ class Kind:
         return str(value)
 
 
-@dataclass(frozen=True)
 class Text(Kind):
     """Any text."""
-
-    code: str = "bad_value"
 
     def read(self, text: str) -> str:
         """See `Kind`. With bytes that are no UTF-8, no export could be encoded."""
@@ -54,37 +51,27 @@ class Text(Kind):
         return text
 
 
-@dataclass(frozen=True)
 class Flag(Kind):
     """True or false, in upper or lower case."""
 
-    code: str = "bad_value"
-
     def read(self, text: str) -> bool:
-        """See `Kind`."""
         if text.lower() not in ("true", "false"):
             raise InvalidValue("is neither true nor false")
         return text.lower() == "true"
 
     def write(self, value: bool) -> str:
-        """See `Kind`."""
         return "true" if value else "false"
 
 
-@dataclass(frozen=True)
 class Switch(Kind):
     """On or off, in upstream's words."""
 
-    code: str = "bad_value"
-
     def read(self, text: str) -> bool:
-        """See `Kind`."""
         if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
             raise InvalidValue("is none of 1, true, yes, on, 0, false, no, off")
         return text.lower() in ("1", "true", "yes", "on")
 
     def write(self, value: bool) -> str:
-        """See `Kind`."""
         return "1" if value else "0"
 
 
@@ -97,7 +84,6 @@ class Word(Kind):
     code: str = "bad_value"
 
     def read(self, text: str) -> str:
-        """See `Kind`."""
         word = text.lower()
         if word in self.unsupported:
             raise InvalidValue("is not supported", self.unsupported[word])
@@ -113,10 +99,8 @@ class Whole(Kind):
     minimum: int = 0
     maximum: int = MAX_NUMBER
     clamp_negative: bool = False
-    code: str = "bad_value"
 
     def read(self, text: str) -> int:
-        """See `Kind`."""
         if self.clamp_negative and re.fullmatch(r"-[0-9]+", text):
             raise InvalidValue("is below 0", 0)
         if not re.fullmatch(r"\+?[0-9]+", text):
@@ -141,7 +125,6 @@ class Number(Kind):
     code: str = "bad_value"
 
     def read(self, text: str) -> float:
-        """See `Kind`."""
         wanted = f"a number from 0 to {self.maximum:g}" if self.allow_zero else f"a number of {self.unit} above 0"
         try:
             number = float(text)
@@ -164,10 +147,8 @@ class Component(Kind):
 
     group: str
     own: tuple[str, ...] = ()
-    code: str = "bad_value"
 
     def read(self, text: str) -> str:
-        """See `Kind`."""
         found = component_name(text, self.group, self.own)
         if found is None:
             raise InvalidValue("is provided by no installed package")
@@ -185,7 +166,6 @@ class Components(Kind):
     code: str = "bad_value"
 
     def read(self, text: str) -> tuple[str, ...]:
-        """See `Kind`."""
         given = [name.strip() for name in text.split(",") if name.strip()]
         if self.alone and self.alone in (name.lower() for name in given):
             return (self.alone,)
@@ -199,18 +179,15 @@ class Components(Kind):
         return usable
 
     def write(self, value: tuple[str, ...]) -> str:
-        """See `Kind`."""
         return ",".join(value)
 
 
-@dataclass(frozen=True)
 class File(Kind):
     """The path of a file that can be read."""
 
-    code: str = "missing_file"
+    code = "missing_file"
 
     def read(self, text: str) -> str:
-        """See `Kind`."""
         try:
             with Path(text).open("rb") as file:
                 empty = not file.read(1)
@@ -227,7 +204,6 @@ class _Pairs(Kind):
     _named = ""
 
     def read(self, text: str) -> dict[str, str]:
-        """See `Kind`."""
         pairs, wrong = {}, []
         entries = [entry.strip() for entry in text.split(",") if entry.strip()]
         for number, entry in enumerate(entries, 1):
@@ -247,26 +223,22 @@ class _Pairs(Kind):
         raise NotImplementedError
 
     def write(self, value: dict[str, str]) -> str:
-        """See `Kind`."""
         return ",".join(f"{name}={quote(of, safe='')}" for name, of in value.items())
 
 
-@dataclass(frozen=True)
 class Attributes(_Pairs):
     """Attributes of a resource."""
 
-    code: str = "bad_value"
     _named = "not name=value"
 
     def _pair(self, name: str, value: str) -> tuple[str, str] | None:
         return (name, value) if name and encodable(name + value) == name + value else None
 
 
-@dataclass(frozen=True)
 class Headers(_Pairs):
     """Headers that gRPC and HTTP can send."""
 
-    code: str = "bad_header"
+    code = "bad_header"
     _named = "no headers"
 
     def _pair(self, name: str, value: str) -> tuple[str, str] | None:
@@ -276,14 +248,10 @@ class Headers(_Pairs):
         return (name, value) if is_name and re.fullmatch(r"[ -~]*", value) else None
 
 
-@dataclass(frozen=True)
 class LogLevel(Kind):
     """A level of `logging`, by name or number; `none` is above all of them."""
 
-    code: str = "bad_value"
-
     def read(self, text: str) -> int:
-        """See `Kind`."""
         word = text.upper()
         if word in ("NONE", "OFF"):
             return logging.CRITICAL + 10
@@ -305,6 +273,6 @@ def component_name(name: str, group: str, own: tuple[str, ...]) -> str | None:
     if name.lower() in own:
         return name.lower()
     for spelling in dict.fromkeys((name, name.lower())):
-        if is_provided(group, spelling):
+        if provided(group, spelling) is not None:
             return spelling
     return None

@@ -53,7 +53,6 @@ class Environment:
         self._exporters = {signal: self._choose(signal) for signal in SIGNALS}
 
     def __getitem__(self, name: str) -> Any:
-        """Return a variable's value, or its default."""
         return self._values.get(name, ALL[name].default)
 
     def given(self, name: str) -> Any:

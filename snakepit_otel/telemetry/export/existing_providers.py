@@ -62,16 +62,20 @@ class ExistingProvider:
         return True
 
 
-def existing_providers() -> dict[str, ExistingProvider]:
-    """Return the existing providers by signal."""
-    providers = {
+def current_providers() -> dict[str, Any]:
+    """Return the API's providers by signal, placeholders included."""
+    return {
         "traces": trace.get_tracer_provider(),
         "logs": _logs.get_logger_provider(),
         "metrics": metrics.get_meter_provider(),
     }
+
+
+def existing_providers() -> dict[str, ExistingProvider]:
+    """Return the existing providers by signal."""
     return {
         signal: existing
-        for signal, provider in providers.items()
+        for signal, provider in current_providers().items()
         if (existing := existing_provider(provider)) is not None
     }
 

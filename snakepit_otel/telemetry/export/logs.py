@@ -28,7 +28,6 @@ class LogPipeline(_logs.LogRecordProcessor):
         self.queue = ExportQueue("logs", self._send, exporter.abort, account, settings, log_record_size)
 
     def on_emit(self, log_record: _logs.ReadWriteLogRecord) -> None:
-        """See `LogRecordProcessor`."""
         # The context would keep a request's objects alive for as long as the record is queued.
         record = copy(log_record.log_record)
         record.context = Context()
@@ -42,11 +41,9 @@ class LogPipeline(_logs.LogRecordProcessor):
         )
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """See `LogRecordProcessor`."""
         return self.queue.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """See `LogRecordProcessor`."""
         self.queue.close(3.0)
 
     def _send(self, batch: list[Any]) -> BatchResult:

@@ -199,13 +199,11 @@ class PeriodicReader(MetricReader):
         return not self._thread.is_alive()
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """See `MetricReader`."""
         if not self._stopped.is_set():
             self.close(timeout_millis / 1000)
 
 
 def _data_points(data: MetricsData) -> list[_Location]:
-    """Return every data point with the resource, scope and metric that it belongs to."""
     return [
         (resource, scope, metric, point)
         for resource in data.resource_metrics

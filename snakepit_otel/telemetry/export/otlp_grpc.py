@@ -80,7 +80,6 @@ class GrpcTransport:
         return request
 
     def send(self, body: bytes, timeout: float) -> Response:
-        """See `OtlpTransport`."""
         try:
             response = self._call(body, metadata=self._metadata, timeout=timeout)
         except grpc.RpcError as raised:
@@ -88,7 +87,6 @@ class GrpcTransport:
         return Response(True, rejected_items(self._signal, response))
 
     def close(self) -> None:
-        """See `OtlpTransport`."""
         with self._lock:
             self._closed = True
             self._channel.close()

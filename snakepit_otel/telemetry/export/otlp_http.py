@@ -57,13 +57,11 @@ class HttpTransport:
         bypass_proxy(self.session, self.endpoint)
 
     def compress(self, request: bytes) -> bytes:
-        """See `OtlpTransport`."""
         if self._compression == "gzip":
             return gzip.compress(request)
         return zlib.compress(request) if self._compression == "deflate" else request
 
     def send(self, body: bytes, timeout: float) -> Response:
-        """See `OtlpTransport`."""
         deadline = time.monotonic() + timeout
         try:
             try:
@@ -79,7 +77,6 @@ class HttpTransport:
             return Response(False, message=printable_error(error))
 
     def close(self) -> None:
-        """See `OtlpTransport`."""
         self.session.close()
 
     def _post(self, body: bytes, deadline: float) -> Response:

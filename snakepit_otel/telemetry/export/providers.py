@@ -172,11 +172,9 @@ class _PackageReader:
         self.reader = reader
 
     def flush(self, timeout: float) -> bool:
-        """Collect and export."""
         return self.reader.force_flush(timeout * 1000)
 
     def close(self, timeout: float) -> bool:
-        """Collect and export, and stop."""
         self.reader.shutdown(timeout * 1000)
         return True
 

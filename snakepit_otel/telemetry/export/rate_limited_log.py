@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
@@ -48,7 +47,7 @@ class Guard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: object, raised: BaseException | None, _traceback: TracebackType | None) -> bool:
+    def __exit__(self, _kind: object, raised: BaseException | None, _traceback: object) -> bool:
         if raised is not None:
             self.failed = True
             warning(self._template, *self._arguments, printable_error(raised))

@@ -44,17 +44,14 @@ class SpanPipeline(SpanProcessor):
             self._scope = of_resource.scope_spans[0].scope.SerializeToString()
 
     def on_end(self, span: ReadableSpan) -> None:
-        """See `SpanProcessor`."""
         context = span.get_span_context()
         if context is not None and context.trace_flags.sampled:
             self.queue.put(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """See `SpanProcessor`."""
         return self.queue.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """See `SpanProcessor`."""
         self.queue.close(3.0)
 
     def _send(self, batch: list[Any]) -> BatchResult:

@@ -40,11 +40,9 @@ class SdkSpanMaker:
         self._tracer = tracer_of(provider)
 
     def is_current(self) -> bool:
-        """See `SpanMaker`."""
         return True
 
     def start(self, operation: SpanOperation, context: Context) -> Context:
-        """See `SpanMaker`."""
         parent = trace.get_current_span(context).get_span_context()
         if parent.is_valid and not _controls.keeps_trace(parent.trace_id):
             return _without_span(context, parent)
@@ -66,31 +64,25 @@ class SdkSpanMaker:
         return trace.set_span_in_context(span, context)
 
     def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
-        """See `SpanMaker`."""
         caller = NonRecordingSpan(SpanContext(trace_id, parent_id, True, TraceFlags(flags)))
         return self.start(operation, trace.set_span_in_context(caller, Context()))
 
     def identity(self, span: Span) -> tuple[int, int]:
-        """See `SpanMaker`."""
         context = span.get_span_context()
         return (context.trace_id, context.span_id) if context.trace_flags.sampled else (0, 0)
 
     def end_labelled(self, _operation: SpanOperation, _elapsed: int) -> Exemplar | None:
-        """See `SpanMaker`."""
         return None
 
     def end(self, operation: SpanOperation, _elapsed: int) -> None:
-        """See `SpanMaker`."""
         assert operation.span is not None
         finish(operation.span, operation)
 
     def batch(self, _parent: Any) -> SpanBatch | None:
-        """See `SpanMaker`."""
         return None
 
 
 def _without_span(context: Context, parent: SpanContext) -> Context:
-    """Return the context to work in for a trace outside the sampled share."""
     flags = TraceFlags(parent.trace_flags & ~TraceFlags.SAMPLED)
     return trace.set_span_in_context(
         NonRecordingSpan(SpanContext(parent.trace_id, parent.span_id, False, flags, parent.trace_state)), context

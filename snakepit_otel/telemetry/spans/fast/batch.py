@@ -28,14 +28,12 @@ class FastBatch:
         self.span_id = maker.new_span_id()
 
     def start(self, point: Point, source: StepSource) -> FastSpan:
-        """See `SpanBatch`."""
         maker = self._maker
         span = FastSpan(maker, self._parent.trace, maker.new_span_id(), self.span_id, perf_counter_ns(), source)
         span.point = point
         return span
 
     def close(self, span: FastSpan) -> Step | None:
-        """See `SpanBatch`."""
         if span.promoted is not None:
             return None
         ended = perf_counter_ns()
@@ -43,7 +41,6 @@ class FastBatch:
         return span.point, span.started, ended, span.span_id  # type: ignore[return-value]
 
     def attach(self, operation: Any, span_id: int = 0) -> None:
-        """See `SpanBatch`."""
         parent, maker = self._parent, self._maker
         parent_id = parent.span_id if span_id == self.span_id else self.span_id
         span_id = span_id or maker.new_span_id()
@@ -60,7 +57,6 @@ class FastBatch:
         return otlp.beginning(_USUAL_HEAD, rest), rest
 
     def record(self, steps: list[Step], plans: Mapping[Point, StepPlan], source: StepSource) -> None:
-        """See `SpanBatch`."""
         of, request_id, suppressed = self._parent.trace, self.span_id, _controls.suppressed
         maker, clock_offset, trace_id, head = self._maker, of.clock_offset, of.trace_id, of.head
         new_span_id, usual = maker.new_span_id, len(head) == len(_USUAL_HEAD)

@@ -134,7 +134,6 @@ def _encoded_span_consumer(
 
 
 def _sampling(sampler: Sampler) -> tuple[bool, Callable[[int], bool]]:
-    """Return whether spans follow their parent's decision, and how roots are decided."""
     follows_parent = isinstance(sampler, ParentBased)
     root = sampler
     if isinstance(sampler, ParentBased):
@@ -154,7 +153,6 @@ def _sampling(sampler: Sampler) -> tuple[bool, Callable[[int], bool]]:
 
 
 def _root_attribute() -> str:
-    """Return the attribute in which the SDK's `ParentBased` keeps the sampler of roots."""
     on, off = vars(ParentBased(ALWAYS_ON)), vars(ParentBased(ALWAYS_OFF))
     return next(name for name in on if on[name] is not off[name])
 

@@ -57,7 +57,6 @@ class FastSpanMaker:
         self._root_flags = _SAMPLED | (_RANDOM if random_trace_ids else 0)
 
     def start(self, operation: SpanOperation, context: Context) -> Context:
-        """See `SpanMaker`."""
         parent: Any = context.get(SPAN_KEY)
         if parent.__class__ is FastSpan:
             span = operation.span = FastSpan(
@@ -67,7 +66,6 @@ class FastSpanMaker:
         return self._start_first(operation, context, parent)
 
     def _start_first(self, operation: SpanOperation, context: Context, parent: Span | None) -> Context:
-        """Start a span that has no fast one above it in this process."""
         identity: Any = trace.INVALID_SPAN_CONTEXT if parent is None else parent.get_span_context()
         # All at once, which its properties are not.
         trace_id, parent_id, remote, parent_flags, state, valid = identity
@@ -82,7 +80,6 @@ class FastSpanMaker:
         return with_span(context, span)
 
     def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
-        """See `SpanMaker`."""
         sampled = bool(flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
         flags = _SAMPLED | (flags & _RANDOM)
         span = self._new_span(operation, trace_id, parent_id, flags, None, remote=True, sampled=sampled)
@@ -110,11 +107,9 @@ class FastSpanMaker:
         return span
 
     def identity(self, span: FastSpan) -> tuple[int, int]:
-        """See `SpanMaker`."""
         return span.trace.trace_id, span.span_id
 
     def end_labelled(self, operation: SpanOperation, elapsed: int) -> Exemplar | None:
-        """See `SpanMaker`."""
         span: Any = operation.span
         remote = span.remote_parent
         known = operation.labels.span_cache.get(
@@ -129,7 +124,6 @@ class FastSpanMaker:
         return end, of.trace_id, span.span_id
 
     def end(self, operation: SpanOperation, elapsed: int) -> None:
-        """See `SpanMaker`."""
         span: Any = operation.span
         of = span.trace
         start = operation.started + of.clock_offset
@@ -146,5 +140,4 @@ class FastSpanMaker:
         span.end_time = end
 
     def batch(self, parent: FastSpan) -> FastBatch | None:
-        """See `SpanMaker`."""
         return None if self.take is None else FastBatch(self, parent)

@@ -36,9 +36,7 @@ class Trace:
 class Owner(Protocol):
     """An operation or a request's steps."""
 
-    def operation_for(self, span: Any) -> SpanOperation:
-        """Return the operation of a span."""
-        ...
+    def operation_for(self, span: Any) -> SpanOperation: ...
 
 
 class FastSpan(Span):
@@ -81,27 +79,21 @@ class FastSpan(Span):
             return self.promoted
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().set_attribute(key, value)
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().set_attributes(attributes)
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().add_event(name, attributes, timestamp)
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().add_link(context, attributes)
 
     def update_name(self, name: str) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().update_name(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().set_status(status, description)
 
     def record_exception(
@@ -111,7 +103,6 @@ class FastSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        """See `opentelemetry.trace.Span`."""
         self._sdk_span().record_exception(exception, attributes, timestamp, escaped)
 
     def end(self, end_time: int | None = None) -> None:
