@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.load import Load
 from benchmarks.telemetry import CASES, OFF, Case, environment
-from benchmarks.worker import start
+from benchmarks.worker import serving
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 
@@ -29,15 +29,10 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed (apt-get install valgrind); nothing is counted", file=sys.stderr)
         return 0
-    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
-        sink = start("sink", f"{directory}/sink.sock")
-        try:
-            chosen = [case for case in (OFF, *CASES) if case.name != "off, again"]
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                counted = dict(zip(chosen, pool.map(lambda case: count(case, directory), chosen), strict=True))
-        finally:
-            sink.kill()
-            sink.wait()
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, serving("sink", f"{directory}/sink.sock"):
+        chosen = [case for case in (OFF, *CASES) if case.name != "off, again"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counted = dict(zip(chosen, pool.map(lambda case: count(case, directory), chosen), strict=True))
     base = counted[OFF]
     print(f"instructions of a worker for an echo request, from {MANY - FEW} of them")
     for case, instructions in counted.items():

@@ -15,7 +15,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks.worker import processor_time, start
+from benchmarks.worker import processor_time, serving
 from tests.instrumentation.elixir import ElixirSnakepit
 from tests.instrumentation.upstream import find
 
@@ -47,13 +47,9 @@ async def main() -> None:
     upstream = find()
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
         address = f"{directory}/sink.sock"
-        sink = start("sink", address)
-        try:
+        with serving("sink", address):
             for threaded in (False, True):
                 await measure(Path(directory), f"unix:{address}", threaded=threaded)
-        finally:
-            sink.kill()
-            sink.wait()
     print("the worker is upstream's" if upstream.real else "the worker is our double of upstream's")
 
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from benchmarks.worker import start
+from benchmarks.worker import serving
 from snakepit_otel import SessionStore, telemetry
 from snakepit_otel.telemetry import _metric_cells, _switch, names
 
@@ -106,21 +106,16 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
-        sink = start("sink", f"{directory}/sink.sock")
-        try:
-            os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"unix:{directory}/sink.sock"
-            os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
-            process = telemetry.setup("benchmark")
-            provider = TracerProvider(sampler=ParentBased(root=trace.get_tracer_provider().sampler))  # type: ignore[attr-defined]
-            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-            STOCK = provider.get_tracer("stock")
-            HISTOGRAM = MeterProvider().get_meter("stock").create_histogram("snakepit.session.operation.duration")
-            FLUSH = lambda: (provider.force_flush(), process.flush())  # noqa: E731
-            asyncio.run(main())
-            provider.shutdown()
-            process.shutdown()
-        finally:
-            sink.kill()
-            sink.wait()
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, serving("sink", f"{directory}/sink.sock"):
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"unix:{directory}/sink.sock"
+        os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
+        process = telemetry.setup("benchmark")
+        provider = TracerProvider(sampler=ParentBased(root=trace.get_tracer_provider().sampler))  # type: ignore[attr-defined]
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        STOCK = provider.get_tracer("stock")
+        HISTOGRAM = MeterProvider().get_meter("stock").create_histogram("snakepit.session.operation.duration")
+        FLUSH = lambda: (provider.force_flush(), process.flush())  # noqa: E731
+        asyncio.run(main())
+        provider.shutdown()
+        process.shutdown()
     sys.exit()

@@ -23,7 +23,7 @@ from typing import Any
 
 from grpc import aio
 
-from benchmarks.worker import processor_time, start
+from benchmarks.worker import processor_time, serving
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire.tool_calls import execute_request
@@ -65,8 +65,6 @@ async def burst(calls: list[Call], number: int) -> list[float]:
 
 @contextlib.asynccontextmanager
 async def bare(directory: Path) -> AsyncIterator[list[Call]]:
-    servers = [start("bare", f"{directory}/bare-{number}.sock") for number in range(WORKERS)]
-    channels = [aio.insecure_channel(f"unix:{directory}/bare-{number}.sock", options=options()) for number in range(2)]
 
     def call_of(stub: BridgeServiceStub) -> Call:
         async def call() -> object:
@@ -74,14 +72,14 @@ async def bare(directory: Path) -> AsyncIterator[list[Call]]:
 
         return call
 
-    try:
-        yield [call_of(BridgeServiceStub(channel)) for channel in channels]
-    finally:
-        for channel in channels:
-            await channel.close()
-        for server in servers:
-            server.kill()
-            server.wait()
+    async with contextlib.AsyncExitStack() as stack:
+        calls = []
+        for number in range(WORKERS):
+            path = f"{directory}/bare-{number}.sock"
+            stack.enter_context(serving("bare", path))
+            channel = await stack.enter_async_context(aio.insecure_channel(f"unix:{path}", options=options()))
+            calls.append(call_of(BridgeServiceStub(channel)))
+        yield calls
 
 
 @contextlib.asynccontextmanager
@@ -158,8 +156,8 @@ class Caller:
 
 def main() -> None:
     off = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
-    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as text:
-        directory, sink = Path(text), start("sink", f"{text}/sink.sock")
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as text, serving("sink", f"{text}/sink.sock"):
+        directory = Path(text)
         full = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{text}/sink.sock",
             "OTEL_EXPORTER_OTLP_INSECURE": "true",
@@ -172,8 +170,6 @@ def main() -> None:
         finally:
             for caller in callers.values():
                 caller.close()
-            sink.kill()
-            sink.wait()
 
 
 def measure(callers: dict[str, Caller]) -> None:

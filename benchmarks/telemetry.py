@@ -14,10 +14,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 
 from benchmarks.load import Load
-from benchmarks.worker import processor_time, start
+from benchmarks.worker import processor_time, serving
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 
@@ -62,24 +64,20 @@ class Worker:
 
 
 def main(rounds: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
-        servers = [start("sink", f"{directory}/sink.sock")]
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ExitStack() as stack:
+        stack.enter_context(serving("sink", f"{directory}/sink.sock"))
+        numbers = count()
         request = execute_request("echo", {"value": "hello"}, "s")
 
         def worker(case: Case) -> Worker:
-            path = f"{directory}/{len(servers)}.sock"
-            servers.append(start(case.kind, path, **environment(case, directory)))
-            running = Worker(Load(path, EXECUTE_TOOL, request, IN_FLIGHT, case.sampled), servers[-1])
+            path = f"{directory}/{next(numbers)}.sock"
+            server = stack.enter_context(serving(case.kind, path, **environment(case, directory)))
+            running = Worker(Load(path, EXECUTE_TOOL, request, IN_FLIGHT, case.sampled), server)
             running.load.run(2 * CALLS)
             return running
 
-        try:
-            pairs = {case: [(worker(OFF), worker(case)) for _ in range(INSTANCES)] for case in CASES}
-            measure(pairs, rounds)
-        finally:
-            for server in servers:
-                server.kill()
-                server.wait()
+        pairs = {case: [(worker(OFF), worker(case)) for _ in range(INSTANCES)] for case in CASES}
+        measure(pairs, rounds)
 
 
 def environment(case: Case, directory: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from grpc import aio
@@ -34,19 +35,15 @@ TARGETS = {"async tool": 0.70, "sync tool": 0.50}
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ExitStack() as stack:
         servers = {
-            kind: start(kind, f"{directory}/{kind}.sock", SNAKEPIT_TELEMETRY_LEVEL="off") for kind in ("bare", "worker")
+            kind: stack.enter_context(serving(kind, f"{directory}/{kind}.sock", SNAKEPIT_TELEMETRY_LEVEL="off"))
+            for kind in ("bare", "worker")
         }
-        try:
-            print(f"echo, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
-            measure("prebuilt frames", with_frames(directory), servers)
-            with asyncio.Runner() as runner:
-                measure("grpc.aio client", with_grpc(directory, runner), servers)
-        finally:
-            for server in servers.values():
-                server.kill()
-                server.wait()
+        print(f"echo, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
+        measure("prebuilt frames", with_frames(directory), servers)
+        with asyncio.Runner() as runner:
+            measure("grpc.aio client", with_grpc(directory, runner), servers)
 
 
 Burst = Callable[[int], float]
@@ -116,6 +113,17 @@ def start(kind: str, path: str, **environ: str) -> subprocess.Popen[bytes]:
     if server.stdout.readline() != b"ready\n":
         raise RuntimeError(f"the {kind} server did not start")
     return server
+
+
+@contextmanager
+def serving(kind: str, path: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield one of the servers, which is killed after the block."""
+    server = start(kind, path, **environ)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
 
 
 def processor_time(pid: int) -> float:

@@ -15,7 +15,6 @@ _MODIFIED = re.compile(r"^modified: *['\"]?(\d{4}-\d\d-\d\d)", re.MULTILINE)
 
 
 def canonical(name: str) -> str:
-    """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

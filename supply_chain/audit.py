@@ -54,7 +54,6 @@ class Report:
 
     @property
     def status(self) -> int:
-        """The exit status."""
         return FOUND if self.found else NOT_EVERYTHING if self.gaps else 0
 
     def lines(self) -> list[str]:
@@ -93,7 +92,6 @@ def audit_files(package: Locked, page: dict[str, Any], now: datetime, report: Re
 
 
 def audit_vulnerabilities(package: Locked, found: Iterable[tuple[str, str]], report: Report) -> None:
-    """Note the vulnerabilities of a release, each an id and where it is mended."""
     for identity, mended in found:
         line = f"{package.name} {package.version} is vulnerable: {identity}{mended}"
         if reason := HARMLESS.get(identity):
@@ -103,7 +101,6 @@ def audit_vulnerabilities(package: Locked, found: Iterable[tuple[str, str]], rep
 
 
 def audit_python(advisories: Advisories | None, report: Report) -> None:
-    """Look at every package of the lock file."""
     packages, loose = locked()
     report.found += [f"the lock file pins no version or has no hash: {line}" for line in loose]
     has_vulnerability_data = advisories is not None or index.has_vulnerability_data()
@@ -139,7 +136,6 @@ def audit_python(advisories: Advisories | None, report: Report) -> None:
 
 
 def audit_node(report: Report) -> None:
-    """Have npm look at what reads queries in tests."""
     what = "Node.js packages of tests/dashboards/grammars: vulnerabilities"
     if (npm := shutil.which("npm")) is None:
         report.gaps.append(f"{what} (there is no npm)")
@@ -154,7 +150,6 @@ def audit_node(report: Report) -> None:
 
 
 def audit_go(report: Report) -> None:
-    """Have govulncheck look at the programs that scripts build."""
     if (check := shutil.which("govulncheck")) is None:
         report.gaps.append("Go modules of the collector and Prometheus: vulnerabilities (there is no govulncheck)")
         return
@@ -183,7 +178,6 @@ def _moment(text: str) -> datetime:
 
 
 def main() -> int:
-    """Audit, print the report, and return the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/audit", description=__doc__)
     parser.add_argument(
         "--advisories", type=Path, help="a copy of github.com/pypa/advisory-database, to be asked in place of the index"

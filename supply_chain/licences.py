@@ -74,7 +74,6 @@ def declared(package: Distribution) -> str:
 
 
 def python() -> Iterator[Part]:
-    """Yield the packages of the lock file."""
     for package in locked()[0]:
         if not package.is_for_here:
             yield Part("Python", package.name, package.version, "not for this machine or Python", ours=False)
@@ -87,7 +86,6 @@ def python() -> Iterator[Part]:
 
 
 def node() -> Iterator[Part]:
-    """Yield the Node.js packages by which tests read queries."""
     packages = json.loads((GRAMMARS / "package-lock.json").read_text())["packages"]
     for name, package in packages.items():
         if name:
@@ -110,7 +108,6 @@ def go() -> Iterator[Part]:
 
 
 def images() -> Iterator[Part]:
-    """Yield what the compose file names."""
     services = yaml.safe_load((ROOT / "dashboards" / "compose.yaml").read_text())["services"]
     for service in services.values():
         name, _, version = service["image"].partition(":")
@@ -118,7 +115,6 @@ def images() -> Iterator[Part]:
 
 
 def parts() -> list[Part]:
-    """Return everything, in the order in which it is listed."""
     return [*python(), *node(), *go(), *images()]
 
 
@@ -146,14 +142,12 @@ def _output(*command: str) -> str:
 
 
 def status_of(found: list[Part]) -> int:
-    """Return the exit status."""
     if any(part.is_wrong for part in found):
         return FOUND
     return NOT_EVERYTHING if any(part.licence is None for part in found) else 0
 
 
 def main() -> int:
-    """List all licences, and return the exit status."""
     found = parts()
     for part in found:
         licence = "not on this machine" if part.licence is None else part.licence.split("\n")[0] or "UNKNOWN"

@@ -16,8 +16,6 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})\b")
 
 @dataclass(frozen=True)
 class Locked:
-    """A package as the lock file has it."""
-
     name: str
     version: str
     hashes: frozenset[str]

@@ -20,15 +20,12 @@ class Authority(Protocol):
 
     def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority and wait for it."""
-        ...
 
     async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
         """Call a tool of the authority."""
-        ...
 
     def tools(self, session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
         """Return the authority's tools that adapters may call, by name."""
-        ...
 
 
 _tools = telemetry.Labels()

@@ -19,11 +19,9 @@ class StateCaller(Protocol):
 
     def call_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
         """Call a tool of the authority and wait for its result."""
-        ...
 
     async def acall_elixir_tool(self, tool_name: str, /, **parameters: Any) -> Any:
         """Call a tool of the authority."""
-        ...
 
 
 class SessionState(MutableMapping[str, Any]):

@@ -1,5 +1,6 @@
 """The command line: serve, worker, call, sessions, dashboards, demo, doctor."""
 
+import errno
 import gc
 import os
 import signal
@@ -79,7 +80,7 @@ def _run_command() -> int | str | None:
         sys.stdout.flush()
     if output.lost is None:
         return status
-    if standard_streams.is_broken_pipe(output.lost):
+    if output.lost.errno == errno.EPIPE:
         return status or _EXIT_BROKEN_PIPE
     sys.stderr.write(f"error: the output cannot be written: {output.lost.strerror}\n")
     return status or 1

@@ -10,8 +10,6 @@ class ByteCharge(Protocol):
 
     def resize(self, size: int) -> None:
         """Charge `size` bytes in place of those before. Raises `BudgetExceeded`, and changes nothing then."""
-        ...
 
     def release(self) -> None:
         """Release all of them."""
-        ...

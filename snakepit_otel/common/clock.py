@@ -11,11 +11,9 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never run backwards; the origin is arbitrary."""
-        ...
 
     def time(self) -> float:
         """Seconds since the Unix epoch."""
-        ...
 
 
 class SystemClock:

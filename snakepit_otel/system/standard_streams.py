@@ -7,7 +7,6 @@ command's output is its result: where that is lost, the command has failed.
 from __future__ import annotations
 
 import atexit
-import errno
 import io
 import os
 import select
@@ -226,9 +225,7 @@ def _own_description(descriptor: int) -> tuple[str, int]:
 def _is_writable(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    found = poll.poll(seconds * 1000)
-    # An error is one that writing gives, at once.
-    return bool(found)
+    return bool(poll.poll(seconds * 1000))  # an error is one that writing gives, at once
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:
@@ -257,8 +254,3 @@ def _replace(name: str, raw: io.RawIOBase) -> None:
     )
     setattr(sys, name, text)
     setattr(sys, f"__{name}__", text)
-
-
-def is_broken_pipe(error: OSError) -> bool:
-    """Return whether the reader has closed its end."""
-    return error.errno == errno.EPIPE

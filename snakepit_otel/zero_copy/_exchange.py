@@ -21,16 +21,12 @@ class Exchange(Protocol):
 
     def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:
         """Publish a buffer for the other side; without a request, for one to come."""
-        ...
 
     def fetch(self, request: str | None, ref: str) -> tuple[Description, Buffer]:
         """Return what the other side has published."""
-        ...
 
     def release(self, request: str | None, ref: str) -> None:
         """Remove a published buffer."""
-        ...
 
     def has(self, ref: str) -> bool:
         """Return whether a reference is published in this process, without I/O."""
-        ...

@@ -40,11 +40,9 @@ class ReferenceScope(Protocol):
 
     def release(self, reference: Reference, reason: str) -> None:
         """Release the reference; a second time does nothing."""
-        ...
 
     def on_abandoned(self, abandoned: Abandoned) -> None:
         """Release the memory of a reference that was garbage-collected before its release."""
-        ...
 
 
 class Reference:

@@ -18,11 +18,9 @@ class Permit(Protocol):
 
     def retain(self) -> None:
         """Add a holder."""
-        ...
 
     def release(self) -> None:
         """Remove a holder."""
-        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -47,15 +45,12 @@ class Workers(Protocol):
 
     def label(self, tool: str) -> str:
         """Return a tool's name as an attribute of metrics."""
-        ...
 
     async def execute(self, job: Job) -> Any:
         """Run a request on a worker and return its response."""
-        ...
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run a request on a worker and await `take` for each chunk."""
-        ...
 
 
 class CallFailed(Exception):

@@ -110,18 +110,15 @@ class SessionBackend(Protocol):
 
         A plain attribute will do, assigned from each reply of a server that carries the counters.
         """
-        ...
 
     async def open(self) -> None:
         """Connect; called before all else by `SessionStore.start`, and again after each `close`.
 
         Whatever it raises fails the start of the authority. `close` is called then, too.
         """
-        ...
 
     async def close(self) -> None:
         """Release what `open` acquired, as far as it did. Sessions stay where they are kept beyond the process."""
-        ...
 
     async def create(self, new: NewSession) -> Created:
         """Create a session, or touch and return the live one with that id unchanged.
@@ -130,15 +127,12 @@ class SessionBackend(Protocol):
         Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget; and with nothing
         changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `charge`.
         """
-        ...
 
     async def get(self, session_id: str, *, touch: bool = True) -> Session:
         """Return the session; `touch` starts its TTL anew. Raises `SessionNotFound`."""
-        ...
 
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state. Raises `SessionNotFound`."""
-        ...
 
     async def write(
         self,
@@ -154,7 +148,6 @@ class SessionBackend(Protocol):
         those keys is, 0 for a key that is not there. Raises `StateConflict`, `StateRefused` over the byte
         budget, `SessionNotFound`; `SessionStoreFull` and `BudgetExceeded` as `create` does.
         """
-        ...
 
     async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
         """Write what `change` makes of the current state, in one atomic step; return the version.
@@ -162,28 +155,21 @@ class SessionBackend(Protocol):
         `change` must have no other effects: a backend may call it again when somebody else wrote
         meanwhile. No changes, no write. Raises what `write` raises, and what `change` raises.
         """
-        ...
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Store the worker that served the session last; no error if there is no such session."""
-        ...
 
     async def delete(self, session_id: str) -> Ended | None:
         """Delete the session and return its end, or None if there is no such session."""
-        ...
 
     async def prune(self, limit: int) -> Pruned:
         """Remove at most `limit` expired sessions, in time proportional to those removed."""
-        ...
 
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
         """Remove the least recently used sessions, but not `keep`, until `size` bytes are free."""
-        ...
 
     async def page(self, after: str | None, limit: int) -> Sequence[Session]:
         """Return up to `limit` live sessions with ids above `after`, in order of id, untouched."""
-        ...
 
     async def stats(self) -> Stats:
         """Return the ledger of all authorities as it stands, pruning nothing, and keep it as `last_stats`."""
-        ...

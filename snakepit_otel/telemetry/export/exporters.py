@@ -35,15 +35,12 @@ class OtlpTransport(Protocol):
 
     def compress(self, request: bytes) -> bytes:
         """Return the request's body, which every attempt sends."""
-        ...
 
     def send(self, body: bytes, timeout: float) -> Response:
         """Send a body, and wait at most `timeout` seconds. Raises `InvalidResponse`."""
-        ...
 
     def close(self) -> None:
         """Fail a `send` under way soon, and every later one. May be called from any thread, more than once."""
-        ...
 
 
 class OtlpExporter:

@@ -33,7 +33,6 @@ class SpanOperation(Protocol):
 
     def operation_for(self, span: Any) -> SpanOperation:
         """Return the operation of a span."""
-        ...
 
 
 Exemplar = tuple[int, int, int]  # end in ns since 1970, trace id, span id
@@ -55,15 +54,12 @@ class StepSource(Protocol):
 
     def operation_for(self, span: Any) -> SpanOperation:
         """Return the operation of a step's span."""
-        ...
 
     def operation_at(self, point: Point, started: int) -> SpanOperation:
         """Return an operation without a span, for a step that began then."""
-        ...
 
     def plan(self, point: Point) -> StepPlan:
         """Return a new plan for steps of a point."""
-        ...
 
 
 class SpanBatch(Protocol):
@@ -73,23 +69,18 @@ class SpanBatch(Protocol):
 
     def start(self, point: Point, source: StepSource) -> Span:
         """Start the span of a step, to be the current one."""
-        ...
 
     def close(self, span: Any) -> Step | None:
         """End a step's span and return the step; None if user code changed the span: it needs `SpanMaker.end`."""
-        ...
 
     def attach(self, operation: Any, span_id: int = 0) -> None:
         """Give an operation a span with this id, or with a new one."""
-        ...
 
     def template(self, point: Point, labels: AttributeSet, details: Details) -> Any:
         """Return the parts that spans with these attributes share."""
-        ...
 
     def record(self, steps: list[Step], plans: Mapping[Point, StepPlan], source: StepSource) -> None:
         """Record the durations and spans of steps; a step without a plan gets one from `source`."""
-        ...
 
 
 class SpanMaker(Protocol):
@@ -99,28 +90,21 @@ class SpanMaker(Protocol):
 
     def is_current(self) -> bool:
         """Return whether the provider still has the parts that the maker was chosen for."""
-        ...
 
     def start(self, operation: Any, context: Context) -> Context:
         """Start the operation's span, if it is to be recorded, and return the context to work in."""
-        ...
 
     def start_remote(self, operation: Any, trace_id: int, parent_id: int, flags: int) -> Context:
         """Start as `start` does, below a caller's span; its W3C trace context has no more than these."""
-        ...
 
     def identity(self, span: Any) -> tuple[int, int]:
         """Return the trace id and span id of a sampled span; else zeros."""
-        ...
 
     def end_labelled(self, operation: Any, elapsed: int) -> Exemplar | None:
         """End the span of an operation that succeeded with labels only; None where that needs `end`."""
-        ...
 
     def end(self, operation: Any, elapsed: int) -> None:
         """End the operation's span with all attributes, links and the status. `elapsed` is in ns."""
-        ...
 
     def batch(self, parent: Any) -> SpanBatch | None:
         """Return a batch below a span of this maker; None where each span is made by itself."""
-        ...
