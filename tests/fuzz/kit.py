@@ -52,6 +52,8 @@ class Target:
     """Calls of functions that take place whatever the input."""
     largest: int
     """Bytes of an input, at most."""
+    logs_errors: bool = False
+    """Whether a line at ERROR is what it does about a peer, such as a collector that does not answer as one."""
 
     @property
     def about(self) -> str:
@@ -64,7 +66,7 @@ class Target:
 
     def check(self, data: bytes) -> None:
         """Run it once. Raises what is wrong."""
-        with _nothing_raw_in_logs(), _steps(self.steps, self.base, len(data)):
+        with _nothing_raw_in_logs(self.logs_errors), _steps(self.steps, self.base, len(data)):
             self.run(data)
 
     def check_with_memory(self, data: bytes) -> None:
@@ -80,12 +82,17 @@ class Target:
 
 
 def target(
-    *, name: str | None = None, steps: int | None = 200, base: int = 50_000, largest: int = 4_096
+    *,
+    name: str | None = None,
+    steps: int | None = 200,
+    base: int = 50_000,
+    largest: int = 4_096,
+    logs_errors: bool = False,
 ) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
     """Register a function as a target, by its own name with hyphens unless another is given."""
 
     def register(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        made = Target(name or run.__name__.replace("_", "-"), run, steps, base, largest)
+        made = Target(name or run.__name__.replace("_", "-"), run, steps, base, largest, logs_errors)
         assert made.name not in TARGETS
         TARGETS[made.name] = made
         return run
@@ -126,8 +133,9 @@ def check_text(text: str) -> None:
 class _Records(logging.Handler):
     """Looks at everything that is logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, loudest: int) -> None:
         super().__init__()
+        self._loudest = loudest
         self.wrong: str | None = None
         self.last = ""
 
@@ -135,15 +143,15 @@ class _Records(logging.Handler):
         if not record.name.startswith(_LOGGERS):
             return
         text = self.last = record.getMessage()
-        if record.levelno > _LOUDEST or record.exc_info:
+        if record.levelno > self._loudest or record.exc_info:
             self.wrong = f"{record.name} logged an error: {text!r:.300} {record.exc_info!r:.300}"
         elif unsafe(text, lines=False) or len(text) > _LONGEST_RECORD:
             self.wrong = f"{record.name} logged what a peer sent as it is: {text!r:.300}"
 
 
 @contextmanager
-def _nothing_raw_in_logs() -> Iterator[None]:
-    records, root, contained = _Records(), logging.getLogger(), _guard.fault_count
+def _nothing_raw_in_logs(errors: bool) -> Iterator[None]:
+    records, root, contained = _Records(logging.ERROR if errors else _LOUDEST), logging.getLogger(), _guard.fault_count
     ours = logging.getLogger("snakepit_otel")
     before, was = ours.level, ours.propagate
     ours.setLevel(logging.DEBUG)

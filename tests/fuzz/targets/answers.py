@@ -46,7 +46,7 @@ def _exporter() -> OtlpExporter:
     return OtlpExporter("traces", transport, timeout=0.02)
 
 
-@target(steps=400)
+@target(steps=400, logs_errors=True)
 def otlp_answers(data: bytes) -> None:
     """What a collector answers over HTTP is taken in or not, and is no error; counts are whole numbers."""
     choices = Choices(data)

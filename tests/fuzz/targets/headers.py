@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanContext
 
 from snakepit_otel.bridge.authority.service import _creator, _headers, _owner, _ttl
 from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.worker.service import _deadline
+from snakepit_otel.bridge.worker.call_metadata import deadline_of
 from snakepit_otel.errors import InvalidSession, SnakepitError, ValueRefused
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.sessions._session import MAX_OWNER, MAX_TTL
@@ -110,7 +110,7 @@ def session_headers(data: bytes) -> None:
         {"timeout_ms": choices.pick(["1", "0", "-1", "1e3", "٣", "9" * 13, "x" * 200])} if choices.chance() else {}
     )
     with refusing(ValueRefused):
-        due = _deadline(metadata, call)
+        due = deadline_of(metadata, call)
         insist(due is None or due < float("inf"))
     store, session_id = SessionStore(), choices.sendable()
     with refusing(InvalidSession, SnakepitError):
