@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 
 class _Hook:
-    """One hook that a middleware overrides."""
-
     def __init__(self, middleware: Middleware, name: str) -> None:
         self.middleware = name_of(type(middleware))
         self.name = name

@@ -13,10 +13,7 @@ Spec = tuple[str, Mapping[str, Any]]  # the name of a class, and the options of 
 
 
 def load_middleware(spec: str, options: Mapping[str, Any]) -> Middleware:
-    """Return the middleware of a class named by `package.module:Class` or `path/to/file.py:Class`.
-
-    Raises `ConfigurationError`, whose cause is what the import or the constructor raised.
-    """
+    """Return the middleware of `package.module:Class` or `path/to/file.py:Class`. Raises `ConfigurationError`."""
     where, name = parts_of(spec)
     if not where or not name:
         raise ConfigurationError(f"middleware {spec!r} is no name: write package.module:Class or path/to/file.py:Class")

@@ -20,11 +20,7 @@ from snakepit_otel.pool.workers.supervisor import Supervisor
 
 
 class WorkerPool:
-    """`settings.size` workers for one adapter, and the queue in front of them.
-
-    `execute` and `stream` are those of `RequestRunner`. `make_worker` makes the workers, `clock` gives the event loop's
-    seconds.
-    """
+    """`settings.size` workers for one adapter, and the queue in front of them; `clock` is the event loop's."""
 
     def __init__(
         self,
@@ -101,10 +97,7 @@ class WorkerPool:
         await self.replacer.replace_all(on_replaced)
 
     async def configure(self, controls: Controls) -> None:
-        """Set what all workers record, those that are started later too.
-
-        Returns when they do; a worker too busy to confirm it is waited for five seconds, and follows later.
-        """
+        """Set what all workers record, now and later; a busy worker is waited for five seconds, and follows later."""
         self._controls = controls
         await asyncio.gather(*(worker.configure(controls) for worker in self.workers))
 

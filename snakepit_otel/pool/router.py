@@ -18,10 +18,7 @@ from snakepit_otel.pool.workers.launch import process_workers
 
 
 class WorkerPools(Mapping[str, WorkerPool]):
-    """Pools by name; there is at least one.
-
-    A request goes to the pool that it names; else to the first one whose adapter has the tool; else to the first.
-    """
+    """Pools by name, at least one. A request goes to the pool it names, the first with its tool, or the first."""
 
     def __init__(self, pools: Mapping[str, WorkerPool]) -> None:
         self._pools = dict(pools)

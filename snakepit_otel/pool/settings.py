@@ -14,10 +14,7 @@ _INFINITE = float("inf")
 
 
 class Profile(StrEnum):
-    """Number of requests that a worker runs at a time.
-
-    `process`: one; `thread`: `threads_per_worker`, with adapters that declare `__thread_safe__ = True`.
-    """
+    """Requests that a worker runs at a time: one, or `threads_per_worker` of a `__thread_safe__` adapter."""
 
     PROCESS = "process"
     THREAD = "thread"
@@ -40,49 +37,34 @@ def _default_size() -> int:
 
 
 class PoolSettings(BaseModel):
-    """Number of workers, their limits, and the time limits of requests and workers.
-
-    Times are in milliseconds, but for `worker_ttl`.
-    """
+    """Limits of workers and requests. Times are in milliseconds, but for `worker_ttl`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: str | None = Field(
-        default=None,
-        description="The adapter class of one of the further pools: `package.module:Class` or `path/to/file.py:Class`.",
+        default=None, description="The adapter of a further pool, `package.module:Class` or `file.py:Class`."
     )
     size: Whole = Field(
-        default_factory=_default_size,
-        ge=1,
-        le=1024,
-        description="Workers that serve requests; the default is two for each core.",
+        default_factory=_default_size, ge=1, le=1024, description="Workers that serve; by default two for each core."
     )
-    spares: Whole = Field(
-        default=0, ge=0, le=1024, description="Further workers that are ready to serve once one of the others is gone."
-    )
+    spares: Whole = Field(default=0, ge=0, le=1024, description="Further workers, ready to replace one that is gone.")
     profile: Profile = Field(
         default=Profile.PROCESS,
-        description="Requests that a worker runs at a time: `process` for one, `thread` for `threads_per_worker`.",
+        description="`process`: a worker runs one request at a time; `thread`: `threads_per_worker`.",
     )
     threads_per_worker: Whole = Field(
-        default=10, ge=1, le=1024, description="Requests that one worker runs at a time; for the profile `thread` only."
+        default=10, ge=1, le=1024, description="Requests that a worker of the profile `thread` runs at a time."
     )
     affinity: Affinity = Field(
         default=Affinity.HINT,
         description="Preference for the session's last worker: `hint`, `strict_queue` or `strict_fail_fast`.",
     )
-    max_queue_size: Whole = Field(
-        default=1_000, ge=0, description="Requests that may wait for a worker; more are refused."
-    )
+    max_queue_size: Whole = Field(default=1_000, ge=0, description="Requests that may wait; more are refused.")
     queue_timeout: Milliseconds = Field(default=5_000, ge=0, description="How long a request waits for a worker.")
-    startup_timeout: Milliseconds = Field(
-        default=60_000, ge=100, description="How long a worker may take to become ready."
-    )
+    startup_timeout: Milliseconds = Field(default=60_000, ge=100, description="Limit for a worker to become ready.")
     startup_batch_size: Whole = Field(default=8, ge=1, description="Workers that are started at once.")
     startup_batch_delay: Milliseconds = Field(default=750, ge=0, description="The wait between one batch and the next.")
-    shutdown_grace: Milliseconds = Field(
-        default=6_000, ge=0, description="How long a stopping worker may finish its requests."
-    )
+    shutdown_grace: Milliseconds = Field(default=6_000, ge=0, description="Time of a stopping worker for its requests.")
     cancel_grace: Milliseconds = Field(
         default=1_000,
         ge=0,
@@ -95,16 +77,10 @@ class PoolSettings(BaseModel):
     worker_max_memory_bytes: Number = Field(
         default=_INFINITE, gt=0, description="Resident memory beyond which a worker is replaced."
     )
-    heartbeat_interval: Milliseconds = Field(
-        default=2_000, ge=100, description="Time between two heartbeats of a worker."
-    )
-    heartbeat_timeout: Milliseconds = Field(
-        default=10_000, ge=100, description="How long a worker may take to answer a heartbeat."
-    )
+    heartbeat_interval: Milliseconds = Field(default=2_000, ge=100, description="Time between heartbeats.")
+    heartbeat_timeout: Milliseconds = Field(default=10_000, ge=100, description="Time for a heartbeat's answer.")
     heartbeat_max_missed: Whole = Field(
-        default=3,
-        ge=1,
-        description="Late answers in a row after which a worker without a request, which has no deadline, is replaced.",
+        default=3, ge=1, description="Late answers in a row after which an idle worker is replaced."
     )
     max_restarts: Whole = Field(
         default=5,
@@ -114,29 +90,16 @@ class PoolSettings(BaseModel):
     )
     restart_window: Milliseconds = Field(default=60_000, ge=1_000, description="The time for `max_restarts`.")
     breaker_failures: Whole = Field(
-        default=5,
-        ge=1,
-        description="Requests in a row that lost their worker, after which the breaker opens and requests are refused.",
+        default=5, ge=1, description="Requests in a row that lost their worker, after which requests are refused."
     )
-    breaker_reset: Milliseconds = Field(
-        default=30_000, ge=100, description="How long the breaker is open, before one request is tried."
-    )
-    max_retries: Whole = Field(
-        default=3, ge=0, description="How often an idempotent request that lost its worker is run again."
-    )
+    breaker_reset: Milliseconds = Field(default=30_000, ge=100, description="Time before one request is tried again.")
+    max_retries: Whole = Field(default=3, ge=0, description="Retries of an idempotent request that lost its worker.")
     library_threads: Whole = Field(
-        default=1,
-        ge=0,
-        description="Threads that numeric libraries (OpenMP, BLAS and such) use in a worker; 0 leaves that to them.",
+        default=1, ge=0, description="Threads of numeric libraries (OpenMP, BLAS) in a worker; 0: their default."
     )
-    environment: dict[str, str] = Field(
-        default_factory=dict, description="Variables of the workers, beyond those of the authority."
-    )
+    environment: dict[str, str] = Field(default_factory=dict, description="Further variables of the workers.")
     max_message_bytes: Whole = Field(
-        default=100 << 20,
-        ge=4_096,
-        le=(1 << 31) - 1,
-        description="The largest message either way; gRPC counts it in 32 bits.",
+        default=100 << 20, ge=4_096, le=(1 << 31) - 1, description="The largest message either way."
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -88,21 +89,13 @@ def _ready_slots(pool: WorkerPool) -> int:
 
 
 def _worker_count(pool: WorkerPool) -> Points:
-    return [
-        (
-            sum(worker.state is state for worker in pool.workers),
-            {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_WORKER_STATE: state.value},
-        )
-        for state in WorkerState
-        if state is not WorkerState.GONE
-    ]
+    states = Counter(worker.state for worker in pool.workers)
+    for state in WorkerState:
+        if state is not WorkerState.GONE:
+            yield states[state], {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_WORKER_STATE: state.value}
 
 
 def _breaker_state(pool: WorkerPool) -> Points:
-    return [
-        (
-            float(pool.breaker.state is state),
-            {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_BREAKER_STATE: state.value},
-        )
-        for state in BreakerState
-    ]
+    for state in BreakerState:
+        labels = {names.SNAKEPIT_POOL_NAME: pool.name, names.SNAKEPIT_BREAKER_STATE: state.value}
+        yield float(pool.breaker.state is state), labels

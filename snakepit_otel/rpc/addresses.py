@@ -70,10 +70,7 @@ def is_wide(address: str) -> bool:
 
 
 def listen_locally(server: aio.Server, path: Path) -> SocketFile:
-    """Bind `server` to a Unix socket in a directory of this user's alone, and return the socket.
-
-    Raises `ConfigurationError` for a path that is in use or cannot be, and a directory that others may enter.
-    """
+    """Bind `server` to a Unix socket in a private directory; return the socket. Raises `ConfigurationError`."""
     address = f"unix:{path}"
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")

@@ -59,10 +59,6 @@ class ClientCall(Operation):
         if code is not OK:
             self.fail(code.name, (details or "")[:MAX_STATUS_CHARACTERS])
 
-    def note_cancelled(self, error: BaseException) -> None:
-        """Record that the caller cancelled the call because of this error."""
-        self.note(CANCELLED, error_text(error))
-
     def settle(self, code: grpc.StatusCode, details: str | None = "") -> None:
         """End the operation of a call that ended so."""
         self.note(code, details)
@@ -88,8 +84,17 @@ class ClientCall(Operation):
 
     def follow(self, call: Any) -> None:
         """Settle when a call on a blocking channel has ended, as gRPC reports it."""
+
+        # The callback does not keep the call alive: dropping a call is to cancel it.
+        def done() -> None:
+            ended = found()
+            if ended is None:
+                self.settle(CANCELLED, "the caller dropped it")
+            else:
+                self.settle(ended.code() or UNKNOWN, ended.details())
+
         try:
-            done = _Done(self, call)
+            found = weakref.ref(call)
             if call.done() or not call.add_callback(done):
                 done()
         except (AttributeError, TypeError):
@@ -107,23 +112,6 @@ class ClientCall(Operation):
     def _aio_done(self, call: Any) -> None:
         code = _result_of(call.code())
         self.settle(UNKNOWN if code is None else code, _result_of(call.details()))
-
-
-class _Done:
-    """Called when a call has ended. It does not keep the call alive: dropping a call is to cancel it."""
-
-    __slots__ = ("_call", "_observed")
-
-    def __init__(self, observed: ClientCall, call: Any) -> None:
-        self._observed = observed
-        self._call = weakref.ref(call)
-
-    def __call__(self) -> None:
-        call = self._call()
-        if call is None:
-            self._observed.settle(CANCELLED, "the caller dropped it")
-        else:
-            self._observed.settle(call.code() or UNKNOWN, call.details())
 
 
 def _status_of(error: BaseException) -> tuple[grpc.StatusCode | None, str]:

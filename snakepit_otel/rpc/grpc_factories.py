@@ -20,10 +20,13 @@ from grpc import _server as _blocking
 from grpc import aio
 from grpc.aio import _channel, _server
 
+from snakepit_otel.common.loopback import leads_here
 from snakepit_otel.rpc.local_sockets import LocalSocket, with_checks
-from snakepit_otel.rpc.targets import channel_options, socket_of, target_of
+from snakepit_otel.rpc.targets import socket_of, target_of
 
 Options = Sequence[tuple[str, Any]]
+# Without it, gRPC sends even loopback addresses through the proxy of `http_proxy`.
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
 _CONTRIB = "opentelemetry.instrumentation.grpc"
 
 
@@ -40,10 +43,7 @@ def aio_channel(
     interceptors: Sequence[aio.ClientInterceptor] = (),
     options: Options = (),
 ) -> aio.Channel:
-    """Make an aio channel to `unix:PATH`, `HOST:PORT` or a target of gRPC's; secure if there are credentials.
-
-    Raises `UnsafeSocket` for a socket of another user's, and `ConfigurationError` for an address that cannot be.
-    """
+    """Make an aio channel, secure with credentials. Raises `UnsafeSocket`, or `ConfigurationError` for the address."""
     socket = socket_of(target)
     # For mypy the types of grpc's private modules differ from its public ones.
     made: Any = {"options": _options(target, options, socket), "interceptors": interceptors}
@@ -72,7 +72,8 @@ def blocking_channel(target: str, *, options: Options = ()) -> grpc.Channel:
 
 
 def _options(target: str, options: Options, socket: LocalSocket | None) -> list[tuple[str, Any]]:
-    return channel_options(target, [*options, *(socket.options if socket is not None else ())])
+    own = socket.options if socket is not None else []
+    return [*options, *own, *([_NO_PROXY] if leads_here(target) else [])]
 
 
 @contextmanager

@@ -14,7 +14,8 @@ _PING_TIMEOUT_MS = 20_000
 _MIN_PING_INTERVAL_MS = 5_000
 HANDSHAKE_MS = 10_000  # for TLS and HTTP/2 together; gRPC's own limit is two minutes
 
-_BOTH: list[tuple[str, Any]] = [
+# Options of a client's channel and of its server.
+CALLER: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", _PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
     # The timeout that a server uses, whatever its keepalive options are; gRPC's own is a minute.
@@ -22,11 +23,8 @@ _BOTH: list[tuple[str, Any]] = [
     # Otherwise only two pings go out without data in between.
     ("grpc.http2.max_pings_without_data", 0),
 ]
-
-# Options of a client's channel and of its server.
-CALLER: list[tuple[str, Any]] = _BOTH
 LISTENER: list[tuple[str, Any]] = [
-    *_BOTH,
+    *CALLER,
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),

@@ -60,11 +60,7 @@ class LocalSocket:
         self.look()
 
     def look(self) -> None:
-        """Make sure that the directory is the one at the path, if there is one; to be called before each call.
-
-        While what is at the path is another user's, what was found before is kept. Raises `UnsafeSocket` where there
-        was nothing before.
-        """
+        """Hold the directory now at the path; to be called before each call. Raises `UnsafeSocket` if none was safe."""
         try:
             found = _identity(os.stat(self._directory))  # noqa: PTH116 - as above
         except OSError:
@@ -87,7 +83,12 @@ class LocalSocket:
                 os.dup2(descriptor, self._descriptor, inheritable=False)
                 self._held = _identity(os.fstat(descriptor))
             elif self._held is None:
-                raise UnsafeSocket(_explanation(self.path, why))
+                raise UnsafeSocket(
+                    f"nothing was sent to {printable(self.path)}: {printable(why, None)}. This process runs as user "
+                    f"{user(os.geteuid())}, and calls authorities of that user and of root only; run it as the right "
+                    "user, or start an authority of your own. If that user's authority is meant, name the user: "
+                    f"{SERVER_USER}=NAME"
+                )
         finally:
             os.close(descriptor)
 
@@ -137,8 +138,6 @@ def with_checks(channel: Any, socket: LocalSocket) -> Any:
 
 
 class _CheckedCall:
-    """Method of a stub that checks its socket first."""
-
     def __init__(self, multicallable: Any, socket: LocalSocket) -> None:
         self._multicallable = multicallable
         self._look = socket.look
@@ -170,11 +169,3 @@ def _listener(path: str) -> int | None:
             return peer_of(probe)[1]
         except OSError:
             return None
-
-
-def _explanation(path: Path, why: str) -> str:
-    return (
-        f"nothing was sent to {printable(path)}: {printable(why, None)}. This process runs as user "
-        f"{user(os.geteuid())}, and calls authorities of that user and of root only; run it as the right user, or "
-        f"start an authority of your own. If that user's authority is meant, name the user: {SERVER_USER}=NAME"
-    )

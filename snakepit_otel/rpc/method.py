@@ -50,10 +50,7 @@ OTHER_METHOD = Method(OTHER)
 
 
 def method_of(name: str | bytes) -> Method:
-    """Return the method of a path, with or without its first slash.
-
-    Beyond 1 000 methods all are `_OTHER`, and so is one whose name has more than 256 characters.
-    """
+    """Return the method of a path, slash or not; `_OTHER` beyond 1 000 methods or 256 characters."""
     found = _methods.get(name)
     if found is None:
         if len(_methods) >= _MAX_METHODS or len(name) > MAX_NAME_CHARACTERS:

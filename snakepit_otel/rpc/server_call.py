@@ -129,10 +129,7 @@ class AioServerCall(ServerCall):
 
 
 class BlockingServerCall(ServerCall):
-    """A call that a function or a generator handles, in a thread of a blocking server.
-
-    Nothing interrupts such a handler when its caller goes, so the status is recorded at that moment.
-    """
+    """A call in a thread of a blocking server; nothing interrupts it, so the status is kept when its caller goes."""
 
     def __init__(self, method: Method, parent: Context | None, links: Iterable[SpanContext], context: Any) -> None:
         super().__init__(method, parent, links, context)
@@ -159,10 +156,7 @@ class BlockingServerCall(ServerCall):
 
 
 class ThreadServerCall(ServerCall):
-    """A call that a function or a generator handles, in a thread of an aio server.
-
-    Its context has neither the status nor whether the caller is gone, so `context` is a `StatusRecorder`.
-    """
+    """A call in a thread of an aio server; its context lacks the status, so `context` is a `StatusRecorder`."""
 
     def status(self, error: BaseException | None) -> grpc.StatusCode:
         """See `ServerCall`."""
@@ -206,7 +200,6 @@ class StatusRecorder:
 
 
 def _aio_code(code: Any) -> grpc.StatusCode:
-    """Return the status that an aio server sends for a code."""
     if code is None:
         return OK
     if isinstance(code, grpc.StatusCode):
@@ -215,5 +208,4 @@ def _aio_code(code: Any) -> grpc.StatusCode:
 
 
 def _peer_is_gone(error: BaseException) -> bool:
-    """Return whether an aio server raised this because the peer is gone."""
     return isinstance(error, aio.BaseError) and not isinstance(error, aio.UsageError | aio.AbortError)

@@ -64,7 +64,6 @@ class _Handler:
             self._observed = self._iterator if streams else self._function
 
     def for_call(self, parent: Context, links: _Links) -> Any:
-        """Return the handler for one call from within `parent`."""
         handler = self.handler
         return self._build(
             partial(self._observed, parent, links), handler.request_deserializer, handler.response_serializer
@@ -194,6 +193,7 @@ class _Observing:
         path: str = details.method
         parent, links = incoming(details.invocation_metadata), ()
         if not self._trusted:
+            # Such a caller decides neither on sampling nor on what is in the traces.
             parent, links = _ROOT, _caller(parent)  # type: ignore[assignment]
         if handler is None:
             # No service has it, and gRPC refuses it; its name is the caller's choice, so it is no label.
@@ -210,11 +210,7 @@ class _Observing:
 
 
 class ServerInterceptor(_Observing, aio.ServerInterceptor):
-    """Makes a server span for every call of an aio server, of all four kinds.
-
-    The trace of a `trusted` caller is continued. Calls of others begin traces of their own, which link to the caller's:
-    such a caller decides neither on sampling nor on what is in the traces.
-    """
+    """Makes a server span for each call of an aio server: in a `trusted` caller's trace, else in one linked to it."""
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
         """Put the observed handler in place of the handler; see `grpc.aio.ServerInterceptor`."""
@@ -262,11 +258,9 @@ class _Unserved(ServerCall):
     """A call of a method that the server does not have."""
 
     def status(self, error: BaseException | None) -> grpc.StatusCode:
-        """See `ServerCall`."""
         return grpc.StatusCode.UNIMPLEMENTED
 
     def status_details(self) -> str:
-        """See `ServerCall`."""
         return "Method not found!"
 
 

@@ -44,10 +44,7 @@ class Tls:
     client_ca: Path | None = None
 
     def check(self) -> str | None:
-        """Return until when the certificate is valid, where that can be found out.
-
-        Raises `ConfigurationError` naming a file that cannot be read or used.
-        """
+        """Return until when the certificate is valid, if known. Raises `ConfigurationError` naming an unusable file."""
         return self.read().valid_until
 
     def read(self) -> TlsContents:
@@ -157,10 +154,7 @@ class ReloadingCredentials:
 def client_credentials(
     root_certificates: Path | None, certificate: Path | None, key: Path | None
 ) -> grpc.ChannelCredentials | None:
-    """Return what a client calls with: None, for no TLS, where no files are given.
-
-    Raises `ConfigurationError` for files that cannot be read or used, and for some without the others.
-    """
+    """Return what a client calls with, None without files. Raises `ConfigurationError` for bad or missing ones."""
     if (certificate is None) != (key is None):
         raise ConfigurationError(
             "a client's certificate and its key go together: give both (certificate, key), or none"
@@ -275,10 +269,7 @@ def _check_authorities(path: Path, content: bytes) -> None:
 
 
 def _validity(server: ssl.SSLContext, chain: bytes) -> tuple[str | None, str | None]:
-    """Return until when a certificate is valid, or why it is not; two Nones where that cannot be found out.
-
-    The handshake of a client that trusts that certificate alone gives the answer.
-    """
+    """Return until when a certificate is valid, or why not, by a handshake in memory; Nones if that is unknown."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

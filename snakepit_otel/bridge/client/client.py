@@ -178,7 +178,6 @@ class Client:
         return replaced(value, scope.take)
 
     def _begin(self, tool: str, options: RequestOptions) -> tuple[Scope, float | None, MessageOptions]:
-        """Return the scope, the timeout and the message's options of a request."""
         session_id = options.get("session_id")
         self._leases.check(session_id)
         timeout = _time_left(options.pop("timeout", None))
@@ -294,10 +293,7 @@ class Client:
         return response
 
     async def set_telemetry(self, **changes: Unpack[TelemetryChanges]) -> admin_pb.SetTelemetryResponse:
-        """Change what the authority and its workers record, and return what is in force; see `TelemetryChanges`.
-
-        On the authority's Unix socket only.
-        """
+        """Change what the authority and its workers record; return what is in force. On its Unix socket only."""
         fields: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         for key in fields.keys() & {"allow", "deny"}:
             fields[key] = message(admin_pb.Patterns, patterns=list(fields[key]))
@@ -306,10 +302,7 @@ class Client:
         return response
 
     async def status(self, *, timeout: float = 10.0) -> Status:
-        """Return how the authority, its sessions, pools and workers are; on its Unix socket only.
-
-        `timeout` is in seconds.
-        """
+        """Return the authority's state, within `timeout` seconds; on its Unix socket only."""
         return Status.of_message(await self._call_admin("GetStatus", admin_pb.GetStatusRequest(), timeout))
 
     async def restart_workers(

@@ -190,10 +190,7 @@ class AuthorityClient:
             raise DeadlineExceeded("the request's deadline passed while memory was copied") from None
 
     def _timed(self, call: Callable[..., Awaitable[Any]], observed_method: str) -> Call:
-        """Return what makes several calls in the time of one.
-
-        Calls of other methods than the observed one are no part of the caller's trace, like those that register tools.
-        """
+        """Return what makes several calls in the time of one; only those of the observed method have spans."""
         ends = monotonic() + self._timeout
 
         async def call_in_time(method: str, request: Any) -> Any:

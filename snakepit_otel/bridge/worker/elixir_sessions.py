@@ -58,10 +58,7 @@ class ElixirSessions:
             self._sessions.pop(session_id, None)
 
     async def begin(self, call: Call, session_id: str) -> bool:
-        """Make the session at the authority, or leave the one it has; return whether it did.
-
-        Where it does not, the error of the call that follows is the better one.
-        """
+        """Begin the session, unless the authority has it; False after an error, as the next call has a better one."""
         try:
             response = await call(INITIALIZE_SESSION, pb.InitializeSessionRequest(session_id=session_id))
         except RpcError as error:
@@ -72,10 +69,7 @@ class ElixirSessions:
         return bool(response.success)
 
     async def call(self, call: Call, request: pb.ExecuteElixirToolRequest) -> pb.ExecuteElixirToolResponse:
-        """Call a tool.
-
-        Raises `ToolNotFound` for one that is not exposed, `SessionNotFound` or `NoSession` if there is no session.
-        """
+        """Call a tool. Raises `ToolNotFound` for one that is not exposed, `SessionNotFound` and `NoSession`."""
         session_id = request.session_id
         if session_id and not self._session(session_id).begun:
             await self.begin(call, session_id)
@@ -127,7 +121,6 @@ class ElixirSessions:
             raise ToolNotFound(_not_exposed(tool, session_id, exposed))
 
     async def _execute(self, call: Call, request: pb.ExecuteElixirToolRequest) -> pb.ExecuteElixirToolResponse | None:
-        """Return the response; None if the authority does not have the session."""
         try:
             response = await call(EXECUTE_ELIXIR_TOOL, request)
         except RpcError as error:

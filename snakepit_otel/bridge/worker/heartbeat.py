@@ -37,10 +37,7 @@ class HeartbeatSettings:
 
     @classmethod
     def read(cls, flags: dict[str, Any], environment: str | None) -> HeartbeatSettings:
-        """Return the settings of the command line, overridden by SNAKEPIT_HEARTBEAT_CONFIG.
-
-        Unknown keys are ignored: they are for other workers. Raises `ConfigurationError`.
-        """
+        """Return the flags' known keys, overridden by SNAKEPIT_HEARTBEAT_CONFIG. Raises `ConfigurationError`."""
         overlaid: Any = {}
         if environment:
             try:

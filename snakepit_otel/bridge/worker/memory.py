@@ -36,16 +36,11 @@ class _Placed:
         """Do nothing."""
 
     def has(self, ref: str) -> bool:
-        """Say whether a peer has placed it."""
         return self._kept.has(ref)
 
 
 class WorkerMemory:
-    """Opens a scope for each request of a worker.
-
-    `fd_server` is the path of the authority's file-descriptor server. A request without an id is from a peer that has
-    none, such as an Elixir one; buffers for that peer wait in `kept` until it reads them.
-    """
+    """Opens a scope for each request; buffers for peers without request ids, such as Elixir, wait in `kept`."""
 
     def __init__(self, settings: Limits | None = None, fd_server: Path | None = None, *, strict: bool = False) -> None:
         self._settings = settings or Limits()

@@ -95,7 +95,6 @@ def _call_of(request: Request, *, is_stream: bool = False) -> MiddlewareRequest:
 
 
 def _rewritten(request: Request, call: MiddlewareRequest) -> Request:
-    """Return the request as the hooks left it."""
     request.phase = "build"
     if call.has_new_arguments:
         request.arguments = dict(call.arguments)

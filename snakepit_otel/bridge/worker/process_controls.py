@@ -9,11 +9,7 @@ from snakepit_otel.telemetry import Level, _controls
 
 
 class ProcessControls:
-    """Applies a listener's controls to what this process records; `restore` brings back what was configured.
-
-    The patterns of the wire are for events and for lifecycle points alike. A pattern that matches no point is ignored
-    here: to allow `tool.*` picks events, and leaves the spans as they are.
-    """
+    """Applies a listener's controls to this process; patterns of events only, such as `tool.*`, leave spans alone."""
 
     def __init__(self) -> None:
         self._configured = _controls.current()
@@ -27,19 +23,13 @@ class ProcessControls:
         self._update()
 
     def sample(self, rate: float, patterns: Collection[str] = ()) -> None:
-        """Keep a share of the traces, if the patterns, where there are any, match a lifecycle point.
-
-        Traces are kept or not as a whole, so that one point among many stands for all of them.
-        """
+        """Keep a share of the traces, each as a whole, unless there are patterns and none matches a lifecycle point."""
         has_points = not patterns or of_points(patterns)
         _controls.set_sampling(rate if has_points else self._configured.sampling)
         self._changed = True
 
     def filter(self, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
-        """Give spans to the points that `allow` matches and `deny` does not, whatever the configured level.
-
-        Without a pattern to allow, the configured level stays.
-        """
+        """Give spans to points that `allow` matches and `deny` does not; without `allow`, at the configured level."""
         allowed, denied = of_points(allow), of_points(deny)
         self._filtered = self._configured._replace(
             level=Level.FULL if allowed else self._configured.level,

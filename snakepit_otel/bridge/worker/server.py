@@ -61,9 +61,6 @@ class WorkerServer:
 
     `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that cannot be used, and `ConfigurationError` for
     an address or a middleware that cannot, or for an adapter that must be thread-safe and is not marked so.
-    `started_by` is the trace context to which loading the adapter belongs. The `token` shows the authority which worker
-    calls back. `whole_process`: the process does nothing else; see `telemetry.setup`. `middleware` are names of classes
-    with their options. `load` finds the adapter's class, and `context` is the class of its requests' contexts.
     """
 
     adapter: str
@@ -72,7 +69,7 @@ class WorkerServer:
     worker_id: str
     threads: int = 1
     thread_safe: bool = False
-    token: str | None = None
+    token: str | None = None  # shows the authority which worker calls back
     max_message_bytes: int = MAX_MESSAGE_BYTES
     grace: float = 2.0
     tls: Tls | None = None
@@ -80,8 +77,8 @@ class WorkerServer:
     register_tools: bool = False
     on_session: Callable[[str], None] | None = None
     memory: WorkerMemory = field(default_factory=WorkerMemory)
-    started_by: Mapping[str, str] = field(default_factory=dict)
-    whole_process: bool = False
+    started_by: Mapping[str, str] = field(default_factory=dict)  # the trace context of loading the adapter
+    whole_process: bool = False  # the process does nothing else; see `telemetry.setup`
     load: Callable[[str], type] = load_adapter
     context: type[SessionContext] = SessionContext
     middleware: Sequence[Spec] = ()

@@ -61,11 +61,7 @@ def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
 
 
 class WorkerService(BridgeServiceServicer):
-    """Serves tool calls without a call to the authority, unless the tool makes one.
-
-    Session calls are passed on to the authority. With `register_tools`, the adapter's tools are registered there for
-    each session seen, in the background.
-    """
+    """Serves tool calls; passes session calls on to the authority, and registers tools there with `register_tools`."""
 
     def __init__(
         self,
@@ -245,7 +241,6 @@ class WorkerService(BridgeServiceServicer):
         return await self._forward(methods.HEARTBEAT, request, context)
 
     def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
-        """Return the context manager around the tool; most requests need none."""
         if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
             return _NO_WATCH
         return self._watch(job)
@@ -327,10 +322,7 @@ class WorkerService(BridgeServiceServicer):
         return await asyncio.to_thread(codec.decode_parameters, *given)
 
     def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
-        """Return the session whose state the tool is to have: Elixir's pool has no field for a caller's session.
-
-        The argument that names it is left out for a tool that does not take it.
-        """
+        """Return the session id in the arguments, as Elixir has no field for it; drop one that the tool lacks."""
         state_id = arguments.get("session_id")
         if not isinstance(state_id, str):
             return None
@@ -358,7 +350,6 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def _as_text(metadata: Any) -> dict[str, str] | None:
-    """Return the metadata of any package's chunk class as the wire has them."""
     return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, Mapping) else None
 
 
@@ -369,7 +360,6 @@ def _clear_frames(error: BaseException, scope: Scope) -> None:
 
 
 def _reported(error: BaseException) -> BaseException:
-    """Return the error for the caller in place of the one that the tool ended with."""
     if isinstance(error, RequestAbandoned):
         # A caller that still waits has not gone, so it was the deadline.
         return DeadlineExceeded("the request's deadline passed, and the tool gave up")

@@ -40,8 +40,6 @@ class TelemetryStream:
     records if `process` is given. They end with the listener: an authority that died must not leave a worker silent.
     """
 
-    _enabled: bool
-    _rate: float
     _patterns: tuple[str, ...]
     _allow: tuple[str, ...]
     _deny: tuple[str, ...]
@@ -66,15 +64,12 @@ class TelemetryStream:
 
     @contextmanager
     def tool_execution(self, tool: str, metadata: Mapping[str, str]) -> Iterator[None]:
-        """Emit `tool.execution.start` and then `stop` or `exception` around a block.
-
-        Where adapters may emit events, those that the tool has emitted by itself are left to it, so the start waits for
-        the end.
-        """
+        """Emit `tool.execution.start`, and `stop` or `exception`, around a block, unless the tool emits them."""
         correlation = metadata.get("correlation_id", "")[:_MAX_TEXT_CHARACTERS]
         about = {"tool": tool[:_MAX_TEXT_CHARACTERS]}
         start = (_START, {"system_time": time.time_ns()}, about, correlation, time.time_ns())
         emitted: set[str] = set()
+        # Where adapters may emit events, only the end shows whether this one is left to the tool.
         if not self.adapters_emit:
             self.emit(*start)
             emitted.add(_START)
@@ -142,10 +137,7 @@ class TelemetryStream:
         self._waiting.set()
 
     async def serve(self, context: Any) -> None:
-        """Send events until the listener goes; a new listener takes the place of the one before.
-
-        The controls are read from the context: an iterator of them would end at a message that cannot be parsed.
-        """
+        """Send events until the listener goes, or a new one takes its place."""
         if self._listener is not None:
             self._reset_controls()
         listener = self._listener = object()
@@ -165,10 +157,7 @@ class TelemetryStream:
             self._waiting.set()
 
     def close(self) -> None:
-        """End the stream once the listener has the events of the executions that go on.
-
-        The process is about to end, and keeps its controls until then.
-        """
+        """End the stream once the listener has the events of running executions; the controls stay in force."""
         self._closing = True
         self._waiting.set()
 
@@ -185,6 +174,7 @@ class TelemetryStream:
     async def _read_controls(self, context: Any, listener: object) -> None:
         while True:
             try:
+                # An iterator of the controls would end at a message that cannot be parsed.
                 control = await context.read()
                 if control is aio.EOF or self._listener is not listener:
                     return
@@ -213,9 +203,7 @@ class TelemetryStream:
                     self._process.filter(self._allow, self._deny)
 
     def _reset_controls(self) -> None:
-        """Return to what was configured."""
-        self._enabled = True
-        self._rate = 1.0
+        self._enabled, self._rate = True, 1.0
         self._patterns = self._allow = self._deny = ()
         if self._process is not None:
             self._process.restore()

@@ -40,10 +40,7 @@ class Choice(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """The request has to wait, as no worker has a free slot: for worker `only`, or where that is None for any.
-
-    `outcome` and `reason` hold unless the preferred worker is the first with a free slot.
-    """
+    """The request waits for a slot, of worker `only` or any; the outcome holds unless `preferred` serves it."""
 
     preferred: str | None
     only: str | None
@@ -107,7 +104,6 @@ def _select_strictly(last: Worker | None, preferred: str, capacity: int, mode: A
 
 
 def _least_busy(ready: Sequence[Worker], capacity: int, turn: int) -> Worker | None:
-    """Return None if no worker has a free slot."""
     suspects_too = all_suspect(ready)
     least: Worker | None = None
     for offset in range(len(ready)):

@@ -12,10 +12,8 @@ _KNOWN_CALLER_WINDOW_S = 60.0
 class AnonymousShare:
     """Reserves one slot of a pool for identified callers, for a minute after each of their requests.
 
-    Without it, anybody who reaches a port could keep every worker busy. Where all callers are anonymous, or there is
-    one slot only, anonymous callers have the whole pool. A request holds its permit until it has ended on its worker,
-    whether or not its caller still waits. `slots` gives the number of the pool's slots, and `clock` seconds; at most
-    `max_waiting` requests wait.
+    Otherwise anybody who reaches a port could keep every worker busy. A request has its permit until it has ended on
+    its worker. `slots` gives the number of the pool's slots, of which they have at least one, and `clock` seconds.
     """
 
     def __init__(
@@ -43,19 +41,6 @@ class AnonymousShare:
         if self._taken >= self.limit or len(self.queue):
             return None
         return self._permit()
-
-    async def wait(
-        self, *, tool: str, service_time: float, timeout: float, busy_for: float, deadline: float | None
-    ) -> Permit:
-        """Wait for a permit; see `RequestQueue.enter`."""
-        return await self.queue.enter(
-            tool=tool,
-            service_time=service_time,
-            timeout=timeout,
-            capacity=self.limit,
-            busy_for=busy_for,
-            deadline=deadline,
-        )
 
     def assign(self) -> None:
         """Assign the free permits to queued requests."""

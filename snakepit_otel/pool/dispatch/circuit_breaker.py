@@ -33,26 +33,21 @@ class CircuitBreaker:
         self._reset = reset
         self._clock = clock
         self._on_change = on_change
-        self._state = BreakerState.CLOSED
+        self.state = BreakerState.CLOSED  # an open one stays so until a request arrives after its time
         self._failures = 0
         self._opened = 0.0
         self._is_probing = False
 
     @property
-    def state(self) -> BreakerState:
-        """The state. An open breaker stays open until a request arrives after its time."""
-        return self._state
-
-    @property
     def retry_after(self) -> float:
         """Seconds until a request may be admitted; 0 if one may be now, or if one runs that will decide."""
-        return max(self._opened + self._reset - self._clock(), 0.0) if self._state is BreakerState.OPEN else 0.0
+        return max(self._opened + self._reset - self._clock(), 0.0) if self.state is BreakerState.OPEN else 0.0
 
     def allow(self) -> bool:
         """Return whether a request may run; while the one that decides runs, no other may."""
-        if self._state is BreakerState.CLOSED:
+        if self.state is BreakerState.CLOSED:
             return True
-        if self._state is BreakerState.OPEN:
+        if self.state is BreakerState.OPEN:
             if self._clock() < self._opened + self._reset:
                 return False
             self._change(BreakerState.HALF_OPEN)
@@ -64,16 +59,16 @@ class CircuitBreaker:
     def on_success(self) -> None:
         """A request kept its worker to the end."""
         # A request admitted before the breaker opened proves nothing about the time after.
-        if self._state is not BreakerState.OPEN:
+        if self.state is not BreakerState.OPEN:
             self._failures = 0
             self._change(BreakerState.CLOSED)
 
     def on_failure(self) -> None:
         """A request lost its worker."""
-        if self._state is BreakerState.OPEN:
+        if self.state is BreakerState.OPEN:
             return
         self._failures += 1
-        if self._state is BreakerState.HALF_OPEN or self._failures >= self._limit:
+        if self.state is BreakerState.HALF_OPEN or self._failures >= self._limit:
             self.trip()
 
     def on_abandoned(self) -> None:
@@ -87,6 +82,6 @@ class CircuitBreaker:
 
     def _change(self, state: BreakerState) -> None:
         self._is_probing = False
-        if state is not self._state:
-            self._state = state
+        if state is not self.state:
+            self.state = state
             self._on_change(state)

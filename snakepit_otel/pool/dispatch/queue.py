@@ -84,11 +84,6 @@ class RequestQueue(Generic[T]):
         firsts = [queue.first() for queue in (self._anyone, *self._strict.values())]
         return max((self._clock() - request.enqueued for request in firsts if request is not None), default=0.0)
 
-    @property
-    def service_time(self) -> float:
-        """Seconds of a worker's time that the queued requests are expected to take."""
-        return self._service_time
-
     async def enter(
         self,
         *,
@@ -111,7 +106,22 @@ class RequestQueue(Generic[T]):
         not run.
         """
         now = self._clock()
-        self._check_admission(tool, service_time, worker, deadline, capacity, busy_for, now)
+        if deadline is not None and deadline <= now:
+            raise DeadlineExceeded(
+                f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run"
+            )
+        expected = busy_for + self._service_time_ahead(worker) / max(capacity, 1)
+        left = "no deadline" if deadline is None else f"{deadline - now:.3g} s left"
+        if self._length >= self._limit:
+            raise PoolSaturated(
+                f"{self._length} requests wait already, and no more than {self._limit} may (max_queue_size); the wait "
+                f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run"
+            )
+        if deadline is not None and (expected + service_time) * self._deadline_margin > deadline - now:
+            raise PoolSaturated(
+                f"a request for {tool!r} would wait about {expected:.3g} s behind {self._length} others (of at most "
+                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run"
+            )
         loop = asyncio.get_running_loop()
         self._entered += 1
         assigned: asyncio.Future[T] = loop.create_future()
@@ -135,11 +145,7 @@ class RequestQueue(Generic[T]):
         return slot
 
     def assign(self, worker_id: str, acquire: Callable[[], T]) -> bool:
-        """Assign a worker's slot to the first request that may use it; return whether there was one.
-
-        `acquire` makes the slot, and is called only if a request takes it. Requests that cannot be completed in time
-        any more fail, and do not count.
-        """
+        """Assign the slot that `acquire` makes to the first request with time for it; return whether there is one."""
         while (request := self._first(worker_id)) is not None:
             if request.assigned.done():  # cancelled, and not yet removed
                 self._remove(request)
@@ -166,33 +172,6 @@ class RequestQueue(Generic[T]):
             self.reject(worker_id, error)
         while (request := self._anyone.first()) is not None:
             self._fail(request, error())
-
-    def _check_admission(
-        self,
-        tool: str,
-        service_time: float,
-        worker: str | None,
-        deadline: float | None,
-        capacity: int,
-        busy_for: float,
-        now: float,
-    ) -> None:
-        if deadline is not None and deadline <= now:
-            raise DeadlineExceeded(
-                f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run"
-            )
-        expected = busy_for + self._service_time_ahead(worker) / max(capacity, 1)
-        left = "no deadline" if deadline is None else f"{deadline - now:.3g} s left"
-        if self._length >= self._limit:
-            raise PoolSaturated(
-                f"{self._length} requests wait already, and no more than {self._limit} may (max_queue_size); the wait "
-                f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run"
-            )
-        if deadline is not None and (expected + service_time) * self._deadline_margin > deadline - now:
-            raise PoolSaturated(
-                f"a request for {tool!r} would wait about {expected:.3g} s behind {self._length} others (of at most "
-                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run"
-            )
 
     def _service_time_ahead(self, worker: str | None) -> float:
         if worker is None:
@@ -247,7 +226,6 @@ class RequestQueue(Generic[T]):
         )
 
     def _deadline_error(self, request: QueuedRequest[T]) -> Exception | None:
-        """Return the error of a request that cannot be completed before its deadline any more."""
         if request.deadline is None:
             return None
         now = self._clock()

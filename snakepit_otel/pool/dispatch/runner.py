@@ -71,11 +71,7 @@ def _details(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[s
 
 
 class RequestRunner:
-    """Runs the requests of one pool on its workers.
-
-    A request runs at most once, and one whose worker dies fails with `WorkerExited`; unless it is idempotent: then
-    it is run again. A request that cannot be completed before its deadline is refused rather than begun.
-    """
+    """Runs the requests of one pool: once, unless idempotent; not at all if the deadline cannot be met."""
 
     def __init__(
         self,
@@ -88,7 +84,7 @@ class RequestRunner:
         self.tools: frozenset[str] = frozenset()
         self.answered = self.failed = self.retried = 0
         self.slots = WorkerSlots(fleet.pool, settings, clock)
-        self.anonymous = self.slots.anonymous_share()
+        self.anonymous = self.slots.anonymous
         self.breaker = CircuitBreaker(
             settings.breaker_failures, settings.breaker_reset / 1000, clock, self._on_breaker_changed
         )
@@ -141,10 +137,7 @@ class RequestRunner:
         return await self._run(job, self._dispatch)
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
-        """Run a request on a worker and await `take` for each chunk; see `execute`.
-
-        An idempotent one is run again only before its first chunk.
-        """
+        """Run a request and await `take` for each chunk; see `execute`. There are no retries after the first chunk."""
 
         async def take_first(chunk: Any) -> None:
             job.idempotent = False
@@ -171,7 +164,6 @@ class RequestRunner:
             self._update_drained()
 
     async def _permit(self, job: Job) -> Permit | None:
-        """Return the permit of an anonymous caller's request, waiting for it if need be; others need none."""
         if job.peer.is_known:
             self.anonymous.on_known_caller()
             return None
@@ -226,7 +218,6 @@ class RequestRunner:
         return result
 
     async def _acquire(self, job: Job) -> Choice:
-        """Return a worker whose slot was acquired; the request did not run if this raises."""
         try:
             # While draining, requests accepted before may still be run again.
             if self.is_over:
@@ -261,7 +252,7 @@ class RequestRunner:
     @telemetry.observed(names.POOL_QUEUE, labels=_queue_labels, details=_session)
     async def _queue_for_permit(self, job: Job) -> Permit:
         tool = job.tool_name
-        return await self.slots.wait_for_permit(self.anonymous, tool, self.label(tool), job.deadline)
+        return await self.slots.wait_for_permit(tool, self.label(tool), job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(self, choice: Choice, job: Job) -> Any:

@@ -24,17 +24,17 @@ class WorkerSlots:
     def __init__(self, pool: str, settings: PoolSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.serving: list[Worker] = []
         self.queue: RequestQueue[Worker] = RequestQueue(settings.max_queue_size, clock, self.release, _DEADLINE_MARGIN)
+        concurrency = settings.concurrency
+        self.anonymous = AnonymousShare(
+            settings.max_queue_size, clock, lambda: len(self.serving) * concurrency, _DEADLINE_MARGIN
+        )
         self.times = ServiceTimes()
-        self._clock = clock
         self._pool = pool
         self._settings = settings
         self._turn = 0
 
     def acquire(self, preferred: str | None) -> Choice | Wait:
-        """Acquire a slot at once, on the preferred worker if there is one; else return what to wait for.
-
-        Raises `SessionWorkerUnavailable` and `WorkerBusy`.
-        """
+        """Acquire a slot at once, or return what to wait for. Raises `SessionWorkerUnavailable` and `WorkerBusy`."""
         self._turn += 1
         settings = self._settings
         is_known = preferred is not None and preferred.rpartition("-")[0] == self._pool
@@ -58,20 +58,15 @@ class WorkerSlots:
         )
         return wait.choice_of(worker)
 
-    def anonymous_share(self) -> AnonymousShare:
-        """Return the share of these slots that anonymous callers may have."""
-        concurrency = self._settings.concurrency
-        return AnonymousShare(
-            self._settings.max_queue_size, self._clock, lambda: len(self.serving) * concurrency, _DEADLINE_MARGIN
-        )
-
-    async def wait_for_permit(self, share: AnonymousShare, tool: str, label: str, deadline: float | None) -> Permit:
-        """Acquire a permit through the share's queue; see `RequestQueue.enter` for the errors raised."""
-        return await share.wait(
+    async def wait_for_permit(self, tool: str, label: str, deadline: float | None) -> Permit:
+        """Acquire a permit through its queue; see `RequestQueue.enter` for the errors raised."""
+        limit = self.anonymous.limit
+        return await self.anonymous.queue.enter(
             tool=tool,
             service_time=self.times.of(label),
             timeout=self._settings.queue_timeout / 1000,
-            busy_for=self.times.overall / share.limit,
+            capacity=limit,
+            busy_for=self.times.overall / limit,
             deadline=deadline,
         )
 

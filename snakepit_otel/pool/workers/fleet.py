@@ -44,10 +44,7 @@ class WorkerListener(Protocol):
 
 
 class Fleet:
-    """The workers of one pool: launch, promotion, suspicion and end. Supervisor, heartbeats and replacer act on it.
-
-    `make` makes the worker of an id.
-    """
+    """The workers of one pool: launch, promotion, suspicion and end. `make` makes the worker of an id."""
 
     def __init__(
         self,
@@ -156,7 +153,6 @@ class Fleet:
         await asyncio.gather(*lives.values(), return_exceptions=True)
 
     async def _live(self, worker: Worker, outcome: StartOutcome) -> None:
-        """Follow a worker from its start to its end."""
         failure: SnakepitError | None = None
         try:
             await worker.start(self.settings.startup_timeout / 1000)

@@ -12,11 +12,7 @@ class WorkerGone(Exception):
 
 
 class CallsInFlight:
-    """The tasks that wait for a worker's responses.
-
-    A connection reports a worker's death late where another process holds the socket open, such as one that the
-    adapter forked; `end_all` does not depend on the connection.
-    """
+    """Tasks that wait for a worker's responses; `end_all` works even if another process holds the socket open."""
 
     def __init__(self) -> None:
         self._calls: set[_Call] = set()

@@ -1,9 +1,9 @@
-"""Preparation of worker processes: their configuration and environment."""
+"""Preparation of worker processes: their configuration and environment, with limits on library threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -13,11 +13,24 @@ from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.base import Worker
-from snakepit_otel.pool.workers.library_threads import thread_limits
 from snakepit_otel.pool.workers.process import ProcessWorker, WorkerSpec
 from snakepit_otel.pool.workers.program import this_program
 
 WorkerFactory = Callable[[str, Controls | None], Worker]  # of a worker's id and what it is to record
+
+_OPENMP = "OMP_NUM_THREADS"
+# Libraries that follow OpenMP's variable unless their own is set; PyTorch, scikit-learn and Arrow have only OpenMP's.
+_FOLLOW_OPENMP = (
+    "OPENBLAS_NUM_THREADS",  # the BLAS of NumPy's and SciPy's wheels
+    "MKL_NUM_THREADS",  # that of Anaconda's, and PyTorch's
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",  # pandas' eval
+)
+_OWN = (
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",  # most libraries that are written in Rust, such as tokenizers
+)
 
 
 def process_workers(pool: str, adapter: str, settings: PoolSettings, context: PoolContext) -> WorkerFactory:
@@ -51,3 +64,11 @@ def process_workers(pool: str, adapter: str, settings: PoolSettings, context: Po
         return ProcessWorker(spec, context.directory.name, environ, context, controls)
 
     return prepare
+
+
+def thread_limits(threads: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables, of those not in `environ`, that have numeric libraries use so many threads; none for 0."""
+    if not threads:
+        return {}
+    names = _OWN if _OPENMP in environ else (_OPENMP, *_FOLLOW_OPENMP, *_OWN)
+    return {name: str(threads) for name in names if name not in environ}

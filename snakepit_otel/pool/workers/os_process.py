@@ -19,10 +19,7 @@ _READ_TIMEOUT_S = 0.1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends; exit if it has already ended.
-
-    Works while C code holds the interpreter, where nothing in Python can.
-    """
+    """Have the kernel kill this process, even in C code, when its starting thread ends; exit if that has ended."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
@@ -31,11 +28,7 @@ def die_with_parent(parent: int) -> None:
 
 
 class ChildProcess:
-    """A child process with a control socket in place of its standard input.
-
-    It gets one line of JSON there and answers with one. It must be started from a thread that lives as
-    long as the process may, because of `die_with_parent`; the event loop's is.
-    """
+    """A child process with a control socket as standard input; see `die_with_parent` for its starting thread."""
 
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
@@ -67,11 +60,7 @@ class ChildProcess:
         asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
 
     async def exchange(self, message: Mapping[str, Any]) -> bytes | None:
-        """Send one line of JSON and return the line that comes back, or None if the other side closes before.
-
-        Of a line that is longer than a mebibyte, what there is so far. Reading it is up to the caller: the adapter's
-        code runs in the process, and can write to the socket.
-        """
+        """Send a line of JSON; return the line that comes back, a mebibyte at most, or None if there is none."""
         exchange = asyncio.get_running_loop().create_task(self._exchange(message))
         try:
             ends: list[asyncio.Future[Any]] = [exchange, self._exited]

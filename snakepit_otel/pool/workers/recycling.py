@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakepit_otel.pool.settings import PoolSettings
 
-_TTL_SPREAD = 0.1
+_TTL_SPREAD = 0.1  # so that workers that started together do not end together
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -31,11 +31,7 @@ class ExitReason(StrEnum):
 def recycle_reason(
     *, age: float, requests: int, memory: int | None, settings: PoolSettings, ttl_jitter: float
 ) -> ExitReason | None:
-    """Return why a worker is to be replaced, or None if it is not.
-
-    `age` is in seconds, `memory` the resident bytes, if known. `ttl_jitter` is drawn once for each worker, from 0 to 1,
-    and takes up to a tenth from its time, so that workers that started together do not end together.
-    """
+    """Return why to replace a worker; `age` is in seconds, `memory` in resident bytes, `ttl_jitter` from 0 to 1."""
     if memory is not None and memory > settings.worker_max_memory_bytes:
         return ExitReason.MEMORY
     if requests >= settings.worker_max_requests:

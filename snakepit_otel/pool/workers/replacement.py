@@ -32,10 +32,7 @@ def _details(_me: Replacer, worker: Worker, _reason: ExitReason) -> dict[str, st
 
 
 class Replacer:
-    """Launches a successor, and retires the worker only when the successor is ready.
-
-    One at a time, but for workers that are stuck. A worker whose successor does not become ready goes on.
-    """
+    """Replaces workers one at a time, each only once its successor is ready; stuck ones at once."""
 
     def __init__(self, fleet: Fleet, draw: Callable[[], float] = random.random) -> None:
         self.pool = fleet.pool
@@ -136,10 +133,7 @@ class Replacer:
 
     @telemetry.observed(names.WORKER_REPLACE, labels=_labels, details=_details)
     async def _replace(self, worker: Worker, reason: ExitReason) -> str:
-        """Return the successor's id; an empty one for a worker that has ended meanwhile, or is about to.
-
-        Raises the successor's error if that did not become ready.
-        """
+        """Return the successor's id, "" for a worker that ends anyway. Raises the error of one that is not ready."""
         if worker.state not in STARTED or worker.exit_reason is not None:
             return ""
         worker.has_successor = True

@@ -17,13 +17,7 @@ class RestartPolicy:
 
     Each such end doubles the delay before the next start, whichever worker it is for, up to ten seconds; after `limit`
     of them within `window` seconds, with no worker's first result between, starts are blocked until the first of these
-    is older than the window. `clock` gives monotonic seconds.
-
-    Several callers may wait at a time, so each checks again after it has waited:
-
-        while (seconds := restarts.delay()) > 0:
-            await asyncio.sleep(seconds)
-        restarts.on_start()
+    is older than the window. `clock` gives monotonic seconds. Callers check `delay` again after they have waited.
     """
 
     def __init__(
@@ -57,11 +51,7 @@ class RestartPolicy:
         self._next = max(self._next, self._clock() + self._pause)
 
     def on_first_result(self) -> None:
-        """A worker has completed its first request, which proves that workers can serve: reset.
-
-        Without the reset, workers killed from outside before their first request would add up until a pool that serves
-        well is blocked. As a worker has one first result, a single long-lived one does not permit endless restarts.
-        """
+        """Reset: a worker's first result proves that workers can serve, and that earlier exits had other causes."""
         self._useless_exits.clear()
         if self._pause:
             self._backoff = Backoff(self._draw)

@@ -1,7 +1,4 @@
-"""Report of a worker at its start, one line: that it serves, or its error.
-
-The adapter's code has run in the worker by then, and may have written to the control socket before.
-"""
+"""Report of a worker at its start, one line: its tools, or its error; adapter code may have written another."""
 
 from __future__ import annotations
 

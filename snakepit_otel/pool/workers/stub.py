@@ -26,10 +26,7 @@ class StubResponse(NamedTuple):
 
 @dataclass
 class StubScript:
-    """Behaviour of stub workers; it may be changed while they run.
-
-    A tool gets the worker and the job's request. Tools of streams are asynchronous generators.
-    """
+    """Behaviour of stub workers; may be changed while they run. Tools get the worker and the job's request."""
 
     tools: Mapping[str, StubTool]
     start_seconds: float = 0.0

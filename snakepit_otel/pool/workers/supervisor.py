@@ -21,10 +21,7 @@ class Supervisor:
         self._fleet = fleet
 
     async def start(self) -> None:
-        """Start all workers, batch by batch, and return when each is ready or has failed.
-
-        Raises the first error where no worker of the first batch became ready.
-        """
+        """Start all workers by batches, until each is ready or has failed. Raises the first error if none is ready."""
         settings = self._fleet.settings
         wanted = settings.size + settings.spares
         outcomes: list[StartOutcome] = []

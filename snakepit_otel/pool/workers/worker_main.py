@@ -19,10 +19,7 @@ _ARGUMENTS = 3  # with the program's own name
 
 
 def main() -> int:
-    """Serve until stopped; the control socket is standard input.
-
-    The arguments identify the authority and the worker in the process list.
-    """
+    """Serve until stopped; the control socket is standard input. The arguments are for the process list."""
     if len(sys.argv) != _ARGUMENTS:
         sys.stderr.write("worker_main is started by a pool, as: worker_main RUN_ID WORKER_ID\n")
         return 2
@@ -106,10 +103,7 @@ def main() -> int:
 
 
 def _take_control_socket() -> socket.socket:
-    """Move the control socket off descriptor 0, where a tool that reads standard input would find it.
-
-    Nor to 1 or 2, which code may write to although they are closed.
-    """
+    """Move the control socket off descriptors 0 to 2, which tools may read or write even if they are closed."""
     for descriptor in (1, 2):
         try:
             os.fstat(descriptor)

@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen, options
+from snakepit_otel.rpc import addresses
+from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen
 from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel
 from snakepit_otel.rpc.keepalive import CALLER
 from snakepit_otel.rpc.local_sockets import without_descriptors
-from snakepit_otel.rpc.method import Method, method_of
+from snakepit_otel.rpc.method import CANCELLED, Method, error_text, method_of
 from snakepit_otel.rpc.server_interceptors import ServerInterceptor
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.tls import Tls
@@ -39,7 +40,7 @@ class GrpcTransport:
         keepalive: bool = False,
     ) -> GrpcConnection:
         """See `Transport`."""
-        channel_options = [*options(max_message_bytes), *(CALLER if keepalive else ())]
+        channel_options = [*addresses.options(max_message_bytes), *(CALLER if keepalive else ())]
         channel = aio_channel(address, credentials=credentials, options=channel_options)
         return GrpcConnection(channel, services, Peer(address))
 
@@ -47,7 +48,7 @@ class GrpcTransport:
         self, address: str, services: Iterable[Service], *, max_message_bytes: int = MAX_MESSAGE_BYTES
     ) -> GrpcBlockingConnection:
         """See `Transport`."""
-        channel = blocking_channel(address, options=options(max_message_bytes))
+        channel = blocking_channel(address, options=addresses.options(max_message_bytes))
         return GrpcBlockingConnection(channel, services, Peer(address))
 
     def listen(
@@ -62,7 +63,11 @@ class GrpcTransport:
         options: Sequence[tuple[str, Any]] = (),
     ) -> GrpcListener:
         """See `Transport`."""
-        return GrpcListener(address, max_message_bytes, tls, insecure, trusted, interceptors, options)
+        server = aio_server(
+            interceptors=[ServerInterceptor(trusted=trusted), *interceptors],
+            options=[*addresses.options(max_message_bytes), *options],
+        )
+        return GrpcListener(server, address, tls, insecure)
 
 
 class _MethodRecorder:
@@ -85,7 +90,6 @@ class _MethodRecorder:
 
 
 def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[Any, Method]]:
-    """Return the multicallables of services over a channel, by the full names of their methods."""
     recorder = _MethodRecorder(channel)
     for service in services:
         service(recorder)
@@ -93,10 +97,7 @@ def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[An
 
 
 class GrpcConnection:
-    """Connection over an aio channel; see `Connection`.
-
-    Spans are made around calls and not by interceptors, which cost an aio channel much.
-    """
+    """Connection over an aio channel; its spans are made around calls, as interceptors cost an aio channel much."""
 
     def __init__(self, channel: aio.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
         self.channel = channel
@@ -146,7 +147,7 @@ class GrpcConnection:
                         await take(message)
                     except BaseException as error:
                         # Not the call's failure: it is cancelled here, as by a reader who leaves.
-                        call.note_cancelled(error)
+                        call.note(CANCELLED, error_text(error))
                         raise
 
                 await _read_all(multicallable(request, timeout=timeout, metadata=outgoing(metadata)), take_observed)
@@ -225,21 +226,8 @@ class GrpcBlockingConnection:
 class GrpcListener:
     """Server of gRPC's asyncio at one address; see `Listener`."""
 
-    def __init__(
-        self,
-        address: str,
-        max_message_bytes: int,
-        tls: Tls | None,
-        insecure: bool,
-        trusted: bool,
-        interceptors: Sequence[aio.ServerInterceptor],
-        more_options: Sequence[tuple[str, Any]],
-    ) -> None:
-        self._address, self._tls, self._insecure = address, tls, insecure
-        self._server = aio_server(
-            interceptors=[ServerInterceptor(trusted=trusted), *interceptors],
-            options=[*options(max_message_bytes), *more_options],
-        )
+    def __init__(self, server: aio.Server, address: str, tls: Tls | None, insecure: bool) -> None:
+        self._server, self._address, self._tls, self._insecure = server, address, tls, insecure
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See `Listener`."""
@@ -279,11 +267,7 @@ def rpc_error(error: grpc.RpcError) -> RpcError:
 
 
 async def _read_all(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:
-    """Pass each message of a stream to `take`; when cancelled, cancel the stream and wait until that has happened.
-
-    A read that is cancelled, rather than its stream, never gives back what gRPC has allocated for it: some
-    kilobytes for each consumer who leaves early.
-    """
+    """Pass each message to `take`; cancelled, cancel the stream: a cancelled read would leak its memory in gRPC."""
     reading, left = True, False
 
     async def pump() -> None:

@@ -24,7 +24,9 @@ def share(clock: FakeClock, slots: int = 3, limit: int = 10) -> AnonymousShare:
 
 async def enter(of: AnonymousShare) -> Permit:
     """Acquire a permit, or wait for one."""
-    return of.acquire() or await of.wait(tool="x", service_time=0.0, timeout=60.0, busy_for=0.0, deadline=None)
+    return of.acquire() or await of.queue.enter(
+        tool="x", service_time=0.0, timeout=60.0, capacity=of.limit, busy_for=0.0
+    )
 
 
 def test_one_slot_is_left_while_known_callers_are_there() -> None:

@@ -274,7 +274,7 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
         slot = Slot()
         assert rig.queue.assign("a", lambda: slot)
         assert await second is slot
-        assert (len(rig.queue), rig.queue.service_time) == (0, 0.0)
+        assert (len(rig.queue), rig.queue._service_time) == (0, 0.0)
 
     run(work)
 
@@ -383,7 +383,7 @@ def test_requests_that_gave_up_leave_nothing_behind() -> None:
         for number in range(200):
             with pytest.raises(QueueTimeout):
                 await rig.enter(worker=f"a-{number}" if number % 2 else None, service_time=0.1)
-        assert (len(rig.queue), rig.queue.service_time, rig.queue._strict) == (0, 0.0, {})
+        assert (len(rig.queue), rig.queue._service_time, rig.queue._strict) == (0, 0.0, {})
         assert len(rig.queue._anyone) == 0
 
     run(work)
@@ -520,7 +520,7 @@ class Model:
             assert len(self.rig.queue) <= LIMIT
         await settle()
         waiting = [entry for entry in self.entries if entry.waits()]
-        assert self.rig.queue.service_time == sum(entry.arguments["service_time"] for entry in waiting)
+        assert self.rig.queue._service_time == sum(entry.arguments["service_time"] for entry in waiting)
         self.rig.queue.fail_all(lambda: RuntimeError("the end"))
         await asyncio.gather(*(entry.task for entry in self.entries), return_exceptions=True)
         self.check_the_end()

@@ -92,6 +92,7 @@ async def started(directory: Path, adapter: type = Unsaid, **more: Any) -> Async
         "max_message_bytes": 1 << 20,
         "shutdown_grace": _GRACE,
         "started_by": {},
+        "middleware": [],
         "zero_copy": {},
         "fd_server": None,
         "strict": False,

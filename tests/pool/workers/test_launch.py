@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_otel.pool.workers.library_threads import thread_limits
+from snakepit_otel.pool.workers.launch import thread_limits
 
 ALL = {
     "OMP_NUM_THREADS",
