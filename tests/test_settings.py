@@ -46,7 +46,7 @@ def test_the_program_wins_over_the_environment_and_that_over_the_file(tmp_path: 
     loaded = load(file, {"pool": {"size": 3}}, environ)
     pool = loaded.settings.pool
     assert (pool.size, pool.spares, pool.queue_timeout, pool.max_retries) == (3, 2, 1, 3)
-    places = [loaded.location(("pool", name)) for name in ("size", "spares", "queue_timeout", "max_retries")]
+    places = [loaded.locations.get(("pool", name)) for name in ("size", "spares", "queue_timeout", "max_retries")]
     assert places == ["", "SNAKEPIT_OTEL_POOL__SPARES", f"{file}:4", None]
 
 
@@ -166,7 +166,7 @@ def test_groups_may_be_json_in_the_environment(complaints: Complaints) -> None:
     environ |= {"SNAKEPIT_OTEL_POOLS__GPU": '{"adapter": "b:B", "size": 2}'}
     loaded = load(None, None, environ)
     assert {name: pool.size for name, pool in loaded.settings.pools.items()} == {"big-1": 2, "gpu": 3}
-    assert loaded.location(("pools", "gpu", "adapter")) == "SNAKEPIT_OTEL_POOLS__GPU"
+    assert loaded.locations.get(("pools", "gpu", "adapter")) == "SNAKEPIT_OTEL_POOLS__GPU"
     assert complaints(POOL='{"size": 0, "sise": 1}') == [
         "SNAKEPIT_OTEL_POOL: sise: unknown setting; did you mean 'size'?",
         "SNAKEPIT_OTEL_POOL: size: input should be greater than or equal to 1 (got 0)",
@@ -188,7 +188,10 @@ def test_a_group_may_be_taken_back(tmp_path: Path) -> None:
     file.write_text('[server.tls]\ncertificate = "c"\nkey = "k"\n')
     loaded = load(file, environ={"SNAKEPIT_OTEL_SERVER": '{"tls": null}'})
     assert loaded.settings.server.tls is None
-    assert (loaded.location(("server", "tls")), loaded.location(("server",))) == ("SNAKEPIT_OTEL_SERVER", f"{file}:1")
+    assert (loaded.locations.get(("server", "tls")), loaded.locations.get(("server",))) == (
+        "SNAKEPIT_OTEL_SERVER",
+        f"{file}:1",
+    )
 
 
 def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
     writer.start()
     loaded = load(pipe, environ={})
     writer.join()
-    assert (loaded.settings.pool.size, loaded.location(("pool", "size"))) == (3, f"{pipe}:1")
+    assert (loaded.settings.pool.size, loaded.locations.get(("pool", "size"))) == (3, f"{pipe}:1")
 
 
 def test_settings_of_a_program_are_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, NoReturn
@@ -12,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import snakepit_otel
+from snakepit_otel.cli.new.writer import is_current, write
 from snakepit_otel.cli.output import EXIT_TOOL_FAILED, console, error_console, fail, lines
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.system.atomic_files import refuse_what_is_no_file
 
 # Addresses in the files as built: nothing is at the first, and compose.yaml has Grafana at the second.
 RUNBOOKS = "https://snakepit-otel.invalid/docs/runbooks"
@@ -51,15 +50,19 @@ def dashboards(
             GRAFANA: _checked("--grafana-url", grafana_url),
             RUNBOOKS: _checked("--runbooks-url", runbooks_url or (folder.resolve() / "runbooks").as_uri()),
         }
-        wanted = {folder / name: text for name, text in _files(_sources(), links)}
+        wanted = dict(_files(_sources(), links))
     except ConfigurationError as error:
         fail(error)
     try:
-        stale = {path: text for path, text in wanted.items() if not _is_current(path, text)}
-        _check_conflicts(folder, stale, force)
-        _write(folder, stale)
+        stale = _changed(folder, wanted, force)
+        # Containers read the files as other users; nothing in them is secret.
+        umask = os.umask(0o022)
+        try:
+            write(folder, stale, force=True)
+        finally:
+            os.umask(umask)
     except OSError as error:
-        _fail(str(error))
+        _fail(f"{error}; nothing was written")
     _print(f"{len(stale)} files written to {folder}, {len(wanted) - len(stale)} were up to date\n")
     _print("To see them with the telemetry of this installation:")
     _print(f"  docker compose -f {folder / 'compose.yaml'} up -d")
@@ -98,45 +101,13 @@ def _files(sources: Mapping[str, Path], links: Mapping[str, str]) -> Iterator[tu
             yield PurePath(part) / path.relative_to(source), text
 
 
-def _is_current(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
-
-
-def _check_conflicts(folder: Path, stale: Mapping[Path, str], force: bool) -> None:
-    differ = sorted(path for path in stale if path.is_file())
+def _changed(folder: Path, wanted: Mapping[PurePath, str], force: bool) -> dict[PurePath, str]:
+    """Return the files to write. Exits if one of them has other text, unless `force` is set."""
+    stale = {name: text for name, text in wanted.items() if not is_current(folder / name, text)}
+    differ = sorted(str(folder / name) for name in stale if (folder / name).is_file())
     if differ and not force:
-        _fail(f"these files differ, so nothing was written; --force overwrites them: {', '.join(map(str, differ))}")
-    # Found before anything is written; --force does not help.
-    for path in stale:
-        if path.is_dir():
-            _fail(f"{path} is a folder, and nothing was written")
-        above = [folder, *(folder / part for part in path.relative_to(folder).parents)]
-        for one in above:
-            if one.exists() and not one.is_dir():
-                _fail(f"{one} is no folder, and nothing was written")
-        refuse_what_is_no_file(path)
-
-
-def _write(folder: Path, files: Mapping[Path, str]) -> None:
-    """Write to temporary files first, so that a full disk leaves the folder as it was."""
-    if not files:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".snakepit-", dir=folder))
-    try:
-        for number, text in enumerate(files.values()):
-            made = aside / str(number)
-            made.write_text(text)
-            # Containers read the files as other users; nothing in the files is secret.
-            made.chmod(0o644)
-        for number, path in enumerate(files):
-            for parent in reversed(path.relative_to(folder).parents):
-                if not (folder / parent).exists():
-                    (folder / parent).mkdir()
-                    (folder / parent).chmod(0o755)
-            (aside / str(number)).replace(path)
-    finally:
-        shutil.rmtree(aside)
+        _fail(f"these files differ, so nothing was written; --force overwrites them: {', '.join(differ)}")
+    return stale
 
 
 def _fail(text: str) -> NoReturn:

@@ -75,7 +75,7 @@ def _of(loaded: Loaded, path: SettingPath, value: Any, default: Any) -> Iterator
         for name, inner in value.items():
             yield from _of(loaded, (*path, name), inner, PoolSettings() if path == ("pools",) else None)
     else:
-        location = loaded.location(path)
+        location = loaded.locations.get(path)
         source = DEFAULT if location is None else location or PROGRAM
         empty = value == {}
         yield Effective(dotted(path), None if empty else _masked(path, value), None if empty else default, source)

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,19 +37,6 @@ if TYPE_CHECKING:
     from snakepit_otel.middleware._loading import Spec
 
 _USAGE = 2
-
-
-@dataclass(frozen=True)
-class _WorkerConfig:
-    """Settings of one worker."""
-
-    adapter: str
-    address: str
-    authority: str
-    worker_id: str
-    threads: int
-    heartbeat: HeartbeatSettings
-    bridge: bool
 
 
 def run(flags: WorkerFlags) -> None:
@@ -91,18 +77,14 @@ def run(flags: WorkerFlags) -> None:
             },
             environment.value("SNAKEPIT_HEARTBEAT_CONFIG"),
         )
-        # All workers of one Elixir instance have the same name.
-        worker_id = f"{flags.snakepit_instance_name or 'python'}-{os.getpid()}"
-        address = f"{flags.host}:{flags.port}"
-        config = _WorkerConfig(flags.adapter, address, authority, worker_id, flags.max_workers, heartbeat, bridge)
-        event_loop.run(_serve(config))
+        event_loop.run(_serve(flags.adapter, authority, flags, heartbeat, bridge))
     except SnakepitError as error:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-async def _serve(config: _WorkerConfig) -> None:
+async def _serve(adapter: str, authority: str, flags: WorkerFlags, heartbeat: HeartbeatSettings, bridge: bool) -> None:
     import asyncio
 
     from snakepit_otel.bridge.worker.heartbeat import Heartbeats
@@ -119,23 +101,24 @@ async def _serve(config: _WorkerConfig) -> None:
     # References that are made outside of requests are the worker's.
     pending_scope.owner = Owner.PYTHON
     server = WorkerServer(
-        adapter=config.adapter,
-        listen=config.address,
-        authority_address=config.authority,
-        worker_id=config.worker_id,
-        threads=config.threads,
+        adapter=adapter,
+        listen=f"{flags.host}:{flags.port}",
+        authority_address=authority,
+        # All workers of one Elixir instance have the same name.
+        worker_id=f"{flags.snakepit_instance_name or 'python'}-{os.getpid()}",
+        threads=flags.max_workers,
         register_tools=True,
         on_session=on_session,
         whole_process=True,
-        load=_loader(config.bridge, config.threads),
-        context=compatibility.BridgeContext if config.bridge else SessionContext,
+        load=_loader(bridge, flags.max_workers),
+        context=compatibility.BridgeContext if bridge else SessionContext,
         middleware=_middleware(),
     )
     await server.start()
-    if config.bridge:
+    if bridge:
         compatibility.connect(server.events)
     freeze_gc()
-    heartbeats = Heartbeats(server.authority, config.heartbeat, server.request_stop)
+    heartbeats = Heartbeats(server.authority, heartbeat, server.request_stop)
     ready = asyncio.ensure_future(_await_ready(server))
     ready.add_done_callback(lambda _: _stop_unless_ready(server, ready))
 

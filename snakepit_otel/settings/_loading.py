@@ -21,18 +21,14 @@ from snakepit_otel.settings._tree import Settings
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings, the file that was read, and the location of each setting."""
+    """Settings, the file that was read, and where each setting was given; those without a location have defaults.
+
+    A location is `snakepit.toml:12`, or a variable's name; the empty string stands for the program or its command line.
+    """
 
     settings: Settings
     file: Path | None
     locations: Mapping[SettingPath, str]
-
-    def location(self, path: SettingPath) -> str | None:
-        """Return where a setting was given: `snakepit.toml:12`, or a variable's name; None for a default.
-
-        The empty string stands for the program, or its command line.
-        """
-        return self.locations.get(path)
 
 
 def load_settings(

@@ -64,7 +64,7 @@ class Told:
         (pool,) = STATUS.pools
         text = self.text
         workers = tuple(replace(worker, id=text, state=text, suspect=text) for worker in pool.workers)
-        pool = replace(pool, name=text, adapter=text, breaker=text, refused={text: 1}, workers=workers)
+        pool = replace(pool, name=text, adapter=text, breaker=text, rejected={text: 1}, workers=workers)
         return replace(STATUS, version=text, run_id=text, telemetry_level=text, pools=(pool,))
 
     async def restart_workers(self, _: str | None, progress: Callable[[Replacement], None]) -> RestartReport:

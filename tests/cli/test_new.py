@@ -340,7 +340,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     result = new("shop", "--directory", ".")
     assert result.exit_code == 0
     assert "cd " not in result.stdout
-    assert "\nREADME.md says" in result.stdout
+    assert "\nREADME.md shows" in result.stdout
     assert (tmp_path.stat().st_ino, Path("pyproject.toml").is_file()) == (before, True)
 
 

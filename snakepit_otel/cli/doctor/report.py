@@ -38,16 +38,8 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the check for scripts, without empty fields."""
-        values = {
-            "topic": self.topic,
-            "status": self.status.value,
-            "code": self.code,
-            "message": self.message,
-            "evidence": self.evidence,
-            "remedy": self.remedy,
-            **self.fields,
-        }
-        return {key: value for key, value in values.items() if value not in ("", None)}
+        values = {key: value for key, value in vars(self).items() if key != "fields"}
+        return {key: value for key, value in {**values, **self.fields}.items() if value not in ("", None)}
 
 
 @dataclass

@@ -29,9 +29,14 @@ def write(folder: Path, files: Mapping[PurePath, str], *, force: bool) -> int:
             f"{folder} is not empty; choose another folder with --directory, or use --force, which overwrites "
             f"{', '.join(map(str, files))} and leaves all else as it is"
         )
-    stale = {path: text for path, text in files.items() if not _is_current(folder / path, text)}
+    stale = {path: text for path, text in files.items() if not is_current(folder / path, text)}
     _fill(folder, stale)
     return len(stale)
+
+
+def is_current(path: Path, text: str) -> bool:
+    """Whether a file has this text."""
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _make(folder: Path, files: Mapping[PurePath, str]) -> None:
@@ -70,10 +75,6 @@ def _check_conflicts(folder: Path, path: PurePath) -> None:
         if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(f"{above} is not to be written to")
     refuse_what_is_no_file(folder / path)
-
-
-def _is_current(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
 
 
 @contextmanager
