@@ -82,12 +82,10 @@ def parts_of(spec: str) -> tuple[str, str]:
 
 
 def import_from(where: str) -> ModuleType:
-    """Import a module by its name, or by the path of its file."""
     return load_script(Path(where)) if where.endswith(".py") else importlib.import_module(where)
 
 
 def main_module_of(spec: str) -> MainModule | None:
-    """Return the main module of this program if the adapter is in it."""
     where, _ = parts_of(spec)
     main = main_module()
     return main if main is not None and where and where in (main.name, main.file) else None
@@ -114,7 +112,6 @@ def require_thread_safe(adapter: type, otherwise: str) -> None:
 
 
 def _advice(where: str, error: BaseException, main: MainModule | None) -> str:
-    """Return advice on a failure to import, to be appended to the error."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{where}.".startswith(f"{error.name}."):
         first = [entry or "the current folder" for entry in sys.path[:_MOST_NAMED]]
         more = len(sys.path) - len(first)

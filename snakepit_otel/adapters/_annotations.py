@@ -36,7 +36,6 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def name_of(annotation: Any) -> str:
-    """Return what people call an annotation, on one line."""
     text = getattr(annotation, "__forward_arg__", annotation)
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         text = annotation.__name__

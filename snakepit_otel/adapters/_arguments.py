@@ -86,12 +86,10 @@ class ArgumentCheck:
             raise InvalidArguments(f"{self._tool}: {'; '.join(faults)}") from None
 
     def _fields_of(self, parameter: inspect.Parameter, annotations: Annotations) -> _Fields:
-        """Return the types of what one parameter takes, by the names of arguments."""
         fields, error = attempt(_resolved_fields, parameter, annotations)
         return fields if error is None else self._unchecked(parameter, error)
 
     def _checked(self, parameter: inspect.Parameter, fields: _Fields) -> _Fields:
-        """Return the types of what one parameter takes, if they can be checked."""
         error = attempt(_check_of, fields).error
         return fields if error is None else self._unchecked(parameter, error)
 
@@ -157,7 +155,6 @@ def _check_of(fields: _Fields) -> _Check:
 
 
 def _plain_schema_of(fields: _Fields) -> Any:
-    """Return the schema of arguments for which pydantic's core is enough, or None."""
     if fields.get(_OTHERS) not in (None, typing.NotRequired[Any]):
         return None
     named = {name: hint for name, hint in fields.items() if name != _OTHERS}
@@ -165,7 +162,6 @@ def _plain_schema_of(fields: _Fields) -> Any:
 
 
 def _schema_of(fields: _Fields) -> Any:
-    """Return the schema of arguments that pydantic makes."""
     # Only here, since it takes longer to load than all the rest of a worker, and most tools do without.
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.warnings import ArbitraryTypeWarning

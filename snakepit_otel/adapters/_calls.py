@@ -19,7 +19,6 @@ _END = object()
 
 
 async def call_on_loop(function: Callable[..., T], *args: Any) -> T:
-    """Call a plain method on the event loop's own thread, whatever it blocks."""
     return await run_isolated(call_directly(function, *args))
 
 
@@ -29,7 +28,6 @@ async def call_directly(function: Callable[..., T], *args: Any) -> T:
 
 
 async def call_without_loop(function: Callable[..., T], *args: Any) -> T:
-    """Call a plain method in a thread that has no event loop to await on."""
     result = function(*args)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -49,7 +47,6 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def is_stream(result: Any) -> bool:
-    """Whether a result is an iterator, plain or async."""
     # By its methods, because the abstract classes' own check takes longer than everything around it.
     kind = type(result)
     return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
@@ -86,7 +83,6 @@ async def _stream_async(request: Request, chunks: AsyncIterator[Any], emit: Emit
 
 
 async def close(iterator: Any) -> None:
-    """Close an iterator, plain or async, that can be closed."""
     if hasattr(iterator, "aclose"):
         await iterator.aclose()
     elif hasattr(iterator, "close"):

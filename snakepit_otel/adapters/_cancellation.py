@@ -15,7 +15,6 @@ class CancelledError(Exception):
 
 
 def request_is_cancelled() -> bool:
-    """Return whether the running task is cancelled; False in a thread, which cannot be."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread
@@ -29,7 +28,6 @@ def attributed(error: asyncio.CancelledError) -> BaseException:
 
 
 def by_user_code(error: asyncio.CancelledError) -> CancelledError:
-    """Return the error that stands for a `CancelledError` that is user code's own."""
     own = CancelledError(str(error) or "something that the tool waited for was cancelled")
     own.__cause__ = error
     own.__traceback__ = error.__traceback__

@@ -20,8 +20,6 @@ _UNSET = object()
 
 
 class Completion(NamedTuple):
-    """A result, or the error that was raised in its place."""
-
     value: Any
     error: BaseException | None
 
@@ -37,7 +35,6 @@ class Completion(NamedTuple):
 
     @classmethod
     async def of_awaitable(cls, awaitable: Awaitable[Any]) -> Completion:
-        """Await something to its end; as `of`."""
         try:
             completion = cls(await awaitable, None)
         except BaseException as error:  # noqa: BLE001 - as above

@@ -154,7 +154,6 @@ class AdapterHost:
         return found
 
     def details_of(self, session_id: str) -> telemetry.Details:
-        """Return the details of a session's requests, cached for busy sessions."""
         found = self._details_of.get(session_id)
         if found is None:
             if len(self._details_of) >= _MAX_CACHED_SESSIONS:
@@ -165,7 +164,6 @@ class AdapterHost:
         return found
 
     def is_thread_sensitive(self, name: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether a request must run on the main thread."""
         if not self._thread_sensitive:
             return False
         called = {self.adapter.__module__, f"{self.adapter.__module__}.{name}"}
@@ -283,13 +281,7 @@ class AdapterHost:
 
     @telemetry.step(names.ADAPTER_EXECUTE)
     async def _execute(
-        self,
-        request: Request,
-        adapter: Any,
-        tool: Tool,
-        arguments: Mapping[str, Any],
-        call: Call,
-        emit: Emit | None,
+        self, request: Request, adapter: Any, tool: Tool, arguments: Mapping[str, Any], call: Call, emit: Emit | None
     ) -> Any:
         def run_tool() -> Any:
             if self.takes_any:

@@ -35,8 +35,6 @@ class Request(telemetry.Stepped):
 
 
 class Outcome(NamedTuple):
-    """The tool's result, and the error that its clean-up raised, if it did."""
-
     result: Any
     cleanup_error: BaseException | None
 

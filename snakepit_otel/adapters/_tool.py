@@ -28,8 +28,6 @@ _NO_DEFAULT = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class ToolOptions:
-    """Options of the decorator, kept on the function."""
-
     name: str | None
     description: str
     supports_streaming: bool | None
@@ -38,8 +36,6 @@ class ToolOptions:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a tool, in the description for callers."""
-
     name: str
     type: str
     required: bool
@@ -68,7 +64,6 @@ class Tool:
 
     @cached_property
     def check(self) -> ArgumentCheck:
-        """The check of its arguments, made when first needed."""
         return ArgumentCheck(self.name, self.function, self.owner)
 
 
@@ -180,7 +175,6 @@ def _wrapped_by(attribute: Any) -> Iterator[Any]:
 
 
 def make_tool(function: Callable[..., Any], name: str | None = None, owner: type | None = None) -> Tool:
-    """Return the tool that a function is, by its options, signature and docstring."""
     options: ToolOptions = getattr(function, _OPTIONS_ATTRIBUTE, None) or ToolOptions(None, "", None, {})
     name = checked_name(name or options.name or function.__name__)
     streaming = options.supports_streaming
@@ -209,10 +203,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         required = parameter.default is _NO_DEFAULT
         found.append(
             Parameter(
-                parameter.name,
-                _type_name(parameter.annotation),
-                required,
-                None if required else parameter.default,
+                parameter.name, _type_name(parameter.annotation), required, None if required else parameter.default
             )
         )
     return tuple(found)

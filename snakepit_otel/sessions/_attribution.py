@@ -62,7 +62,6 @@ class CreatorIndex:
         self._groups.setdefault(origin.creator, OrderedDict())[session_id] = (created, origin.trace)
 
     def remove(self, session_id: str, origin: Origin | None) -> None:
-        """Remove a session that has ended."""
         if origin is None or origin.creator is None:
             return
         group = self._groups.get(origin.creator)
@@ -72,7 +71,6 @@ class CreatorIndex:
                 del self._groups[origin.creator]
 
     def largest(self, now: float, most: int = 5) -> list[CreatorSummary]:
-        """Return the creators with the most live sessions, largest first."""
         largest = sorted(self._groups.items(), key=lambda item: len(item[1]), reverse=True)[:most]
         found = []
         for creator, sessions in largest:

@@ -55,8 +55,6 @@ class Bindings:
         return binding
 
     def bind_to_task(self, session_id: str, task: asyncio.Task[Any]) -> None:
-        """End the session when `task` is done, however it ends."""
-
         def on_done(_: asyncio.Task[Any]) -> None:
             self.end(binding)
 
@@ -107,7 +105,6 @@ class Bindings:
                 binding.on_lost()
 
     async def close(self) -> None:
-        """Release all bindings, and wait for the deletions that have begun."""
         for binding in [binding for bindings in self._active.values() for binding in bindings]:
             if not binding.is_ending:
                 self.release(binding)

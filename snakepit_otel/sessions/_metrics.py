@@ -20,8 +20,6 @@ _COUNTERS = {
 
 
 class SessionMetrics:
-    """Registers the gauges of the ledger, and records the ends of sessions."""
-
     def __init__(self, backend: SessionBackend, table_name: str, emit: Emit = telemetry.emit) -> None:
         self._backend = backend
         self._table_name = table_name
@@ -33,13 +31,10 @@ class SessionMetrics:
             telemetry.observe(self, names.METRIC_SESSION_LIMIT, lambda me: [(int(me._backend.limits.max_sessions), {})])
 
     def record_ended(self, ended: Sequence[Ended], live: int) -> None:
-        """Record every lifetime, and emit one `snakepit.bridge.session.pruned` event per reason."""
         pruned: dict[EndReason, int] = {}
         for one in ended:
             telemetry.record(
-                names.METRIC_SESSION_LIFETIME,
-                one.lifetime,
-                {names.SNAKEPIT_SESSION_END_REASON: one.reason.value},
+                names.METRIC_SESSION_LIFETIME, one.lifetime, {names.SNAKEPIT_SESSION_END_REASON: one.reason.value}
             )
             if one.reason is not EndReason.DELETED:
                 pruned[one.reason] = pruned.get(one.reason, 0) + 1

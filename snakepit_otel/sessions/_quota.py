@@ -33,7 +33,6 @@ class Limits:
 
     @property
     def max_session_keys(self) -> int:
-        """The number of keys that a session's state may have."""
         return max(1_000, self.max_session_bytes // 64)
 
 

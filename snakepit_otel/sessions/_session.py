@@ -65,7 +65,6 @@ def checked_id(session_id: Any) -> str:
 
 
 def is_id(session_id: Any) -> bool:
-    """Return whether a session can have that id."""
     try:
         checked_id(session_id)
     except InvalidSession:

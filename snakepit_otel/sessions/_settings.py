@@ -92,5 +92,4 @@ class SessionSettings(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """The limits that a backend enforces."""
         return Limits(self.max_sessions, self.overflow, self.max_session_bytes, self.max_total_bytes)

@@ -104,7 +104,6 @@ def _compact(raw: bytes) -> bytes:
 
 
 def decode(raw: bytes) -> Any:
-    """Return the value that `encode` was called with."""
     return orjson.loads(raw)
 
 

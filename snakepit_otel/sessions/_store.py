@@ -13,11 +13,7 @@ from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.validation import build
-from snakepit_otel.errors import (
-    ConfigurationError,
-    SessionQuotaExceeded,
-    StateRefused,
-)
+from snakepit_otel.errors import ConfigurationError, SessionQuotaExceeded, StateRefused
 from snakepit_otel.sessions import _state as state
 from snakepit_otel.sessions._attribution import Creator, CreatorIndex, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
@@ -160,9 +156,7 @@ class SessionStore:
         return created.session
 
     @telemetry.observed(
-        names.SESSION_CREATE,
-        details=_session_id,
-        result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new},
+        names.SESSION_CREATE, details=_session_id, result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new}
     )
     async def _create(self, _session_id: str, new: NewSession, creator: Creator | None) -> Created:
         trace = telemetry.current_trace()
@@ -355,7 +349,6 @@ class SessionStore:
         return ended
 
     async def _prune(self) -> tuple[Sequence[Ended], int]:
-        """Remove every expired session; return their ends, and how many live."""
         ended: list[Ended] = []
         live = self._backend.last_stats.live
         more = True

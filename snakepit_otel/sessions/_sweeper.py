@@ -26,12 +26,10 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start sweeping in the running event loop; once is enough."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="session sweeper")
 
     async def stop(self) -> None:
-        """Stop sweeping."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -50,7 +50,6 @@ class Watchdog:
         self._quiet_until = dict.fromkeys(WarningReason, -math.inf)
 
     def is_threshold(self, live: int) -> bool:
-        """Return whether a new session that makes this count reaches the threshold or the quota."""
         return live in (self._threshold, self._limit)
 
     def on_created(self, live: int) -> None:
@@ -61,7 +60,6 @@ class Watchdog:
             self._note(WarningReason.THRESHOLD_WARNING, live)
 
     def on_rejected(self, live: int) -> None:
-        """Count a create that was rejected at the quota."""
         self._note(WarningReason.QUOTA_EXCEEDED, live)
 
     def on_swept(self, live: int) -> None:

@@ -8,12 +8,7 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk import _logs as sdk_logs
 from opentelemetry.sdk._logs import export
-from opentelemetry.sdk.metrics import (
-    Counter,
-    Histogram,
-    MeterProvider,
-    ObservableCounter,
-)
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -34,16 +34,13 @@ class LocalAuthority:
         self._loop = loop
 
     def call(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
-        """Call a tool of the authority from a thread."""
         return asyncio.run_coroutine_threadsafe(self.acall(session_id, tool, parameters), self._loop).result()
 
     async def acall(self, session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> Any:
-        """Call a tool of the authority."""
         found = self._tools.exposed(tool)
         return await self._tools.run(found, AuthorityContext(session_id, self._sessions), parameters)
 
     def tools(self, _session_id: str | None) -> Mapping[str, Mapping[str, Any]]:
-        """Return the tools that adapters may call."""
         return {
             spec.name: {"name": spec.name, "description": spec.description}
             for spec in self._tools.specs(exposed_only=True)
@@ -113,11 +110,9 @@ class _Memory:
         )
 
     def passed(self, value: Any) -> Any:
-        """Return an argument as the tool gets it."""
         return _shared(value, lambda part: self.worker.receive(self._caller.send(part)))
 
     def returned(self, value: Any) -> Any:
-        """Return a result as the caller gets it."""
         return _shared(value, lambda part: self._caller.take(self.worker.send(part)))
 
     def close(self) -> None:

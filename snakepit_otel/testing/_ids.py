@@ -15,9 +15,7 @@ class SequentialIds(IdGenerator):
         self._spans = itertools.count(1)
 
     def generate_trace_id(self) -> int:
-        """Return the next trace's id."""
         return next(self._traces)
 
     def generate_span_id(self) -> int:
-        """Return the next span's id."""
         return next(self._spans)

@@ -79,7 +79,6 @@ class BufferStore:
         self._ids = _ids()
 
     def register_gauges(self) -> None:
-        """Register the gauges of references and bytes."""
         telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_COUNT, BufferStore._read_count)
         telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_SIZE, BufferStore._read_size)
         telemetry.observe(self, names.METRIC_ZERO_COPY_HELD_LIMIT, lambda me: [(me.settings.max_host_bytes, {})])
@@ -109,7 +108,6 @@ class BufferStore:
             found.worker = worker
 
     def add_worker(self, pid: int, worker: str) -> None:
-        """Add a process as a worker."""
         self._workers[pid] = worker
 
     def remove_worker(self, pid: int) -> None:
@@ -134,7 +132,6 @@ class BufferStore:
         return self._workers.get(pid, f"process {pid}")
 
     def is_worker(self, peer: str) -> bool:
-        """Return whether a peer is a worker."""
         return peer in self._workers.values()
 
     def reserve(self, request: str | None, size: int, peer: str) -> Reservation:
@@ -238,7 +235,6 @@ class BufferStore:
                 self._remove(stored)
 
     def has(self, ref: str) -> bool:
-        """Return whether a reference is stored."""
         return ref in self._stored
 
     def claim(self, request: str, ref: str) -> None:
@@ -282,7 +278,6 @@ class BufferStore:
         return Scope(Owner.ELIXIR, self, self.settings, request=request, session_id=session_id, strict=self.strict)
 
     def sweep(self) -> None:
-        """Release the buffers whose deadline has passed."""
         now = self._clock()
         with self._lock:
             for stored in [
@@ -291,7 +286,6 @@ class BufferStore:
                 self._remove(stored)
 
     def close(self) -> None:
-        """Remove all buffers and requests."""
         with self._lock:
             for stored in list(self._stored.values()):
                 self._remove(stored)

@@ -53,7 +53,6 @@ def set_current(scope: Scope) -> None:
 
 @contextmanager
 def within(scope: Scope) -> Iterator[None]:
-    """Make `scope` the current one for the block."""
     token = _current.set(scope)
     try:
         yield

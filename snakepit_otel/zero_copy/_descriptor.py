@@ -65,7 +65,6 @@ class Description:
     data: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
         metadata: dict[str, Any] = {}
         if self.offset:
             metadata["offset"] = self.offset
@@ -137,7 +136,6 @@ class Description:
         )
 
     def as_copy(self) -> Description:
-        """Return it as one whose bytes are copied rather than shared."""
         return replace(self, copy=True)
 
     def check_same(self, other: Description) -> None:

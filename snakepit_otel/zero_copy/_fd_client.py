@@ -31,14 +31,12 @@ class FdClient:
         self._connection: socket.socket | None = None
 
     def publish(self, request: str | None, description: Description, buffer: Buffer) -> None:
-        """Let the other side fetch the buffer."""
         if not buffer.shared:
             raise ExchangeUnavailable("no_memory")
         message = {"op": "publish", "request": request, "reference": description.to_json()}
         self._send(message, buffer.fileno())
 
     def fetch(self, request: str | None, ref: str) -> tuple[Description, Buffer]:
-        """Return what the other side has published."""
         answer, descriptor = self._call({"op": "fetch", "request": request, "ref": ref})
         if descriptor is None:
             raise ExchangeUnavailable("unreachable")
@@ -59,7 +57,6 @@ class FdClient:
         return False
 
     def close(self) -> None:
-        """Close the connection."""
         with self._lock:
             self._disconnect()
 
@@ -109,6 +106,5 @@ class FdClient:
 
 
 def _close(descriptor: int | None) -> None:
-    """Close a descriptor of an answer that should have none."""
     if descriptor is not None:
         os.close(descriptor)

@@ -56,13 +56,11 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | No
 
 
 def describe(error: SnakepitError) -> dict[str, Any]:
-    """Return an error as the content of a packet."""
     described: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     return {**described, "passes": error.passes} if isinstance(error, ZeroCopyLimitExceeded) else described
 
 
 def rebuild(described: Any) -> SnakepitError:
-    """Return the error that a packet describes."""
     if isinstance(described, dict):
         kind = getattr(errors, str(described.get("type")), None)
         if isinstance(kind, type) and issubclass(kind, ZeroCopyError):

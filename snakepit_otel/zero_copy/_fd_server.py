@@ -33,7 +33,6 @@ _MOST_CONNECTIONS = 4_096
 
 
 def fd_server_path(socket_path: Path) -> Path:
-    """Return the socket path of the file-descriptor server for the authority at `socket_path`."""
     return socket_path.with_name(f"{socket_path.name}.memory")
 
 
@@ -73,7 +72,6 @@ class FdServer:
             self._wake_sender.send(b"x")
 
     def close(self) -> None:
-        """Stop listening, and remove all buffers."""
         self._stopping = True
         with suppress(OSError):  # the thread has ended already, and closed its sockets
             self._wake_sender.send(b"x")

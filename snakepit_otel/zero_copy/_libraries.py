@@ -19,12 +19,10 @@ def pyarrow(what: str = "tables") -> Any:
 
 
 def has_dlpack(value: Any) -> bool:
-    """Say whether `value` is a tensor, whoever's."""
     return hasattr(type(value), "__dlpack__")
 
 
 def has_arrow(value: Any) -> bool:
-    """Say whether `value` is a table or an array of Arrow's, whoever's."""
     kind = type(value)
     return hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__")
 

@@ -33,14 +33,7 @@ _BLOCK = 512  # bytes that st_blocks counts in
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-)
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 
 
 class Buffer:
@@ -90,7 +83,6 @@ class Buffer:
 
     @property
     def shared(self) -> bool:
-        """Whether it can be passed to another process."""
         return self._descriptor is not None
 
     def fileno(self) -> int:
@@ -172,7 +164,6 @@ class BufferWriter:
         self._at += len(data)
 
     def finish(self) -> Buffer:
-        """Return the buffer. Raises `ReferenceRefused` if bytes are missing."""
         if self._at != self._size:
             raise ReferenceRefused(f"{self._at} bytes arrived of the {self._size} that the reference has")
         if self._descriptor is not None:
@@ -228,7 +219,6 @@ class Allocation:
 
 
 def can_share() -> bool:
-    """Return whether this machine has sealed memfds."""
     try:
         os.close(_memfd(1))
     except (OSError, AttributeError):

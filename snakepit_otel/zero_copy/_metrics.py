@@ -75,7 +75,6 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 
 def record_creation(description: Description) -> None:
-    """Count a reference that this process has made."""
     labels = labels_of(description)
     _live_references.add(description, 1)
     telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_CREATED, 1, labels.values)
@@ -93,7 +92,6 @@ def record_loss(description: Description, lifetime: float) -> None:
 
 
 def record_outlived_view(description: Description, tool: str) -> None:
-    """Count a reference whose views are held beyond its request."""
     telemetry.record(names.METRIC_ZERO_COPY_VIEW_OUTLIVED, 1, labels_of(description).values)
     where = f" by tool '{tool}'" if tool else ""
     _log.debug(

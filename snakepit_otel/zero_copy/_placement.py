@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 class Placed(NamedTuple):
-    """A buffer and its description."""
-
     description: Description
     buffer: Buffer
 
@@ -62,7 +60,6 @@ def place_array(array: NDArray[Any], owner: Owner, check: Callable[[int], None],
 
 
 def place_table(value: Any, owner: Owner, check: Callable[[int], None], *, shared: bool) -> Placed:
-    """Return a copy of a table, record batch or array of Arrow's."""
     content = tables.content_of(value)
     pieces = tables.parts(content)
     size = sum(map(len, pieces))
@@ -89,15 +86,7 @@ def inline_table(value: Any, owner: Owner, limit: int) -> Description | None:
         return None
     data = b"".join(tables.parts(content))
     return Description(
-        Kind.ARROW,
-        owner,
-        _new_id(),
-        len(data),
-        content.dtype,
-        content.shape,
-        form=content.form,
-        data=data,
-        copy=True,
+        Kind.ARROW, owner, _new_id(), len(data), content.dtype, content.shape, form=content.form, data=data, copy=True
     )
 
 

@@ -26,7 +26,6 @@ class Reaper:
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Call a function soon."""
         self._queue.put(function)
         if self._thread is None and self._lock.acquire(blocking=False):
             # Without the lock, another thread is starting the daemon.
@@ -38,7 +37,6 @@ class Reaper:
                 self._lock.release()
 
     def drain(self) -> None:
-        """Wait until all submitted functions have been called."""
         done = threading.Event()
         self.submit(done.set)
         done.wait()

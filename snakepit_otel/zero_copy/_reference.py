@@ -238,7 +238,6 @@ class TensorReference(Reference):
         return pa.array(self.to_numpy())
 
     def value(self) -> NDArray[Any]:
-        """Return the array."""
         return self.to_numpy()
 
     def __dlpack__(
@@ -264,7 +263,6 @@ class TensorReference(Reference):
         return array.__dlpack__(stream=stream, max_version=max_version, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Return the device of the CPU."""
         return _CPU
 
 
@@ -289,7 +287,6 @@ class ArrowReference(Reference):
             raise ReferenceRefused(f"{self} cannot be had as a NumPy array without copying: {error}") from None
 
     def value(self) -> Any:
-        """Return the table, record batch or array."""
         return self.to_arrow()
 
 
@@ -299,7 +296,6 @@ class ArrowStreamReference(ArrowReference):
     __slots__ = ()
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        """Export by Arrow's PyCapsule interface."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
 
@@ -309,7 +305,6 @@ class ArrowArrayReference(ArrowReference):
     __slots__ = ()
 
     def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
-        """Export by Arrow's PyCapsule interface."""
         return self.to_arrow().__arrow_c_array__(requested_schema)
 
     def __arrow_c_schema__(self) -> Any:

@@ -112,7 +112,6 @@ class Scope:
 
     @property
     def in_use(self) -> bool:
-        """Whether there are references."""
         return bool(self._references)
 
     def from_numpy(self, array: NDArray[Any], call_site: str) -> Reference:
@@ -128,7 +127,6 @@ class Scope:
         )
 
     def from_arrow(self, value: Any, call_site: str) -> Reference:
-        """Return a reference to a copy of a table, record batch or array of Arrow's."""
         return self._create(
             Kind.ARROW,
             lambda: place_table(value, self.owner, self._check_limits, shared=self.settings.enabled),
@@ -212,14 +210,12 @@ class Scope:
         return value
 
     def fetched(self, copying: Copying, buffer: Buffer) -> None:
-        """Fill a reference with the bytes that were copied for it."""
         copying.reference.fill(buffer)
         about = copying.reference.description
         metrics.emit_import(about, metrics.STREAM, copying.started, self.session_id)
         metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
 
     def copied(self, copying: Copying) -> None:
-        """Record that a reference's bytes have been copied to the other side."""
         about = copying.reference.description
         metrics.emit_export(about, metrics.STREAM, copying.started, self.session_id)
         metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
@@ -244,7 +240,6 @@ class Scope:
             metrics.report_unused(reference.description, reference.call_site, reason, self.session_id)
 
     def on_abandoned(self, abandoned: Abandoned) -> None:
-        """Release the memory of a reference that was garbage-collected before its release."""
         description = abandoned.description
         self._bytes -= description.size
         if abandoned.buffer is not None and abandoned.buffer.close():

@@ -55,5 +55,4 @@ class ZeroCopySettings(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """The limits as the buffer store enforces them."""
         return Limits(**self.model_dump())

@@ -103,7 +103,6 @@ class _Stream:
         self._released = False
 
     async def serve(self) -> None:
-        """Serve the client until its stream ends, and then delete the sessions that it holds."""
         reading = asyncio.ensure_future(self._read())
         # The end of a client ends the reading with an error that nobody awaits.
         reading.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -131,8 +131,6 @@ class LeaseHolder:
 
 
 class _Stream:
-    """One call of `Hold`: requests in order, their responses, and ends of held sessions."""
-
     def __init__(self, connection: Connection, on_lost: Callable[[str, str], None]) -> None:
         self._on_lost = on_lost
         self._numbers = itertools.count(1)

@@ -19,16 +19,7 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions._session import Session
-from snakepit_otel.sessions.backends.base import (
-    Created,
-    Ended,
-    EndReason,
-    Entry,
-    NewSession,
-    Pruned,
-    StateView,
-    Stats,
-)
+from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, Entry, NewSession, Pruned, StateView, Stats
 
 _SWEEP_AT_QUOTA = 1_000
 # What a session, and a key of its state, take of memory besides their content.
@@ -276,13 +267,7 @@ class MemoryBackend:
     def last_stats(self) -> Stats:
         """The ledger as it stands."""
         return Stats(
-            self._created,
-            self._deleted,
-            self._ttl,
-            self._overflow,
-            self._rejected,
-            len(self._recent),
-            self._memory,
+            self._created, self._deleted, self._ttl, self._overflow, self._rejected, len(self._recent), self._memory
         )
 
     def _live(self, session_id: str, *, touch: bool = True) -> _Record:
