@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from tests.source import INSTRUMENTATION, PACKAGE, imports, module_imports, sources, tree
 
-PACKAGE = Path(__file__).resolve().parent.parent / "snakepit_otel"
-INSTRUMENTATION = PACKAGE.parent / "instrumentation" / "opentelemetry-instrumentation-snakepit" / "src"
-SHARED = (
-    "snakepit_otel.telemetry",
-    "snakepit_otel.rpc",
-    "snakepit_otel.common",
+LAYERS = (
+    ("errors", "_version", "common"),
+    ("system",),
+    ("telemetry",),
+    ("rpc", "sessions", "zero_copy"),
+    ("adapters",),
+    ("middleware",),
+    ("bridge",),
+    ("compatibility", "pool"),
+    ("settings",),
+    ("testing",),
+    ("app",),
+    ("cli",),
 )
-"""What the instrumentation of others' workers uses of ours; the bridge's messages have the names of theirs."""
-ROOMS = (
-    "telemetry",
-    "sessions",
-    "zero_copy",
-    "adapters",
-    "middleware",
-    "bridge",
-    "compatibility",
-    "pool",
-    "testing",
-    "cli",
+"""Rooms, from the ground up: none imports one of a higher layer, for type checkers neither."""
+APART = (
+    ("rpc", "sessions"),
+    ("rpc", "zero_copy"),
+    ("sessions", "zero_copy"),
+    ("compatibility", "pool"),
 )
-ABOVE = {"compatibility", "pool", "testing", "cli", "app"}
-"""What stands on the bridge."""
-FORBIDDEN = {
-    "telemetry": {*ABOVE, "sessions", "zero_copy", "adapters", "middleware", "bridge", "grpc"},
-    "sessions": {*ABOVE, "zero_copy", "adapters", "middleware", "bridge", "grpc", "subprocess"},
-    "zero_copy": {*ABOVE, "sessions", "adapters", "middleware", "bridge", "grpc", "subprocess"},
-    "adapters": {*ABOVE, "middleware", "bridge", "grpc", "subprocess"},
-    "middleware": {*ABOVE, "sessions", "zero_copy", "bridge", "grpc", "subprocess"},
-    "bridge": {*ABOVE},
-    "compatibility": {"pool", "testing", "cli", "app"},
-    "pool": {"testing", "cli", "app"},
-    "testing": {"cli", "compatibility", "pool", "app"},
-}
+"""Rooms of one layer that do not import each other."""
+SIDES = ("bridge.authority", "bridge.client", "bridge.worker")
+"""Sides of the bridge, each in a process of its own: what two of them need is in `bridge.wire`."""
 PROTOCOLS = ("grpc", "google", "opentelemetry.proto", "snakepit_otel.bridge.proto")
 """Packages of the wire, which pools do not need: a worker's channel is in the authority's room."""
 GRPC_EXPORTER = "telemetry/export/otlp_grpc.py"
-"""The one file of telemetry that uses gRPC."""
+"""The one file below the bridge, besides rpc, that uses gRPC."""
+SHARED = ("snakepit_otel.common", "snakepit_otel.rpc", "snakepit_otel.telemetry")
+"""Rooms that the instrumentation of others' workers uses; none of them imports protobuf messages."""
 SDK_ALLOWED = {
     "telemetry/_resource_detector.py",
     "telemetry/_setup.py",
@@ -57,32 +49,84 @@ SDK_ALLOWED = {
 }
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full names of the modules that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def room(module: str) -> str:
+    """Return the room that a module of the package is in; of the package itself, none."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def sources() -> list[Path]:
-    """Return every source file of the package, and of the instrumentation."""
-    ours = [path for path in PACKAGE.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
-    return [*ours, *INSTRUMENTATION.rglob("*.py")]
+def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """Yield the strongly connected components of more than one node, by Tarjan's algorithm."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(node: str) -> Iterator[list[str]]:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in sorted(graph[node]):
+            if target not in index:
+                yield from visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            found = stack[at:]
+            del stack[at:]
+            if len(found) > 1:
+                yield sorted(found)
+
+    for node in sorted(graph):
+        if node not in index:
+            yield from visit(node)
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_rooms_import_only_what_they_stand_on(room: str) -> None:
-    """No file of a room imports a room, or a library, that the design keeps from it."""
-    for path in (PACKAGE / room).rglob("*.py"):
-        if str(path.relative_to(PACKAGE)) == GRPC_EXPORTER:
-            continue
-        for name in imports(path):
-            parts = name.split(".")
-            target = parts[1] if parts[0] == "snakepit_otel" and len(parts) > 1 else parts[0]
-            assert target not in FORBIDDEN[room], f"{path.relative_to(PACKAGE)} imports {name}"
+def test_no_modules_import_each_other() -> None:
+    """The graph of imports has no circle, with imports for type checkers and those inside of functions."""
+    assert list(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == [["a", "b", "c"]]
+    assert not list(circles(module_imports()))
+
+
+def test_no_import_runs_upwards() -> None:
+    """No module imports a room of a higher layer, and every room has its layer."""
+    height = {name: layer for layer, names in enumerate(LAYERS) for name in names}
+    for module, targets in module_imports().items():
+        for target in targets:
+            if room(module) and room(target) and room(module) != "__main__":
+                assert height[room(target)] <= height[room(module)], f"{module} imports {target}"
+                assert (room(module), room(target)) not in {*APART, *((two, one) for one, two in APART)}, module
+
+
+def test_the_sides_of_the_bridge_do_not_import_each_other() -> None:
+    """Authority, worker and client import the wire, and the wire imports none of them."""
+    for module, targets in module_imports().items():
+        here = ".".join(module.split(".")[1:3])
+        for target in targets:
+            there = ".".join(target.split(".")[1:3])
+            if here.startswith("bridge."):
+                assert there == here or there not in SIDES, f"{module} imports {target}"
+
+
+def test_grpc_stays_behind_the_transports() -> None:
+    """Only rpc, the services of the bridge and OTLP over gRPC import grpc; all else has neutral errors."""
+    allowed = ("rpc/", "bridge/", GRPC_EXPORTER, "testing/_sink.py", "cli/doctor/canary.py")
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        if not name.startswith(allowed):
+            assert not {one for one in imports(path) if one.split(".")[0] == "grpc"}, f"{name} imports grpc"
+
+
+def test_pools_use_no_wire_protocol() -> None:
+    """Pools import neither gRPC nor protobuf, nor generated messages."""
+    for path in (PACKAGE / "pool").rglob("*.py"):
+        assert not {name for name in imports(path) if name.startswith(PROTOCOLS)}, path
+
+
+def test_users_rooms_start_no_processes() -> None:
+    """Sessions, references, adapters and middleware start no processes."""
+    for room_without in ("adapters", "middleware", "sessions", "zero_copy"):
+        for path in (PACKAGE / room_without).rglob("*.py"):
+            assert "subprocess" not in {name.split(".")[0] for name in imports(path)}, path
 
 
 def test_the_instrumentation_stands_on_little() -> None:
@@ -91,14 +135,6 @@ def test_the_instrumentation_stands_on_little() -> None:
         for name in imports(path):
             assert not name.startswith("snakepit_otel.") or name.startswith(SHARED), f"{path.name} imports {name}"
             assert not name.startswith(("snakepit_bridge", "grpc_server")), f"{path.name} imports {name}"
-
-
-def test_pools_use_no_wire_protocol() -> None:
-    """Pools import neither gRPC nor protobuf, nor generated messages."""
-    for path in (PACKAGE / "pool").rglob("*.py"):
-        for name in imports(path):
-            assert not name.startswith(PROTOCOLS), f"{path.name} imports {name}"
-            assert "_pb2" not in name, f"{path.name} imports {name}"
 
 
 def test_library_code_uses_the_api_only() -> None:
@@ -110,23 +146,15 @@ def test_library_code_uses_the_api_only() -> None:
                 assert not name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")), f"{path} imports {name}"
 
 
-def test_grpc_stays_behind_the_transports() -> None:
-    """Only transports, the services of the bridge and OTLP exporters import grpc; all else has neutral errors."""
-    allowed = ("rpc/", "bridge/", GRPC_EXPORTER, "testing/_sink.py", "cli/doctor/canary.py")
-    for path in PACKAGE.rglob("*.py"):
-        name = str(path.relative_to(PACKAGE))
-        if not name.startswith(allowed):
-            assert not {one for one in imports(path) if one.split(".")[0] == "grpc"}, f"{name} imports grpc"
-
-
 def test_nothing_unpickles_or_evaluates() -> None:
     """No code path can run what a peer sent: no pickle, marshal, eval or exec anywhere."""
     for path in sources():
-        tree = ast.parse(path.read_text())
         for name in imports(path):
             assert name.split(".")[0] not in {"pickle", "cloudpickle", "marshal", "shelve", "dill"}, path
         called = {
-            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            node.func.id
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not called & {"eval", "exec", "compile", "__import__"}, path
 
@@ -134,13 +162,13 @@ def test_nothing_unpickles_or_evaluates() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     """Each module opens with a docstring."""
     for path in sources():
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+        assert ast.get_docstring(tree(path)), path
 
 
 def test_workers_are_never_forked() -> None:
     """No code forks: workers are started by exec."""
     for path in sources():
         assert "multiprocessing" not in {name.split(".")[0] for name in imports(path)}, path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             assert not (isinstance(node, ast.Attribute) and node.attr in {"fork", "forkpty"}), path
             assert not (isinstance(node, ast.keyword) and node.arg == "preexec_fn"), path
