@@ -49,17 +49,17 @@ def _objectives() -> list[Alert]:
     errors, late = 1 - objectives.AVAILABILITY, 1 - objectives.IN_TIME
     gone = R.total(n.METRIC_SESSION_COUNT)
     seen = f"{_BY_SERVICE} (last_over_time({R.series(n.METRIC_SESSION_COUNT)}[15m]))"
+    alert = partial(Alert, page="snakepit-overview")
     return [
-        Alert(
+        alert(
             "ErrorBudgetBurnFast",
             "critical",
             _burning(recording.error_ratio, "1h", "5m", objectives.BURN_FAST, errors),
             f"{_SERVICE} fails so many requests that its month's error budget is gone in two days",
             "{{ $value | humanizePercentage }} of the last hour's requests failed, and it goes on.",
-            "snakepit-overview",
             lasts="2m",
         ),
-        Alert(
+        alert(
             "ErrorBudgetBurnSlow",
             "warning",
             _burning(recording.error_ratio, "6h", "30m", objectives.BURN_SLOW, errors)
@@ -67,25 +67,22 @@ def _objectives() -> list[Alert]:
             + _burning(recording.error_ratio, "3d", "6h", objectives.BURN_LONG, errors),
             f"{_SERVICE} fails more requests than its error budget allows",
             "{{ $value | humanizePercentage }} of requests failed, over hours, and it goes on.",
-            "snakepit-overview",
             lasts="15m",
         ),
-        Alert(
+        alert(
             "LatencyBudgetBurn",
             "warning",
             _burning(recording.late_ratio, "1h", "5m", objectives.BURN_SLOW, late),
             f"{_SERVICE} answers too many requests later than {objectives.IN_TIME_SECONDS} s",
             "{{ $value | humanizePercentage }} of the last hour's answers came late, and it goes on.",
-            "snakepit-overview",
             lasts="5m",
         ),
-        Alert(
+        alert(
             "AuthorityDown",
             "critical",
             f"{seen} unless {gone}",
             f"The authority of {_SERVICE} sends no metrics any more",
             "It was there within the last 15 minutes. Without it there are no sessions, and its workers end.",
-            "snakepit-overview",
             lasts="1m",
         ),
     ]
@@ -183,33 +180,31 @@ def _sessions() -> list[Alert]:
     series = R.series(n.METRIC_SESSION_COUNT)
     young = f"{_BY_SERVICE} ({series} unless {series} offset 3h)"
     evicted = R.occurrences(n.METRIC_SESSION_ENDED, where={n.SNAKEPIT_SESSION_END_REASON: "overflow"}, window="5m")
+    alert = partial(Alert, page="snakepit-sessions")
     return [
-        Alert(
+        alert(
             "SessionQuotaNear",
             "warning",
             f"{_fullest(n.METRIC_SESSION_COUNT, n.METRIC_SESSION_LIMIT)} > {objectives.QUOTA_NEAR}",
             f"{_SERVICE} has {{{{ $value | humanizePercentage }}}} of its session quota in use",
             "At the quota creating is refused, or the least recently used sessions are evicted.",
-            "snakepit-sessions",
             lasts="5m",
         ),
-        Alert(
+        alert(
             "SessionsRejected",
             "critical",
             R.occurrences(n.METRIC_SESSION_REJECTED, window="5m") + " > 0",
             f"{_SERVICE} refuses to create sessions",
             "{{ $value | humanize }} were refused within five minutes, because the quota is reached.",
-            "snakepit-sessions",
         ),
-        Alert(
+        alert(
             "SessionsEvicted",
             "warning",
             f"{evicted} > 0",
             f"{_SERVICE} evicts sessions that are still in use",
             "{{ $value | humanize }} were evicted within five minutes to make room at the quota; their state is gone.",
-            "snakepit-sessions",
         ),
-        Alert(
+        alert(
             "SessionsAccumulating",
             "warning",
             # Four quarters of an hour, half an hour apart, each wholly above the one before, and that for another one:
@@ -217,7 +212,6 @@ def _sessions() -> list[Alert]:
             f"{grown} unless {young}",
             f"Sessions of {_SERVICE} accumulate",
             "There are {{ $value | humanize }} and more, and the number has only grown for an hour and a half.",
-            "snakepit-sessions",
             lasts="15m",
         ),
     ]
@@ -229,7 +223,7 @@ def _adapters() -> list[Alert]:
     memory = _fullest(n.METRIC_ZERO_COPY_HELD_SIZE, n.METRIC_ZERO_COPY_HELD_LIMIT)
     copied = R.rate(n.METRIC_ZERO_COPY_EXPORT_DURATION, where={n.SNAKEPIT_ZERO_COPY_TRANSPORT: "stream"}, window="10m")
     all_exports = R.rate(n.METRIC_ZERO_COPY_EXPORT_DURATION, window="10m")
-    references = "snakepit-zero-copy"
+    alert = partial(Alert, page="snakepit-zero-copy")
     return [
         Alert(
             "CleanupFailing",
@@ -240,30 +234,27 @@ def _adapters() -> list[Alert]:
             "snakepit-adapters",
             variables={"tool": "snakepit_tool_name"},
         ),
-        Alert(
+        alert(
             "ReferencesOutlived",
             "warning",
             R.occurrences(n.METRIC_ZERO_COPY_VIEW_OUTLIVED, window="1h") + " > 0",
             f"Code of {_SERVICE} keeps arrays or tables after their requests",
             "{{ $value | humanize }} within an hour. Their memory is shared, and is not freed while they are kept.",
-            references,
         ),
-        Alert(
+        alert(
             "SharedMemoryHigh",
             "warning",
             f"{memory} > {objectives.SHARED_MEMORY_NEAR}",
             f"{_SERVICE} has {{{{ $value | humanizePercentage }}}} of its shared memory in use",
             "At the limit, handing over arrays and tables is refused.",
-            references,
             lasts="5m",
         ),
-        Alert(
+        alert(
             "ZeroCopyFallback",
             "info",
             f"{share(copied, all_exports)} > {objectives.COPIED}",
             f"{_SERVICE} copies arrays and tables instead of sharing them",
             "{{ $value | humanizePercentage }} of the hand-overs were copied over gRPC.",
-            references,
             lasts="15m",
         ),
     ]
@@ -274,7 +265,7 @@ def _telemetry() -> list[Alert]:
     dropped = R.occurrences(n.METRIC_TELEMETRY_DROPPED, signal, window="10m")
     failed = R.occurrences(n.METRIC_TELEMETRY_FAILED, signal, window="10m")
     ended = R.occurrences(n.METRIC_TELEMETRY_ENDED, signal, window="10m")
-    health = "snakepit-telemetry"
+    alert = partial(Alert, page="snakepit-telemetry")
     losses = " or ".join(
         f"sum by (exporter) ({occurrences_of(name, '5m')}) > 0"
         for name in (
@@ -285,31 +276,28 @@ def _telemetry() -> list[Alert]:
         )
     )
     return [
-        Alert(
+        alert(
             "TelemetryLost",
             "warning",
             f"(({dropped}) + ({failed}) or ({dropped}) or ({failed})) / ({ended} > 0) > {objectives.TELEMETRY_LOST}",
             f"{_SERVICE} loses {{{{ $labels.snakepit_telemetry_signal }}}}",
             "{{ $value | humanizePercentage }} of the last ten minutes' were dropped, or refused by the collector.",
-            health,
         ),
-        Alert(
+        alert(
             "CollectorLoses",
             "warning",
             losses,
             "The collector loses telemetry on its way to {{ $labels.exporter }}",
             "Within five minutes at least {{ $value | humanize }} spans or log records were given up, or found the "
             "queue full.",
-            health,
             of_a_service=False,
         ),
-        Alert(
+        alert(
             "MetricOverflow",
             "warning",
             f'count by ({", ".join(SERVICE)}) ({{{OVERFLOW}="true"}}) > 0',
             f"A metric of {_SERVICE} has more series than it may",
             "What is beyond the limit is counted in one series, so breakdowns of it are incomplete.",
-            health,
             lasts="5m",
         ),
     ]

@@ -25,8 +25,10 @@ from grafana_foundation_sdk.models import text as text_models
 
 from dashboards.colours import MEANINGS, NOTE, PLAIN, Steps
 from dashboards.logql import LogQuery
+from dashboards.promql import Scope
 from dashboards.registry import values_of
 from semconv.prometheus_names import label_name
+from snakepit_otel.telemetry._definitions import Metric
 
 METRICS = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TRACES = common_models.DataSourceRef(type_val="tempo", uid="${tempo}")
@@ -42,6 +44,11 @@ class Query:
     exemplars: bool = False
     # Asked once, of now, instead of along the time shown: for what looks back over all of it by itself.
     instant: bool = False
+
+
+def quantiles(scope: Scope, metric: Metric, *shares: float, exemplars: bool = False) -> list[Query]:
+    """Return a query for each quantile of a histogram, called `p95` or the like."""
+    return [Query(scope.quantile(share, metric), f"p{share * 100:.0f}", exemplars) for share in shares]
 
 
 class LogLines(logs_panel.Panel):

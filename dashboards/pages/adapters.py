@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from dashboards.colours import WARN, any_is
-from dashboards.house import Query, bars, each, heatmap, log_lines, table, timeseries
+from dashboards.house import Query, bars, each, heatmap, log_lines, quantiles, table, timeseries
 from dashboards.logql import RECORDS, Value
 from dashboards.page import Page, Row
 from dashboards.promql import ABSENT, BY_TOOL, PANELS, PRESENT, RANGE, RATE, Where, share
@@ -58,7 +58,7 @@ def _requests() -> Row:
             ),
             timeseries(
                 "Duration",
-                [Query(_Q.quantile(quantile, _REQUEST), f"p{quantile * 100:.0f}") for quantile in (0.5, 0.95, 0.99)],
+                quantiles(_Q, _REQUEST, 0.5, 0.95, 0.99),
                 "How long requests took in the worker, all phases together, of the tools chosen above. Good is a p99 "
                 "that stays where it was; choose a tool to see its own.",
                 unit="s",
@@ -198,7 +198,6 @@ def _foreign() -> Row:
         "resident": n.METRIC_WORKER_PYTHON_MEMORY_SAMPLED_RSS,
         "virtual": n.METRIC_WORKER_PYTHON_MEMORY_SAMPLED_VMS,
     }
-    utilization = n.METRIC_WORKER_PYTHON_CPU_SAMPLED_UTILIZATION
     return Row(
         "Workers without OpenTelemetry, as their own events say",
         [
@@ -254,7 +253,7 @@ def _foreign() -> Row:
             ),
             _of_others(
                 "Use of CPU",
-                [Query(_OTHERS.quantile(quantile, utilization), f"p{quantile * 100:.0f}") for quantile in (0.5, 0.95)],
+                quantiles(_OTHERS, n.METRIC_WORKER_PYTHON_CPU_SAMPLED_UTILIZATION, 0.5, 0.95),
                 f"Of all their samples together; 100 % is all of one core. Good is below that.{_IS_NORMAL}",
                 unit="percentunit",
                 width=5,

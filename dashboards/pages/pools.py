@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards import objectives
 from dashboards.colours import BAD, GOOD, WARN, any_is, at_least
-from dashboards.house import Query, each, stat, states, table, timeseries
+from dashboards.house import Query, each, quantiles, stat, states, table, timeseries
 from dashboards.page import Page, Row
 from dashboards.promql import BY_POOL, PANELS, RANGE, RATE, share
 from semconv.prometheus_names import label_name
@@ -112,10 +112,7 @@ def _load() -> Row:
             ),
             timeseries(
                 "Wait for a worker",
-                [
-                    Query(_Q.quantile(quantile, n.METRIC_POOL_QUEUE_DURATION), f"p{quantile * 100:.0f}", exemplars=True)
-                    for quantile in _QUANTILES
-                ],
+                quantiles(_Q, n.METRIC_POOL_QUEUE_DURATION, *_QUANTILES, exemplars=True),
                 "Of requests that had to wait; those that found a worker at once are not in it. Good is nothing, or "
                 f"short. An alert fires where p95 stays above {objectives.QUEUE_WAIT_SECONDS} s, which is the line.",
                 unit="s",
@@ -134,12 +131,7 @@ def _load() -> Row:
             ),
             timeseries(
                 "Time at the worker",
-                [
-                    Query(
-                        _Q.quantile(quantile, n.METRIC_POOL_DISPATCH_DURATION), f"p{quantile * 100:.0f}", exemplars=True
-                    )
-                    for quantile in _QUANTILES
-                ],
+                quantiles(_Q, n.METRIC_POOL_DISPATCH_DURATION, *_QUANTILES, exemplars=True),
                 "From having a worker to its answer, the wait before not included. If this is long, tools are: see "
                 "the page of adapters. If it is short where callers wait long, workers are missing.",
                 unit="s",
@@ -203,10 +195,7 @@ def _lives() -> Row:
             ),
             timeseries(
                 "Answers to heartbeats",
-                [
-                    Query(_Q.quantile(quantile, n.METRIC_WORKER_HEARTBEAT_DURATION), f"p{quantile * 100:.0f}")
-                    for quantile in _QUANTILES
-                ],
+                quantiles(_Q, n.METRIC_WORKER_HEARTBEAT_DURATION, *_QUANTILES),
                 "How long workers take to say that they respond. Good is milliseconds. Long ones are tools that hold "
                 "the GIL, or a machine without a free processor.",
                 unit="s",

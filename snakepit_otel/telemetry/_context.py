@@ -33,7 +33,6 @@ _put = dict.__setitem__
 
 
 def detach(token: Token[Context]) -> None:
-    """Restore the context before `attach`."""
     try:
         _reset(token)
     except ValueError:

@@ -22,8 +22,6 @@ class Level(StrEnum):
 
 
 class ControlState(NamedTuple):
-    """Level, sampling share and filters of this process."""
-
     level: Level
     sampling: float
     allow: tuple[str, ...]
@@ -69,12 +67,10 @@ def set_filter(allow: Collection[str] = (), deny: Collection[str] = ()) -> None:
 
 
 def current() -> ControlState:
-    """Return the controls of this process."""
     return ControlState(level, sampling_rate, allowed, denied)
 
 
 def apply(state: ControlState) -> None:
-    """Set all controls of this process."""
     set_filter(state.allow, state.deny)
     set_sampling(state.sampling)
     set_level(state.level)

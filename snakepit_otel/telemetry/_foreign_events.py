@@ -232,5 +232,4 @@ def _measured(foreign: ForeignEvent, measures: tuple[_Measure, ...]) -> float | 
 
 
 def count_refused(reason: str) -> None:
-    """Count an event, or a measurement, that is not recorded."""
     record(names.METRIC_WORKER_EVENT_REFUSED, 1, {names.SNAKEPIT_WORKER_EVENT_REFUSAL: reason})

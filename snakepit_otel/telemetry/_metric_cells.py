@@ -75,7 +75,6 @@ class Histogram:
             self.fold()
 
     def fold(self) -> None:
-        """Count the recorded values."""
         with self._fold:
             new = self.new
             size = len(new)
@@ -114,8 +113,6 @@ class Histogram:
 
 
 class Sum:
-    """A counter of one metric with one set of attributes."""
-
     __slots__ = ("attributes", "total")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
@@ -123,7 +120,6 @@ class Sum:
         self.total: float = 0
 
     def record(self, value: float, _time: int = 0, _trace_id: int = 0, _span_id: int = 0) -> None:
-        """Add to it."""
         self.total += value
 
 
@@ -142,7 +138,6 @@ def go_live() -> None:
 
 
 def cell(metric: Metric, attributes: Mapping[str, Any]) -> Cell:
-    """Return the cell of a metric with these attributes."""
     attributes = dict(BoundedAttributes(attributes=attributes))  # as the SDK takes them: copied, and odd ones as text
     key = _key(attributes)
     with _lock:
@@ -173,7 +168,6 @@ _SIMPLE = (str, bool, int, float)
 
 
 def every() -> Iterator[tuple[Metric, list[Cell]]]:
-    """Yield every metric that has cells, with them."""
     with _lock:
         found = [(metric, list(cells.values())) for metric, cells in _cells.items()]
     yield from found

@@ -126,11 +126,9 @@ class Operation:
             _guard.contain(f"starting {self.span_name}", error)
 
     def operation_for(self, _span: Any) -> Operation:
-        """Return the operation of a span; see `SpanOperation`."""
         return self
 
     def attach_span(self, span: Span, maker: SpanMaker) -> None:
-        """Set the span, and the maker that ends it."""
         self.span = span
         self._maker = maker
 
@@ -139,7 +137,6 @@ class Operation:
         self.late = {**self.late, **copied(attributes)}
 
     def link(self, context: SpanContext) -> None:
-        """Link the span to another."""
         self.links = [*self.links, context]
 
     def fail(self, kind: str, message: str = "") -> None:

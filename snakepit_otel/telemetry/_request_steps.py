@@ -64,7 +64,6 @@ class Steps:
         self.started = perf_counter_ns()
 
     def finish(self, error: BaseException | None) -> None:
-        """Record the request and its steps."""
         ended = perf_counter_ns()
         batch = self.batch
         try:
@@ -98,7 +97,6 @@ class Steps:
         return returned
 
     def failed(self, point: Point, started: int, error: BaseException) -> None:
-        """Record a step that raised."""
         if self.batch is None or point in _controls.suppressed:
             Operation.from_start(point, self.request.labels, self._described(), started).end(error)
         else:
@@ -123,13 +121,11 @@ class Steps:
         self.operation_for(span).end(error)
 
     def operation_for(self, span: Any) -> Operation:
-        """See `StepSource`."""
         operation = self.operation_at(span.point, span.started)
         operation.attach_span(span, span.maker)
         return operation
 
     def operation_at(self, point: Point, started: int) -> Operation:
-        """See `StepSource`."""
         return Operation.from_start(point, self.request.labels, self.request.details, started)
 
     def _plans(self) -> dict[Point, StepPlan]:
@@ -142,7 +138,6 @@ class Steps:
         return found
 
     def plan(self, point: Point) -> StepPlan:
-        """See `StepSource`."""
         labels, details = self.request.labels, self.request.details or _NO_DETAILS
         template = None if self.batch is None else self.batch.template(point, labels, details)
         cell = _instruments.cell_for(point, labels, _NOTHING)

@@ -6,6 +6,5 @@ enabled = True  # where false, every lifecycle point is a plain call; decorators
 
 
 def set_enabled(state: bool) -> None:
-    """Turn all lifecycle points on or off, from now on."""
     global enabled
     enabled = state

@@ -55,7 +55,6 @@ class BatchResult(NamedTuple):
     unencodable: int = 0
 
     def plus(self, other: BatchResult) -> BatchResult:
-        """Return the sum of two results."""
         return BatchResult(*(sum(figures) for figures in zip(self, other, strict=True)))
 
     def limited_to(self, count: int) -> BatchResult:

@@ -114,7 +114,6 @@ class ObjectExporter:
         return ExportResult(result is None or getattr(result, "name", "") == "SUCCESS")
 
     def abort(self) -> None:
-        """Shut the exporter down."""
         self._exporter.shutdown()
 
 

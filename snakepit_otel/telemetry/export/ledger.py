@@ -158,7 +158,6 @@ class SharedLedger:
         return None if self.descriptor < 0 else Ledger._of(os.pread(self.descriptor, _BYTES, 0))
 
     def close(self) -> None:
-        """Close the descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

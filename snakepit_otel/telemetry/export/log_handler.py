@@ -26,7 +26,6 @@ class LogHandler(_logs.LoggingHandler):
         self._account = account
 
     def _translate(self, record: logging.LogRecord) -> Any:
-        """Return the record to export, without secrets."""
         exported = super()._translate(record)
         if isinstance(exported.body, str):
             exported.body = masked_text(exported.body)

@@ -164,7 +164,6 @@ class PeriodicReader(MetricReader):
 
     @property
     def reader(self) -> MetricReader:
-        """The reader that the provider gets."""
         return self
 
     def _run(self) -> None:
@@ -214,7 +213,6 @@ def _data_points(data: MetricsData) -> list[_Location]:
 
 
 def _encode(locations: Sequence[_Location]) -> bytes:
-    """Encode consecutive data points of a collection."""
     resources = []
     for resource, in_resource in _runs(locations, 0):
         scopes = []

@@ -64,12 +64,10 @@ class FastSpan(Span):
         return self.started + self.trace.clock_offset
 
     def get_span_context(self) -> SpanContext:
-        """Return the span's identity."""
         of = self.trace
         return SpanContext(of.trace_id, self.span_id, False, TraceFlags(of.flags), of.state)
 
     def is_recording(self) -> bool:
-        """Return whether the span has not ended."""
         return self.end_time is None
 
     def _sdk_span(self) -> Span:
