@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Sequence
 from inspect import getsource
-from itertools import pairwise
 from pathlib import Path
 
 from dashboards import objectives
@@ -78,14 +76,17 @@ def _alert_row(alert: Alert) -> tuple[str, ...]:
 
 
 def _objective_rows() -> Iterable[tuple[str, ...]]:
-    """Yield each number with the text below it."""
-    body = ast.parse(getsource(objectives)).body
-    for statement, below in pairwise(body):
-        match statement, below:
-            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(text))):
-                value = getattr(objectives, name)
-                shown = ", ".join(value) if isinstance(value, tuple) else f"{value}"
-                yield f"`{name}`", shown, " ".join(text.split())
+    """Yield each number with the comment above it."""
+    comment: list[str] = []
+    for line in getsource(objectives).splitlines():
+        if line.startswith("# "):
+            comment.append(line.removeprefix("# "))
+            continue
+        name = line.partition(" = ")[0]
+        if comment and name.isupper():
+            value = getattr(objectives, name)
+            yield f"`{name}`", ", ".join(value) if isinstance(value, tuple) else f"{value}", " ".join(comment)
+        comment = []
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

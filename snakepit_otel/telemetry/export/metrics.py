@@ -98,7 +98,13 @@ class MetricPipeline:
         """Export metrics; False if no data point was delivered."""
         if _metric_cells.live and self.adds_cells:
             metrics_data = with_cells(metrics_data, self._collector.collect())
-        locations = _data_points(metrics_data)
+        locations = [
+            (resource, scope, metric, point)
+            for resource in metrics_data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        ]
         count = len(locations)
         counts = self._counts
         with self._lock:
@@ -200,16 +206,6 @@ class PeriodicReader(MetricReader):
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
         if not self._stopped.is_set():
             self.close(timeout_millis / 1000)
-
-
-def _data_points(data: MetricsData) -> list[_Location]:
-    return [
-        (resource, scope, metric, point)
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-    ]
 
 
 def _encode(locations: Sequence[_Location]) -> bytes:

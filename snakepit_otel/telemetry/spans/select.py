@@ -48,11 +48,8 @@ def _best(provider: Any) -> SpanMaker | None:
         try:
             return compat.maker_for(provider)
         except compat.Unsupported as reason:
-            _log_once(f"spans are made by OpenTelemetry's SDK itself, which costs more: {reason}")
+            text = f"spans are made by OpenTelemetry's SDK itself, which costs more: {reason}"
+            if text not in _logged:
+                _logged.add(text)
+                _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))
     return SdkSpanMaker(provider)
-
-
-def _log_once(text: str) -> None:
-    if text not in _logged:
-        _logged.add(text)
-        _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))
