@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,7 +80,9 @@ def run(flags: WorkerFlags) -> None:
         )
         event_loop.run(_serve(flags.adapter, authority, flags, heartbeat, bridge))
     except SnakepitError as error:
-        _fail(error)
+        from snakepit_otel.cli.output import fail
+
+        _exit(1, partial(fail, error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -186,24 +189,18 @@ def _report(text: str) -> None:
 
 
 def _usage_error(what: str) -> NoReturn:
-    import typer
-
     from snakepit_otel.cli.output import misuse
 
-    with suppress(typer.Exit):
-        misuse(what)
-    raise SystemExit(_USAGE)
+    _exit(_USAGE, partial(misuse, what))
 
 
-def _fail(error: SnakepitError) -> NoReturn:
+def _exit(code: int, report: Callable[[], NoReturn]) -> NoReturn:
+    """Print an error, and exit with upstream's code in place of the command line's."""
     import typer
 
-    from snakepit_otel.cli.output import fail
-
     with suppress(typer.Exit):
-        fail(error)
-    # Upstream's exit code for every failure.
-    raise SystemExit(1) from None
+        report()
+    raise SystemExit(code)
 
 
 def _start_session() -> None:

@@ -72,7 +72,7 @@ def worker(
             show_default=f"{compatibility.VARIABLE}=1",
         ),
     ] = WorkerFlags.snakepit_bridge,
-    script_path: Annotated[  # noqa: ARG001 - used by its callback
+    script_path: Annotated[
         bool,
         typer.Option(
             "--script-path",
@@ -89,24 +89,6 @@ def worker(
     for the main thread; SNAKEPIT_LOG_LEVEL and SNAKEPIT_HEARTBEAT_CONFIG are read. SIGTERM and SIGINT stop
     the worker in good order. Exit codes: 0 stopped, 2 wrong or missing flags, 1 another failure.
     """
-    run(
-        WorkerFlags(
-            adapter=adapter,
-            port=port,
-            host=host,
-            elixir_address=elixir_address,
-            snakepit_run_id=snakepit_run_id,
-            snakepit_instance_name=snakepit_instance_name,
-            snakepit_instance_token=snakepit_instance_token,
-            health_check=health_check,
-            max_workers=max_workers,
-            thread_safety_check=thread_safety_check,
-            heartbeat_enabled=heartbeat_enabled,
-            heartbeat_interval_ms=heartbeat_interval_ms,
-            heartbeat_timeout_ms=heartbeat_timeout_ms,
-            heartbeat_max_missed=heartbeat_max_missed,
-            heartbeat_initial_delay_ms=heartbeat_initial_delay_ms,
-            heartbeat_dependent=heartbeat_dependent,
-            snakepit_bridge=snakepit_bridge,
-        )
-    )
+    given = dict(locals())
+    del given["script_path"]
+    run(WorkerFlags(**given))

@@ -23,8 +23,3 @@ def add_listener(setter: Callable[[str], Any]) -> None:
     """Have a setter called with each id, too: a real `snakepit_bridge` keeps its own."""
     if setter not in _listeners:
         _listeners.append(setter)
-
-
-def forget() -> None:
-    """Remove all listeners."""
-    _listeners.clear()

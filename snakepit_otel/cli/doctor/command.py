@@ -12,8 +12,7 @@ import typer
 from snakepit_otel.cli.doctor.environment import check_environment, check_providers
 from snakepit_otel.cli.doctor.packages import check_packages
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
-from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_sockets
-from snakepit_otel.cli.doctor.shared_memory import check_shared_memory
+from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_shared_memory, check_sockets
 from snakepit_otel.cli.doctor.telemetry import check_telemetry
 from snakepit_otel.cli.doctor.user_code import check_adapter, check_middleware
 from snakepit_otel.cli.output import console, print_json
@@ -75,10 +74,10 @@ def _installation(adapter: str | None, listen: str | None, config: Path | None) 
 
 
 def _adapters(settings: Settings) -> dict[str, float]:
-    """Return the adapters of all pools, each with the startup timeout of its workers in seconds."""
+    """Return the adapters of all pools, each with the shortest startup timeout of its workers in seconds."""
     found: dict[str, float] = {}
-    for spec, pool in [(settings.adapter, settings.pool), *((pool.adapter, pool) for pool in settings.pools.values())]:
+    pools = settings.pools.values()
+    for spec, pool in [(settings.adapter, settings.pool), *((pool.adapter, pool) for pool in pools)]:
         if spec:
-            # Of several pools, the shortest.
             found[spec] = min(found.get(spec, math.inf), pool.startup_timeout / 1000)
     return found

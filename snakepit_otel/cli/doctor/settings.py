@@ -1,15 +1,16 @@
-"""Checks of the settings, and of the sockets, directories and ports that they need."""
+"""Checks of the settings, and of the sockets, ports, files and shared memory that they need."""
 
 from __future__ import annotations
 
+import resource
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from snakepit_otel.cli.addresses import default_socket
-from snakepit_otel.cli.doctor.report import Check, ok, problem
+from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
 from snakepit_otel.cli.effective_settings import effective, written
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
@@ -19,6 +20,8 @@ from snakepit_otel.settings._loading import load
 from snakepit_otel.system.daemon_thread import start_daemon_thread
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import checked_socket_directory
+from snakepit_otel.zero_copy import ZeroCopySettings
+from snakepit_otel.zero_copy import _memory as memory
 
 _LOOKUP_TIMEOUT_S = 5.0
 _LONGEST_WORKER_SOCKET = "default-99999.99999.sock"
@@ -77,17 +80,40 @@ def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:
     return ok(topic, "free")
 
 
+def check_shared_memory(settings: ZeroCopySettings) -> Check:
+    """Check for sealed memfds, and for descriptors for all references that the settings allow."""
+    topic = "shared memory"
+    if not settings.enabled:
+        return ok(topic, "switched off by zero_copy.enabled: bytes are copied over gRPC")
+    if not memory.can_share():
+        message = "this machine has no sealed memfds, so the bytes of references are copied over gRPC"
+        remedy = "use a Linux kernel whose sandbox allows memfd_create with sealing, or set zero_copy.enabled = false"
+        if not settings.allow_fallback:
+            message = "this machine has no sealed memfds, and zero_copy.allow_fallback forbids copying"
+            return problem(topic, message, remedy, "no_shared_memory")
+        return warning(topic, message, remedy, "no_shared_memory")
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = settings.max_host_references
+    if descriptors != resource.RLIM_INFINITY and descriptors // 2 < most:
+        message = (
+            f"{descriptors} descriptors allow for {descriptors // 2} references at a time, fewer than the {most} set"
+        )
+        remedy = f"raise the limit to {2 * most} (ulimit -n, LimitNOFILE=), or lower zero_copy.max_host_references"
+        return warning(topic, message, remedy, "few_descriptors")
+    return ok(topic, "sealed memfds can be shared")
+
+
 def _tls_files(tls: TlsSettings) -> Check:
+    topic = "TLS for callers"
     try:
         valid_until = tls.files().check()
     except ConfigurationError as error:
-        return problem("TLS for callers", str(error), "correct the paths, or the files", "bad_tls_files")
+        return problem(topic, str(error), "correct the paths, or the files", "bad_tls_files")
     if valid_until is None:
         message = f"{tls.certificate} and its key are a pair, but a client does not accept the certificate now"
-        return problem(
-            "TLS for callers", message, "look at its dates: openssl x509 -noout -dates -in FILE", "bad_tls_dates"
-        )
-    return ok("TLS for callers", f"{tls.certificate} and its key can be used until {valid_until}")
+        remedy = "look at its dates: openssl x509 -noout -dates -in FILE"
+        return problem(topic, message, remedy, "bad_tls_dates")
+    return ok(topic, f"{tls.certificate} and its key can be used until {valid_until}")
 
 
 def _callers(path: Path) -> Check:
@@ -106,25 +132,23 @@ def _callers(path: Path) -> Check:
         for directory in made:
             with suppress(OSError):
                 directory.rmdir()
-    if _is_served(path):
-        return ok(topic, f"{path}, where a server runs")
-    return ok(topic, f"{path} can be made, with mode 0700")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.2)
+        is_served = probe.connect_ex(str(path)) == 0
+    return ok(topic, f"{path}, where a server runs" if is_served else f"{path} can be made, with mode 0700")
 
 
 def _workers() -> Check:
     topic = "sockets for workers"
     try:
-        directory = PrivateDirectory()
+        with closing(PrivateDirectory()) as directory:
+            if wrong := _bind(directory.path / _LONGEST_WORKER_SOCKET):
+                remedy = "set XDG_RUNTIME_DIR to a shorter path"
+                return problem(topic, f"{directory.path}: {wrong}", remedy, "bad_socket")
+            return ok(topic, f"a private directory can be made in {directory.path.parent}, with mode 0700")
     except ConfigurationError as error:
         message, _, remedy = str(error).partition("; ")
         return problem(topic, message, remedy, "no_directory")
-    try:
-        if wrong := _bind(directory.path / _LONGEST_WORKER_SOCKET):
-            return problem(topic, f"{directory.path}: {wrong}", "set XDG_RUNTIME_DIR to a shorter path", "bad_socket")
-        mode = directory.path.stat().st_mode & 0o777
-        return ok(topic, f"a private directory can be made in {directory.path.parent}, with mode {mode:04o}")
-    finally:
-        directory.close()
 
 
 def _bind(path: Path) -> str:
@@ -136,12 +160,3 @@ def _bind(path: Path) -> str:
             return error.strerror or str(error)
         path.unlink(missing_ok=True)
     return ""
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.2)
-        with suppress(OSError):
-            probe.connect(str(path))
-            return True
-    return False
