@@ -1,7 +1,7 @@
 """Channels and servers by gRPC's own functions, also where instrumentation has replaced them.
 
-OpenTelemetry's contrib instrumentation of gRPC replaces `grpc.aio.server` and its like by functions that add
-its interceptors. On our channels and servers they would record every call twice, often with another status.
+OpenTelemetry's contrib instrumentation of gRPC replaces them by functions that add its interceptors, which would
+record every call of our channels and servers twice, often with another status.
 """
 
 from __future__ import annotations

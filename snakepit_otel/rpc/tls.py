@@ -29,7 +29,6 @@ _MAX_FILE_BYTES: Final = 1 << 20  # a bundle of all public authorities has a qua
 _PIPE_TIMEOUT_S: Final = 5.0
 _OPENSSL_EXPIRED: Final = 10
 _OPENSSL_NOT_YET_VALID: Final = 9
-_BAD_FILES: Final = "unusable_files"  # the `error.type` of a reload that kept the files before
 
 # Of each file its device, inode, size, and times of change.
 FileStates = tuple[tuple[int, int, int, int, int], ...]
@@ -125,7 +124,7 @@ class ReloadingCredentials:
                 raise ConfigurationError(f"TLS file {missing} is gone, or no regular file")
             self._contents = self._tls.read()
         except ConfigurationError as error:
-            telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {names.ERROR_TYPE: _BAD_FILES})
+            telemetry.record(names.METRIC_SERVER_TLS_RELOADS, 1, {names.ERROR_TYPE: "unusable_files"})
             if str(error) != self._problem:
                 _log.error(
                     "the TLS files have changed and cannot be used; those before stay: %s", printable_error(error)

@@ -328,11 +328,7 @@ class Client:
         return RestartReport(tuple(replacements))
 
     async def _call(
-        self,
-        method: str,
-        request: Any,
-        timeout: float | None = None,
-        headers: list[tuple[str, str]] | None = None,
+        self, method: str, request: Any, timeout: float | None = None, headers: list[tuple[str, str]] | None = None
     ) -> Any:
         timeout = _time_left(timeout)
         try:

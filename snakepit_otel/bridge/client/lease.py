@@ -35,9 +35,8 @@ Translate = Callable[[aio.AioRpcError], SnakepitError]
 class LeaseHolder:
     """Holds sessions over one stream of a connection, which begins with the first request, and again after it broke.
 
-    A session that ends while it is held, with the stream or by others, is lost; `check` refuses its next
-    uses, which would otherwise create it again, empty and not held. Every method raises the authority's errors, and
-    what `translate` returns for the error of a stream.
+    A session that ends while it is held is lost; `check` refuses its next uses, which would create it again, empty and
+    not held. Methods raise the authority's errors, and what `translate` returns for the error of a stream.
     """
 
     def __init__(self, connection: Connection, translate: Translate) -> None:

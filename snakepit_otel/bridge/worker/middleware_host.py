@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from opentelemetry import trace
@@ -18,8 +18,8 @@ from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.telemetry import names
 
-_run = inspect.unwrap(AdapterHost.run)
-_stream = inspect.unwrap(AdapterHost.stream)
+_run: Callable[..., Awaitable[Outcome]] = inspect.unwrap(AdapterHost.run)
+_stream: Callable[..., Awaitable[Outcome]] = inspect.unwrap(AdapterHost.stream)
 
 
 class MiddlewareHost(AdapterHost):
@@ -28,26 +28,18 @@ class MiddlewareHost(AdapterHost):
     has_middleware = True
 
     def __init__(
-        self,
-        adapter: type,
-        threads: ToolThreads,
-        thread_sensitive: Collection[str] = (),
-        *,
-        middleware: MiddlewareChain,
+        self, adapter: type, threads: ToolThreads, sensitive: Collection[str] = (), *, middleware: MiddlewareChain
     ) -> None:
-        super().__init__(adapter, threads, thread_sensitive)
+        super().__init__(adapter, threads, sensitive)
         self._middleware = middleware
 
     @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def run(self, request: Request) -> Outcome:
         """Run one request between the middleware's hooks; see `AdapterHost.run`."""
         call = _call_of(request)
-
-        async def work() -> Outcome:
-            outcome: Outcome = await _run(self, _rewritten(request, call))
-            return outcome
-
-        return await self._middleware.run(call, work, lambda outcome: MiddlewareResult(outcome.result))
+        return await self._middleware.run(
+            call, lambda: _run(self, _rewritten(request, call)), lambda outcome: MiddlewareResult(outcome.result)
+        )
 
     @telemetry.request(names.ADAPTER_REQUEST, _labels, _details)
     async def stream(self, request: Request, emit: Emit) -> Outcome:
@@ -60,11 +52,11 @@ class MiddlewareHost(AdapterHost):
             chunks += 1
             await emit(chunk)
 
-        async def work() -> Outcome:
-            outcome: Outcome = await _stream(self, _rewritten(request, call), count_and_emit)
-            return outcome
-
-        return await self._middleware.run(call, work, lambda _: MiddlewareResult(chunks=chunks))
+        return await self._middleware.run(
+            call,
+            lambda: _stream(self, _rewritten(request, call), count_and_emit),
+            lambda _: MiddlewareResult(chunks=chunks),
+        )
 
 
 def _call_of(request: Request, *, is_stream: bool = False) -> MiddlewareRequest:

@@ -18,8 +18,7 @@ class BreakerState(StrEnum):
 class CircuitBreaker:
     """Opens after `failures` requests in a row that lost their worker; `reset` seconds later it admits one.
 
-    Every admitted request reports its end by one of `on_success`, `on_failure` and `on_abandoned`. `clock` gives
-    monotonic seconds; `on_change` gets every new state.
+    Every admitted request reports its end by one of `on_success`, `on_failure` and `on_abandoned`.
     """
 
     def __init__(

@@ -57,9 +57,8 @@ class _Fifo(Generic[T]):
 class RequestQueue(Generic[T]):
     """At most `limit` requests that wait for a slot, which is whatever `assign` gives them.
 
-    First in, first out, among the requests that may use a slot. `release` takes back a slot whose request was
-    cancelled, or past its deadline, before it could use the slot. `clock` gives the event loop's seconds. A request is
-    refused if its expected time, multiplied by `deadline_margin`, is beyond its deadline. For one event loop only.
+    First in, first out, among the requests that may use a slot. `release` takes back a slot that its request can no
+    longer use. A request is refused if its expected time, multiplied by `deadline_margin`, is beyond its deadline.
     """
 
     def __init__(
@@ -101,16 +100,19 @@ class RequestQueue(Generic[T]):
         gets free. `capacity` is the number of slots that the queued requests share: the pool's; or those of `worker`,
         if only that worker may serve the request.
 
-        Raises `PoolSaturated` at once if the queue is full, and as soon as the request cannot be completed before its
-        deadline; `QueueTimeout`; `DeadlineExceeded`; and the errors given to `reject` and `fail_all`. The request has
-        not run.
+        The request has not run if this raises: `PoolSaturated` at once if the queue is full, and once the deadline is
+        too near; `QueueTimeout`; `DeadlineExceeded`; and the errors given to `reject` and `fail_all`.
         """
         now = self._clock()
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded(
                 f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run"
             )
-        expected = busy_for + self._service_time_ahead(worker) / max(capacity, 1)
+        ahead = self._service_time
+        if worker is not None:
+            # Requests that any worker may serve are mostly served by others.
+            ahead = self._strict[worker].service_time if worker in self._strict else 0.0
+        expected = busy_for + ahead / max(capacity, 1)
         left = "no deadline" if deadline is None else f"{deadline - now:.3g} s left"
         if self._length >= self._limit:
             raise PoolSaturated(
@@ -172,13 +174,6 @@ class RequestQueue(Generic[T]):
             self.reject(worker_id, error)
         while (request := self._anyone.first()) is not None:
             self._fail(request, error())
-
-    def _service_time_ahead(self, worker: str | None) -> float:
-        if worker is None:
-            return self._service_time
-        # Requests that any worker may serve are mostly served by others.
-        queue = self._strict.get(worker)
-        return queue.service_time if queue is not None else 0.0
 
     def _first(self, worker_id: str) -> QueuedRequest[T] | None:
         anyone = self._anyone.first()

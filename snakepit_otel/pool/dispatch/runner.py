@@ -74,11 +74,7 @@ class RequestRunner:
     """Runs the requests of one pool: once, unless idempotent; not at all if the deadline cannot be met."""
 
     def __init__(
-        self,
-        settings: PoolSettings,
-        fleet: Fleet,
-        replacer: Replacer,
-        clock: Callable[[], float] = time.monotonic,
+        self, settings: PoolSettings, fleet: Fleet, replacer: Replacer, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = fleet.pool
         self.tools: frozenset[str] = frozenset()

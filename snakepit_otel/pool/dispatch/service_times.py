@@ -35,8 +35,7 @@ class _Estimate:
 class ServiceTimes:
     """Moving averages of the seconds that requests take: by tool, for 256 of them at most, and overall.
 
-    The first five of each give their median. After that each request has a weight of a tenth, and at most that of one
-    ten times as long as usual, so that one outlier at most doubles what is expected of the next.
+    The first five give their median; each later one weighs a tenth, so that one outlier at most doubles the estimate.
     """
 
     def __init__(self) -> None:

@@ -15,9 +15,8 @@ from snakepit_otel.telemetry import names
 class Heartbeats:
     """Pings the workers of a fleet at `heartbeat_interval`.
 
-    A late answer is not death: code that holds the interpreter may hold it for long, and ends by itself. A busy worker
-    is judged by its requests' deadlines; a late one is set aside. `on_unresponsive` gets a worker that has no request,
-    and so no deadline, and was late too often.
+    A late worker is set aside, as code may hold the interpreter for long. `on_unresponsive` gets one that was late too
+    often and has no request, whose deadline would decide.
     """
 
     def __init__(self, fleet: Fleet, on_unresponsive: Callable[[Worker], None]) -> None:

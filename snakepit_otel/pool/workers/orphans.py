@@ -39,9 +39,8 @@ class Orphan(NamedTuple):
 class WorkerPidFile:
     """The file in an authority's private directory that records its workers, for the next authority after its death.
 
-    There is one line for each: process id, the kernel's start time of that process, worker id. The file is
-    replaced as a whole, so that it is never half written. Failing to write it is logged, and nothing more: workers
-    end with their authority by themselves, and the file is for the case that one does not.
+    There is one line for each: process id, the kernel's start time of that process, worker id. Failing to write the
+    file is logged, and nothing more: workers end with their authority by themselves.
     """
 
     def __init__(self, directory: Path) -> None:
