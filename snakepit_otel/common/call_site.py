@@ -14,10 +14,7 @@ _MACHINERY = (_OUR_CODE, f"{Path(asyncio.__file__).parent}/", contextlib.__file_
 
 
 def call_site() -> str:
-    """Return the nearest frame outside this package and the event loop, as `file:line in function`.
-
-    The command line counts as a caller.
-    """
+    """Return the nearest frame of a caller, the command line among them, as `file:line in function`."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename

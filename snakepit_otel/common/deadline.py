@@ -48,10 +48,7 @@ def remaining() -> float | None:
 
 
 def at_most(longest: float) -> float:
-    """Return the seconds that one step may take: `longest`, or what is left if that is less.
-
-    Raises `DeadlineExceeded` if nothing is left.
-    """
+    """Return the seconds that one step may take, `longest` or what is left. Raises `DeadlineExceeded` if none are."""
     left = remaining()
     if left is None or left > longest:
         return longest

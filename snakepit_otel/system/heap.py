@@ -20,10 +20,7 @@ _SECOND_TRIM_DELAY_SECONDS = 5.0
 
 
 def limit_heap() -> None:
-    """Limit the arenas of this process and their thresholds; does nothing where the C library has no such setting.
-
-    Call it before other threads start.
-    """
+    """Limit the arenas of this process, before other threads start; does nothing where the C library cannot."""
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, _MAX_ARENAS)

@@ -82,10 +82,7 @@ NONE = AttributeSet({})
 
 
 def interned(values: Mapping[str, Any]) -> AttributeSet:
-    """Return the one set of these attributes, whose values must be few.
-
-    Beyond 4 000 sets, each call returns a new one, which costs time only.
-    """
+    """Return the one set of these attributes, whose values must be few; beyond 4 000 sets, a new one each time."""
     if not values:
         return NONE
     try:

@@ -63,10 +63,7 @@ _NANOSECONDS = (_Measure("duration", maximum=_MAX_DURATION_NS), _Measure("durati
 
 @dataclass(frozen=True)
 class _Kind:
-    """The event, metric and span for one kind of foreign event.
-
-    `measures` maps each measurement of the event to its possible names on the wire.
-    """
+    """One kind of foreign event; `measures` maps each measurement to its possible names on the wire."""
 
     event: Event
     measures: Mapping[str, tuple[_Measure, ...]]

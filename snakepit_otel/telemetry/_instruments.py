@@ -43,11 +43,7 @@ _retired: dict[Metric, _Totals] = {}  # of owners that are gone: a counter must 
 
 
 def record(metric: Metric, value: float, attributes: Attributes) -> None:
-    """Add to a counter, set a gauge or record into a histogram.
-
-    Attributes outside the metric's allowed set are dropped and counted as
-    `snakepit.telemetry.attribute.dropped`.
-    """
+    """Add to a counter, set a gauge or record into a histogram; attributes it lacks are dropped and counted."""
     if not _switch.enabled:
         return
     try:

@@ -43,18 +43,7 @@ class Histogram:
     a value with its time, trace and span; its caller has to `fold` from time to time.
     """
 
-    __slots__ = (
-        "_fold",
-        "_last",
-        "add",
-        "attributes",
-        "boundaries",
-        "counts",
-        "largest",
-        "new",
-        "smallest",
-        "total",
-    )
+    __slots__ = ("_fold", "_last", "add", "attributes", "boundaries", "counts", "largest", "new", "smallest", "total")
 
     def __init__(self, attributes: Mapping[str, Any], boundaries: tuple[float, ...]) -> None:
         self.attributes = attributes

@@ -108,10 +108,7 @@ class Operation:
         return operation
 
     def start_remote(self, metadata: Metadata) -> None:
-        """Start with a call from another process that has this metadata, in the call's own task.
-
-        The span stays current until the task ends.
-        """
+        """Start with a call from another process that has this metadata; the span is current until the task ends."""
         self.started = perf_counter_ns()
         try:
             caller = plain_parent(metadata)

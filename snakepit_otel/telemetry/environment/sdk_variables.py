@@ -14,10 +14,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def applied(texts: Mapping[str, str]) -> Iterator[None]:
-    """Set the known OTEL_ variables to these texts, and remove the others, until the block ends.
-
-    Afterwards all have their former values, for processes that inherit them.
-    """
+    """Set the known OTEL_ variables to these texts, and remove the others, until the block ends."""
     with _lock:
         before = {name: os.environ.get(name) for name in OTEL}
         changed = [name for name in OTEL if before[name] != texts.get(name)]

@@ -31,10 +31,7 @@ class ExistingProvider:
         return False
 
     def close(self, timeout: float) -> bool:
-        """Export the queued items, and stop; may take longer than `timeout` seconds, as above.
-
-        The SDK does so once more as the process exits, which returns at once.
-        """
+        """Export the queued items, and stop; may take longer than `timeout` seconds, as above."""
         from opentelemetry.sdk.metrics import MeterProvider
 
         with guard("shutting telemetry down", _log, traceback=False):

@@ -44,10 +44,7 @@ class OtlpTransport(Protocol):
 
 
 class OtlpExporter:
-    """Exports encoded requests over OTLP.
-
-    `timeout` seconds limit an export with all its attempts, as OTEL_EXPORTER_OTLP_TIMEOUT has it.
-    """
+    """Exports encoded requests over OTLP; `timeout` seconds limit an export with all its attempts."""
 
     takes_bytes: Literal[True] = True
 

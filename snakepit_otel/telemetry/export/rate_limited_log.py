@@ -34,22 +34,17 @@ def error(template: str, *arguments: object) -> None:
 
 
 class Guard:
-    """Logs and suppresses whatever its block raises, for threads and shutdowns that must go on.
-
-    The error is the template's last argument. `failed` is True then.
-    """
+    """Logs and suppresses whatever its block raises; the error is the template's last argument."""
 
     def __init__(self, template: str, *arguments: object) -> None:
         self._template = template
         self._arguments = arguments
-        self.failed = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, raised: BaseException | None, _traceback: object) -> bool:
         if raised is not None:
-            self.failed = True
             warning(self._template, *self._arguments, printable_error(raised))
         return True
 

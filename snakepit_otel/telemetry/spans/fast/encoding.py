@@ -25,10 +25,7 @@ def of_details(details: Details) -> bytes | None:
 def common(
     point: Point, name: str, labels: AttributeSet, *, remote_parent: bool
 ) -> tuple[bytes, frozenset[str]] | None:
-    """Return the encoding that all spans of a point with these attributes share, and its keys.
-
-    None if OpenTelemetry is to encode them.
-    """
+    """Return the encoding that spans of a point with these attributes share, and its keys; None as above."""
     # One place to look for nearly every span: the point, where its name is its own.
     key = (point, name, remote_parent) if remote_parent or name is not point.span else point
     known: tuple[bytes, frozenset[str]] | None = labels.span_cache.get(key)
