@@ -70,7 +70,8 @@ class AdapterHost:
         self._details_of: dict[str, telemetry.Details] = {}
         self._threads = threads
         self._thread_sensitive = frozenset(thread_sensitive)
-        self._entry = _entry(adapter) if self.takes_any else None
+        entry = getattr(adapter, "execute_tool", None)
+        self._entry = None if entry is None else Tool("execute_tool", entry)
         self._has_constructor = inspect.getattr_static(adapter, "__init__") is not object.__init__
         self._hooks = {name: getattr(adapter, name, None) for name in ("set_session_context", "initialize", "cleanup")}
         # What every adapter inherits never waits, and has no telemetry of its own.
@@ -322,8 +323,3 @@ class AdapterHost:
 def _named(arguments: Mapping[str, Any], *keys: str) -> str | None:
     found = next((arguments[key] for key in keys if arguments.get(key)), None)
     return found if isinstance(found, str) else None
-
-
-def _entry(adapter: Any) -> Tool:
-    function = adapter.execute_tool
-    return Tool("execute_tool", function)

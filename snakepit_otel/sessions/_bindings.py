@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from snakepit_otel.common.guard import guard
@@ -16,6 +17,7 @@ _log = logging.getLogger("snakepit_otel.sessions")
 _SHORTEST_PACE_S = 0.5  # between two touches: a TTL shorter than about three times this may run out
 
 
+@dataclass(slots=True, eq=False)
 class Binding:
     """The tie of one session to one owner; the TTL is in seconds.
 
@@ -23,22 +25,12 @@ class Binding:
     same id. `stop` ends the watch over the owner; `on_lost` is called when the session ends before its owner.
     """
 
-    __slots__ = ("is_active", "is_ending", "on_lost", "session_id", "stop", "ttl")
-
-    def __init__(
-        self,
-        session_id: str,
-        *,
-        stop: Callable[[], object] = bool,
-        on_lost: Callable[[], object] = bool,
-        ttl: float = 0.0,
-    ) -> None:
-        self.session_id = session_id
-        self.stop = stop
-        self.on_lost = on_lost
-        self.ttl = ttl
-        self.is_active = True
-        self.is_ending = False
+    session_id: str
+    stop: Callable[[], object] = bool
+    on_lost: Callable[[], object] = bool
+    ttl: float = 0.0
+    is_active: bool = True
+    is_ending: bool = False
 
 
 class Bindings:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
-
-from snakepit_otel.errors import BudgetExceeded, SessionStoreFull
-
-T = TypeVar("T")
 
 
 class Overflow(StrEnum):
@@ -43,26 +37,3 @@ def checked_quota(value: float) -> float:
     if value != float("inf") and value != int(value):
         raise ValueError("max_sessions must be a whole number, or inf for no quota")
     return value
-
-
-async def with_space(
-    attempt: Callable[[], Awaitable[T]],
-    prune: Callable[[], Awaitable[object]],
-    evict: Callable[[int], Awaitable[object]],
-    overflow: Overflow,
-) -> T:
-    """Return the result of an attempt that takes memory.
-
-    Where memory is short, expired sessions are pruned first; then the policy decides whether others are evicted.
-    """
-    try:
-        return await attempt()
-    except (SessionStoreFull, BudgetExceeded):
-        await prune()
-    try:
-        return await attempt()
-    except SessionStoreFull as full:
-        if overflow is not Overflow.EVICT:
-            raise
-        await evict(full.missing)
-    return await attempt()

@@ -14,14 +14,6 @@ from snakepit_otel.sessions._session import checked_ttl
 MEMORY = "memory"
 
 
-def _ttl(value: float) -> float:
-    return checked_ttl(value, "default_ttl")
-
-
-def _longest_ttl(value: float) -> float:
-    return checked_ttl(value, "max_ttl")
-
-
 def _backend(value: str) -> str:
     if value != MEMORY and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
         raise ValueError('backend must be "memory" or "package.module:Class"')
@@ -35,12 +27,12 @@ class SessionSettings(BaseModel):
 
     default_ttl: Annotated[
         Number,
-        AfterValidator(_ttl),
+        AfterValidator(lambda ttl: checked_ttl(ttl, "default_ttl")),
         Field(description="Seconds a session lives after its last access, unless created with a TTL of its own."),
     ] = 3600.0
     max_ttl: Annotated[
         Number,
-        AfterValidator(_longest_ttl),
+        AfterValidator(lambda ttl: checked_ttl(ttl, "max_ttl")),
         Field(description="The longest TTL in seconds that a session may be created with; at most ten years."),
     ] = 31 * 86_400.0
     max_sessions: Annotated[

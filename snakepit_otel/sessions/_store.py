@@ -13,12 +13,18 @@ from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.validation import build
-from snakepit_otel.errors import ConfigurationError, SessionQuotaExceeded, StateRefused
+from snakepit_otel.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    SessionQuotaExceeded,
+    SessionStoreFull,
+    StateRefused,
+)
 from snakepit_otel.sessions import _state as state
 from snakepit_otel.sessions._attribution import Creator, CreatorIndex, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
 from snakepit_otel.sessions._metrics import SessionMetrics
-from snakepit_otel.sessions._quota import with_space
+from snakepit_otel.sessions._quota import Overflow
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl, is_id
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.sessions._sweeper import Sweeper
@@ -164,11 +170,19 @@ class SessionStore:
             new = new._replace(origin=Origin(creator, trace))
         return await self._with_space(new.id, lambda: self._backend.create(new))
 
-    def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        async def evict(size: int) -> None:
-            self._record_ended(await self._backend.evict(size, session_id), self._backend.last_stats.live)
-
-        return with_space(attempt, self._prune, evict, self.settings.overflow)
+    async def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of an attempt that takes memory; where that is short, prune, then `overflow` decides."""
+        try:
+            return await attempt()
+        except (SessionStoreFull, BudgetExceeded):
+            await self._prune()
+        try:
+            return await attempt()
+        except SessionStoreFull as full:
+            if self.settings.overflow is not Overflow.EVICT:
+                raise
+            self._record_ended(await self._backend.evict(full.missing, session_id), self._backend.last_stats.live)
+        return await attempt()
 
     @telemetry.observed(names.SESSION_ACCESS, details=_session_id)
     async def get(self, session_id: str, *, touch: bool = True) -> Session:
@@ -178,10 +192,9 @@ class SessionStore:
     async def exists(self, session_id: str) -> bool:
         """Return whether the session is live, without touching it."""
         try:
-            await self._backend.get(checked_id(session_id), touch=False)
+            return bool(await self._backend.get(checked_id(session_id), touch=False))
         except LookupError:
             return False
-        return True
 
     @telemetry.observed(names.SESSION_DELETE, details=_session_id)
     async def delete(self, session_id: str) -> bool:
@@ -241,13 +254,8 @@ class SessionStore:
             there = key in entries
             return {key: None} if there else {}
 
-        await self._update(checked_id(session_id), changes)
+        await self._with_space(checked_id(session_id), lambda: self._backend.update(session_id, changes))
         return there
-
-    async def _update(
-        self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]
-    ) -> int:
-        return await self._with_space(session_id, lambda: self._backend.update(session_id, change))
 
     async def list_state(self, session_id: str) -> dict[str, int]:
         """Return the keys of the session's state with their versions."""
@@ -278,7 +286,7 @@ class SessionStore:
                     written[key] = raw
             return written
 
-        await self._update(checked_id(session_id), changes)
+        await self._with_space(checked_id(session_id), lambda: self._backend.update(session_id, changes))
         return after
 
     def _encoded(self, key: str, value: Any, *, is_json: bool = False) -> bytes:

@@ -17,7 +17,7 @@ from snakepit_otel.zero_copy import _memory as memory
 from snakepit_otel.zero_copy import _metrics as metrics
 from snakepit_otel.zero_copy._descriptor import Description, Owner
 from snakepit_otel.zero_copy._exchange import ExchangeUnavailable
-from snakepit_otel.zero_copy._limits import Limits
+from snakepit_otel.zero_copy._limits import Limits, check_limit
 from snakepit_otel.zero_copy._memory import Buffer
 from snakepit_otel.zero_copy._reference import check
 from snakepit_otel.zero_copy._scope import Scope
@@ -333,12 +333,12 @@ class BufferStore:
         request.bytes += stored.buffer.size
 
     def _check_limits(self, request: _Request | None, size: int) -> None:
-        self._usage.check_size(size)
+        check_limit(self.settings, "max_bytes", size, "bytes in one reference")
         if request is not None:
             self._usage.check_request(size, request.bytes, len(request.stored))
 
     def _remove_lost(self, stored: _Stored) -> None:
-        metrics.record_loss(stored.description, self._clock() - stored.since)
+        metrics.record_release(stored.description, metrics.PEER_LOST, self._clock() - stored.since)
         self._remove(stored)
 
     def _remove(self, stored: _Stored) -> None:

@@ -81,14 +81,16 @@ def record_creation(description: Description) -> None:
 
 
 def record_release(description: Description, reason: str, lifetime: float) -> None:
+    """Count the release of a reference, also for a process that is gone; `lifetime` in seconds."""
+    attributes = {**labels_of(description).values, names.SNAKEPIT_ZERO_COPY_RELEASE_REASON: reason}
+    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_RELEASED, 1, attributes)
+    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_LIFETIME, lifetime, attributes)
+
+
+def record_own_release(description: Description, reason: str, lifetime: float) -> None:
     """Count the release of a reference that this process had made; `lifetime` in seconds."""
     _live_references.add(description, -1)
-    _record_release(description, reason, lifetime)
-
-
-def record_loss(description: Description, lifetime: float) -> None:
-    """Count the release of a reference whose process is gone and cannot count it."""
-    _record_release(description, PEER_LOST, lifetime)
+    record_release(description, reason, lifetime)
 
 
 def record_outlived_view(description: Description, tool: str) -> None:
@@ -121,14 +123,15 @@ def report_unused(description: Description, call_site: str, reason: str, session
     )
 
 
-def emit_export(description: Description, transport: str, started: float, session_id: str | None) -> None:
-    """Emit that a reference was handed over; `started` is `perf_counter`'s."""
-    _crossed(names.EVENT_ZERO_COPY_EXPORT, description, transport, started, session_id)
-
-
-def emit_import(description: Description, transport: str, started: float, session_id: str | None) -> None:
-    """Emit that a reference was opened; `started` is `perf_counter`'s."""
-    _crossed(names.EVENT_ZERO_COPY_IMPORT, description, transport, started, session_id)
+def emit_crossing(
+    event: Event, description: Description, transport: str, started: float, session_id: str | None
+) -> None:
+    """Emit the export or the import of a reference; `started` is `perf_counter`'s."""
+    telemetry.emit(
+        event,
+        {**_about(description, session_id), names.SNAKEPIT_ZERO_COPY_TRANSPORT: transport},
+        {"duration": perf_counter() - started, "size": description.size},
+    )
 
 
 def emit_fallback(description: Description, reason: str, started: float, session_id: str | None) -> None:
@@ -138,14 +141,6 @@ def emit_fallback(description: Description, reason: str, started: float, session
         {**_about(description, session_id), names.SNAKEPIT_ZERO_COPY_FALLBACK_REASON: reason},
         {"count": 1, "duration": perf_counter() - started, "size": description.size},
         body=f"{description.size} bytes were copied over gRPC, because memory could not be shared: {reason}",
-    )
-
-
-def _crossed(event: Event, description: Description, transport: str, started: float, session_id: str | None) -> None:
-    telemetry.emit(
-        event,
-        {**_about(description, session_id), names.SNAKEPIT_ZERO_COPY_TRANSPORT: transport},
-        {"duration": perf_counter() - started, "size": description.size},
     )
 
 
@@ -162,9 +157,3 @@ def _about(description: Description, session_id: str | None) -> dict[str, Any]:
 
 def _session(session_id: str | None) -> dict[str, str]:
     return {names.SESSION_ID: session_id} if session_id else {}
-
-
-def _record_release(description: Description, reason: str, lifetime: float) -> None:
-    attributes = {**labels_of(description).values, names.SNAKEPIT_ZERO_COPY_RELEASE_REASON: reason}
-    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_RELEASED, 1, attributes)
-    telemetry.record(names.METRIC_ZERO_COPY_REFERENCE_LIFETIME, lifetime, attributes)

@@ -59,12 +59,12 @@ class Reference:
         "__weakref__",
         "_buffer",
         "_end",
-        "_scope",
         "call_site",
         "created",
         "description",
         "is_local",
         "returned",
+        "scope",
         "sent",
     )
 
@@ -77,7 +77,7 @@ class Reference:
         is_local: bool = False,
         call_site: str = "",
     ) -> None:
-        self._scope = scope
+        self.scope = scope  # of its request
         self._buffer = buffer
         self._end = ""
         self.description = description
@@ -141,7 +141,7 @@ class Reference:
 
     def release(self) -> None:
         """Release it before the request ends; a second time does nothing."""
-        self._scope.release(self, metrics.EXPLICIT)
+        self.scope.release(self, metrics.EXPLICIT)
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +184,7 @@ class Reference:
         # A request keeps its references; those of a request to come have only their creator.
         if not self._end and self.is_local and not sys.is_finalizing():
             abandoned = Abandoned(self.description, self._buffer, self.created, self.call_site)
-            reaper.submit(partial(self._scope.on_abandoned, abandoned))
+            reaper.submit(partial(self.scope.on_abandoned, abandoned))
 
     def open(self) -> Buffer:
         """Return the buffer. Raises `ReferenceReleased`, and `ZeroCopyUnavailable` for a description without memory."""
@@ -198,15 +198,6 @@ class Reference:
         """Set the buffer of a reference that was received without. Raises `ReferenceRefused` if it does not fit."""
         check(self.description, buffer.size)
         self._buffer = buffer
-
-    def move_to(self, scope: ReferenceScope) -> None:
-        """Move to the scope of its request."""
-        self._scope = scope
-
-    @property
-    def scope(self) -> ReferenceScope:
-        """The scope of its request."""
-        return self._scope
 
     def end(self, message: str) -> bool:
         """Close the buffer, and refuse further use with `message`; return whether views are held elsewhere."""

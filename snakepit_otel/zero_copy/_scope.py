@@ -184,7 +184,13 @@ class Scope:
         # Map it now, so that no descriptor stays open while the request runs.
         buffer.view()
         buffer.close_descriptor()
-        metrics.emit_import(description, metrics.STREAM if description.copy else metrics.SHM, started, self.session_id)
+        metrics.emit_crossing(
+            names.EVENT_ZERO_COPY_IMPORT,
+            description,
+            metrics.STREAM if description.copy else metrics.SHM,
+            started,
+            self.session_id,
+        )
         return reference
 
     def _is_shared(self, form: dict[str, Any]) -> bool:
@@ -212,12 +218,12 @@ class Scope:
     def fetched(self, copying: Copying, buffer: Buffer) -> None:
         copying.reference.fill(buffer)
         about = copying.reference.description
-        metrics.emit_import(about, metrics.STREAM, copying.started, self.session_id)
+        metrics.emit_crossing(names.EVENT_ZERO_COPY_IMPORT, about, metrics.STREAM, copying.started, self.session_id)
         metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
 
     def copied(self, copying: Copying) -> None:
         about = copying.reference.description
-        metrics.emit_export(about, metrics.STREAM, copying.started, self.session_id)
+        metrics.emit_crossing(names.EVENT_ZERO_COPY_EXPORT, about, metrics.STREAM, copying.started, self.session_id)
         metrics.emit_fallback(about, copying.reason, copying.started, self.session_id)
 
     def release(self, reference: Reference, reason: str) -> None:
@@ -281,7 +287,7 @@ class Scope:
 
     @telemetry.observed(names.ZERO_COPY_RELEASE, labels=_release_labels, details=_release_details)
     def _count_release(self, description: Description, reason: str, lifetime: float) -> None:
-        metrics.record_release(description, reason, lifetime)
+        metrics.record_own_release(description, reason, lifetime)
 
     def _check_limits(self, size: int) -> None:
         limits = self.settings
@@ -314,7 +320,7 @@ class Scope:
             )
         self._check_limits(reference.description.size)
         other.remove(reference)
-        reference.move_to(self)
+        reference.scope = self
         self._bytes += reference.description.size
         self._keep(reference)
 
@@ -342,7 +348,9 @@ class Scope:
             reference.description = reference.description.as_copy()
             self.to_send.append(Copying(reference, unavailable.reason, started))
         else:
-            metrics.emit_export(reference.description, transport, started, self.session_id)
+            metrics.emit_crossing(
+                names.EVENT_ZERO_COPY_EXPORT, reference.description, transport, started, self.session_id
+            )
             # Map it for reads on this side; the other side has its own descriptor.
             reference.open().view()
             reference.open().close_descriptor()

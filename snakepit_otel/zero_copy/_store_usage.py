@@ -31,11 +31,6 @@ class StoreUsage:
         self.bytes += size * count
         self.count += count
 
-    def check_size(self, size: int) -> None:
-        """Raise `ZeroCopyLimitExceeded` for a reference that is too large by itself."""
-        if size > self._limits.max_bytes:
-            raise ZeroCopyLimitExceeded.of("bytes in one reference", size, "max_bytes", self._limits.max_bytes)
-
     def check_request(self, size: int, request_bytes: int, request_count: int) -> None:
         """Raise `ZeroCopyLimitExceeded` if a request with so many bytes and references cannot have one more."""
         limits = self._limits

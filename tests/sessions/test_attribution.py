@@ -34,14 +34,15 @@ async def helper(store: SessionStore) -> Session:
     return await store.create()
 
 
-HELPER = f"sessions/test_origin.py:{inspect.getsourcelines(helper)[1] + 3} in helper"
+HELPER = f"sessions/test_attribution.py:{inspect.getsourcelines(helper)[1] + 3} in helper"
 
 
 async def test_the_call_site_is_the_line_that_creates(store: SessionStore) -> None:
     """File with its directory, line and qualified name of the function."""
     session = await store.create()
     line = inspect.getsourcelines(test_the_call_site_is_the_line_that_creates)[1] + 2
-    assert site(session) == f"sessions/test_origin.py:{line} in {test_the_call_site_is_the_line_that_creates.__name__}"
+    function = test_the_call_site_is_the_line_that_creates.__name__
+    assert site(session) == f"sessions/test_attribution.py:{line} in {function}"
 
 
 async def test_the_call_site_is_found_across_awaits(store: SessionStore) -> None:
@@ -58,7 +59,7 @@ async def test_a_scope_is_laid_at_the_door_of_its_block(store: SessionStore) -> 
     """`async with store.scope()` is named where it stands, not where contextlib enters it."""
     async with store.scope() as session:
         pass
-    assert site(session).startswith("sessions/test_origin.py:")
+    assert site(session).startswith("sessions/test_attribution.py:")
     assert site(session).endswith("in test_a_scope_is_laid_at_the_door_of_its_block")
 
 

@@ -17,23 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The dtypes that DLPack and NumPy have in common, with their sizes in bytes.
+_BITS = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64), "complex": (64, 128)}
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
-    {
-        "bool": 1,
-        "int8": 1,
-        "int16": 2,
-        "int32": 4,
-        "int64": 8,
-        "uint8": 1,
-        "uint16": 2,
-        "uint32": 4,
-        "uint64": 8,
-        "float16": 2,
-        "float32": 4,
-        "float64": 8,
-        "complex64": 8,
-        "complex128": 16,
-    }
+    {"bool": 1} | {f"{kind}{bits}": bits // 8 for kind, widths in _BITS.items() for bits in widths}
 )
 # DLPack's numbers for devices, in its dlpack.h.
 _DEVICES = {
