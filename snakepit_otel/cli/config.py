@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from snakepit_otel.cli.effective_settings import DEFAULT, Effective, effective, plain, written
 from snakepit_otel.cli.output import EXIT_USAGE, console, error_console, fail, line, print_json, print_wide, shown
@@ -76,11 +76,9 @@ def _as_dict(row: Effective) -> dict[str, object]:
 
 
 def _table(rows: list[Effective]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("setting", overflow="fold")
-    table.add_column("value", overflow="fold")
-    table.add_column("default", overflow="fold", style="dim")
-    table.add_column("from", overflow="fold")
+    columns = [Column(name, overflow="fold") for name in ("setting", "value", "default", "from")]
+    columns[2].style = "dim"
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row.name,

@@ -89,7 +89,6 @@ def _sources() -> Mapping[str, Path]:
 
 
 def _files(sources: Mapping[str, Path], links: Mapping[str, str]) -> Iterator[tuple[PurePath, str]]:
-    """Yield each file's name and text, with the addresses replaced."""
     for part, source in sorted(sources.items()):
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
             if path.suffix not in {".json", ".md", ".yaml"}:

@@ -106,12 +106,6 @@ def exit_code(error: SnakepitError) -> int:
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_TOOL_FAILED)
 
 
-def misuse(message: str) -> NoReturn:
-    """Print a mistake in the use of a command, and exit."""
-    error_console.print(styled(("error:", "bold red"), f" {shown(message)}"), soft_wrap=True)
-    raise typer.Exit(EXIT_USAGE)
-
-
 def line(text: str, style: str = "") -> Text:
     """Return text on one line."""
     return Text(printable(text, None), style)

@@ -237,6 +237,5 @@ def _authority_tools(settings: Settings) -> list[Any]:
 
 
 def _without_unset(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings without options that were not given."""
     set_here = {key: _without_unset(value) if isinstance(value, dict) else value for key, value in values.items()}
     return {key: value for key, value in set_here.items() if value is not None and value != {}}

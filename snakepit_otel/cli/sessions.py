@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.cli.addresses import resolved
@@ -35,9 +35,7 @@ def list_sessions(
         if as_json:
             print_json([_as_dict(session) for session in sessions])
             return
-        table = Table(box=None)
-        for heading in ("session", "owner", "last worker", "idle", "expires in", "bytes"):
-            table.add_column(heading, overflow="fold")
+        table = _table("session", "owner", "last worker", "idle", "expires in", "bytes")
         for session in sessions:
             table.add_row(
                 session.id,
@@ -68,9 +66,7 @@ def show(session_id: SessionId, as_json: AsJson = False, address: Address = None
             return
         for key, value in about.items():
             console.print(f"{key:20} {value}", soft_wrap=True)
-        table = Table(box=None)
-        for heading in ("key", "version", "value"):
-            table.add_column(heading, overflow="fold")
+        table = _table("key", "version", "value")
         for key, entry in state.items():
             text = json.dumps(entry["value"], ensure_ascii=False)
             table.add_row(key, str(entry["version"]), text if len(text) <= 200 else text[:200] + "…")
@@ -101,10 +97,8 @@ def stats(as_json: AsJson = False, address: Address = None) -> None:
         async with Client(resolved(address)) as client:
             found = await client.stats()
         values: dict[str, Any] = {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
-        if math.isinf(values["max_sessions"]):
-            values["max_sessions"] = None
-        else:
-            values["max_sessions"] = int(values["max_sessions"])
+        quota = values["max_sessions"]
+        values["max_sessions"] = None if math.isinf(quota) else int(quota)
         if as_json:
             print_json(values)
             return
@@ -112,6 +106,10 @@ def stats(as_json: AsJson = False, address: Address = None) -> None:
             console.print(f"{key:16} {'no quota' if value is None else value}")
 
     run(work)
+
+
+def _table(*headings: str) -> Table:
+    return Table(*(Column(heading, overflow="fold") for heading in headings), box=None)
 
 
 def _as_dict(session: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -80,9 +79,7 @@ def run(flags: WorkerFlags) -> None:
         )
         event_loop.run(_serve(flags.adapter, authority, flags, heartbeat, bridge))
     except SnakepitError as error:
-        from snakepit_otel.cli.output import fail
-
-        _exit(1, partial(fail, error))
+        _exit(1, error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -188,18 +185,18 @@ def _report(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
-def _usage_error(what: str) -> NoReturn:
-    from snakepit_otel.cli.output import misuse
-
-    _exit(_USAGE, partial(misuse, what))
+def _usage_error(message: str) -> NoReturn:
+    _exit(_USAGE, ConfigurationError(message))
 
 
-def _exit(code: int, report: Callable[[], NoReturn]) -> NoReturn:
+def _exit(code: int, error: SnakepitError) -> NoReturn:
     """Print an error, and exit with upstream's code in place of the command line's."""
     import typer
 
+    from snakepit_otel.cli.output import fail
+
     with suppress(typer.Exit):
-        report()
+        fail(error)
     raise SystemExit(code)
 
 

@@ -55,7 +55,6 @@ def _examine(spec: str) -> dict[str, Any]:
 
 
 def _diagnosis(where: str, name: str, error: AdapterNotLoaded) -> tuple[str, str]:
-    """Return the code and the remedy."""
     cause = error.__cause__
     if not where or not name:
         return "bad_name", "write package.module:Class or path/to/file.py:Class"

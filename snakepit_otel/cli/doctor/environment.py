@@ -104,7 +104,6 @@ def _explained(name: str, value: str, known: Mapping[str, str]) -> Check:
 
 
 def _shown(name: str, value: str) -> str:
-    """Return the value without headers' values and passwords."""
     if name.endswith("_HEADERS"):
         return "headers " + ", ".join(f"{header}=***" for header in header_names(value))
     if name.endswith(("ENDPOINT", "ADDRESS")):

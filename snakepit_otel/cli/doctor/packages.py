@@ -90,7 +90,6 @@ def _wrapt() -> Check:
 
 
 def _grpc_instrumentation() -> list[Check]:
-    """Check whether another instrumentation of gRPC is installed, or active in this process."""
     topic = "gRPC instrumentation"
     importlib.import_module("grpc.aio")
     grpc = importlib.import_module("grpc")

@@ -62,7 +62,6 @@ def adapter(
 
 
 def _next_commands(folder: Path) -> list[str]:
-    """Return the commands to type next."""
     python = _command("python") or shlex.quote(sys.executable)
     install = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
     there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "

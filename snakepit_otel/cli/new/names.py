@@ -95,7 +95,6 @@ def _within(folder: Path, place: str) -> bool:
 
 
 def _others(name: str) -> Iterator[str]:
-    """Yield names to suggest."""
     plain = re.sub("[^A-Za-z0-9]+", "-", name).lstrip("-0123456789")[: MAX_NAME - 3].rstrip("-")
     yield plain
     yield f"my-{plain}"
