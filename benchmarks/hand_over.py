@@ -71,7 +71,6 @@ class Receiver(BaseAdapter):
 
     @tool
     def hold_bytes(self, data: bytes) -> float:
-        """Do the same with what came over gRPC."""
         total = float(np.frombuffer(data, "f4").sum(dtype="f8"))
         self.session_context.call_elixir_tool("look")
         return total
@@ -121,7 +120,6 @@ async def main() -> None:
 
 
 def fits(size: int) -> bool:
-    """Say whether there is memory for an array, a source of it and a reserve; say so if not."""
     free = meminfo("MemAvailable")
     if free < 3 * size:
         print(f"  {size // MB} MB: left out, because only {free // MB} MB of memory are free")
@@ -242,7 +240,6 @@ async def small(pit: Snakepit) -> None:
 
 
 async def accounting(pit: Snakepit, pids: list[int], looks: Looks) -> None:
-    """Print how much memory both processes take together, at most until the tool has read everything, and after."""
     size = COMPARED
     print(f"  memory of both processes together, {size // MB} MB, as multiples of it")
 
@@ -271,7 +268,6 @@ async def accounting(pit: Snakepit, pids: list[int], looks: Looks) -> None:
 
 
 async def fallback(pit: Snakepit) -> list[float]:
-    """Have the bytes copied in chunks, as it is done where memory cannot be shared."""
     taken = []
     source = np.ones(COMPARED // 4, "f4")
     for _ in range(ROUNDS + 1):
@@ -301,7 +297,6 @@ def compare(handed: dict[int, Taken], over_grpc: list[float], copied: list[float
 
 
 def ms(start: int, end: int) -> float:
-    """Return the milliseconds between two times that `perf_counter_ns` gave, in whatever processes."""
     return (end - start) / 1e6
 
 

@@ -47,7 +47,6 @@ def count(case: Case, directory: str) -> float:
 
 
 def total(case: Case, directory: str, calls: int) -> int:
-    """Return the instructions of a worker's whole life, with so many requests in it."""
     name = f"{abs(hash(case))}-{calls}"
     path, log = f"{directory}/{name}.sock", Path(f"{directory}/{name}.log")
     arguments = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log}"]

@@ -28,7 +28,6 @@ GRPC = "grpc_client,grpc_server,grpc_aio_client,grpc_aio_server"
 
 
 def cases(sink: str) -> dict[str, tuple[bool, dict[str, str]]]:
-    """Return whether each case is under `opentelemetry-instrument`, and its environment."""
     beside = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     exporting = {**beside, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": GRPC}
     return {

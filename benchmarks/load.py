@@ -83,7 +83,6 @@ class Load:
         return calls / elapsed
 
     def close(self) -> None:
-        """Close the connection."""
         self._socket.close()
 
     def _call(self) -> bytes:

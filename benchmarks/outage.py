@@ -89,8 +89,6 @@ def collect() -> None:
 
 @dataclass
 class Phase:
-    """What was seen of the worker, and of the one beside it, in one stretch of time."""
-
     windows: list[list[float]] = field(default_factory=lambda: [[]])
     beside: list[list[float]] = field(default_factory=lambda: [[]])
     memory: list[float] = field(default_factory=list)
@@ -263,7 +261,6 @@ def books(path: Path) -> Ledger:
 
 
 def adds_up(account: Account) -> bool:
-    """Say whether of all items it is known what became of them."""
     return account.ended == account.delivered + account.failed + sum(account.dropped.values())
 
 

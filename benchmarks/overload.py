@@ -75,7 +75,6 @@ class Offered:
 
 
 async def capacity_of(execute: Execute, seconds: float) -> float:
-    """Return how many requests a second are answered when no worker is ever idle."""
     answered = 0
     end = time.perf_counter() + seconds
 
@@ -91,7 +90,6 @@ async def capacity_of(execute: Execute, seconds: float) -> float:
 
 
 async def offer(execute: Execute, capacity: float, seconds: float, authority: int) -> Offered:
-    """Make `TIMES` as many requests as can be answered, and note what becomes of them."""
     seen, requests = Offered(capacity, seconds), set[asyncio.Task[None]]()
 
     async def request() -> None:

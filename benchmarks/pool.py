@@ -142,7 +142,6 @@ class Caller:
             raise RuntimeError(f"the caller of {case!r} did not start")
 
     def burst(self, number: int) -> dict[str, Any]:
-        """Make so many calls; return how long each took, and how many there were in a second."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{number}\n")

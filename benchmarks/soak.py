@@ -230,7 +230,6 @@ async def soak(seconds: float, seed: int = 1) -> Soak:
 
 
 async def _account(seen: Soak) -> None:
-    """See that every session, and all that was added to it, is there."""
     stats = await seen.pit.sessions.stats()
     if stats.created - stats.deleted - stats.pruned_ttl - stats.pruned_overflow != stats.live:
         seen.surprises[f"the ledger: {stats}"] += 1

@@ -66,8 +66,6 @@ class Echo:
 
 
 class Reachable(BridgeServiceServicer):
-    """An authority that is there, which is all that a worker waits for."""
-
     def Ping(self, request: pb.PingRequest, context: object) -> pb.PingResponse:  # noqa: N802 - gRPC's name
         """Answer."""
         return pb.PingResponse(message="pong")

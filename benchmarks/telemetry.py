@@ -56,7 +56,6 @@ class Worker:
     seconds: float = 0.0
 
     def burst(self) -> float:
-        """Make calls, and return how many were answered in a second."""
         before = processor_time(self.server.pid)
         self.rates.append(self.load.run(CALLS))
         self.seconds += processor_time(self.server.pid) - before

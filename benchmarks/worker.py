@@ -69,7 +69,6 @@ def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess
 
 
 def with_frames(directory: str) -> dict[str, Burst]:
-    """Return a burst of each case, made with prebuilt frames."""
     loads = {
         name: Load(f"{directory}/{kind}.sock", EXECUTE_TOOL, execute_request(tool, {"value": "hello"}, "s"), IN_FLIGHT)
         for name, kind, tool in CASES
@@ -78,8 +77,6 @@ def with_frames(directory: str) -> dict[str, Burst]:
 
 
 def with_grpc(directory: str, runner: asyncio.Runner) -> dict[str, Burst]:
-    """Return a burst of each case, made with gRPC's own client."""
-
     async def connect(kind: str) -> BridgeServiceStub:
         return BridgeServiceStub(aio.insecure_channel(f"unix:{directory}/{kind}.sock", options=options()))
 
@@ -92,7 +89,6 @@ def with_grpc(directory: str, runner: asyncio.Runner) -> dict[str, Burst]:
 
 
 async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, calls: int) -> float:
-    """Make so many calls and return how many were answered in a second."""
     left = iter(range(calls))
 
     async def caller() -> None:

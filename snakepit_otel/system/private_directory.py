@@ -50,7 +50,6 @@ class PrivateDirectory:
     """
 
     def __init__(self, on_abandoned: Callable[[Path], object] | None = None) -> None:
-        """Make it in the first place that will do. Raises `ConfigurationError` if none does."""
         self.path, self._lock = _made_somewhere(on_abandoned)
 
     @property
