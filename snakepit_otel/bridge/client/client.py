@@ -17,8 +17,8 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStu
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire import codec, methods
-from snakepit_otel.bridge.wire.buffer_copier import Copier
 from snakepit_otel.bridge.wire.chunk_stream import chunks
+from snakepit_otel.bridge.wire.copy_fallback import Copier
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.reference_list import Incoming

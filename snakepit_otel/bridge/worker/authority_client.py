@@ -14,8 +14,8 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.buffer_copier import Copier
 from snakepit_otel.bridge.wire.codec import STRING_VALUE, decode_result, encode_parameters
+from snakepit_otel.bridge.wire.copy_fallback import Copier
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.reference_list import Incoming

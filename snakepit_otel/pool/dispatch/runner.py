@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,6 +29,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.pool.dispatch.affinity import Choice, Wait
 from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState, CircuitBreaker
 from snakepit_otel.pool.dispatch.rejections import Rejections
+from snakepit_otel.pool.dispatch.retry import may_retry
 from snakepit_otel.pool.dispatch.slots import WorkerSlots
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.base import Suspicion, Worker, WorkerState
@@ -39,7 +39,6 @@ from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.replacement import Replacer
 from snakepit_otel.telemetry import names
 
-_FIRST_RETRY_DELAY_S = 0.02
 _LOST_WORKER_EXIT_S = 1.0  # for a worker whose connection broke to be seen gone
 _EVENTS = {
     BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
@@ -178,7 +177,7 @@ class RequestRunner:
             try:
                 return await self._run_once(choice, job, dispatch)
             except (WorkerExited, AuthorityUnavailable) as lost:
-                if not job.idempotent or not await self._may_retry(job, attempt):
+                if not job.idempotent or not await may_retry(job, attempt, self._clock):
                     raise
                 try:
                     choice = await self._acquire(job)
@@ -188,16 +187,6 @@ class RequestRunner:
                 self.retried += 1
                 telemetry.record(names.METRIC_POOL_RETRIES, 1, {names.SNAKEPIT_POOL_NAME: self.name})
         return await self._run_once(choice, job, dispatch)
-
-    async def _may_retry(self, job: Job, attempt: int, draw: Callable[[], float] = random.random) -> bool:
-        # Random, so that the requests of a lost worker do not reach the next one all at once.
-        delay = _FIRST_RETRY_DELAY_S * 2**attempt * draw()
-        if job.deadline is not None and self._clock() + delay >= job.deadline:
-            return False
-        await asyncio.sleep(delay)
-        # The session's last worker is gone, so any other may serve.
-        job.preferred_worker = None
-        return True
 
     async def _run_once(self, choice: Choice, job: Job, dispatch: _Dispatch) -> Any:
         try:
