@@ -129,11 +129,14 @@ def local_socket(path: str) -> LocalSocket:
 def with_checks(channel: Any, socket: LocalSocket) -> Any:
     """Return a channel, aio or blocking, that checks its socket before each call, and holds it open."""
 
+    # Weakly, as the channel holds what is made here: else its descriptor would stay open until garbage is collected.
+    owner = weakref.ref(channel)
+
     def checked(make: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments, **options: _CheckedCall(make(*arguments, **options), socket)
+        return lambda *arguments, **options: _CheckedCall(make(owner(), *arguments, **options), socket)
 
     for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-        setattr(channel, kind, checked(getattr(channel, kind)))
+        setattr(channel, kind, checked(getattr(type(channel), kind)))
     return channel
 
 
