@@ -1,4 +1,21 @@
-"""Errors that snakepit_otel raises; `reason` is an error's name on the wire, None if it has none."""
+"""Errors that snakepit_otel raises.
+
+    SnakepitError
+    ├── ConfigurationError
+    ├── SessionError     InvalidSession, SessionNotFound, SessionQuotaExceeded, SessionStoreFull, StateRefused,
+    │                    StateConflict, NoSession
+    ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
+    ├── ToolError        (what a tool raised)
+    ├── MiddlewareError  RequestRefused, MiddlewareFailed
+    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable
+    ├── ZeroCopyError    ReferenceRefused, ReferenceReleased, ReferenceMisused, ZeroCopyLimitExceeded,
+    │                    ZeroCopyUnavailable
+    └── PoolError        WorkerStartFailed, WorkerExited, WorkerFenced, WorkerBusy, SessionWorkerUnavailable,
+                         PoolSaturated, CircuitOpen, PoolNotFound, QueueTimeout, DeadlineExceeded,
+                         PoolNotStarted, AlreadyStarted
+
+`reason` is an error's name on the wire, None if it has none.
+"""
 
 from __future__ import annotations
 

@@ -128,7 +128,6 @@ def local_socket(path: str) -> LocalSocket:
 
 def with_checks(channel: Any, socket: LocalSocket) -> Any:
     """Return a channel, aio or blocking, that checks its socket before each call, and holds it open."""
-
     # Weakly, as the channel holds what is made here: else its descriptor would stay open until garbage is collected.
     owner = weakref.ref(channel)
 
