@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from grpc import aio
@@ -96,11 +96,18 @@ def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[An
     return recorder.methods
 
 
+class _Closed(dict[str, tuple[Any, Method]]):
+    """Methods of a connection that is closed."""
+
+    def __missing__(self, method: str) -> NoReturn:
+        raise ConnectionClosed
+
+
 class GrpcConnection:
     """Connection over an aio channel; its spans are made around calls, as interceptors cost an aio channel much."""
 
     def __init__(self, channel: aio.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
-        self.channel = channel
+        self.channel: aio.Channel | None = channel  # None once closed
         self._methods = _methods_of(channel, services)
         self._peer = peer
 
@@ -171,15 +178,23 @@ class GrpcConnection:
 
     def connect(self) -> None:
         """See `Connection`."""
-        self.channel.get_state(try_to_connect=True)
+        self._open_channel().get_state(try_to_connect=True)
 
     async def ready(self) -> None:
         """See `Connection`."""
-        await self.channel.channel_ready()
+        await self._open_channel().channel_ready()
 
     async def close(self) -> None:
         """See `Connection`."""
-        await self.channel.close()
+        # Whoever keeps the closed connection does not keep the channel, which holds a descriptor of its socket.
+        channel, self.channel, self._methods = self.channel, None, _Closed()
+        if channel is not None:
+            await channel.close()
+
+    def _open_channel(self) -> aio.Channel:
+        if self.channel is None:
+            raise ConnectionClosed
+        return self.channel
 
 
 class GrpcBlockingConnection:
