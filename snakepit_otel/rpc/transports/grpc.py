@@ -96,11 +96,15 @@ def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[An
     return recorder.methods
 
 
-class _Closed(dict[str, tuple[Any, Method]]):
-    """Methods of a connection that is closed."""
+class _ClosedMethods(dict[str, tuple[Any, Method]]):
+    """Methods of a connection that is closed: calls fail, and are recorded, as gRPC's own of a closed channel."""
 
-    def __missing__(self, method: str) -> NoReturn:
-        raise ConnectionClosed
+    def __missing__(self, method: str) -> tuple[Any, Method]:
+        return _refuse, method_of(method)
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise aio.UsageError("the channel is closed")
 
 
 class GrpcConnection:
@@ -187,7 +191,7 @@ class GrpcConnection:
     async def close(self) -> None:
         """See `Connection`."""
         # Whoever keeps the closed connection does not keep the channel, which holds a descriptor of its socket.
-        channel, self.channel, self._methods = self.channel, None, _Closed()
+        channel, self.channel, self._methods = self.channel, None, _ClosedMethods()
         if channel is not None:
             await channel.close()
 
