@@ -49,6 +49,27 @@ SDK_ALLOWED = {
 }
 
 
+DOCUMENTED = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
+"""Names with an underscore that Python documents."""
+RELYING_ON_PRIVATE_NAMES = {
+    "cli/doctor/canary.py",
+    "cli/doctor/environment.py",
+    "pool/workers/program.py",
+    "rpc/grpc_factories.py",
+    "telemetry/_events.py",
+    "telemetry/export/existing_providers.py",
+    "telemetry/export/exporters.py",
+    "telemetry/export/log_handler.py",
+    "telemetry/export/logs.py",
+    "telemetry/export/metrics.py",
+    "telemetry/export/providers.py",
+    "telemetry/export/size_estimate.py",
+    "telemetry/spans/fast/compat.py",
+    "testing/_capture.py",
+}
+"""Files that use private names of other packages, nearly all of them OpenTelemetry's own `_logs`."""
+
+
 def room(module: str) -> str:
     """Return the room that a module of the package is in; of the package itself, none."""
     return module.split(".")[1] if "." in module else ""
@@ -172,3 +193,41 @@ def test_workers_are_never_forked() -> None:
         for node in ast.walk(tree(path)):
             assert not (isinstance(node, ast.Attribute) and node.attr in {"fork", "forkpty"}), path
             assert not (isinstance(node, ast.keyword) and node.arg == "preexec_fn"), path
+
+
+def test_private_names_of_others_are_few() -> None:
+    """At most 25 private names of other packages are relied on, in the files named here."""
+    own = {name for path in sources() for name in defined_names(tree(path))}
+    found: dict[str, set[str]] = {}
+    for path in sources():
+        names = {
+            name
+            for name in imports(path)
+            if not name.startswith(("snakepit_otel", "__future__")) and any(map(is_private, name.split(".")))
+        }
+        names |= {
+            node.attr
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in {*own, *DOCUMENTED}
+        }
+        if names:
+            found[str(path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name)] = names
+    assert found.keys() == RELYING_ON_PRIVATE_NAMES
+    assert len(set().union(*found.values())) <= 25, found
+
+
+def is_private(name: str) -> bool:
+    """Return whether a name begins with one underscore."""
+    return name.startswith("_") and not name.startswith("__")
+
+
+def defined_names(module: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines or imports, attributes of its objects among them."""
+    for node in ast.walk(module):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from (alias.name for alias in aliases)
