@@ -201,11 +201,13 @@ class Operation:
             if span is None:
                 cell.record(elapsed * 1e-9)
             else:
-                trace_id, span_id = self._maker.identity(span)  # type: ignore[union-attr]
-                cell.record(elapsed * 1e-9, time_ns(), trace_id, span_id)
-                self._maker.end(self, elapsed)  # type: ignore[union-attr]
-                # The span refers to its operation; without this the two would be a cycle for the collector.
-                self.span = None
+                trace_id = span_id = 0
+                try:
+                    trace_id, span_id = self._maker.end(self, elapsed)  # type: ignore[union-attr]
+                    # The span refers to its operation; without this the two would be a cycle for the collector.
+                    self.span = None
+                finally:
+                    cell.record(elapsed * 1e-9, time_ns(), trace_id, span_id)
         except Exception as fault:
             _guard.contain(f"ending {self.span_name}", fault)
 

@@ -97,14 +97,14 @@ class SpanMaker(Protocol):
     def start_remote(self, operation: Any, trace_id: int, parent_id: int, flags: int) -> Context:
         """Start as `start` does, below a caller's span; its W3C trace context has no more than these."""
 
-    def identity(self, span: Any) -> tuple[int, int]:
-        """Return the trace id and span id of a sampled span; else zeros."""
-
     def end_labelled(self, operation: Any, elapsed: int) -> Exemplar | None:
         """End the span of an operation that succeeded with labels only; None where that needs `end`."""
 
-    def end(self, operation: Any, elapsed: int) -> None:
-        """End the operation's span with all attributes, links and the status. `elapsed` is in ns."""
+    def end(self, operation: Any, elapsed: int) -> tuple[int, int]:
+        """End the operation's span with all attributes, links and the status. `elapsed` is in ns.
+
+        Return the trace id and span id of a sampled span; else zeros.
+        """
 
     def batch(self, parent: Any) -> SpanBatch | None:
         """Return a batch below a span of this maker; None where each span is made by itself."""

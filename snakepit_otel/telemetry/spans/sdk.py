@@ -67,16 +67,14 @@ class SdkSpanMaker:
         caller = NonRecordingSpan(SpanContext(trace_id, parent_id, True, TraceFlags(flags)))
         return self.start(operation, trace.set_span_in_context(caller, Context()))
 
-    def identity(self, span: Span) -> tuple[int, int]:
-        context = span.get_span_context()
-        return (context.trace_id, context.span_id) if context.trace_flags.sampled else (0, 0)
-
     def end_labelled(self, _operation: SpanOperation, _elapsed: int) -> Exemplar | None:
         return None
 
-    def end(self, operation: SpanOperation, _elapsed: int) -> None:
+    def end(self, operation: SpanOperation, _elapsed: int) -> tuple[int, int]:
         assert operation.span is not None
         finish(operation.span, operation)
+        context = operation.span.get_span_context()
+        return (context.trace_id, context.span_id) if context.trace_flags.sampled else (0, 0)
 
     def batch(self, _parent: Any) -> SpanBatch | None:
         return None

@@ -106,9 +106,6 @@ class FastSpanMaker:
             span.remote_parent = True
         return span
 
-    def identity(self, span: FastSpan) -> tuple[int, int]:
-        return span.trace.trace_id, span.span_id
-
     def end_labelled(self, operation: SpanOperation, elapsed: int) -> Exemplar | None:
         span: Any = operation.span
         remote = span.remote_parent
@@ -123,7 +120,7 @@ class FastSpanMaker:
         self.take([otlp.span(of.head, span.span_id, span.parent_id, start, end, known[0])])
         return end, of.trace_id, span.span_id
 
-    def end(self, operation: SpanOperation, elapsed: int) -> None:
+    def end(self, operation: SpanOperation, elapsed: int) -> tuple[int, int]:
         span: Any = operation.span
         of = span.trace
         start = operation.started + of.clock_offset
@@ -138,6 +135,7 @@ class FastSpanMaker:
             tail = otlp.NO_STATUS if operation.failure is None else b""
             take([otlp.span(of.head, span.span_id, span.parent_id, start, end, rest, tail)])
         span.end_time = end
+        return of.trace_id, span.span_id
 
     def batch(self, parent: FastSpan) -> FastBatch | None:
         return None if self.take is None else FastBatch(self, parent)
