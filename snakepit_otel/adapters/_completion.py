@@ -8,7 +8,7 @@ which then cannot answer. `CancelledError` says that the task was cancelled. Use
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -62,7 +62,13 @@ async def run_isolated(awaitable: Awaitable[T]) -> T:
     """
     context = copy_context()
     task = asyncio.get_running_loop().create_task(Completion.of_awaitable(awaitable), context=context)
-    completion = await task
+    try:
+        completion = await task
+    except asyncio.CancelledError:
+        # A task that is cancelled before its first step has not begun its coroutine.
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()
+        raise
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
             variable.set(value)

@@ -110,7 +110,9 @@ class AuthorityThreads:
             raise
         finally:
             self._awaited -= 1
-            if not task.done():
+            if task.done():
+                coroutine.close()  # not begun, if the task was cancelled before its first step
+            else:
                 self._abandoned_coroutines[tool] += 1
                 task.add_done_callback(lambda _: self._abandoned_coroutines.subtract((tool,)))
 

@@ -123,7 +123,7 @@ async def test_an_adapter_that_dies_at_import(tmp_path: Path, capsys: pytest.Cap
         saying(capsys)(
             f"it served again {time.monotonic() - mended:.1f} s after it was mended (window 12 s, reset 5 s)"
         )
-        await until(lambda: len(pit.pools["doomed"].places.serving) == 2)
+        await until(lambda: len(pit.pools["doomed"].slots.serving) == 2)
 
 
 @pytest.mark.matrix
