@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,15 +67,20 @@ def shallow(value: Any) -> Any:
     return json.loads(encoded(value).replace(DEEP_JSON[3:-3], b"[" * 100 + b"]" * 100))
 
 
-def descriptors() -> int:
-    """Return how many descriptors this process has, those aside that only garbage has.
+def open_files() -> Counter[str]:
+    """Return what the descriptors of this process lead to, those aside that only garbage has.
 
     Sockets and the like aside, too: those of other tests' channels and event loops come and go in their own time.
     """
     gc.collect()
     reaper.drain()
     targets = [_target(file) for file in Path("/proc/self/fd").iterdir()]
-    return sum(not target.startswith(("socket:", "anon_inode:")) for target in targets)
+    return Counter(target for target in targets if not target.startswith(("socket:", "anon_inode:")))
+
+
+def descriptors() -> int:
+    """Return how many descriptors `open_files` counts."""
+    return open_files().total()
 
 
 def shared_memory(pids: Iterable[int]) -> list[str]:

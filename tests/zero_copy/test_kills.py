@@ -20,7 +20,7 @@ from snakepit_otel.zero_copy._memory import Buffer
 from tests.processes import alive, program
 from tests.waiting import until
 from tests.zero_copy.authority_program import LENGTH
-from tests.zero_copy.hostile import description, descriptors, form, serving_buffers, shared_memory
+from tests.zero_copy.hostile import description, descriptors, form, open_files, serving_buffers, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile
 
 WORKERS = 4
@@ -108,13 +108,24 @@ async def prove_workers(pools: int, kills: int) -> None:
     chance, statuses = random.Random(SEED), list[str]()
     # Begin with what is loaded and started at the first use.
     await kill_workers(0, chance, statuses)
-    before, files = descriptors(), in_dev_shm()
+    before, files = open_files(), in_dev_shm()
     outcomes: Counter[str] = Counter()
     for _ in range(pools):
         outcomes += await kill_workers(kills, chance, statuses)
     # Nobody died of a bus error or a bad access, but all of what was sent to them.
     assert Counter(statuses) == {"was killed by SIGKILL": pools * kills}
-    await until(lambda: descriptors() <= before, timeout=10)
+    left: Counter[str] = Counter()
+
+    def is_as_before() -> bool:
+        nonlocal left
+        found = open_files()
+        left = found - before
+        return found.total() <= before.total()
+
+    try:
+        await until(is_as_before, timeout=10)
+    except TimeoutError:
+        raise AssertionError(f"left open: {left}") from None
     assert in_dev_shm() == files
     assert not shared_memory([os.getpid()])
     assert outcomes["worker exited"] > 0
@@ -152,7 +163,18 @@ async def prove_authorities(kills: int, directory: Path) -> None:
                 assert load.outcomes["worker exited"] == 0
             del load
     await until(lambda: not shared_memory([os.getpid()]), timeout=10)
-    await until(lambda: descriptors() <= before, timeout=10)
+    left: Counter[str] = Counter()
+
+    def is_as_before() -> bool:
+        nonlocal left
+        found = open_files()
+        left = found - before
+        return found.total() <= before.total()
+
+    try:
+        await until(is_as_before, timeout=10)
+    except TimeoutError:
+        raise AssertionError(f"left open: {left}") from None
     assert in_dev_shm() == files
 
 
