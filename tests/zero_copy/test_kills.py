@@ -20,7 +20,7 @@ from snakepit_otel.zero_copy._memory import Buffer
 from tests.processes import alive, program
 from tests.waiting import until
 from tests.zero_copy.authority_program import LENGTH
-from tests.zero_copy.hostile import description, descriptors, form, open_files, serving_buffers, shared_memory
+from tests.zero_copy.hostile import description, form, open_files, serving_buffers, shared_memory
 from tests.zero_copy.hostile_adapter import Hostile
 
 WORKERS = 4
@@ -103,6 +103,21 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[str]) -
     return load.outcomes
 
 
+async def until_closed(before: Counter[str]) -> None:
+    """Return once this process has no more files open than before; fail with those that are left."""
+    found = before
+
+    def is_as_before() -> bool:
+        nonlocal found
+        found = open_files()
+        return found.total() <= before.total()
+
+    try:
+        await until(is_as_before, timeout=10)
+    except TimeoutError:
+        raise AssertionError(f"left open: {found - before}") from None
+
+
 async def prove_workers(pools: int, kills: int) -> None:
     """Kill workers of several Snakepits one after the other, whose waits before a restart begin anew."""
     chance, statuses = random.Random(SEED), list[str]()
@@ -114,18 +129,7 @@ async def prove_workers(pools: int, kills: int) -> None:
         outcomes += await kill_workers(kills, chance, statuses)
     # Nobody died of a bus error or a bad access, but all of what was sent to them.
     assert Counter(statuses) == {"was killed by SIGKILL": pools * kills}
-    left: Counter[str] = Counter()
-
-    def is_as_before() -> bool:
-        nonlocal left
-        found = open_files()
-        left = found - before
-        return found.total() <= before.total()
-
-    try:
-        await until(is_as_before, timeout=10)
-    except TimeoutError:
-        raise AssertionError(f"left open: {left}") from None
+    await until_closed(before)
     assert in_dev_shm() == files
     assert not shared_memory([os.getpid()])
     assert outcomes["worker exited"] > 0
@@ -135,11 +139,11 @@ async def prove_workers(pools: int, kills: int) -> None:
 async def prove_authorities(kills: int, directory: Path) -> None:
     """Kill authorities under load from within and from a client; see that their workers and their memory are gone."""
     chance = random.Random(SEED)
-    files, before = in_dev_shm(), -1
+    files, before = in_dev_shm(), Counter[str]()
     for number in range(kills + 1):
         if number == 1:
             # Of the first, all is open that is opened once.
-            before = descriptors()
+            before = open_files()
         socket = directory / f"{number}.sock"
         async with program("-m", "tests.zero_copy.authority_program", str(socket)) as authority:
             output = await authority.says("serving")
@@ -163,18 +167,7 @@ async def prove_authorities(kills: int, directory: Path) -> None:
                 assert load.outcomes["worker exited"] == 0
             del load
     await until(lambda: not shared_memory([os.getpid()]), timeout=10)
-    left: Counter[str] = Counter()
-
-    def is_as_before() -> bool:
-        nonlocal left
-        found = open_files()
-        left = found - before
-        return found.total() <= before.total()
-
-    try:
-        await until(is_as_before, timeout=10)
-    except TimeoutError:
-        raise AssertionError(f"left open: {left}") from None
+    await until_closed(before)
     assert in_dev_shm() == files
 
 
