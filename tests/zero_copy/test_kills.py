@@ -113,7 +113,7 @@ async def until_closed(before: Counter[str]) -> None:
         return found.total() <= before.total()
 
     try:
-        await until(is_as_before, timeout=10)
+        await until(is_as_before, timeout=60)
     except TimeoutError:
         raise AssertionError(f"left open: {found - before}") from None
 
