@@ -25,6 +25,10 @@ def used(pids: list[int]) -> int:
     return own + sum(shared.values())
 
 
+# The space ends the name: each worker has a memfd for the account of its telemetry as well, snakepit-ledger.
+_BUFFER = "/memfd:snakepit "
+
+
 def memfds(pids: list[int]) -> int:
     found: dict[int, int] = {}
     for pid in pids:
@@ -64,7 +68,7 @@ def _kilobytes(value: str) -> int:
 def _mapped(pid: int) -> dict[int, int]:
     found = {}
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        if "/memfd:snakepit" in line:
+        if _BUFFER in line:
             addresses, _, _, _, inode, *_ = line.split()
             start, _, end = addresses.partition("-")
             found[int(inode)] = int(end, 16) - int(start, 16)
@@ -75,7 +79,7 @@ def _open(pid: int) -> dict[int, int]:
     found = {}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
-            if str(descriptor.readlink()).startswith("/memfd:snakepit"):
+            if str(descriptor.readlink()).startswith(_BUFFER):
                 about = descriptor.stat()
                 found[about.st_ino] = about.st_size
     return found

@@ -234,7 +234,7 @@ async def test_a_call_that_cannot_be_made(capture: Capture, short_path: Path) ->
     assert await told(capture, names.METRIC_RPC_CLIENT_CALL_DURATION, PING) == (None, "UsageError")
 
 
-async def test_the_peer_is_told(connection: rpc.Connection, capture: Capture, short_path: Path) -> None:
+async def test_the_peer_is_on_the_span(connection: rpc.Connection, capture: Capture, short_path: Path) -> None:
     """A call has its peer on its span."""
     await connection.call(PING, pb.PingRequest(message="ok"))
     (client,) = [span for span in capture.spans(PING) if span.parent_id is None]

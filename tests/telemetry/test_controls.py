@@ -77,7 +77,7 @@ def tree(run: Run) -> set[tuple[str, str | None]]:
         ("essential", {("rpc", None), ("handle request", "rpc"), ("rpc", "handle request")}),
     ],
 )  # fmt: skip
-def test_levels_say_which_points_have_spans(maker: SpanMaker, level: str, expected: Any) -> None:
+def test_points_with_spans_by_level(maker: SpanMaker, level: str, expected: Any) -> None:
     """Essential are requests and calls; what has no span does not break the tree, and is counted as ever."""
     _controls.set_level(level)
     with in_cells() as collect:
@@ -177,7 +177,7 @@ def test_what_the_sampler_left_out_stays_out(maker: SpanMaker) -> None:
 
 
 @pytest.mark.parametrize("made", [SdkSpanMaker, compat.maker_for])
-def test_peers_are_told_of_what_is_left_out(made: Callable[[Any], Any]) -> None:
+def test_peers_get_the_unsampled_flag_of_points_left_out(made: Callable[[Any], Any]) -> None:
     """A request that is not kept goes on under its trace, not sampled, so that others leave it out, too."""
     provider, memory = provided(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(memory))
