@@ -125,7 +125,7 @@ async def exports_have_been_tried(worker: LoneWorker) -> None:
         account = worker.ledger[signal_name]
         return account.in_flight + account.failed + account.delivered > 0
 
-    await until(lambda: all(tried(name) for name in SIGNALS), timeout=15)
+    await until(lambda: all(tried(name) for name in SIGNALS))
 
 
 async def bring_to_its_end(worker: LoneWorker, end: End) -> tuple[int, float]:
@@ -184,7 +184,7 @@ async def test_delivery_resumes_when_the_collector_is_back(short_path: Path) -> 
             await worker.traffic(50)
             await until(lambda: worker.ledger["traces"].in_flight > 0)
             sink.be(Mood.OK)
-            await until(lambda: worker.ledger["traces"].queued == 0, timeout=10)
+            await until(lambda: worker.ledger["traces"].queued == 0)
             await worker.end(signal.SIGTERM)
             assert worker.ledger["traces"].lost() == {}
             assert len(set(sink.taken)) == worker.ledger["traces"].ended
@@ -248,7 +248,7 @@ async def test_connection_that_died_without_a_word_is_given_up(short_path: Path)
             await worker.traffic(50)
             await until(lambda: worker.ledger["traces"].failed > 0)
             await worker.traffic(50)
-            await until(lambda: worker.ledger["traces"].queued == 0, timeout=10)
+            await until(lambda: worker.ledger["traces"].queued == 0)
             await worker.end(signal.SIGTERM)
             spans = worker.ledger["traces"]
     assert spans.delivered == len(set(sink.taken)) == spans.ended - spans.failed

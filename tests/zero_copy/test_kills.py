@@ -98,7 +98,7 @@ async def kill_workers(kills: int, chance: random.Random, statuses: list[str]) -
         assert await pit.execute("total", {"t": load.array}) == load.array.sum()
         pids.update(worker.pid for worker in pit.pool.workers if worker.state.value == "ready")
         # While it still runs: neither the authority nor a worker has any of it.
-        await until(lambda: not shared_memory([os.getpid(), *pids]), timeout=10)
+        await until(lambda: not shared_memory([os.getpid(), *pids]))
     assert not any(alive(pid) for pid in pids)
     return load.outcomes
 
@@ -166,7 +166,7 @@ async def prove_authorities(kills: int, directory: Path) -> None:
                 await until(lambda workers=workers: not any(map(alive, workers)), timeout=5)
                 assert load.outcomes["worker exited"] == 0
             del load
-    await until(lambda: not shared_memory([os.getpid()]), timeout=10)
+    await until(lambda: not shared_memory([os.getpid()]))
     await until_closed(before)
     assert in_dev_shm() == files
 

@@ -79,7 +79,7 @@ async def pit() -> AsyncIterator[Snakepit]:
         yield running
         gc.collect()
         pending_scope.sweep(float("inf"))
-        await until(lambda: held(running) == (0, 0), timeout=10)
+        await until(lambda: held(running) == (0, 0))
 
 
 def held(pit: Snakepit) -> tuple[int, int]:

@@ -224,13 +224,20 @@ async def test_a_stream_that_nobody_reads_ends(stack: ExitStack) -> None:
 
 
 async def test_answers_that_nobody_reads(stack: ExitStack) -> None:
-    """Answers that are not taken are charged, and refused where there is no room; in time their connection is ended."""
-    async with served(**TIGHT, unread_timeout=600) as server:
+    """Answers that are not taken are charged, and refused where there is no room."""
+    async with served(**TIGHT) as server:
         raw = await asyncio.to_thread(lambda: stack.enter_context(RawClient(server.port)))
         for _ in range(10):
             raw.send(raw.call("/t.T/Answer"), b"\0\0\0\0\x072000000", end=True)
         await until(lambda: server.budget.held() > 10 * MB)
         assert server.budget.held() <= 12 * MB
+
+
+async def test_a_connection_whose_answers_nobody_reads_ends(stack: ExitStack) -> None:
+    """When answers are not taken for `unread_timeout`, their connection is ended, and nothing is held for them."""
+    async with served(unread_timeout=200) as server:
+        raw = await asyncio.to_thread(lambda: stack.enter_context(RawClient(server.port)))
+        raw.send(raw.call("/t.T/Answer"), b"\0\0\0\0\x072000000", end=True)
         await until(lambda: raw.look() or raw.closed)
         await until(lambda: server.budget.held() == 0)
 
