@@ -146,7 +146,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "run_id", "pid", "uptime_seconds", "stopping", "telemetry_level", "sessions", "pools")
+    __slots__ = ("version", "run_id", "pid", "uptime_seconds", "stopping", "telemetry_level", "sessions", "pools", "tools", "strict_mode")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,8 @@ class GetStatusResponse(_message.Message):
     TELEMETRY_LEVEL_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    STRICT_MODE_FIELD_NUMBER: _ClassVar[int]
     version: str
     run_id: str
     pid: int
@@ -163,10 +165,32 @@ class GetStatusResponse(_message.Message):
     telemetry_level: str
     sessions: GetStatsResponse
     pools: _containers.RepeatedCompositeFieldContainer[PoolStatus]
-    def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ...) -> None: ...
+    tools: _containers.RepeatedCompositeFieldContainer[ToolStatus]
+    strict_mode: bool
+    def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolStatus, _Mapping]]] = ..., strict_mode: _Optional[bool] = ...) -> None: ...
+
+class ToolStatus(_message.Message):
+    __slots__ = ("name", "pool", "calls", "raised", "refused", "p50_seconds", "p95_seconds", "retried")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    P95_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pool: str
+    calls: int
+    raised: int
+    refused: int
+    p50_seconds: float
+    p95_seconds: float
+    retried: int
+    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., calls: _Optional[int] = ..., raised: _Optional[int] = ..., refused: _Optional[int] = ..., p50_seconds: _Optional[float] = ..., p95_seconds: _Optional[float] = ..., retried: _Optional[int] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_slots", "busy_slots", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "start_blocked_seconds", "service_seconds", "answered", "failed", "rejected", "retried", "restarts", "workers")
+    __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_slots", "busy_slots", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "start_blocked_seconds", "service_seconds", "answered", "failed", "rejected", "retried", "restarts", "workers", "raised")
     class RejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +220,7 @@ class PoolStatus(_message.Message):
     RETRIED_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
     name: str
     adapter: str
     profile: str
@@ -218,7 +243,8 @@ class PoolStatus(_message.Message):
     retried: int
     restarts: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., start_blocked_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    raised: int
+    def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., start_blocked_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., raised: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect")
@@ -263,3 +289,147 @@ class Replacement(_message.Message):
     failure: str
     remaining: int
     def __init__(self, pool: _Optional[str] = ..., worker: _Optional[str] = ..., replacement: _Optional[str] = ..., failure: _Optional[str] = ..., remaining: _Optional[int] = ...) -> None: ...
+
+class ListToolsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ToolInfo(_message.Message):
+    __slots__ = ("name", "pool", "adapter", "description", "signature", "schema", "streams", "idempotent")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pool: str
+    adapter: str
+    description: str
+    signature: str
+    schema: bytes
+    streams: bool
+    idempotent: bool
+    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., adapter: _Optional[str] = ..., description: _Optional[str] = ..., signature: _Optional[str] = ..., schema: _Optional[bytes] = ..., streams: _Optional[bool] = ..., idempotent: _Optional[bool] = ...) -> None: ...
+
+class ListToolsResponse(_message.Message):
+    __slots__ = ("tools",)
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    tools: _containers.RepeatedCompositeFieldContainer[ToolInfo]
+    def __init__(self, tools: _Optional[_Iterable[_Union[ToolInfo, _Mapping]]] = ...) -> None: ...
+
+class ListRequestsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class RequestInfo(_message.Message):
+    __slots__ = ("id", "tool", "session_id", "pool", "state", "age_seconds", "worker_id", "deadline_seconds")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    tool: str
+    session_id: str
+    pool: str
+    state: str
+    age_seconds: float
+    worker_id: str
+    deadline_seconds: float
+    def __init__(self, id: _Optional[str] = ..., tool: _Optional[str] = ..., session_id: _Optional[str] = ..., pool: _Optional[str] = ..., state: _Optional[str] = ..., age_seconds: _Optional[float] = ..., worker_id: _Optional[str] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
+
+class ListRequestsResponse(_message.Message):
+    __slots__ = ("requests", "total")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RequestInfo]
+    total: int
+    def __init__(self, requests: _Optional[_Iterable[_Union[RequestInfo, _Mapping]]] = ..., total: _Optional[int] = ...) -> None: ...
+
+class CancelRequestRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class CancelRequestResponse(_message.Message):
+    __slots__ = ("cancelled",)
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    cancelled: bool
+    def __init__(self, cancelled: _Optional[bool] = ...) -> None: ...
+
+class GroupSessionsRequest(_message.Message):
+    __slots__ = ("by", "limit")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    limit: int
+    def __init__(self, by: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class SessionGroup(_message.Message):
+    __slots__ = ("name", "count", "memory_bytes", "oldest_seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    count: int
+    memory_bytes: int
+    oldest_seconds: float
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., oldest_seconds: _Optional[float] = ...) -> None: ...
+
+class GroupSessionsResponse(_message.Message):
+    __slots__ = ("groups", "total")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[SessionGroup]
+    total: int
+    def __init__(self, groups: _Optional[_Iterable[_Union[SessionGroup, _Mapping]]] = ..., total: _Optional[int] = ...) -> None: ...
+
+class DeleteSessionsRequest(_message.Message):
+    __slots__ = ("owner", "dry_run")
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    owner: str
+    dry_run: bool
+    def __init__(self, owner: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class DeleteSessionsResponse(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class SetStrictModeRequest(_message.Message):
+    __slots__ = ("strict_mode",)
+    STRICT_MODE_FIELD_NUMBER: _ClassVar[int]
+    strict_mode: bool
+    def __init__(self, strict_mode: _Optional[bool] = ...) -> None: ...
+
+class SetStrictModeResponse(_message.Message):
+    __slots__ = ("strict_mode",)
+    STRICT_MODE_FIELD_NUMBER: _ClassVar[int]
+    strict_mode: bool
+    def __init__(self, strict_mode: _Optional[bool] = ...) -> None: ...
+
+class HandOverRequest(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class HandOverResponse(_message.Message):
+    __slots__ = ("pid", "listen")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    LISTEN_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    listen: str
+    def __init__(self, pid: _Optional[int] = ..., listen: _Optional[str] = ...) -> None: ...

@@ -69,6 +69,41 @@ class AdminServiceStub:
                 request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.SerializeToString,
                 response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.FromString,
                 _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/ListTools',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
+        self.ListRequests = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/ListRequests',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsResponse.FromString,
+                _registered_method=True)
+        self.CancelRequest = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/CancelRequest',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestResponse.FromString,
+                _registered_method=True)
+        self.GroupSessions = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/GroupSessions',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSessions = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/DeleteSessions',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsResponse.FromString,
+                _registered_method=True)
+        self.SetStrictMode = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/SetStrictMode',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeResponse.FromString,
+                _registered_method=True)
+        self.HandOver = channel.unary_unary(
+                '/snakepit_otel.admin.AdminService/HandOver',
+                request_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -118,6 +153,52 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTools(self, request, context):
+        """The tools that callers may call, with what became of their requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRequests(self, request, context):
+        """The requests that wait or run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRequest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GroupSessions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSessions(self, request, context):
+        """Deletes the sessions of an owner, or counts them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetStrictMode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HandOver(self, request, context):
+        """Lets another server of the same user take this server's addresses, and stop this one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +236,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RestartWorkers,
                     request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.FromString,
                     response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'ListRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRequests,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsResponse.SerializeToString,
+            ),
+            'CancelRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRequest,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestResponse.SerializeToString,
+            ),
+            'GroupSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.GroupSessions,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsResponse.SerializeToString,
+            ),
+            'DeleteSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSessions,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsResponse.SerializeToString,
+            ),
+            'SetStrictMode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStrictMode,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeResponse.SerializeToString,
+            ),
+            'HandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOver,
+                    request_deserializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverRequest.FromString,
+                    response_serializer=snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -346,6 +462,195 @@ class AdminService:
             '/snakepit_otel.admin.AdminService/RestartWorkers',
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.RestartWorkersRequest.SerializeToString,
             snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.Replacement.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/ListTools',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/ListRequests',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.ListRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/CancelRequest',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.CancelRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GroupSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/GroupSessions',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.GroupSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/DeleteSessions',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.DeleteSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStrictMode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/SetStrictMode',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.SetStrictModeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/snakepit_otel.admin.AdminService/HandOver',
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverRequest.SerializeToString,
+            snakepit__otel_dot_bridge_dot_proto_dot_snakepit__admin__pb2.HandOverResponse.FromString,
             options,
             channel_credentials,
             insecure,
