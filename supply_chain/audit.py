@@ -29,10 +29,16 @@ FOUND, NOT_EVERYTHING = 1, 69
 UNMAINTAINED = timedelta(days=730)
 # Packages that have had none for longer, and why they may stay.
 MAY_BE_QUIET: dict[str, str] = {
+    "click-didyoumean": "Celery's, for its command line; runs in an example's tests alone",
     "colorama": "pytest and click have it for Windows, where nothing of ours runs",
+    "ghp-import": "mkdocs's, for publishing, which we do not do with it",
     "mdurl": "rich's, for Markdown, of which we print none",
+    "mergedeep": "mkdocs's, for settings that inherit, of which we have none",
+    "mkdocs-material-extensions": "the theme's, by the same authors; maps icons' names, and builds pages alone",
+    "paginate": "the theme's, for blogs, of which we have none",
     "shellingham": "typer's, for shell completion alone; it reads the names of processes",
     "sortedcontainers": "hypothesis's; runs in tests alone",
+    "vine": "Celery's, for promises; runs in an example's tests alone",
 }
 # Ids of vulnerabilities that do not concern us, and why.
 HARMLESS: dict[str, str] = {}
