@@ -1,75 +1,44 @@
-"""Addresses of running authorities, for the commands."""
+"""Options of the commands that call a running authority."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any
 
-from snakepit_otel.common.printable import printable
-from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.system.file_ownership import own_users, user
-from snakepit_otel.system.private_directory import Requirement, bases, refused
+import typer
 
-_NAME = "snakepit-otel"
-_LIMIT = Requirement(60, safe=False)  # the owner of the directory inside is checked on use
+from snakepit_otel.bridge.client.address import authority_address
+from snakepit_otel.bridge.client.client import Client
 
+ADDRESS_HELP = (
+    "Commands call the authority at --address or SNAKEPIT_OTEL_ADDRESS, unix:PATH or HOST:PORT. Without them, they "
+    "find it where serve would listen: at the server.socket of SNAKEPIT_OTEL_SERVER__SOCKET, of the file that --config "
+    "or SNAKEPIT_OTEL_CONFIG names, or of ./snakepit.toml, else at this user's default socket."
+)
 
-def default_socket() -> Path:
-    """Return the default socket of `serve`, one for each user of the machine.
-
-    Raises `ConfigurationError` if no directory will do, with the reason for each.
-    """
-    candidates = list(_candidates())
-    for candidate in candidates:
-        if not candidate.problem:
-            return candidate.socket
-    tried = printable("; ".join(f"{candidate.socket.parent}: {candidate.problem}" for candidate in candidates), None)
-    raise ConfigurationError(
-        f"no directory for your socket ({tried}); give --socket, or --address to call it, or set "
-        "XDG_RUNTIME_DIR to a directory of your own"
-    )
-
-
-def resolved(address: str | None) -> str:
-    """Return the address to call: the given one, or the default socket of this machine."""
-    address = address or os.environ.get("SNAKEPIT_OTEL_ADDRESS")
-    if not address:
-        made = [
-            candidate.socket for candidate in _candidates() if not candidate.problem and candidate.socket.is_socket()
-        ]
-        return f"unix:{made[0] if made else default_socket()}"
-    return f"unix:{address}" if address.startswith("/") else address
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="unix:PATH or HOST:PORT of the authority.",
+        show_default="SNAKEPIT_OTEL_ADDRESS, or the socket of serve, for this folder and user",
+    ),
+]
+SocketAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="unix:PATH of the authority.",
+        show_default="SNAKEPIT_OTEL_ADDRESS, or the socket of serve, for this folder and user",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="The server's TOML file; its server.socket is called.",
+        show_default="SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml",
+    ),
+]
 
 
-class _Candidate(NamedTuple):
-    socket: Path
-    problem: str  # empty if the socket can be used
-
-
-def _candidates() -> Iterator[_Candidate]:
-    """Yield the possible sockets of this user, the best first."""
-    for variable, base in bases():
-        # In a directory of all users, each has a name of its own.
-        directory = base / (_NAME if variable == "XDG_RUNTIME_DIR" else f"{_NAME}-{os.geteuid()}")
-        problem = refused(base, _LIMIT) or (_foreign_owner(base) if variable == "XDG_RUNTIME_DIR" else "")
-        yield _Candidate(directory / "authority.sock", problem or _problem(base, directory))
-
-
-def _foreign_owner(base: Path) -> str:
-    """Return a problem if a user's own directory is another user's: sudo and su may leave the variable as it was."""
-    uid = base.stat().st_uid
-    return "" if uid in own_users() else f"{base} belongs to user {user(uid)}"
-
-
-def _problem(base: Path, directory: Path) -> str:
-    try:
-        status = directory.lstat()
-    except OSError:
-        return "" if os.access(base, os.W_OK | os.X_OK) else "it cannot be made there"
-    # Links, and directories of other users, are not used.
-    if not stat.S_ISDIR(status.st_mode):
-        return "it is a link" if stat.S_ISLNK(status.st_mode) else "it is no directory"
-    return "" if status.st_uid == os.geteuid() else f"it belongs to user {user(status.st_uid)}"
+def client_of(address: str | None, config: Path | None, **options: Any) -> Client:
+    """Return a client for the authority that the options name; see `authority_address`."""
+    return Client(authority_address(address, config), **options)

@@ -25,6 +25,7 @@ from snakepit_otel.cli import (
     telemetry,
     worker_command,
 )
+from snakepit_otel.cli.addresses import ADDRESS_HELP
 from snakepit_otel.cli.output import replace_unencodable, shown
 from snakepit_otel.common.printable import printable_lines
 from snakepit_otel.common.secrets import learn
@@ -33,7 +34,8 @@ from snakepit_otel.telemetry._setup import set_level_by
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Run stateless Python workers for callers that keep sessions, and see everything that happens.",
+    help="Run stateless Python workers for callers that keep sessions, and see everything that happens.\n\n"
+    + ADDRESS_HELP,
 )
 
 

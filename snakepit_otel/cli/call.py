@@ -9,15 +9,9 @@ from typing import Annotated, Any, TypedDict
 import typer
 from rich.pretty import pretty_repr
 
-from snakepit_otel.bridge.client.client import Client
-from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.output import console, json_text, lines, print_json, run
+from snakepit_otel.cli.addresses import ADDRESS_HELP, Address, Config, client_of
+from snakepit_otel.cli.output import EXIT_CODES_HELP, console, json_text, lines, print_json, run
 from snakepit_otel.errors import ConfigurationError
-
-Address = Annotated[
-    str | None,
-    typer.Option(help="unix:PATH or HOST:PORT of the authority.", show_default="that of serve, for this user"),
-]
 
 
 class _Options(TypedDict):
@@ -47,6 +41,7 @@ def call(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     address: Address = None,
+    config: Config = None,
     tls_ca: Annotated[
         Path | None, typer.Option(help="PEM file of the authority that signed the server's certificate; turns TLS on.")
     ] = None,
@@ -60,8 +55,8 @@ def call(
     async def work() -> None:
         arguments = _parameters(parameters or [])
         options: _Options = {"session_id": session, "timeout": timeout, "pool": pool, "idempotent": idempotent}
-        async with Client(
-            resolved(address), root_certificates=tls_ca, certificate=tls_certificate, key=tls_key
+        async with client_of(
+            address, config, root_certificates=tls_ca, certificate=tls_certificate, key=tls_key
         ) as client:
             if stream:
                 async for chunk in client.stream(tool, arguments, **options):
@@ -70,6 +65,9 @@ def call(
                 _print(await client.execute(tool, arguments, **options), as_json)
 
     run(work)
+
+
+call.__doc__ = f"{call.__doc__}\n\n{ADDRESS_HELP}\n\n{EXIT_CODES_HELP}"
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:

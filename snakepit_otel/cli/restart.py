@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.wire.restart_report import Replacement
-from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.addresses import ADDRESS_HELP, Config, SocketAddress, client_of
 from snakepit_otel.cli.output import EXIT_CODES_HELP, EXIT_TOOL_FAILED, console, error_console, run
-from snakepit_otel.cli.status import Address
 
 
 def restart(
-    address: Address = None,
+    address: SocketAddress = None,
+    config: Config = None,
     pool: Annotated[str | None, typer.Option(help="Only the workers of this pool.")] = None,
 ) -> None:
     """Replace all workers, one after another, while requests go on; return when that is done.
@@ -25,7 +24,7 @@ def restart(
     """
 
     async def work() -> None:
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             try:
                 report = await client.restart_workers(pool, _print)
             except asyncio.CancelledError:
@@ -39,7 +38,7 @@ def restart(
     run(work)
 
 
-restart.__doc__ = f"{restart.__doc__}\n\n{EXIT_CODES_HELP}"
+restart.__doc__ = f"{restart.__doc__}\n\n{ADDRESS_HELP}\n\n{EXIT_CODES_HELP}"
 
 
 def _print(one: Replacement) -> None:

@@ -17,13 +17,13 @@ from snakepit_otel import telemetry
 from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
-from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings, load_settings
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
+from snakepit_otel.system.default_socket import default_socket
 from snakepit_otel.system.heap import limit_heap
 from snakepit_otel.system.process_exit import ProcessExit
 from snakepit_otel.telemetry import _controls

@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from snakepit_otel.bridge.client.client import Client
-from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.call import Address
+from snakepit_otel.cli.addresses import Config, SocketAddress, client_of
 from snakepit_otel.cli.output import EXIT_NOT_FOUND, console, error_console, print_json, print_wide, run
 
 app = typer.Typer(no_args_is_help=True, help="List, show and delete the sessions of a running authority.")
@@ -25,12 +23,13 @@ def list_sessions(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The largest number of sessions.")] = 100,
     after: Annotated[str, typer.Option(help="Only ids after this one, for the next page.")] = "",
     as_json: AsJson = False,
-    address: Address = None,
+    address: SocketAddress = None,
+    config: Config = None,
 ) -> None:
     """List live sessions in order of id. Listing does not extend their life."""
 
     async def work() -> None:
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             sessions = await client.list_sessions(after, limit)
         if as_json:
             print_json([_as_dict(session) for session in sessions])
@@ -53,11 +52,11 @@ def list_sessions(
 
 
 @app.command()
-def show(session_id: SessionId, as_json: AsJson = False, address: Address = None) -> None:
+def show(session_id: SessionId, as_json: AsJson = False, address: SocketAddress = None, config: Config = None) -> None:
     """Show one session with its state. Showing does not extend its life."""
 
     async def work() -> None:
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             shown = await client.show_session(session_id)
         about = _as_dict(shown.session)
         state = {entry.key: {"value": json.loads(entry.json), "version": entry.version} for entry in shown.state}
@@ -76,11 +75,11 @@ def show(session_id: SessionId, as_json: AsJson = False, address: Address = None
 
 
 @app.command()
-def delete(session_id: SessionId, address: Address = None) -> None:
+def delete(session_id: SessionId, address: SocketAddress = None, config: Config = None) -> None:
     """Delete one session; exit code 3 if there is none."""
 
     async def work() -> None:
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             if not await client.remove_session(session_id):
                 error_console.print(f"no live session '{session_id}'", soft_wrap=True)
                 raise typer.Exit(EXIT_NOT_FOUND)
@@ -90,11 +89,11 @@ def delete(session_id: SessionId, address: Address = None) -> None:
 
 
 @app.command()
-def stats(as_json: AsJson = False, address: Address = None) -> None:
+def stats(as_json: AsJson = False, address: SocketAddress = None, config: Config = None) -> None:
     """Show the ledger: created - deleted - pruned = live."""
 
     async def work() -> None:
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             found = await client.stats()
         values: dict[str, Any] = {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
         quota = values["max_sessions"]

@@ -15,24 +15,22 @@ import typer
 from rich.console import RenderableType
 from rich.live import Live
 
+from snakepit_otel.bridge.client.address import authority_address
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.wire.status import Status
-from snakepit_otel.cli.addresses import resolved
+from snakepit_otel.cli.addresses import ADDRESS_HELP, Config, SocketAddress
 from snakepit_otel.cli.output import EXIT_CODES_HELP, console, line, print_json, print_wide, run
 from snakepit_otel.cli.status_view import Screenful, StatusView
 from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, SnakepitError
 
-Address = Annotated[
-    str | None,
-    typer.Option(help="unix:PATH of the authority.", show_default="that of serve, for this user"),
-]
 Show = Callable[[Status | SnakepitError], None]
 _WIDTH_WITHOUT_TERMINAL = 160  # columns
 _ANSWER_TIMEOUT_S = 3.0  # with --watch
 
 
 def status(
-    address: Address = None,
+    address: SocketAddress = None,
+    config: Config = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for scripts; one line each with --watch.")
     ] = False,
@@ -42,7 +40,7 @@ def status(
     """Show a running server: its sessions, pools, queues and workers."""
 
     async def work() -> None:
-        where = resolved(address)
+        where = authority_address(address, config)
         if watch:
             await _watch_until_interrupted(where, interval, as_json)
             return
@@ -56,7 +54,7 @@ def status(
     run(work)
 
 
-status.__doc__ = f"{status.__doc__}\n\n{EXIT_CODES_HELP}"
+status.__doc__ = f"{status.__doc__}\n\n{ADDRESS_HELP}\n\n{EXIT_CODES_HELP}"
 
 
 def as_dict(found: Status) -> dict[str, Any]:

@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit_otel.bridge.client.client import Client
-from snakepit_otel.cli.addresses import resolved
-from snakepit_otel.cli.call import Address
+from snakepit_otel.cli.addresses import Config, SocketAddress, client_of
 from snakepit_otel.cli.output import console, print_json, run
 from snakepit_otel.errors import ConfigurationError
 
@@ -29,7 +27,8 @@ def telemetry(
     ] = None,
     no_filter: Annotated[bool, typer.Option("--no-filter", help="Remove the --allow and --deny patterns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-    address: Address = None,
+    address: SocketAddress = None,
+    config: Config = None,
 ) -> None:
     """Change the telemetry of a running server and its workers, and show what is in force.
 
@@ -42,7 +41,7 @@ def telemetry(
         patterns: dict[str, Any] = (
             {"allow": [], "deny": []} if no_filter else {"allow": allow or None, "deny": deny or None}
         )
-        async with Client(resolved(address)) as client:
+        async with client_of(address, config) as client:
             now = await client.set_telemetry(level=level, sampling=sampling, **patterns)
         values = {"level": now.level, "sampling": now.sampling, "allow": list(now.allow), "deny": list(now.deny)}
         if as_json:

@@ -14,10 +14,10 @@ from functools import reduce
 from typing import Any, get_origin
 
 from snakepit_otel.common.validation import SettingPath, dotted, is_mapping, member_type, model_of
-from snakepit_otel.settings._file import FILE_VARIABLE
 from snakepit_otel.settings._sources import Source, flattened
 from snakepit_otel.settings._tree import Settings
 from snakepit_otel.system.file_ownership import SERVER_USER
+from snakepit_otel.system.settings_file import FILE_VARIABLE
 
 PREFIX = "SNAKEPIT_OTEL_"
 SEPARATOR = "__"

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from snakepit_otel.common.validation import Problem, SettingPath, problems
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.settings._environment import read_environment
-from snakepit_otel.settings._file import read_file, settings_file
+from snakepit_otel.settings._file import read_file
 from snakepit_otel.settings._sources import Source, flattened, merged, nearest, owners, without
 from snakepit_otel.settings._tree import Settings
+from snakepit_otel.system.settings_file import settings_file
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def load(
     program = Source(values or {}, dict.fromkeys(flattened(values), ""))
     sources = [program, *read_environment(environ)]
     if chosen is not None:
-        sources.append(read_file(chosen.path, named=chosen.named))
+        sources.append(read_file(chosen))
     messages: list[str] = []
     for source in reversed(sources):
         # Each source by itself, so that a value which wins does not hide a mistake beneath it.

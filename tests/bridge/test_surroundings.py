@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client, Snakepit
-from snakepit_otel.cli.addresses import default_socket, resolved
+from snakepit_otel.bridge.client.address import authority_address
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.system import private_directory as directory
+from snakepit_otel.system.default_socket import default_socket
 from snakepit_otel.system.private_directory import PrivateDirectory
 from tests.adapters_for_tests import Useful
 
@@ -33,7 +34,7 @@ def no_tmp(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
         return ((name, base if name else short_path / "gone") for name, base in everywhere())
 
     monkeypatch.setattr("snakepit_otel.system.private_directory.bases", bases)
-    monkeypatch.setattr("snakepit_otel.cli.addresses.bases", bases)
+    monkeypatch.setattr("snakepit_otel.system.default_socket.bases", bases)
 
 
 def made() -> Path:
@@ -99,7 +100,7 @@ def test_nothing_is_left(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert f"{short_path}/gone (No such file or directory)" in said
     assert "(more than 60 bytes)" in said
     assert "; set XDG_RUNTIME_DIR" in said
-    for find in (default_socket, lambda: resolved(None)):
+    for find in (default_socket, authority_address):
         with pytest.raises(ConfigurationError, match="--socket"):
             find()
 
@@ -142,8 +143,8 @@ async def test_a_place_has_any_name(short_path: Path, monkeypatch: pytest.Monkey
     """Workers and callers work in a directory whose name means more in a URI."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder := _folder(short_path / name)))
     async with Snakepit(Useful, workers=1, server={"socket": default_socket()}) as pit:
-        assert pit.socket == f"unix:{folder}/snakepit-otel/authority.sock" == resolved(None)
-        async with Client(resolved(None)) as client:
+        assert pit.socket == f"unix:{folder}/snakepit-otel/authority.sock" == authority_address()
+        async with Client(authority_address()) as client:
             assert await client.execute("add", {"amount": 1}, session_id="s", timeout=20) == 1
 
 
@@ -166,11 +167,11 @@ def test_callers_find_what_is_served(short_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(_folder(short_path / "x")))
     monkeypatch.setenv("TMPDIR", str(temporary := _folder(short_path / "t")))
-    assert resolved(None) == f"unix:{short_path}/x/snakepit-otel/authority.sock"
+    assert authority_address() == f"unix:{short_path}/x/snakepit-otel/authority.sock"
     own = _folder(temporary / f"snakepit-otel-{os.getuid()}")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(own / "authority.sock"))
-        assert resolved(None) == f"unix:{own}/authority.sock"
+        assert authority_address() == f"unix:{own}/authority.sock"
         shutil.move(own, elsewhere := short_path / "elsewhere")
         own.symlink_to(elsewhere)
-        assert resolved(None) == f"unix:{short_path}/x/snakepit-otel/authority.sock"
+        assert authority_address() == f"unix:{short_path}/x/snakepit-otel/authority.sock"

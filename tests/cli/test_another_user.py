@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from snakepit_otel import Snakepit
-from snakepit_otel.cli import addresses
-from snakepit_otel.cli.addresses import default_socket, resolved
+from snakepit_otel.bridge.client.address import authority_address
 from snakepit_otel.cli.app import app
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.system import default_socket as default_sockets
+from snakepit_otel.system.default_socket import default_socket
 from snakepit_otel.system.private_directory import bases
 from tests.adapters_for_tests import Useful
 from tests.processes import run
@@ -66,8 +67,8 @@ def test_another_users_directory_is_passed_over(
     """Neither serve nor a caller uses it; where there is no other place, the error says whose it is."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     assert default_socket().parent != short_path / "snakepit-otel"
-    assert str(short_path) not in resolved(None)
-    monkeypatch.setattr(addresses, "bases", lambda: [next(bases())])
+    assert str(short_path) not in authority_address()
+    monkeypatch.setattr(default_sockets, "bases", lambda: [next(bases())])
     with pytest.raises(ConfigurationError, match=rf"{short_path}/snakepit-otel: it belongs to user {OTHER}"):
         default_socket()
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from snakepit_otel.cli.addresses import default_socket
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
 from snakepit_otel.cli.effective_settings import effective, written
 from snakepit_otel.common.loopback import is_loopback
@@ -18,6 +17,7 @@ from snakepit_otel.rpc.addresses import split
 from snakepit_otel.settings import Settings, TlsSettings
 from snakepit_otel.settings._loading import load
 from snakepit_otel.system.daemon_thread import start_daemon_thread
+from snakepit_otel.system.default_socket import default_socket
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.system.socket_files import checked_socket_directory
 from snakepit_otel.zero_copy import ZeroCopySettings

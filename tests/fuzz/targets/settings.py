@@ -18,6 +18,7 @@ from snakepit_otel.settings import load_settings
 from snakepit_otel.settings._environment import variables
 from snakepit_otel.settings._file import read_file
 from snakepit_otel.settings._sources import flattened
+from snakepit_otel.system.settings_file import SettingsFile
 from snakepit_otel.telemetry.environment.values import Environment
 from snakepit_otel.telemetry.environment.variables import ALL
 from tests.fuzz.choices import Choices
@@ -44,7 +45,7 @@ def settings_file(data: bytes) -> None:
         made.write(data)
         made.flush()
         file = Path(made.name)
-        source = read_file(file)
+        source = read_file(SettingsFile(file, named=True))
         if source.readable:
             insist(set(source.locations) == set(flattened(tomllib.loads(data.decode()))), "keys without a line")
         with refusing(ConfigurationError, ours=True) as refused:
