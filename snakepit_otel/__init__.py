@@ -8,7 +8,7 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from snakepit_otel.adapters import BaseAdapter, SessionContext, StreamChunk
+    from snakepit_otel.adapters import BaseAdapter, Retry, SessionContext, StreamChunk
     from snakepit_otel.adapters._tool import tool
     from snakepit_otel.app import Snakepit
     from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
@@ -29,6 +29,7 @@ __all__ = [
     "MiddlewareRequest",
     "MiddlewareResult",
     "RequestRefused",
+    "Retry",
     "Session",
     "SessionContext",
     "SessionStore",
@@ -55,6 +56,7 @@ __getattr__, __dir__ = lazy_exports(
         "MiddlewareRequest": "middleware",
         "MiddlewareResult": "middleware",
         "RequestRefused": "errors",
+        "Retry": "adapters",
         "Session": "sessions",
         "SessionContext": "adapters",
         "SessionStore": "sessions",

@@ -4,7 +4,8 @@ from snakepit_otel.adapters._abandoned import RequestAbandoned
 from snakepit_otel.adapters._base import BaseAdapter
 from snakepit_otel.adapters._context import SessionContext
 from snakepit_otel.adapters._request import StreamChunk
+from snakepit_otel.adapters._retry import Retry
 from snakepit_otel.adapters._state import SessionState
 from snakepit_otel.adapters._tool import tool
 
-__all__ = ["BaseAdapter", "RequestAbandoned", "SessionContext", "SessionState", "StreamChunk", "tool"]
+__all__ = ["BaseAdapter", "RequestAbandoned", "Retry", "SessionContext", "SessionState", "StreamChunk", "tool"]

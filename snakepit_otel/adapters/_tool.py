@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from snakepit_otel.adapters._annotations import name_of, signature_of
 from snakepit_otel.adapters._arguments import ArgumentCheck
 from snakepit_otel.adapters._base import BaseAdapter
+from snakepit_otel.adapters._retry import Retry
 from snakepit_otel.errors import ToolRefused
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +33,8 @@ class ToolOptions:
     description: str
     supports_streaming: bool | None
     metadata: Mapping[str, str]
+    idempotent: bool = False
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Parameter:
 class Tool:
     """A tool as registered: its description for callers, and its function.
 
-    `owner` is the adapter class that the function is a method of.
+    `owner` is the adapter class that the function is a method of. One that is `idempotent` may be run again after the
+    loss of its worker, and after the errors of `retry`.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Tool:
     parameters: tuple[Parameter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     owner: type | None = None
+    idempotent: bool = False
+    retry: Retry | None = None
 
     @cached_property
     def is_async(self) -> bool:
@@ -77,6 +83,8 @@ def tool(
     *,
     name: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    idempotent: bool = False,
+    retry: Retry | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     description: Any = None,
@@ -85,13 +93,17 @@ def tool(
     *,
     name: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    idempotent: bool = False,
+    retry: Retry | None = None,
 ) -> Any:
     """Mark a method of an adapter as a tool; with or without arguments.
 
     The description defaults to the first paragraph of the docstring, the name to the method's; generators stream,
     unless `supports_streaming` says otherwise. `required_variables` are comma-separated in the metadata, for
-    callers; nothing checks that they are there. Raises `ToolRefused` for a name the registry would not take: 1 to 64
-    of letters, digits, `_`, `.` and `-`, beginning with a letter or digit; and for what is not as it is written here.
+    callers; nothing checks that they are there. A tool that is `idempotent` may run more than once for a request: it is
+    run again, as `pool.max_retries` allows, if its worker is lost, and if it raises an error of `retry`, which only
+    such a tool may have. Raises `ToolRefused` for a name the registry would not take: 1 to 64 of letters, digits, `_`,
+    `.` and `-`, beginning with a letter or digit; and for what is not as it is written here.
     """
     if description is not None and not isinstance(description, str):
         if not callable(description) and not hasattr(description, "__get__"):
@@ -101,14 +113,31 @@ def tool(
     if required_variables:
         about["required_variables"] = _comma_separated(required_variables)
 
+    _check_retry(idempotent, retry)
+
     def mark(function: F) -> F:
         if not inspect.isfunction(function):
             raise ToolRefused(f"{function!r:.100} is marked as a tool but is no plain method")
         checked_name(name or function.__name__)
-        setattr(function, _OPTIONS_ATTRIBUTE, ToolOptions(name, description or "", supports_streaming, about))
+        options = ToolOptions(name, description or "", supports_streaming, about, idempotent, retry)
+        setattr(function, _OPTIONS_ATTRIBUTE, options)
         return function
 
     return mark
+
+
+def _check_retry(idempotent: Any, retry: Any) -> None:
+    if not isinstance(idempotent, bool):
+        raise ToolRefused(f"idempotent of a tool is {idempotent!r:.60}; it must be True or False")
+    if retry is None:
+        return
+    if not isinstance(retry, Retry):
+        raise ToolRefused(f"retry of a tool is {retry!r:.60}; it must be a Retry, such as Retry(on=(TimeoutError,))")
+    if not idempotent:
+        raise ToolRefused(
+            "a tool with retry=… may run more than once for a request, so it must be one that can bear that: "
+            "add idempotent=True, or leave retry out"
+        )
 
 
 def _comma_separated(variables: Iterable[str]) -> str:
@@ -191,6 +220,8 @@ def make_tool(function: Callable[..., Any], name: str | None = None, owner: type
         _parameters(function),
         checked_metadata(name, options.metadata),
         owner,
+        options.idempotent,
+        options.retry,
     )
 
 
