@@ -38,12 +38,14 @@ class SessionInfo(_message.Message):
     def __init__(self, id: _Optional[str] = ..., ttl_seconds: _Optional[float] = ..., created_at: _Optional[float] = ..., idle_seconds: _Optional[float] = ..., expires_in_seconds: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ..., owner: _Optional[str] = ..., last_worker_id: _Optional[str] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
-    __slots__ = ("after", "limit")
+    __slots__ = ("after", "limit", "owner")
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     after: str
     limit: int
-    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    owner: str
+    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
     __slots__ = ("sessions",)
@@ -92,7 +94,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions")
+    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions", "rejected_per_owner", "max_sessions_per_owner")
     CREATED_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     PRUNED_TTL_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +103,8 @@ class GetStatsResponse(_message.Message):
     LIVE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     created: int
     deleted: int
     pruned_ttl: int
@@ -109,7 +113,9 @@ class GetStatsResponse(_message.Message):
     live: int
     memory_bytes: int
     max_sessions: float
-    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ...) -> None: ...
+    rejected_per_owner: int
+    max_sessions_per_owner: float
+    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ..., rejected_per_owner: _Optional[int] = ..., max_sessions_per_owner: _Optional[float] = ...) -> None: ...
 
 class Patterns(_message.Message):
     __slots__ = ("patterns",)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5snakepit_otel/bridge/proto/snakepit_supervision.proto\x12\x19snakepit_otel.supervision\"%\n\x0f\x41waitEndRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x12\n\x10\x41waitEndResponse\"S\n\x13SetTelemetryRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08sampling\x18\x02 \x01(\x01\x12\r\n\x05\x61llow\x18\x03 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x04 \x03(\t\"\x16\n\x14SetTelemetryResponse2\xea\x01\n\x12SupervisionService\x12\x63\n\x08\x41waitEnd\x12*.snakepit_otel.supervision.AwaitEndRequest\x1a+.snakepit_otel.supervision.AwaitEndResponse\x12o\n\x0cSetTelemetry\x12..snakepit_otel.supervision.SetTelemetryRequest\x1a/.snakepit_otel.supervision.SetTelemetryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5snakepit_otel/bridge/proto/snakepit_supervision.proto\x12\x19snakepit_otel.supervision\"%\n\x0f\x41waitEndRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x12\n\x10\x41waitEndResponse\"}\n\x13SetTelemetryRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08sampling\x18\x02 \x01(\x01\x12\r\n\x05\x61llow\x18\x03 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x04 \x03(\t\x12\x18\n\x0bstrict_mode\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_strict_mode\"\x16\n\x14SetTelemetryResponse2\xea\x01\n\x12SupervisionService\x12\x63\n\x08\x41waitEnd\x12*.snakepit_otel.supervision.AwaitEndRequest\x1a+.snakepit_otel.supervision.AwaitEndResponse\x12o\n\x0cSetTelemetry\x12..snakepit_otel.supervision.SetTelemetryRequest\x1a/.snakepit_otel.supervision.SetTelemetryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWAITENDRESPONSE']._serialized_start=123
   _globals['_AWAITENDRESPONSE']._serialized_end=141
   _globals['_SETTELEMETRYREQUEST']._serialized_start=143
-  _globals['_SETTELEMETRYREQUEST']._serialized_end=226
-  _globals['_SETTELEMETRYRESPONSE']._serialized_start=228
-  _globals['_SETTELEMETRYRESPONSE']._serialized_end=250
-  _globals['_SUPERVISIONSERVICE']._serialized_start=253
-  _globals['_SUPERVISIONSERVICE']._serialized_end=487
+  _globals['_SETTELEMETRYREQUEST']._serialized_end=268
+  _globals['_SETTELEMETRYRESPONSE']._serialized_start=270
+  _globals['_SETTELEMETRYRESPONSE']._serialized_end=292
+  _globals['_SUPERVISIONSERVICE']._serialized_start=295
+  _globals['_SUPERVISIONSERVICE']._serialized_end=529
 # @@protoc_insertion_point(module_scope)

@@ -17,16 +17,18 @@ class AwaitEndResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SetTelemetryRequest(_message.Message):
-    __slots__ = ("level", "sampling", "allow", "deny")
+    __slots__ = ("level", "sampling", "allow", "deny", "strict_mode")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     ALLOW_FIELD_NUMBER: _ClassVar[int]
     DENY_FIELD_NUMBER: _ClassVar[int]
+    STRICT_MODE_FIELD_NUMBER: _ClassVar[int]
     level: str
     sampling: float
     allow: _containers.RepeatedScalarFieldContainer[str]
     deny: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, level: _Optional[str] = ..., sampling: _Optional[float] = ..., allow: _Optional[_Iterable[str]] = ..., deny: _Optional[_Iterable[str]] = ...) -> None: ...
+    strict_mode: bool
+    def __init__(self, level: _Optional[str] = ..., sampling: _Optional[float] = ..., allow: _Optional[_Iterable[str]] = ..., deny: _Optional[_Iterable[str]] = ..., strict_mode: _Optional[bool] = ...) -> None: ...
 
 class SetTelemetryResponse(_message.Message):
     __slots__ = ()
