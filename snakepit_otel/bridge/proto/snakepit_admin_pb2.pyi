@@ -427,15 +427,19 @@ class SetStrictModeResponse(_message.Message):
     def __init__(self, strict_mode: _Optional[bool] = ...) -> None: ...
 
 class HandOverRequest(_message.Message):
-    __slots__ = ("pid",)
+    __slots__ = ("pid", "listening")
     PID_FIELD_NUMBER: _ClassVar[int]
+    LISTENING_FIELD_NUMBER: _ClassVar[int]
     pid: int
-    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    listening: bool
+    def __init__(self, pid: _Optional[int] = ..., listening: _Optional[bool] = ...) -> None: ...
 
 class HandOverResponse(_message.Message):
-    __slots__ = ("pid", "listen")
+    __slots__ = ("pid", "listen", "sessions")
     PID_FIELD_NUMBER: _ClassVar[int]
     LISTEN_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     pid: int
     listen: str
-    def __init__(self, pid: _Optional[int] = ..., listen: _Optional[str] = ...) -> None: ...
+    sessions: int
+    def __init__(self, pid: _Optional[int] = ..., listen: _Optional[str] = ..., sessions: _Optional[int] = ...) -> None: ...

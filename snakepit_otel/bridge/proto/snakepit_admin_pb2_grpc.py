@@ -193,7 +193,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HandOver(self, request, context):
-        """Lets another server of the same user take this server's addresses, and stop this one.
+        """Lets another server of the same user take this server's addresses, and then stops this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
