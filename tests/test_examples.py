@@ -21,6 +21,19 @@ PRINTED = {
         "acme 1\nacme 2\nrefused: tenant 'acme' has 2 requests running; its limit is 2 (resource_exhausted)\n"
         "refused: the request's metadata name no tenant (permission_denied)\nacme 10\n"
     ),
+    "rate_limit": (
+        "acme 0\nacme 1\nacme 2\n"
+        "refused: tenant 'acme' has more than 2 requests a second; retry in 0.50 s (resource_exhausted)\n"
+        "others 1\nacme 4\n"
+    ),
+    "chat": (
+        "alice: You wrote 'hello', and before that 'nothing'. \n"
+        "alice: You wrote 'how are you?', and before that 'hello'. \n"
+        "bob: You wrote 'hello', and before that 'nothing'. \n"
+        "turns of alice: 4\n"
+        "alice: You wrote 'who am I?', and before that 'nothing'. \n"
+    ),
+    "from_celery": "{'monday': 0.8888888888888888}\n",
     "token_check": ("42\nrefused: the token is missing or wrong (unauthenticated)\n42\nthe tool saw no token: True\n"),
     "summarizer": (
         "- Snakes have no legs\n- They smell with their tongues\n- Some glide through the air\nlast read: snakes\n"

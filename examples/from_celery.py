@@ -1,0 +1,46 @@
+"""A Celery task that leaves the model to warm workers, and keeps the queue to Celery: python examples/from_celery.py."""
+
+import asyncio
+from typing import Any
+
+from celery import Celery
+
+from snakepit_otel import BaseAdapter, Client, Snakepit, tool
+
+app = Celery("reports", broker="memory://", backend="cache+memory://")
+app.conf.task_always_eager = True  # this program is its own worker; leave it out where Celery's workers run
+
+
+class Scorer(BaseAdapter):
+    """What was the body of a task, with its model: loaded once in each worker, not in each process of Celery."""
+
+    @tool
+    def score(self, text: str) -> float:
+        return sum(character.isupper() for character in text) / max(len(text), 1)
+
+
+@app.task(bind=True, max_retries=3)
+def score_report(self: Any, report: str, texts: list[str]) -> dict[str, float]:
+    """Score the texts of a report; what Celery is for stays here: schedule, durable queue, retry after hours."""
+
+    async def scores() -> list[float]:
+        async with Client(score_report.address) as client:
+            requests = (client.execute("score", {"text": text}, idempotent=True, timeout=30) for text in texts)
+            return await asyncio.gather(*requests)
+
+    try:
+        return {report: max(asyncio.run(scores()))}
+    except OSError as error:
+        raise self.retry(exc=error, countdown=60) from error
+
+
+async def main() -> None:
+    async with Snakepit(Scorer, workers=2) as pit:
+        # The server is another process as a rule: snakepit-otel serve reports.scorer:Scorer
+        score_report.address = pit.socket
+        result = await asyncio.to_thread(score_report.delay, "monday", ["All quiet", "NOT QUIET"])
+        print(result.get())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
