@@ -1,4 +1,4 @@
-"""A Celery task that leaves the model to warm workers, and keeps the queue to Celery: python examples/from_celery.py."""
+"""A Celery task that leaves the model to warm workers: python examples/from_celery.py."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ def score_report(self: Any, report: str, texts: list[str]) -> dict[str, float]:
     async def scores() -> list[float]:
         async with Client(score_report.address) as client:
             requests = (client.execute("score", {"text": text}, idempotent=True, timeout=30) for text in texts)
-            return await asyncio.gather(*requests)
+            return list(await asyncio.gather(*requests))
 
     try:
         return {report: max(asyncio.run(scores()))}

@@ -11,7 +11,7 @@ class Darkroom(BaseAdapter):
     @tool
     def invert(self, images: np.ndarray) -> np.ndarray:
         """Return the negatives. The images lie in the caller's memory, and cannot be written to."""
-        negatives = zero_copy.empty(images.shape, images.dtype)
+        negatives: np.ndarray = zero_copy.empty(images.shape, images.dtype)
         # Written once, into memory that the caller will read: returning it copies nothing.
         return np.subtract(255, images, out=negatives)
 

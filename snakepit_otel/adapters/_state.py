@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from snakepit_otel.errors import NoSession, StateConflict
 from snakepit_otel.sessions._state import Versioned, encode
 
+T = TypeVar("T")
 _ATTEMPTS = 100
 
 
@@ -70,7 +71,7 @@ class SessionState(MutableMapping[str, Any]):
         checked = self._checked(key, value)
         return int(self._call("compare_and_set_session_state", key=key, value=checked, version=version))
 
-    def change(self, key: str, change: Callable[[Any], Any], default: Any = None) -> Any:
+    def change(self, key: str, change: Callable[[Any], T], default: Any = None) -> T:
         """Set one value to what `change` makes of it, and return that; no other write comes between.
 
         `change` may be called again when another request wrote first.
@@ -113,7 +114,7 @@ class SessionState(MutableMapping[str, Any]):
         checked = self._checked(key, value)
         return int(await self._acall("compare_and_set_session_state", key=key, value=checked, version=version))
 
-    async def achange(self, key: str, change: Callable[[Any], Any], default: Any = None) -> Any:
+    async def achange(self, key: str, change: Callable[[Any], T], default: Any = None) -> T:
         """Set one value to what `change` makes of it; see `change`."""
         for _ in range(_ATTEMPTS):
             value, version = await self.aversioned(key)
