@@ -14,7 +14,7 @@ TARGETS ?=
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards audit licences lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards docs audit licences lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -82,6 +82,10 @@ generate: $(READY) ## Generate names, the telemetry reference, the protobuf stub
 dashboards: $(READY) ## Build dashboards, rules and their reference.
 	$(BIN)/python -m dashboards
 
+docs: $(READY) ## Build the documentation into site/, to be opened as site/index.html; broken links are errors.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	$(BIN)/python -m documentation.questions site/search/search_index.json
+
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.threads
@@ -110,4 +114,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 clean: ## Remove what was installed and generated here.
-	rm -rf $(VENV) .venvs .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs site .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

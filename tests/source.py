@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "snakepit_otel"
 INSTRUMENTATION = ROOT / "instrumentation" / "opentelemetry-instrumentation-snakepit" / "src"
 GENERATED = ("_pb2.py", "_pb2_grpc.py", "telemetry/names.py")
-BESIDE = ("benchmarks", "collector", "dashboards", "examples", "semconv", "supply_chain")
+BESIDE = ("benchmarks", "collector", "dashboards", "documentation", "examples", "semconv", "supply_chain")
 PUBLIC = ("adapters", "errors", "settings", "sessions", "telemetry", "testing", "zero_copy")
 """Rooms and modules that users may import from, besides the package itself."""
 
