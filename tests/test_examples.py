@@ -33,6 +33,7 @@ PRINTED = {
         "turns of alice: 4\n"
         "alice: You wrote 'who am I?', and before that 'nothing'. \n"
     ),
+    "own_telemetry": "1.25\n",
     "from_celery": "{'monday': 0.8888888888888888}\n",
     "token_check": ("42\nrefused: the token is missing or wrong (unauthenticated)\n42\nthe tool saw no token: True\n"),
     "summarizer": (

@@ -15,6 +15,7 @@ from snakepit_otel.telemetry._links import Trail, links_to
 from snakepit_otel.telemetry._log_correlation import correlate_logs, log_to_stderr
 from snakepit_otel.telemetry._operation import Operation, error_type
 from snakepit_otel.telemetry._propagation import current_trace, incoming, outgoing
+from snakepit_otel.telemetry._request_attributes import set_request_attribute
 from snakepit_otel.telemetry._request_steps import Stepped, request, step
 from snakepit_otel.telemetry._setup import LEDGER_FILE, Telemetry, setup
 from snakepit_otel.telemetry.export.ledger import Ledger, SharedLedger
@@ -47,6 +48,7 @@ __all__ = [
     "outgoing",
     "record",
     "request",
+    "set_request_attribute",
     "setup",
     "step",
     "within",

@@ -14,7 +14,7 @@ from functools import wraps
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar, cast
 
-from snakepit_otel.telemetry import _context, _controls, _guard, _instruments
+from snakepit_otel.telemetry import _context, _controls, _guard, _instruments, _request_attributes
 from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry._decorators import LifecyclePoint
@@ -36,6 +36,7 @@ class Stepped:
     labels: AttributeSet = NONE
     details: Details | None = None
     steps: Steps | None = None
+    attributes: _request_attributes.RequestAttributes | None = None  # those that the tool sets
 
 
 class Steps:
@@ -69,6 +70,8 @@ class Steps:
         try:
             if error is None:
                 self.done.append((self.point, self.started, ended, 0 if batch is None else batch.span_id))
+            if batch is not None:
+                self.request.details = _with_attributes(self.request)
             if self.done:
                 plans = self._plans()
                 if batch is None:
@@ -180,13 +183,18 @@ def request(
                     request.details = details(owner, request)
             except Exception as error:
                 _guard.contain(f"describing {point.name}", error)
+            attributes = request.attributes = _request_attributes.begin()
             maker = None if unsampled or point in _controls.suppressed else getattr(above, "maker", None)
             batch = None if maker is None else maker.batch(above)
             if batch is not None or unsampled:
                 steps = request.steps = Steps(point, request, batch, owner, details)
             else:
-                with _alone(point, request):
-                    return await run(owner, request, *args)
+                with _alone(point, request) as operation:
+                    try:
+                        return await run(owner, request, *args)
+                    finally:
+                        if attributes.values:
+                            operation.set(attributes.values)
             try:
                 returned = await run(owner, request, *args)
             except BaseException as error:
@@ -280,6 +288,13 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
             _context.detach(token)
 
     return call
+
+
+def _with_attributes(request: Stepped) -> Details | None:
+    details, attributes = request.details, request.attributes
+    if attributes is None or not attributes.values:
+        return details
+    return Details({**({} if details is None else details.values), **attributes.values})
 
 
 def _alone(point: Point, request: Stepped) -> Operation:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
+from opentelemetry import trace
+
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.fencing import FencingTokens
@@ -19,7 +21,7 @@ from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
-from snakepit_otel.bridge.wire.methods import IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
+from snakepit_otel.bridge.wire.methods import ATTRIBUTES, IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE_BYTES,
@@ -35,6 +37,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
 from snakepit_otel.bridge.wire.reference_list import UNLISTED, Incoming, listed_ids
 from snakepit_otel.bridge.wire.reference_scan import has_marks, ids_in
 from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.request_attributes import taking_attributes, without_attributes
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import (
     SessionWorkerUnavailable,
@@ -45,6 +48,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.sessions._session import is_id
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._request_attributes import receive_request_attributes
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._scope import Scope
@@ -143,6 +147,8 @@ class Dispatcher:
                 except SessionWorkerUnavailable:
                     await self._forget_worker(request.session_id)
                     raise
+            if ATTRIBUTES in response.metadata:
+                response = without_attributes(response)
             if scope is None and REFERENCES in response.metadata:
                 await self._offer_results(response, references, peer)
             return response
@@ -167,7 +173,7 @@ class Dispatcher:
                     await self._offer_results(chunk, references, peer)
                 await take(chunk)
 
-            forward = offer_and_forward if scope is None else take
+            forward = taking_attributes(offer_and_forward if scope is None else take)
             if scope is None:
                 await self._claim_references(request, references, peer)
             prefer = await self._session(request.session_id, creator, peer)
@@ -338,6 +344,7 @@ class Dispatcher:
         incoming = Incoming.of(scope, request.metadata.get(REFERENCES))
         opened = incoming.receive if own.takes_references else None
         arguments = codec.decode_parameters(message.parameters, message.binary_parameters, message.metadata, opened)
+        receive_request_attributes(trace.get_current_span())
         with within(scope):
             context = AuthorityContext(request.session_id or None, self.sessions)
             return await self.tools.run(own, context, arguments, deadline)

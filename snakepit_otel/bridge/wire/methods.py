@@ -36,6 +36,7 @@ CORRELATION_HEADER = "x-snakepit-correlation-id"  # upstream's own
 REQUEST_HEADER = "x-snakepit-request-id"  # goes before `REQUEST_ID`, for a large request, which is passed on as it came
 REQUEST_ID = "snakepit_request_id"  # of messages' metadata: the request that a call or call-back belongs to
 REFERENCES = "snakepit_references"  # of messages' metadata: see `reference_list`
+ATTRIBUTES = "snakepit_attributes"  # of a worker's answers: what the tool has set on its request's span
 REFERENCES_HEADER = "x-snakepit-references"  # goes before `REFERENCES`, for a large request
 POOL = "snakepit_pool"  # of a request's metadata
 IDEMPOTENT = "snakepit_idempotent"  # of a request's metadata: `true` if it may run again after the loss of its worker

@@ -28,6 +28,7 @@ from snakepit_otel.bridge.wire.method_guards import Limit
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
+from snakepit_otel.bridge.wire.request_attributes import add_attributes
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.call_metadata import deadline_of, request_id_of
@@ -134,6 +135,8 @@ class WorkerService(BridgeServiceServicer):
                 error_message=to_wire(_reported(error), _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
+            if job is not None and scope.request is not None:
+                add_attributes(response, job.attributes)
             _clear_frames(error, scope)
             return response
         finally:
@@ -143,6 +146,8 @@ class WorkerService(BridgeServiceServicer):
             success=True, result=result, binary_result=binary, execution_time_ms=_milliseconds(started)
         )
         outgoing.list_in(response)
+        if scope.request is not None:
+            add_attributes(response, job.attributes)
         if outcome.cleanup_error is not None:
             response.metadata["cleanup_error"] = to_wire(
                 outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
@@ -172,6 +177,12 @@ class WorkerService(BridgeServiceServicer):
         number = 0
         finished = False
 
+        async def send_attributes() -> None:
+            # In a chunk of their own, without an id, which the authority takes out.
+            attributes = pb.ToolChunk()
+            if job is not None and scope.request is not None and add_attributes(attributes, job.attributes):
+                await context.write(attributes)
+
         async def send(value: Any) -> None:
             nonlocal number, finished
             number += 1
@@ -184,6 +195,7 @@ class WorkerService(BridgeServiceServicer):
             data, metadata, outgoing = await self._encode_chunk(value, scope)
             if scope.to_send:
                 await self._memory.send(scope, self._authority)
+            await send_attributes()
             chunk_id = f"{request.tool_name}-{number}"
             chunk = pb.ToolChunk(chunk_id=chunk_id, data=data, is_final=value.is_final, metadata=metadata)
             outgoing.list_in(chunk)
@@ -202,10 +214,12 @@ class WorkerService(BridgeServiceServicer):
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             status = to_status(_reported(error), _where(request, job))
             _clear_frames(error, scope)
+            await send_attributes()
             return status
         finally:
             if job is not None and job.orphaned_work is not None:
                 self._running.add_work(scope.request, job.orphaned_work)
+        await send_attributes()
         if not finished:
             await context.write(pb.ToolChunk(chunk_id=f"{request.tool_name}-{number + 1}", is_final=True))
         return None
