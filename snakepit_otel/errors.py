@@ -7,14 +7,14 @@
     ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
     ├── ToolError        (what a tool raised)
     ├── MiddlewareError  RequestRefused, MiddlewareFailed
-    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable
+    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable, ClientClosed
     ├── ZeroCopyError    ReferenceRefused, ReferenceReleased, ReferenceMisused, ZeroCopyLimitExceeded,
     │                    ZeroCopyUnavailable
     └── PoolError        WorkerStartFailed, WorkerExited, WorkerFenced, WorkerBusy, SessionWorkerUnavailable,
                          PoolSaturated, CircuitOpen, PoolNotFound, QueueTimeout, DeadlineExceeded,
                          PoolNotStarted, AlreadyStarted
 
-`reason` is an error's name on the wire, None if it has none.
+`reason` is an error's name on the wire, None if it has none. docs/client.md has when each is raised, and what to do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from snakepit_otel._error_base import SnakepitError
+
 __all__ = [
     "AdapterError", "AdapterNotLoaded", "AlreadyStarted", "AuthorityUnavailable", "BlockingCall", "BridgeError",
-    "BudgetExceeded", "CircuitOpen", "ConfigurationError", "DeadlineExceeded", "InvalidArguments",
+    "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "InvalidArguments",
     "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "PoolError",
     "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
     "ReferenceReleased", "RequestRefused", "SessionError", "SessionNotFound", "SessionQuotaExceeded",
@@ -32,12 +34,6 @@ __all__ = [
     "ToolError", "ToolNotFound", "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy", "WorkerExited",
     "WorkerFenced", "WorkerStartFailed", "ZeroCopyError", "ZeroCopyLimitExceeded", "ZeroCopyUnavailable",
 ]  # fmt: skip
-
-
-class SnakepitError(Exception):
-    """The root of all errors that snakepit_otel raises."""
-
-    reason: ClassVar[str | None] = None
 
 
 class ConfigurationError(SnakepitError, ValueError):
@@ -48,13 +44,13 @@ class SessionError(SnakepitError):
     """Base of errors of sessions."""
 
 
-class InvalidSession(SessionError, ValueError):
+class InvalidSession(SessionError, ValueError, http=400, grpc="INVALID_ARGUMENT"):
     """An invalid session id, TTL or metadata."""
 
     reason = "invalid_session"
 
 
-class SessionNotFound(SessionError, LookupError):
+class SessionNotFound(SessionError, LookupError, http=404, grpc="NOT_FOUND"):
     """No live session has the id: it was never created, is deleted, or has expired."""
 
     reason = "not_found"
@@ -64,7 +60,7 @@ class SessionNotFound(SessionError, LookupError):
         self.session_id = session_id
 
 
-class SessionQuotaExceeded(SessionError):
+class SessionQuotaExceeded(SessionError, http=429, grpc="RESOURCE_EXHAUSTED", retryable=True):
     """The quota of live sessions is reached and the policy is to reject."""
 
     reason = "session_quota_exceeded"
@@ -77,7 +73,7 @@ class SessionQuotaExceeded(SessionError):
         self.limit = limit
 
 
-class SessionStoreFull(SessionError):
+class SessionStoreFull(SessionError, http=503, grpc="RESOURCE_EXHAUSTED", retryable=True):
     """All sessions together are at the limit of bytes, so nothing is added; `missing` is in bytes."""
 
     reason = "session_store_full"
@@ -91,13 +87,13 @@ class SessionStoreFull(SessionError):
         self.missing = missing
 
 
-class StateRefused(SessionError, ValueError):
+class StateRefused(SessionError, ValueError, may_have_run=True):
     """State that is not JSON, or that would exceed the session's byte budget."""
 
     reason = "state_refused"
 
 
-class StateConflict(SessionError):
+class StateConflict(SessionError, http=409, grpc="ABORTED", may_have_run=True, retryable=True):
     """Another request has written the state since it was read; read it again and retry."""
 
     reason = "state_conflict"
@@ -111,7 +107,7 @@ class StateConflict(SessionError):
         self.current = current
 
 
-class NoSession(SessionError):
+class NoSession(SessionError, http=400, grpc="FAILED_PRECONDITION", may_have_run=True):
     """The request has no session, and so no state."""
 
     reason = "no_session"
@@ -125,7 +121,7 @@ class AdapterNotLoaded(AdapterError, ImportError):
     """The adapter cannot be imported, or is no adapter class."""
 
 
-class ToolNotFound(AdapterError, LookupError):
+class ToolNotFound(AdapterError, LookupError, http=404, grpc="NOT_FOUND"):
     """Neither the adapter nor the authority has a tool of the name."""
 
     reason = "tool_not_found"
@@ -135,17 +131,17 @@ class ToolRefused(AdapterError):
     """A tool definition or registration that breaks a rule of the registry."""
 
 
-class InvalidArguments(AdapterError, TypeError):
+class InvalidArguments(AdapterError, TypeError, http=422, grpc="INVALID_ARGUMENT"):
     """Arguments that the tool does not take: missing, unexpected or wrongly typed."""
 
     reason = "invalid_arguments"
 
 
-class BlockingCall(AdapterError):
+class BlockingCall(AdapterError, may_have_run=True):
     """A blocking call from a coroutine, which would stop all other requests."""
 
 
-class ToolError(SnakepitError):
+class ToolError(SnakepitError, may_have_run=True):
     """An exception of a tool, or of its adapter, in another process.
 
     `type` and `message` are the original exception's, `stacktrace` its frames as text, `traceback`
@@ -162,6 +158,8 @@ class ToolError(SnakepitError):
         context: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(f"{type}: {message}")
+        tool = (context or {}).get("tool_name")
+        self.tool = tool if isinstance(tool, str) else None
         self.type = type
         self.message = message
         self.stacktrace = list(stacktrace)
@@ -178,25 +176,27 @@ class MiddlewareError(SnakepitError):
     """Base of errors of middleware."""
 
 
-class RequestRefused(MiddlewareError):
+class RequestRefused(MiddlewareError, http=403, grpc="PERMISSION_DENIED"):
     """A middleware refuses the request; raised by its hooks.
 
     `status` is the gRPC status that remote callers get: `permission_denied`, `unauthenticated` or
-    `resource_exhausted`. Raises `ValueError` for another one.
+    `resource_exhausted`, which is `retryable`, in `retry_after` seconds if given. Raises `ValueError` for another one.
     """
 
     reason = "request_refused"
     STATUSES: ClassVar = ("permission_denied", "unauthenticated", "resource_exhausted")
+    _HTTP: ClassVar = {"permission_denied": 403, "unauthenticated": 401, "resource_exhausted": 429}
     status = "permission_denied"
 
-    def __init__(self, message: str, *, status: str = "permission_denied") -> None:
+    def __init__(self, message: str, *, status: str = "permission_denied", retry_after: float | None = None) -> None:
         if status not in self.STATUSES:
             raise ValueError(f"status is {status!r:.40}; it must be one of {', '.join(self.STATUSES)}")
-        super().__init__(message)
+        super().__init__(message, retryable=status == "resource_exhausted", retry_after=retry_after)
         self.status = status
+        self.http_status, self.grpc_status = self._HTTP[status], status.upper()
 
 
-class MiddlewareFailed(MiddlewareError):
+class MiddlewareFailed(MiddlewareError, may_have_run=True):
     """A hook of a middleware raised something else than `RequestRefused`, which failed the request.
 
     The cause is what it raised, in the process that it was raised in.
@@ -212,19 +212,19 @@ class BridgeError(SnakepitError):
     """Base of errors of messages and connections."""
 
 
-class ValueRefused(BridgeError, ValueError):
+class ValueRefused(BridgeError, ValueError, http=400, grpc="INVALID_ARGUMENT"):
     """A value that may not cross the bridge: not JSON, malformed, or pickled."""
 
     reason = "value_refused"
 
 
-class MessageTooLarge(BridgeError):
+class MessageTooLarge(BridgeError, http=413, grpc="RESOURCE_EXHAUSTED"):
     """A message over the size limit of its receiver."""
 
     reason = "message_too_large"
 
 
-class BudgetExceeded(BridgeError):
+class BudgetExceeded(BridgeError, http=503, grpc="RESOURCE_EXHAUSTED", retryable=True):
     """The authority's memory for this caller, or for all, is at its limit; retry when other requests have ended."""
 
     reason = "budget_exceeded"
@@ -236,39 +236,44 @@ class UnsafeSocket(BridgeError, PermissionError):
     reason = "unsafe_socket"
 
 
-class AuthorityUnavailable(BridgeError):
-    """The authority's address does not answer."""
+class AuthorityUnavailable(BridgeError, http=503, grpc="UNAVAILABLE", may_have_run=True, retryable=True):
+    """The authority's address does not answer, or the connection broke with the request; see `may_have_run`."""
 
     reason = "authority_unavailable"
+
+
+class ClientClosed(BridgeError, RuntimeError, http=503, grpc="UNAVAILABLE"):
+    """The client is used after it was closed; one that was closed meanwhile has a request that may have run."""
+
+    reason = "client_closed"
 
 
 class ZeroCopyError(SnakepitError):
     """Base of errors of references to shared memory."""
 
 
-class ReferenceRefused(ZeroCopyError, ValueError):
+class ReferenceRefused(ZeroCopyError, ValueError, http=400, grpc="INVALID_ARGUMENT"):
     """An unsupported device, dtype or object, or a reference with a wrong description."""
 
     reason = "reference_refused"
 
 
-class ReferenceReleased(ZeroCopyError, LookupError):
+class ReferenceReleased(ZeroCopyError, LookupError, may_have_run=True):
     """The reference is used after the end of its request, or after its release."""
 
     reason = "reference_released"
 
 
-class ReferenceMisused(ZeroCopyError, TypeError):
+class ReferenceMisused(ZeroCopyError, TypeError, may_have_run=True):
     """A reference was copied, serialised, kept, or passed to another request."""
 
     reason = "reference_misused"
 
 
-class ZeroCopyLimitExceeded(ZeroCopyError):
-    """A limit of size or number is reached; the message names the setting."""
+class ZeroCopyLimitExceeded(ZeroCopyError, http=413, grpc="RESOURCE_EXHAUSTED"):
+    """A limit of size or number is reached, for now if `retryable`; the message names the setting."""
 
     reason = "zero_copy_limit_exceeded"
-    passes = False  # True if a retry may succeed: the authority holds too much now
 
     @classmethod
     def of(cls, what: str, wanted: int, setting: str, limit: int) -> Self:
@@ -282,35 +287,35 @@ class ZeroCopyUnavailable(ZeroCopyError):
     reason = "zero_copy_unavailable"
 
 
-class PoolError(SnakepitError):
+class PoolError(SnakepitError, http=503, grpc="UNAVAILABLE"):
     """Base of errors of worker processes."""
 
 
-class WorkerStartFailed(PoolError):
+class WorkerStartFailed(PoolError, retryable=True):
     """A worker process did not become ready; the message has its last output."""
 
     reason = "worker_start_failed"
 
 
-class WorkerExited(PoolError):
+class WorkerExited(PoolError, http=502, may_have_run=True, retryable=True):
     """The worker died while it had the request, which may or may not have run."""
 
     reason = "worker_exit"
 
 
-class WorkerFenced(PoolError):
+class WorkerFenced(PoolError, http=403, grpc="PERMISSION_DENIED", may_have_run=True):
     """A worker that was replaced, or whose request was given to another one, may not call back for it."""
 
     reason = "worker_fenced"
 
 
-class WorkerBusy(PoolError):
+class WorkerBusy(PoolError, retryable=True):
     """The session's last worker has no free slot, with affinity `strict_fail_fast`; the request did not run."""
 
     reason = "worker_busy"
 
 
-class SessionWorkerUnavailable(PoolError):
+class SessionWorkerUnavailable(PoolError, retryable=True):
     """The session's last worker is gone, with a strict affinity; the request did not run.
 
     The session's next request may use any worker.
@@ -319,41 +324,41 @@ class SessionWorkerUnavailable(PoolError):
     reason = "session_worker_unavailable"
 
 
-class PoolSaturated(PoolError):
+class PoolSaturated(PoolError, retryable=True):
     """The queue is full, or too long for the request's deadline; the request did not run."""
 
     reason = "pool_saturated"
 
 
-class CircuitOpen(PoolError):
+class CircuitOpen(PoolError, retryable=True):
     """The breaker is open, as requests in a row lost their workers; the request did not run."""
 
     reason = "circuit_open"
 
 
-class PoolNotFound(PoolError, LookupError):
+class PoolNotFound(PoolError, LookupError, http=404, grpc="NOT_FOUND"):
     """No pool has the name."""
 
     reason = "pool_not_found"
 
 
-class QueueTimeout(PoolError, TimeoutError):
+class QueueTimeout(PoolError, TimeoutError, retryable=True):
     """No worker had a free slot within the queue timeout; the request did not run."""
 
     reason = "queue_timeout"
 
 
-class DeadlineExceeded(PoolError, TimeoutError):
+class DeadlineExceeded(PoolError, TimeoutError, http=504, grpc="DEADLINE_EXCEEDED", may_have_run=True, retryable=True):
     """The request's deadline passed; the request may still be running."""
 
     reason = "deadline_exceeded"
 
 
-class PoolNotStarted(PoolError):
+class PoolNotStarted(PoolError, retryable=True):
     """The pool is used before it was started or after it was stopped."""
 
     reason = "pool_not_initialized"
 
 
-class AlreadyStarted(PoolError, RuntimeError):
+class AlreadyStarted(PoolError, RuntimeError, http=500, grpc="INTERNAL"):
     """Started while it is running; nothing has changed."""

@@ -188,6 +188,7 @@ class AdapterHost:
             request.phase = "execute"
             arguments = tool.check(arguments)
             request.phase = "build"
+        request.has_begun = True
         adapter: Any = None
 
         def build() -> None:

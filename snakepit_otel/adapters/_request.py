@@ -17,7 +17,8 @@ Emit = Callable[[Any], Awaitable[None]]
 class Request(telemetry.Stepped):
     """One call of a tool.
 
-    `phase` is how far the request has come: where it failed, if it did. `orphaned_work` is done when the thread that
+    `phase` is how far the request has come: where it failed, if it did. `has_begun` once code of the adapter's may have
+    run for it. `orphaned_work` is done when the thread that
     still runs after the caller cancelled has ended.
     """
 
@@ -26,6 +27,7 @@ class Request(telemetry.Stepped):
     context: SessionContext
     on_main_thread: bool = False
     phase: str = field(default="build", init=False)
+    has_begun: bool = field(default=False, init=False)
     orphaned_work: asyncio.Future[Any] | None = field(default=None, init=False)
 
     def abandon(self, orphaned_work: asyncio.Future[Any]) -> None:

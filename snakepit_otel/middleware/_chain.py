@@ -102,7 +102,8 @@ class MiddlewareChain:
                     entered.append(entry)
         except TimeoutError:
             if limit.expired():
-                raise DeadlineExceeded("the request's time was up while its middleware ran") from None
+                late = "the request's time was up while its middleware ran; it did not run"
+                raise DeadlineExceeded(late, may_have_run=False, tool=request.tool) from None
             raise
 
     async def _leave(

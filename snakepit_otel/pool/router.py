@@ -42,7 +42,9 @@ class WorkerPools(Mapping[str, WorkerPool]):
             return self._pools[name]
         except KeyError:
             existing = ", ".join(self._pools)
-            raise PoolNotFound(f"there is no pool {name!r:.80}; there are: {existing}; nothing was run") from None
+            raise PoolNotFound(
+                f"there is no pool {name!r:.80}; there are: {existing}; nothing was run", pool=name[:80]
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pools)

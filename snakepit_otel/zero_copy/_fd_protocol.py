@@ -57,7 +57,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], int | None] | No
 
 def describe(error: SnakepitError) -> dict[str, Any]:
     described: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
-    return {**described, "passes": error.passes} if isinstance(error, ZeroCopyLimitExceeded) else described
+    return {**described, "passes": error.retryable} if isinstance(error, ZeroCopyLimitExceeded) else described
 
 
 def rebuild(described: Any) -> SnakepitError:
@@ -66,7 +66,7 @@ def rebuild(described: Any) -> SnakepitError:
         if isinstance(kind, type) and issubclass(kind, ZeroCopyError):
             error = kind(str(described.get("message")))
             if isinstance(error, ZeroCopyLimitExceeded):
-                error.passes = described.get("passes") is True
+                error.retryable = described.get("passes") is True
             return error
     return ReferenceRefused(f"the file-descriptor server answered {reprlib.repr(described):.200}")
 

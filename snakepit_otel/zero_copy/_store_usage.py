@@ -72,5 +72,5 @@ def _check(quantity: str, wanted: int, alone: int, setting: str, limit: int) -> 
     """Raise if `wanted` is over the limit; a later attempt may succeed if `alone` is not."""
     if wanted > limit:
         error = ZeroCopyLimitExceeded.of(quantity, wanted, setting, limit)
-        error.passes = alone <= limit
+        error.retryable = alone <= limit
         raise error

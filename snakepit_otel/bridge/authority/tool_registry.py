@@ -232,5 +232,5 @@ async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> A
             return await work
     except TimeoutError:
         if limit.expired():
-            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time") from None
+            raise DeadlineExceeded(f"the authority's tool {tool!r} did not end in time", tool=tool) from None
         raise

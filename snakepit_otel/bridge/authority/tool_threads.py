@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters._completion import Completion
-from snakepit_otel.errors import DeadlineExceeded, PoolError, PoolSaturated, QueueTimeout
+from snakepit_otel.errors import DeadlineExceeded, PoolError, PoolSaturated, QueueTimeout, SnakepitError
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Metric
 
@@ -90,7 +90,9 @@ class AuthorityThreads:
             coroutine.close()
             raise self._refused(
                 tool,
-                PoolSaturated(f"{self._coroutines[tool]} calls of the authority's tool {tool!r} run; it did not run"),
+                PoolSaturated(
+                    f"{self._coroutines[tool]} calls of the authority's tool {tool!r} run; it did not run", tool=tool
+                ),
             )
         limit = self._limit(deadline)
         self._awaited += 1
@@ -102,7 +104,7 @@ class AuthorityThreads:
         try:
             await asyncio.wait([task], timeout=limit - time.monotonic())
             if task.done():
-                return task.result().result()
+                return _of_tool(task.result()).result()
             await _cancel(task)
             raise self._timed_out(tool)
         except asyncio.CancelledError:
@@ -142,9 +144,9 @@ class AuthorityThreads:
             if self._leave_queue(call):
                 if time.monotonic() >= limit:
                     late = f"no thread got free for the authority's tool {tool!r} in time; it did not run"
-                    raise self._refused(tool, DeadlineExceeded(late))
+                    raise self._refused(tool, DeadlineExceeded(late, may_have_run=False, tool=tool))
                 late = f"no thread got free for the authority's tool {tool!r} within {patience:g} s; it did not run"
-                raise self._refused(tool, QueueTimeout(late))
+                raise self._refused(tool, QueueTimeout(late, tool=tool, waited=patience))
             await asyncio.wait([call.future], timeout=limit - time.monotonic())
             if not call.future.done():
                 raise self._timed_out(tool)
@@ -158,7 +160,7 @@ class AuthorityThreads:
         return limit if deadline is None else min(limit, deadline)
 
     def _timed_out(self, tool: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"the authority's tool {tool!r} did not end in time")
+        return DeadlineExceeded(f"the authority's tool {tool!r} did not end in time", tool=tool)
 
     def _refused(self, tool: str, error: PoolError) -> PoolError:
         about = {names.SNAKEPIT_TOOL_NAME: tool, names.SNAKEPIT_POOL_REJECTION: error.reason or ""}
@@ -247,7 +249,7 @@ class AuthorityThreads:
 
     def _work(self, call: _Call | None) -> None:
         while call is not None:
-            completion = Completion.of(call.context.run, call.function)
+            completion = _of_tool(Completion.of(call.context.run, call.function))
             stays = self._end(call)
             call.settle(completion)
             # Nothing of the call is to live on while the thread waits for the next.
@@ -276,6 +278,13 @@ class _Call:
     def _settle(self, completion: Completion) -> None:
         if not self.future.done():
             self.future.set_result(completion)
+
+
+def _of_tool(completion: Completion) -> Completion:
+    """Return what a tool came to, an error of ours, of whatever kind, as one of a request that has begun."""
+    if isinstance(completion.error, SnakepitError):
+        completion.error.may_have_run = True
+    return completion
 
 
 async def _cancel(task: asyncio.Task[Completion]) -> None:

@@ -42,6 +42,13 @@ _CARRIED_ATTRIBUTES: Mapping[type[BaseException], Mapping[str, Callable[..., Any
     SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
 }  # attributes that an error carries besides its message, and their types
+_DETAILS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("may_have_run", "retryable"), bool),
+    **dict.fromkeys(("tool", "pool", "worker"), str),
+    **dict.fromkeys(("waited", "retry_after"), (float, int)),
+    "queue_length": int,
+}  # attributes that an error of any kind carries where they were set, and their types
+_MAX_DETAIL = 256  # characters
 _OWN_TYPE = "snakepit_error"  # context key: the name of our error, beside the type that Elixir's callers match
 _ELIXIR_ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
@@ -135,10 +142,18 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
         "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
         "context": {
             **context,
-            **{name: getattr(error, name) for name in _CARRIED_ATTRIBUTES.get(type(error), ())},
-            **({_OWN_TYPE: type(error).__name__} if own else {}),
+            **({**_carried(error), _OWN_TYPE: type(error).__name__} if own else {}),
         },
     }
+
+
+def _carried(error: BaseException) -> dict[str, Any]:
+    """Return the attributes of one of our errors that go with it."""
+    set_here = vars(error)
+    found = {name: set_here[name] for name in _DETAILS if set_here.get(name) is not None}
+    for name in _CARRIED_ATTRIBUTES.get(type(error), ()):
+        found[name] = getattr(error, name)
+    return found
 
 
 def _from_user_code(error: BaseException) -> Any:
@@ -186,6 +201,12 @@ def _rebuild(kind: type[SnakepitError], message: str, context: Mapping[str, Any]
         except (LookupError, TypeError, ValueError):
             value = as_what()
         setattr(error, name, value)
+    if isinstance(error, RequestRefused) and error.status in RequestRefused.STATUSES:
+        RequestRefused.__init__(error, message, status=error.status)
+    for name, types in _DETAILS.items():
+        value = context.get(name)
+        if isinstance(value, types) and (types is bool or not isinstance(value, bool)):
+            setattr(error, name, value[:_MAX_DETAIL] if isinstance(value, str) else value)
     return error
 
 

@@ -38,7 +38,7 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
-from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ZeroCopyLimitExceeded
+from snakepit_otel.errors import DeadlineExceeded, RequestRefused, SnakepitError, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
 from snakepit_otel.rpc.transports.grpc import grpc_code
@@ -132,7 +132,7 @@ class WorkerService(BridgeServiceServicer):
                 await context.abort(code_of(error), to_status(error, _where(request, job)))
             response = pb.ExecuteToolResponse(
                 success=False,
-                error_message=to_wire(_reported(error), _where(request, job)),
+                error_message=to_wire(_reported(error, job), _where(request, job)),
                 execution_time_ms=_milliseconds(started),
             )
             if job is not None and scope.request is not None:
@@ -212,7 +212,7 @@ class WorkerService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            status = to_status(_reported(error), _where(request, job))
+            status = to_status(_reported(error, job), _where(request, job))
             _clear_frames(error, scope)
             await send_attributes()
             return status
@@ -280,7 +280,7 @@ class WorkerService(BridgeServiceServicer):
             try:
                 data, metadata = await codec.encoded(codec.encode_chunk, chunk.data, outgoing)
             except ZeroCopyLimitExceeded as full:
-                if not full.passes or time_left <= 0:
+                if not full.retryable or time_left <= 0:
                     raise
             else:
                 metadata.update(chunk.metadata or {})
@@ -373,10 +373,13 @@ def _clear_frames(error: BaseException, scope: Scope) -> None:
         traceback.clear_frames(error.__traceback__)
 
 
-def _reported(error: BaseException) -> BaseException:
+def _reported(error: BaseException, job: Request | None) -> BaseException:
     if isinstance(error, RequestAbandoned):
         # A caller that still waits has not gone, so it was the deadline.
         return DeadlineExceeded("the request's deadline passed, and the tool gave up")
+    if isinstance(error, SnakepitError) and job is not None and job.has_begun:
+        # Whatever kind it is: it comes from the tool.
+        error.may_have_run = True
     return error
 
 

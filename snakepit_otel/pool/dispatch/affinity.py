@@ -91,14 +91,16 @@ def _select_strictly(last: Worker | None, preferred: str, capacity: int, mode: A
     if last is None:
         raise SessionWorkerUnavailable(
             f"worker {preferred}, which the session used last, is gone, and affinity = {mode.value!r} allows no other; "
-            "the request did not run; the session's next request may use any worker"
+            "the request did not run; the session's next request may use any worker",
+            worker=preferred,
         )
     if last.active < capacity:
         return Choice(last, AffinityOutcome.HIT, AffinityReason.PREFERRED)
     if mode is Affinity.STRICT_FAIL_FAST:
         raise WorkerBusy(
             f"worker {preferred}, which the session used last, has {last.active} requests (of at most {capacity}), "
-            f"and affinity = {mode.value!r} neither waits nor allows another worker; the request did not run"
+            f"and affinity = {mode.value!r} neither waits nor allows another worker; the request did not run",
+            worker=preferred,
         )
     return Wait(preferred, preferred, AffinityOutcome.HIT, AffinityReason.PREFERRED)
 

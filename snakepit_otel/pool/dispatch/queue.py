@@ -106,7 +106,9 @@ class RequestQueue(Generic[T]):
         now = self._clock()
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded(
-                f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run"
+                f"the deadline of a request for {tool!r} had passed before it could wait for a worker; it did not run",
+                may_have_run=False,
+                waited=0.0,
             )
         ahead = self._service_time
         if worker is not None:
@@ -117,12 +119,16 @@ class RequestQueue(Generic[T]):
         if self._length >= self._limit:
             raise PoolSaturated(
                 f"{self._length} requests wait already, and no more than {self._limit} may (max_queue_size); the wait "
-                f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run"
+                f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run",
+                queue_length=self._length,
+                retry_after=expected,
             )
         if deadline is not None and (expected + service_time) * self._deadline_margin > deadline - now:
             raise PoolSaturated(
                 f"a request for {tool!r} would wait about {expected:.3g} s behind {self._length} others (of at most "
-                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run"
+                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run",
+                queue_length=self._length,
+                retry_after=expected,
             )
         loop = asyncio.get_running_loop()
         self._entered += 1
@@ -216,7 +222,9 @@ class RequestQueue(Generic[T]):
             request,
             QueueTimeout(
                 f"{cause} for a request for {request.tool!r} within {timeout:g} s (queue_timeout); "
-                f"{self._length} requests waited; it did not run"
+                f"{self._length} requests waited; it did not run",
+                waited=self._clock() - request.enqueued,
+                queue_length=self._length,
             ),
         )
 
@@ -231,12 +239,18 @@ class RequestQueue(Generic[T]):
             return PoolSaturated(
                 f"a request for {request.tool!r} has waited {now - request.enqueued:.3g} s for a worker; it would take "
                 f"about {request.service_time:.3g} s, but has {left:.3g} s left, with {self._length} requests queued "
-                f"(of at most {self._limit}); it did not run"
+                f"(of at most {self._limit}); it did not run",
+                waited=now - request.enqueued,
+                queue_length=self._length,
             )
         return None
 
     def _deadline_passed(self, request: QueuedRequest[T]) -> Exception:
+        waited = self._clock() - request.enqueued
         return DeadlineExceeded(
-            f"the deadline of a request for {request.tool!r} passed after it had waited "
-            f"{self._clock() - request.enqueued:.3g} s for a worker; it did not run"
+            f"the deadline of a request for {request.tool!r} passed after it had waited {waited:.3g} s for a worker; "
+            "it did not run",
+            may_have_run=False,
+            waited=waited,
+            queue_length=self._length,
         )

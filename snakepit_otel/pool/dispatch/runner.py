@@ -146,6 +146,7 @@ class RequestRunner:
     async def _run(self, job: Job, dispatch: _Dispatch) -> Any:
         if not self.is_accepting:
             error = self.not_running()
+            error.tool = job.tool_name
             self.rejections.count(error)
             raise error
         self._jobs += 1
@@ -153,6 +154,9 @@ class RequestRunner:
         try:
             job.permit = await self._permit(job)
             return await self._run_with_retries(job, dispatch)
+        except (PoolError, AuthorityUnavailable) as error:
+            error.pool, error.tool = self.name, job.tool_name
+            raise
         finally:
             _release_permit(job)
             self._jobs -= 1
@@ -262,7 +266,7 @@ class RequestRunner:
             raise await _worker_exited(worker, job) from None
         except CallFailed as failure:
             abandoned = ExitReason.DEADLINE if isinstance(failure, CallTimedOut) else None
-            raise await self._failure(worker, job, failure) from None
+            raise await self._failure(worker, job, failure, started) from None
         else:
             abandoned = None
             self.slots.times.add(self.label(job.tool_name), self._clock() - started)
@@ -278,16 +282,26 @@ class RequestRunner:
             return None
         left = job.deadline - self._clock()
         if left <= 0:
-            raise DeadlineExceeded("the request's deadline passed before a worker began it; it did not run")
+            raise DeadlineExceeded(
+                f"the deadline of a request for {job.tool_name!r} passed before a worker began it; it did not run",
+                may_have_run=False,
+            )
         return left
 
-    async def _failure(self, worker: Worker, job: Job, failure: CallFailed) -> Exception:
+    async def _failure(self, worker: Worker, job: Job, failure: CallFailed, started: float) -> Exception:
+        if isinstance(failure, CallTimedOut):
+            return DeadlineExceeded(
+                f"worker {worker.id} did not end {job.tool_name!r} within the request's deadline: it had "
+                f"{self._clock() - started:.3g} s for it, and may still be running it",
+                worker=worker.id,
+            )
         if isinstance(failure, ConnectionLost):
             if worker.state is WorkerState.STOPPING:
                 # The worker delivers its telemetry, for which the caller need not wait.
                 return WorkerExited(
                     f"worker {worker.id} was stopped while it ran {job.tool_name!r} ({worker.exit_reason}); "
-                    "the request may have run in part"
+                    "the request may have run in part",
+                    worker=worker.id,
                 )
             if await worker.exited(_LOST_WORKER_EXIT_S) is not None:
                 return await _worker_exited(worker, job)
@@ -331,12 +345,15 @@ class RequestRunner:
     def _circuit_open(self) -> CircuitOpen:
         return CircuitOpen(
             f"workers of pool {self.name!r} die of its requests, or of their start; the next request is tried in "
-            f"{self.breaker.retry_after:.1f} s; this one did not run"
+            f"{self.breaker.retry_after:.1f} s; this one did not run",
+            pool=self.name,
+            retry_after=self.breaker.retry_after,
         )
 
     def not_running(self) -> PoolNotStarted:
         """Return the error of a request that is refused as the pool does not run."""
-        return PoolNotStarted(f"pool {self.name!r} is not running, or about to stop; the request did not run")
+        why = f"pool {self.name!r} is not running, or about to stop; the request did not run"
+        return PoolNotStarted(why, pool=self.name)
 
 
 def _release_permit(job: Job) -> None:
@@ -350,5 +367,6 @@ async def _worker_exited(worker: Worker, job: Job) -> WorkerExited:
     await worker.removed.wait()
     replaced = f"; it was being replaced ({worker.exit_reason})" if worker.exit_reason is not None else ""
     return WorkerExited(
-        f"worker {worker.id} {description} while it ran {job.tool_name!r}{replaced}; the request may have run in part"
+        f"worker {worker.id} {description} while it ran {job.tool_name!r}{replaced}; the request may have run in part",
+        worker=worker.id,
     )

@@ -107,6 +107,7 @@ class WorkerSlots:
             worker.id,
             lambda: SessionWorkerUnavailable(
                 f"worker {worker.id}, which the session used last, is gone, and the pool's affinity allows no other; "
-                "the request did not run; the session's next request may use any worker"
+                "the request did not run; the session's next request may use any worker",
+                worker=worker.id,
             ),
         )
