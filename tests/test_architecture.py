@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tests.source import INSTRUMENTATION, PACKAGE, imports, module_imports, sources, tree
 
 LAYERS = (
-    ("errors", "_version", "common"),
+    ("_error_base", "errors", "_version", "common"),
     ("system",),
     ("telemetry",),
     ("rpc", "sessions", "zero_copy"),
