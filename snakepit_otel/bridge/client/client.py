@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, Unpack
 from urllib.parse import quote
 
+from snakepit_otel.bridge.client.admin import AdminCalls
 from snakepit_otel.bridge.client.lease import LeaseHolder
-from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -23,9 +23,6 @@ from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
-from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
-from snakepit_otel.bridge.wire.status import Status
-from snakepit_otel.bridge.wire.telemetry_controls import TelemetryChanges
 from snakepit_otel.bridge.wire.tool_calls import (
     MessageOptions,
     RequestOptions,
@@ -67,7 +64,7 @@ def _time_left(timeout: Any) -> float | None:
     return seconds
 
 
-class Client:
+class Client(AdminCalls):
     """Calls a running authority at `unix:PATH` or `HOST:PORT`; an async context manager.
 
     `root_certificates` and, where the server requires them, `certificate` and `key` are PEM files for TLS, read once.
@@ -261,72 +258,6 @@ class Client:
         """Return if the authority answers."""
         await self._call(methods.PING, pb.PingRequest(message="ping"), timeout)
 
-    async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
-        """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
-        found: list[admin_pb.SessionInfo] = []
-        while len(found) < limit:
-            # A page may have fewer sessions than requested, by their size; only an empty one is the last.
-            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
-            page = list((await self._call_admin("ListSessions", request)).sessions)
-            if not page:
-                break
-            found += page
-            after = page[-1].id
-        return found
-
-    async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
-        """Return one session with its state, untouched; on the authority's Unix socket only."""
-        request = message(admin_pb.ShowSessionRequest, session_id=session_id)
-        response: admin_pb.ShowSessionResponse = await self._call_admin("ShowSession", request)
-        return response
-
-    async def remove_session(self, session_id: str) -> bool:
-        """Delete a session and return whether there was one; on the authority's Unix socket only."""
-        response = await self._call_admin(
-            "DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id)
-        )
-        return bool(response.deleted)
-
-    async def stats(self) -> admin_pb.GetStatsResponse:
-        """Return the ledger; on the authority's Unix socket only."""
-        response: admin_pb.GetStatsResponse = await self._call_admin("GetStats", admin_pb.GetStatsRequest())
-        return response
-
-    async def set_telemetry(self, **changes: Unpack[TelemetryChanges]) -> admin_pb.SetTelemetryResponse:
-        """Change what the authority and its workers record; return what is in force. On its Unix socket only."""
-        fields: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-        for key in fields.keys() & {"allow", "deny"}:
-            fields[key] = message(admin_pb.Patterns, patterns=list(fields[key]))
-        request = message(admin_pb.SetTelemetryRequest, **fields)
-        response: admin_pb.SetTelemetryResponse = await self._call_admin("SetTelemetry", request)
-        return response
-
-    async def status(self, *, timeout: float = 10.0) -> Status:
-        """Return the authority's state, within `timeout` seconds; on its Unix socket only."""
-        return Status.of_message(await self._call_admin("GetStatus", admin_pb.GetStatusRequest(), timeout))
-
-    async def restart_workers(
-        self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None
-    ) -> RestartReport:
-        """Replace all workers of a pool, or of every pool, one after another; on the authority's Unix socket only.
-
-        `progress` is called for each when it has been replaced. Once begun, the authority continues, whatever
-        becomes of the caller. Raises `PoolNotFound`.
-        """
-        replacements: list[Replacement] = []
-
-        async def take(one: admin_pb.Replacement) -> None:
-            replacements.append(Replacement.of_message(one))
-            if progress is not None:
-                progress(replacements[-1])
-
-        request = message(admin_pb.RestartWorkersRequest, pool=pool or "")
-        try:
-            await self._connection.stream(f"{methods.ADMIN}/RestartWorkers", request, take)
-        except RpcError as error:
-            raise self._error(error, "") from None
-        return RestartReport(tuple(replacements))
-
     async def _call(
         self, method: str, request: Any, timeout: float | None = None, headers: list[tuple[str, str]] | None = None
     ) -> Any:
@@ -336,8 +267,11 @@ class Client:
         except RpcError as error:
             raise self._error(error, getattr(request, "session_id", "")) from None
 
-    async def _call_admin(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
-        return await self._call(f"{methods.ADMIN}/{method}", request, timeout)
+    async def _stream(self, method: str, request: Any, take: Callable[[Any], Awaitable[None]]) -> None:
+        try:
+            await self._connection.stream(method, request, take)
+        except RpcError as error:
+            raise self._error(error, "") from None
 
     def _error(self, error: RpcError, session_id: str) -> SnakepitError:
         code, details = error.code, error.details

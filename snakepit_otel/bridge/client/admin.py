@@ -1,0 +1,91 @@
+"""A client's calls of the admin service, which an authority serves on its Unix socket only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Unpack
+
+from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
+from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.messages import message
+from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.telemetry_controls import TelemetryChanges
+
+
+class AdminCalls:
+    """Calls of the admin service; the base of `Client`, which makes them."""
+
+    async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
+        """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
+        found: list[admin_pb.SessionInfo] = []
+        while len(found) < limit:
+            # A page may have fewer sessions than requested, by their size; only an empty one is the last.
+            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
+            page = list((await self._call_admin("ListSessions", request)).sessions)
+            if not page:
+                break
+            found += page
+            after = page[-1].id
+        return found
+
+    async def show_session(self, session_id: str) -> admin_pb.ShowSessionResponse:
+        """Return one session with its state, untouched; on the authority's Unix socket only."""
+        request = message(admin_pb.ShowSessionRequest, session_id=session_id)
+        response: admin_pb.ShowSessionResponse = await self._call_admin("ShowSession", request)
+        return response
+
+    async def remove_session(self, session_id: str) -> bool:
+        """Delete a session and return whether there was one; on the authority's Unix socket only."""
+        response = await self._call_admin(
+            "DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id)
+        )
+        return bool(response.deleted)
+
+    async def stats(self) -> admin_pb.GetStatsResponse:
+        """Return the ledger; on the authority's Unix socket only."""
+        response: admin_pb.GetStatsResponse = await self._call_admin("GetStats", admin_pb.GetStatsRequest())
+        return response
+
+    async def set_telemetry(self, **changes: Unpack[TelemetryChanges]) -> admin_pb.SetTelemetryResponse:
+        """Change what the authority and its workers record; return what is in force. On its Unix socket only."""
+        fields: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        for key in fields.keys() & {"allow", "deny"}:
+            fields[key] = message(admin_pb.Patterns, patterns=list(fields[key]))
+        request = message(admin_pb.SetTelemetryRequest, **fields)
+        response: admin_pb.SetTelemetryResponse = await self._call_admin("SetTelemetry", request)
+        return response
+
+    async def status(self, *, timeout: float = 10.0) -> Status:
+        """Return the authority's state, within `timeout` seconds; on its Unix socket only."""
+        return Status.of_message(await self._call_admin("GetStatus", admin_pb.GetStatusRequest(), timeout))
+
+    async def restart_workers(
+        self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None
+    ) -> RestartReport:
+        """Replace all workers of a pool, or of every pool, one after another; on the authority's Unix socket only.
+
+        `progress` is called for each when it has been replaced. Once begun, the authority continues, whatever
+        becomes of the caller. Raises `PoolNotFound`.
+        """
+        replacements: list[Replacement] = []
+
+        async def take(one: admin_pb.Replacement) -> None:
+            replacements.append(Replacement.of_message(one))
+            if progress is not None:
+                progress(replacements[-1])
+
+        request = message(admin_pb.RestartWorkersRequest, pool=pool or "")
+        await self._stream(f"{methods.ADMIN}/RestartWorkers", request, take)
+        return RestartReport(tuple(replacements))
+
+    async def _call_admin(self, method: str, request: Any, timeout: float | None = 10.0) -> Any:
+        return await self._call(f"{methods.ADMIN}/{method}", request, timeout)
+
+    async def _call(self, method: str, request: Any, timeout: float | None = None) -> Any:
+        """Make a call and return its answer; raises the public error."""
+        raise NotImplementedError
+
+    async def _stream(self, method: str, request: Any, take: Callable[[Any], Awaitable[None]]) -> None:
+        """Make a call and await `take` for each message of its answer; raises the public error."""
+        raise NotImplementedError
