@@ -237,9 +237,13 @@ class UnsafeSocket(BridgeError, PermissionError):
 
 
 class AuthorityUnavailable(BridgeError, http=503, grpc="UNAVAILABLE", may_have_run=True, retryable=True):
-    """The authority's address does not answer, or the connection broke with the request; see `may_have_run`."""
+    """The authority's address does not answer, or the connection broke with the request; see `may_have_run`.
+
+    `address` is that of the authority that a `Client` cannot reach.
+    """
 
     reason = "authority_unavailable"
+    address: str | None = None
 
 
 class ClientClosed(BridgeError, RuntimeError, http=503, grpc="UNAVAILABLE"):

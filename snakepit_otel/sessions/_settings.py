@@ -49,6 +49,13 @@ class SessionSettings(BaseModel):
     strict_mode: Annotated[
         bool, Field(description="Warn loudly when sessions accumulate, and name their creators.")
     ] = False
+    create_on_request: Annotated[
+        bool,
+        Field(
+            description="Whether a request creates the session that it names if it is not live; if not, it is refused "
+            "with `SessionNotFound`."
+        ),
+    ] = True
     overflow: Annotated[
         Overflow, Field(description="At the quota: `reject` the new session, or `evict` the least recently used one.")
     ] = Overflow.REJECT

@@ -78,7 +78,7 @@ class AdminService(AdminServiceServicer):
             session = await self._sessions.get(request.session_id, touch=False)
             view = await self._sessions.read(request.session_id, touch=False)
         except (SessionNotFound, InvalidSession) as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            await context.abort(grpc.StatusCode.NOT_FOUND, to_status(error, {}))
         entries = [pb.StateEntry(key=key, json=entry.raw, version=entry.version) for key, entry in view.entries.items()]
         return pb.ShowSessionResponse(session=self._info(session), state=entries)
 
@@ -87,7 +87,7 @@ class AdminService(AdminServiceServicer):
         try:
             deleted = await self._sessions.delete(request.session_id)
         except InvalidSession as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         return pb.DeleteSessionResponse(deleted=deleted)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
@@ -107,9 +107,9 @@ class AdminService(AdminServiceServicer):
         try:
             now = await self._set_telemetry(**values)
         except ConfigurationError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
         return pb.SetTelemetryResponse(level=now.level, sampling=now.sampling, allow=now.allow, deny=now.deny)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
@@ -119,7 +119,7 @@ class AdminService(AdminServiceServicer):
         try:
             return (await self._status()).to_message()
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
 
     async def RestartWorkers(
         self, request: pb.RestartWorkersRequest, context: Context

@@ -21,7 +21,7 @@ from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
-from snakepit_otel.bridge.wire.methods import ATTRIBUTES, IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
+from snakepit_otel.bridge.wire.methods import ATTRIBUTES, CREATE_SESSION, IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE_BYTES,
@@ -85,7 +85,7 @@ class Dispatcher:
     """Takes requests from callers in this process and over gRPC alike.
 
     A request that names a session which is not live creates it, as upstream's workers do, with the
-    default TTL; one that names none belongs to no session.
+    default TTL, unless it or `session_store.create_on_request` says not to; one that names none belongs to no session.
     """
 
     has_middleware = False
@@ -136,7 +136,7 @@ class Dispatcher:
         with self._references(request, scope) as references:
             if scope is None:
                 await self._claim_references(request, references, peer)
-            prefer = await self._session(request.session_id, creator, peer)
+            prefer = await self._session(request, creator, peer)
             own = self.tools.find(request.tool_name)
             response: ToolResponse
             if own is not None:
@@ -176,7 +176,7 @@ class Dispatcher:
             forward = taking_attributes(offer_and_forward if scope is None else take)
             if scope is None:
                 await self._claim_references(request, references, peer)
-            prefer = await self._session(request.session_id, creator, peer)
+            prefer = await self._session(request, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
                 await self._run_own_as_stream(own, request, forward, references, deadline, is_local=scope is not None)
@@ -242,9 +242,12 @@ class Dispatcher:
         elif size > (budget := self.sessions.settings.max_session_bytes) + _STATE_OVERHEAD_BYTES:
             raise StateRefused(f"{tool} was called with {size} bytes of JSON; max_session_bytes is {budget}")
 
-    async def _session(self, session_id: str, creator: Creator | None, peer: Peer) -> str | None:
+    async def _session(self, request: ToolRequest, creator: Creator | None, peer: Peer) -> str | None:
+        session_id = request.session_id
         if not session_id:
             return None
+        if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
+            return (await self.sessions.get(session_id)).last_worker_id
         charge = Charge(self.lasting, peer, 0, SESSIONS)
         return (await self.sessions.create(session_id, creator=creator, charge=charge)).last_worker_id
 

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from snakepit_otel.bridge.authority.byte_budget import Charge
+from snakepit_otel.bridge.authority.call_times import in_time, time_of
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
@@ -123,14 +124,15 @@ class AuthorityService(BridgeServiceServicer):
         headers = _headers(context)
         try:
             self._check(context)
-            await self._sessions.create(
-                request.session_id,
-                ttl=_ttl(headers.get(methods.TTL_HEADER)),
-                metadata=dict(request.metadata),
-                owner=_owner(headers),
-                creator=_creator(context, headers, "InitializeSession"),
-                charge=Charge(self._dispatcher.lasting, peer_of(context), 0, SESSIONS),
-            )
+            async with in_time(headers, context):
+                await self._sessions.create(
+                    request.session_id,
+                    ttl=_ttl(headers.get(methods.TTL_HEADER)),
+                    metadata=dict(request.metadata),
+                    owner=_owner(headers),
+                    creator=_creator(context, headers, "InitializeSession"),
+                    charge=Charge(self._dispatcher.lasting, peer_of(context), 0, SESSIONS),
+                )
         except SnakepitError as error:
             await _abort(context, error)
         specs = {spec.name: spec for spec in self._tools.specs(exposed_only=True)}
@@ -140,7 +142,8 @@ class AuthorityService(BridgeServiceServicer):
         """Delete the session; one that is not there is as good as deleted."""
         try:
             self._check(context)
-            await self._sessions.delete(request.session_id)
+            async with in_time(_headers(context), context):
+                await self._sessions.delete(request.session_id)
         except SnakepitError as error:
             await _abort(context, error)
         return pb.CleanupSessionResponse(success=True, resources_cleaned=1)
@@ -163,10 +166,11 @@ class AuthorityService(BridgeServiceServicer):
         """Touch the session, and return whether it is live."""
         try:
             self._check(context)
-            await self._sessions.get(request.session_id)
+            async with in_time(_headers(context), context):
+                await self._sessions.get(request.session_id)
         except (SessionNotFound, InvalidSession):
             valid = False
-        except WorkerFenced as error:
+        except (WorkerFenced, DeadlineExceeded) as error:
             await _abort(context, error)
         else:
             valid = True
@@ -174,12 +178,14 @@ class AuthorityService(BridgeServiceServicer):
 
     async def ExecuteTool(self, request: ToolRequest, context: Context) -> ToolResponse:
         """Run a tool, of the authority or of a worker's adapter."""
-        creator = _creator(context, _headers(context), request.tool_name)
+        headers = _headers(context)
+        creator = _creator(context, headers, request.tool_name)
         if self._dispatcher.has_middleware:
             _enter_caller(context)
         needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
         try:
-            response = await self._dispatcher.execute(request, creator, context.time_remaining(), peer=peer_of(context))
+            timeout = time_of(headers, context)
+            response = await self._dispatcher.execute(request, creator, timeout, peer=peer_of(context))
         except SnakepitError as error:
             about = where(request.tool_name, request.session_id, phase="dispatch")
             if isinstance(error, RequestRefused):
@@ -196,7 +202,8 @@ class AuthorityService(BridgeServiceServicer):
 
     async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
         """Run a tool of a worker's adapter and pass its chunks on."""
-        creator = _creator(context, _headers(context), request.tool_name)
+        headers = _headers(context)
+        creator = _creator(context, headers, request.tool_name)
         if self._dispatcher.has_middleware:
             _enter_caller(context)
         needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
@@ -209,7 +216,7 @@ class AuthorityService(BridgeServiceServicer):
             await context.write(chunk)
 
         try:
-            await self._dispatcher.stream(request, take, creator, context.time_remaining(), peer=peer_of(context))
+            await self._dispatcher.stream(request, take, creator, time_of(headers, context), peer=peer_of(context))
         except SnakepitError as error:
             about = where(request.tool_name, request.session_id, phase="dispatch")
             await context.abort(_code(error), to_status(error, about))
@@ -354,6 +361,8 @@ def _code(error: SnakepitError) -> grpc.StatusCode:
 
 
 async def _abort(context: Context, error: SnakepitError) -> Any:
+    if _headers(context).get(methods.ERRORS_HEADER) == "json":
+        await context.abort(_code(error), to_status(error, {}))
     await context.abort(_code(error), f"{error.reason}: {error}" if error.reason else str(error))
 
 

@@ -23,6 +23,7 @@ class MessageOptions(TypedDict, total=False):
 
     session_id: str | None
     pool: str | None
+    create_session: bool
     idempotent: bool
     metadata: Mapping[str, str] | None
 
@@ -30,7 +31,8 @@ class MessageOptions(TypedDict, total=False):
 class RequestOptions(MessageOptions, total=False):
     """Options of `execute` and `stream`.
 
-    With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live.
+    With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live;
+    with `create_session=False`, `SessionNotFound` is raised instead.
     `timeout` is in seconds, for all of the request: waiting, running and calling back. The request goes to the `pool`
     of that name, else to the first whose adapter has the tool. A request runs at most once; one that is `idempotent`
     is run again if it loses its worker before its first chunk, up to `max_retries` times within its time. `metadata`
@@ -48,6 +50,7 @@ def execute_request(
     stream: bool = False,
     scope: Scope | None = None,
     pool: str | None = None,
+    create_session: bool = True,
     idempotent: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> pb.ExecuteToolRequest:
@@ -67,6 +70,8 @@ def execute_request(
     )
     if pool is not None:
         request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
+    if not create_session:
+        request.metadata[methods.CREATE_SESSION] = "false"
     if idempotent:
         request.metadata[methods.IDEMPOTENT] = "true"
     if metadata:

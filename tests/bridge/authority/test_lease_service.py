@@ -248,7 +248,7 @@ async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
     client: Client, served: Served, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """gRPC's own error stands for an answer that it lost; asked again, the authority's own is given."""
-    connection, lost = client._connection, [Overtaken() for _ in range(times)]
+    connection, lost = client._authority.opened(), [Overtaken() for _ in range(times)]
     begin = connection.bidirectional
     monkeypatch.setattr(connection, "bidirectional", lambda method: lost.pop() if lost else begin(method))
     if times == 1:
