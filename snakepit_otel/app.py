@@ -23,9 +23,11 @@ from snakepit_otel.bridge.authority.settings import AuthoritySettings, ServerSet
 from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
+from snakepit_otel.bridge.wire.request_listing import RequestList
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls, TelemetryChanges, refuse_if_off
+from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.errors import AlreadyStarted, PoolNotStarted
 from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
@@ -145,7 +147,12 @@ class Snakepit(LocalCaller):
                 authority_tool_bytes=limits.authority_tool_bytes,
             )
             admin = AdminService(
-                self.sessions, set_telemetry=self.set_telemetry, status=self.status, restart=self.restart_workers
+                self.sessions,
+                set_telemetry=self.set_telemetry,
+                status=self.status,
+                restart=self.restart_workers,
+                tools=self.list_tools,
+                requests=dispatcher.live_requests,
             )
             largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
             server = AuthorityServer(self._server_settings, dispatcher, self.sessions, admin, max_message_bytes=largest)
@@ -229,6 +236,22 @@ class Snakepit(LocalCaller):
         """
         self._started()
         return await self.pools.restart(pool, progress)
+
+    def list_tools(self) -> list[ListedTool]:
+        """Return the tools that callers may call, those of the authority first. Raises `PoolNotStarted`."""
+        return [*self.tools.listed(), *self.pools.tools()]
+
+    def list_requests(self, limit: int = 1_000) -> RequestList:
+        """Return the oldest requests that wait or run, at most `limit`. Raises `PoolNotStarted`."""
+        return self._started().live_requests.list(limit)
+
+    def cancel_request(self, request_id: str) -> bool:
+        """Cancel the request of this id, or the only one whose id begins so; return whether there is one.
+
+        It is as if its caller had gone; the caller gets `RequestCancelled`. Raises `PoolNotStarted`, and
+        `ConfigurationError` for a beginning that is too short, or that several ids share.
+        """
+        return self._started().live_requests.cancel(request_id)
 
     async def status(self) -> Status:
         """Return how sessions, pools and workers are. Raises `PoolNotStarted` before `start`."""

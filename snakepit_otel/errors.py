@@ -11,7 +11,7 @@
     ├── ZeroCopyError    ReferenceRefused, ReferenceReleased, ReferenceMisused, ZeroCopyLimitExceeded,
     │                    ZeroCopyUnavailable
     └── PoolError        WorkerStartFailed, WorkerExited, WorkerFenced, WorkerBusy, SessionWorkerUnavailable,
-                         PoolSaturated, CircuitOpen, PoolNotFound, QueueTimeout, DeadlineExceeded,
+                         PoolSaturated, CircuitOpen, PoolNotFound, QueueTimeout, DeadlineExceeded, RequestCancelled,
                          PoolNotStarted, AlreadyStarted
 
 `reason` is an error's name on the wire, None if it has none. docs/client.md has when each is raised, and what to do.
@@ -29,10 +29,11 @@ __all__ = [
     "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "InvalidArguments",
     "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "PoolError",
     "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
-    "ReferenceReleased", "RequestRefused", "SessionError", "SessionNotFound", "SessionQuotaExceeded",
-    "SessionStoreFull", "SessionWorkerUnavailable", "SnakepitError", "StateConflict", "StateRefused",
-    "ToolError", "ToolNotFound", "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy", "WorkerExited",
-    "WorkerFenced", "WorkerStartFailed", "ZeroCopyError", "ZeroCopyLimitExceeded", "ZeroCopyUnavailable",
+    "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError", "SessionNotFound",
+    "SessionQuotaExceeded", "SessionStoreFull", "SessionWorkerUnavailable", "SnakepitError", "StateConflict",
+    "StateRefused", "ToolError", "ToolNotFound", "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy",
+    "WorkerExited", "WorkerFenced", "WorkerStartFailed", "ZeroCopyError", "ZeroCopyLimitExceeded",
+    "ZeroCopyUnavailable",
 ]  # fmt: skip
 
 
@@ -356,6 +357,12 @@ class DeadlineExceeded(PoolError, TimeoutError, http=504, grpc="DEADLINE_EXCEEDE
     """The request's deadline passed; the request may still be running."""
 
     reason = "deadline_exceeded"
+
+
+class RequestCancelled(PoolError, grpc="CANCELLED", may_have_run=True):
+    """An operator cancelled the request; the message says whether it may have run."""
+
+    reason = "request_cancelled"
 
 
 class PoolNotStarted(PoolError, retryable=True):

@@ -36,7 +36,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def name_of(annotation: Any) -> str:
-    text = getattr(annotation, "__forward_arg__", annotation)
+    text: Any = getattr(annotation, "__forward_arg__", annotation)
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         text = annotation.__name__
     return " ".join(str(text).split())

@@ -25,7 +25,7 @@ _AS_THEY_ARE = frozenset({"keys_schema", "default", "metadata", "serialization"}
 # What these hold has names of the users' own, and is no schema itself.
 _BY_NAME = frozenset({"fields", "choices"})
 # No parameter has this name, so it is free for what `**name` takes.
-_OTHERS = "**"
+OTHERS = "**"
 # Not with the validators that models have already, which open nothing; older releases have no such thing.
 _PREBUILT = "_use_prebuilt"
 _MAX_NAMED_FAULTS = 10
@@ -64,12 +64,14 @@ class ArgumentCheck:
         named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
         groups = [self._fields_of(parameter, annotations) for parameter in named]
         # pydantic has many ways to refuse a type.
-        made, refused = attempt(_check_of, _joined(groups))
+        self.function = function
+        self.fields = _joined(groups)  # types by name, required or not
+        made, refused = attempt(_check_of, self.fields)
         if refused is not None:
-            checked = [self._checked(*pair) for pair in zip(named, groups, strict=True)]
-            made = _check_of(_joined(checked))
+            self.fields = _joined(self._checked(*pair) for pair in zip(named, groups, strict=True))
+            made = _check_of(self.fields)
         self._validate: _Check = made
-        self._names = [name for name in _joined(groups) if name != _OTHERS]
+        self._names = [name for name in self.fields if name != OTHERS]
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments to call with, or raise `InvalidArguments` naming every fault."""
@@ -135,8 +137,14 @@ def _resolved_fields(parameter: inspect.Parameter, annotations: Annotations) -> 
 
 def _field_of(parameter: inspect.Parameter, hint: Any) -> _Fields:
     if parameter.kind is parameter.VAR_KEYWORD:
-        return {_OTHERS: typing.NotRequired[hint]}
+        return {OTHERS: typing.NotRequired[hint]}
     return {parameter.name: hint if parameter.default is parameter.empty else typing.NotRequired[hint]}
+
+
+def is_optional(hint: Any) -> bool:
+    """Return whether an argument of such a type may be left out."""
+    origin: Any = typing.get_origin(hint)
+    return origin is typing.NotRequired
 
 
 def _joined(groups: Iterable[_Fields]) -> _Fields:
@@ -151,17 +159,18 @@ def _check_of(fields: _Fields) -> _Check:
     if plain is not None:
         return SchemaValidator(plain).validate_python
     anew: Any = {_PREBUILT: False} if _PREBUILT in (SchemaValidator.__text_signature__ or "") else {}
-    return SchemaValidator(_schema_of(fields), **anew).validate_python
+    return SchemaValidator(full_schema_of(fields), **anew).validate_python
 
 
 def _plain_schema_of(fields: _Fields) -> Any:
-    if fields.get(_OTHERS) not in (None, typing.NotRequired[Any]):
+    if fields.get(OTHERS) not in (None, typing.NotRequired[Any]):
         return None
-    named = {name: hint for name, hint in fields.items() if name != _OTHERS}
-    return core_schema.schema_of(named, takes_others=_OTHERS in fields)
+    named = {name: hint for name, hint in fields.items() if name != OTHERS}
+    return core_schema.schema_of(named, takes_others=OTHERS in fields)
 
 
-def _schema_of(fields: _Fields) -> Any:
+def full_schema_of(fields: Mapping[str, Any]) -> Any:
+    """Return pydantic's schema of named arguments. Raises for a type that it does not take."""
     # Only here, since it takes longer to load than all the rest of a worker, and most tools do without.
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.warnings import ArbitraryTypeWarning
@@ -169,7 +178,7 @@ def _schema_of(fields: _Fields) -> Any:
 
     make_typed_dict: Any = TypedDict  # a name of its own, because this one is made at run time
     shape = make_typed_dict("Arguments", fields)
-    takes_others = _OTHERS in fields
+    takes_others = OTHERS in fields
     shape.__pydantic_config__ = ConfigDict(extra="allow" if takes_others else "forbid", arbitrary_types_allowed=True)
     with warnings.catch_warnings():
         # Pydantic would only warn that it takes anything for such a type.
@@ -177,7 +186,7 @@ def _schema_of(fields: _Fields) -> Any:
         schema = _adapted(TypeAdapter(shape).core_schema)
     if takes_others:
         arguments = next(part for part in (schema, schema.get("schema")) if part["type"] == "typed-dict")
-        arguments["extras_schema"] = arguments["fields"].pop(_OTHERS)["schema"]
+        arguments["extras_schema"] = arguments["fields"].pop(OTHERS)["schema"]
     return schema
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from snakepit_otel.adapters._tool_description import ToolDescription
 from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.pool.dispatch.runner import RequestRunner
@@ -46,6 +47,7 @@ class WorkerPool:
         self.execute, self.stream, self.label = requests.execute, requests.stream, requests.label
         self._policies: list[asyncio.Task[None]] = []
         self._controls: Controls | None = None
+        self.descriptions: Sequence[ToolDescription] = ()  # of the tools of the worker that served last
 
     @property
     def waiting(self) -> int:
@@ -106,6 +108,7 @@ class WorkerPool:
     def on_serving(self, worker: Worker) -> None:
         """Offer the worker's slots to requests."""
         self.requests.tools |= set(worker.tools)
+        self.descriptions = worker.descriptions
         self.slots.add(worker)
 
     def on_draining(self, worker: Worker) -> None:

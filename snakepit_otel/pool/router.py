@@ -9,6 +9,7 @@ from typing import Any, Self
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.errors import PoolNotFound
 from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.pool import WorkerPool
@@ -55,6 +56,14 @@ class WorkerPools(Mapping[str, WorkerPool]):
     def label(self, tool: str) -> str:
         """Return a tool's name as an attribute of metrics."""
         return self._of(tool).label(tool)
+
+    def pool_of(self, tool: str) -> str:
+        """Return the name of the pool that runs a tool whose request names none."""
+        return self._of(tool).name
+
+    def tools(self) -> list[ListedTool]:
+        """Return the tools of all pools."""
+        return [ListedTool.of(one, pool.name, pool.adapter) for pool in self.values() for one in pool.descriptions]
 
     async def execute(self, job: Job) -> Any:
         """Run a request; see `WorkerPool.execute`. Raises `PoolNotFound`, too."""

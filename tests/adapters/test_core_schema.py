@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import SchemaValidator, ValidationError
 
 from snakepit_otel.adapters import _core_schema as core_schema
-from snakepit_otel.adapters._arguments import _OTHERS, _schema_of
+from snakepit_otel.adapters._arguments import OTHERS, full_schema_of
 
 SCALARS = st.sampled_from([Any, object, None, bool, int, float, str, bytes, list, dict])
 
@@ -59,8 +59,8 @@ def test_the_same_as_pydantic_would_have_it(fields: dict[str, Any], arguments: d
     """Every value is taken, converted or refused, with the same words, as by the schema that pydantic makes."""
     plain = core_schema.schema_of(fields, takes_others=others)
     assert plain is not None
-    all_fields = {**fields, _OTHERS: typing.NotRequired[Any]} if others else fields
-    assert outcome(plain, arguments) == outcome(_schema_of(all_fields), arguments)
+    all_fields = {**fields, OTHERS: typing.NotRequired[Any]} if others else fields
+    assert outcome(plain, arguments) == outcome(full_schema_of(all_fields), arguments)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from snakepit_otel.bridge.authority.live_requests import LiveRequests
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer
 from snakepit_otel.bridge.wire.errors import to_status
 from snakepit_otel.bridge.wire.restart_report import Replacement, Restart, RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
+from snakepit_otel.bridge.wire.tool_listing import ListedTool, to_listing
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import (
@@ -49,12 +51,16 @@ class AdminService(AdminServiceServicer):
         set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
         status: Callable[[], Awaitable[Status]] | None = None,
         restart: Restart | None = None,
+        tools: Callable[[], list[ListedTool]] | None = None,
+        requests: LiveRequests | None = None,
     ) -> None:
         self._sessions = sessions
         self._clock = clock or SystemClock()
         self._set_telemetry = set_telemetry
         self._status = status
         self._restart = restart
+        self._tools = tools
+        self._requests = requests
         self._rolls: set[asyncio.Future[RestartReport]] = set()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -120,6 +126,31 @@ class AdminService(AdminServiceServicer):
             return (await self._status()).to_message()
         except PoolNotStarted as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
+
+    async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
+        """Return the tools that callers may call."""
+        if self._tools is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no tools to list")
+        try:
+            return to_listing(self._tools())
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
+        """Return the oldest of the requests that wait or run."""
+        if self._requests is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no requests to list")
+        found = self._requests.list(min(request.limit or 1_000, _MAX_PAGE))
+        return pb.ListRequestsResponse(requests=[one.to_message() for one in found.requests], total=found.total)
+
+    async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
+        """Cancel one request, whose caller gets `RequestCancelled`."""
+        if self._requests is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no requests to cancel")
+        try:
+            return pb.CancelRequestResponse(cancelled=self._requests.cancel(request.id))
+        except ConfigurationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
 
     async def RestartWorkers(
         self, request: pb.RestartWorkersRequest, context: Context

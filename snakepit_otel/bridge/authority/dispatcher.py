@@ -14,6 +14,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, Workers, describe_response
+from snakepit_otel.bridge.authority.live_requests import LiveRequest, LiveRequests
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
@@ -109,7 +110,11 @@ class Dispatcher:
         self.tools = tools
         self._workers = workers
         self._authority_tool_bytes = authority_tool_bytes
+        self.live_requests = LiveRequests(self._pool_of)
         sessions.on_ended(tools.forget)
+
+    def _pool_of(self, tool: str) -> str | None:
+        return None if self.tools.find(tool) else self._workers.pool_of(tool)
 
     def label(self, tool: str) -> str:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
@@ -133,17 +138,17 @@ class Dispatcher:
         """
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._references(request, scope) as references:
+        with self._references(request, scope) as references, self._live(references, request, deadline) as live:
             if scope is None:
                 await self._claim_references(request, references, peer)
             prefer = await self._session(request, creator, peer)
             own = self.tools.find(request.tool_name)
             response: ToolResponse
             if own is not None:
-                response = await self._run_own(own, request, references, deadline, is_local=scope is not None)
+                response = await self._run_own(own, request, references, live, is_local=scope is not None)
             else:
                 try:
-                    response = await self._workers.execute(self._job(request, prefer, deadline, peer))
+                    response = await self._workers.execute(self._job(request, prefer, live, peer))
                 except SessionWorkerUnavailable:
                     await self._forget_worker(request.session_id)
                     raise
@@ -166,7 +171,7 @@ class Dispatcher:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._references(request, scope) as references:
+        with self._references(request, scope) as references, self._live(references, request, deadline) as live:
 
             async def offer_and_forward(chunk: Chunk) -> None:
                 if REFERENCES in chunk.metadata:
@@ -179,13 +184,16 @@ class Dispatcher:
             prefer = await self._session(request, creator, peer)
             own = self.tools.find(request.tool_name)
             if own is not None:
-                await self._run_own_as_stream(own, request, forward, references, deadline, is_local=scope is not None)
+                await self._run_own_as_stream(own, request, forward, references, live, is_local=scope is not None)
                 return
             try:
-                await self._workers.stream(self._job(request, prefer, deadline, peer), forward)
+                await self._workers.stream(self._job(request, prefer, live, peer), forward)
             except SessionWorkerUnavailable:
                 await self._forget_worker(request.session_id)
                 raise
+
+    def _live(self, scope: Scope, request: ToolRequest, deadline: float | None) -> LiveRequest:
+        return self.live_requests.of(scope.request or "", request, deadline)
 
     @contextmanager
     def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
@@ -256,11 +264,12 @@ class Dispatcher:
         with suppress(SnakepitError):
             await self.sessions.assign_worker(session_id, "")
 
-    def _job(self, request: ToolRequest, prefer: str | None, deadline: float | None, peer: Peer) -> Job:
+    def _job(self, request: ToolRequest, prefer: str | None, live: LiveRequest, peer: Peer) -> Job:
         metadata, session_id = request.metadata, request.session_id
         request_id = metadata[REQUEST_ID]
 
         async def on_assigned(worker_id: str) -> None:
+            live.on_assigned(worker_id)
             self.buffer_store.assign_worker(request_id, worker_id)
             self.fencing_tokens.assign(request_id, worker_id)
             if session_id:
@@ -273,7 +282,7 @@ class Dispatcher:
             request_id,
             prefer or None,
             on_assigned,
-            deadline,
+            live.deadline,
             pool=metadata.get(POOL) or None,
             idempotent=metadata.get(IDEMPOTENT) == "true",
             peer=peer,
@@ -285,12 +294,12 @@ class Dispatcher:
         request: ToolRequest,
         take: TakeChunk,
         scope: Scope,
-        deadline: float | None,
+        live: LiveRequest,
         *,
         is_local: bool,
     ) -> None:
         """Run a tool of the authority, whose result is the only chunk."""
-        run = self._run_and_encode(own, request, scope, deadline, codec.encode_chunk, is_local=is_local)
+        run = self._run_and_encode(own, request, scope, live, codec.encode_chunk, is_local=is_local)
         try:
             (data, metadata), outgoing = await run
         except _OwnToolFailed as failure:
@@ -300,11 +309,11 @@ class Dispatcher:
         await take(chunk)
 
     async def _run_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_local: bool
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, live: LiveRequest, *, is_local: bool
     ) -> pb.ExecuteToolResponse:
         """Run a tool of the authority and return its result, or its error."""
         started = time.perf_counter()
-        run = self._run_and_encode(own, request, scope, deadline, codec.encode_result, is_local=is_local)
+        run = self._run_and_encode(own, request, scope, live, codec.encode_result, is_local=is_local)
         try:
             (result, binary), outgoing = await run
         except _OwnToolFailed as failure:
@@ -321,14 +330,14 @@ class Dispatcher:
         own: AuthorityTool,
         request: ToolRequest,
         scope: Scope,
-        deadline: float | None,
+        live: LiveRequest,
         encode: Callable[[Any, Callable[[Any], Any]], T],
         *,
         is_local: bool,
     ) -> tuple[T, Outgoing]:
         """Run a tool of the authority, and encode its result. Raises `_OwnToolFailed`."""
         try:
-            value = await self._value_of_own(own, request, scope, deadline, is_local=is_local)
+            value = await self._value_of_own(own, request, scope, live, is_local=is_local)
             outgoing = Outgoing(scope, plain_markers)
             return await codec.encoded(encode, value, outgoing), outgoing
         except asyncio.CancelledError:
@@ -338,7 +347,7 @@ class Dispatcher:
             raise _OwnToolFailed(to_wire(error, about)) from None
 
     async def _value_of_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, deadline: float | None, *, is_local: bool
+        self, own: AuthorityTool, request: ToolRequest, scope: Scope, live: LiveRequest, *, is_local: bool
     ) -> Any:
         """Run a tool of the authority and return its result; callers in this process have no limit of size."""
         if not is_local:
@@ -350,7 +359,7 @@ class Dispatcher:
         receive_request_attributes(trace.get_current_span())
         with within(scope):
             context = AuthorityContext(request.session_id or None, self.sessions)
-            return await self.tools.run(own, context, arguments, deadline)
+            return await self.tools.run(own, context, arguments, live.deadline, live.on_started)
 
 
 def _values_of(request: ToolRequest) -> Iterable[bytes]:

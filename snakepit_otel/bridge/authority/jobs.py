@@ -46,6 +46,9 @@ class Workers(Protocol):
     def label(self, tool: str) -> str:
         """Return a tool's name as an attribute of metrics."""
 
+    def pool_of(self, tool: str) -> str:
+        """Return the name of the pool that runs a tool."""
+
     async def execute(self, job: Job) -> Any:
         """Run a request on a worker and return its response."""
 

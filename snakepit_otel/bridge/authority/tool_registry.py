@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from snakepit_otel.adapters import tool
 from snakepit_otel.adapters._completion import run_isolated
 from snakepit_otel.adapters._tool import MAX_NAME, Tool, checked_metadata, checked_name, make_tool
+from snakepit_otel.adapters._tool_description import describe
 from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.bridge.wire.tool_specs import parameter_specs
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.printable import printable
@@ -57,6 +59,11 @@ class AuthorityTool:
     exposed: bool
     takes_references: bool = True  # else references stay in their JSON form
     built_in: bool = False  # quick coroutine functions of our own, which bypass the limits on users' tools
+
+    @property
+    def runs_in_thread(self) -> bool:
+        """Whether it is a plain function of a user."""
+        return not self.built_in and not self.tool.is_async
 
 
 @overload
@@ -126,18 +133,21 @@ class ToolRegistry:
         context: AuthorityContext,
         arguments: Mapping[str, Any],
         deadline: float | None = None,
+        on_started: Callable[[], None] = lambda: None,
     ) -> Any:
         """Check the arguments and run one of the authority's tools; `deadline` is on the monotonic clock.
 
-        Raises `InvalidArguments`, `DeadlineExceeded`, what the tool raises; and `PoolSaturated` or `QueueTimeout` if it
-        did not run.
+        `on_started` is called when the tool begins, perhaps in its thread. Raises `InvalidArguments`,
+        `DeadlineExceeded`, what the tool raises; and `PoolSaturated` or `QueueTimeout` if it did not run.
         """
         name, checked = own.tool.name, own.tool.check(arguments)
+        if not own.runs_in_thread:
+            on_started()
         if own.built_in:
             return await _in_time(run_isolated(own.tool.function(context, **checked)), deadline, name)
         if own.tool.is_async:
             return await self.threads.run_coroutine(name, own.tool.function(context, **checked), deadline)
-        return await self.threads.run(name, partial(own.tool.function, context, **checked), deadline)
+        return await self.threads.run(name, partial(_begun, on_started, own.tool.function, context, checked), deadline)
 
     def find(self, name: str) -> AuthorityTool | None:
         """Return the authority's tool of that name."""
@@ -154,6 +164,10 @@ class ToolRegistry:
                 f"the authority's tool {name!r:.100} is not exposed to adapters; mark it with exposed=True"
             )
         return found
+
+    def listed(self) -> list[ListedTool]:
+        """Return the tools that users have written, for people and their programs."""
+        return [ListedTool.of(describe(own.tool)) for own in self._own.values() if not own.built_in]
 
     def specs(self, *, exposed_only: bool) -> list[pb.ToolSpec]:
         """Return the authority's tools as the wire describes them."""
@@ -222,6 +236,16 @@ def _checked_registration(registration: pb.ToolRegistration) -> str:
             f"tool {name!r} has {len(registration.parameters)} parameters; at most {_MAX_PARAMETERS} are allowed"
         )
     return name
+
+
+def _begun(
+    on_started: Callable[[], None],
+    function: Callable[..., Any],
+    context: AuthorityContext,
+    arguments: Mapping[str, Any],
+) -> Any:
+    on_started()
+    return function(context, **arguments)
 
 
 async def _in_time(work: Awaitable[Any], deadline: float | None, tool: str) -> Any:

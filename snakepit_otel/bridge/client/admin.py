@@ -8,9 +8,11 @@ from typing import Any, Unpack
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.messages import message
+from snakepit_otel.bridge.wire.request_listing import ListedRequest, RequestList
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import TelemetryChanges
+from snakepit_otel.bridge.wire.tool_listing import ListedTool
 
 
 class AdminCalls:
@@ -59,6 +61,25 @@ class AdminCalls:
     async def status(self, *, timeout: float = 10.0) -> Status:
         """Return the authority's state, within `timeout` seconds; on its Unix socket only."""
         return Status.of_message(await self._call_admin("GetStatus", admin_pb.GetStatusRequest(), timeout))
+
+    async def list_tools(self) -> list[ListedTool]:
+        """Return the tools that may be called, those of the authority first; on its Unix socket only."""
+        listing = await self._call_admin("ListTools", admin_pb.ListToolsRequest())
+        return [ListedTool.of_message(one) for one in listing.tools]
+
+    async def list_requests(self, limit: int = 1_000) -> RequestList:
+        """Return the oldest requests that wait or run, at most `limit` and 10 000; on its Unix socket only."""
+        found = await self._call_admin("ListRequests", message(admin_pb.ListRequestsRequest, limit=limit))
+        return RequestList([ListedRequest.of_message(one) for one in found.requests], found.total)
+
+    async def cancel_request(self, request_id: str) -> bool:
+        """Cancel the request of this id, or the only one whose id begins so; return whether there is one.
+
+        Its caller gets `RequestCancelled`. On the authority's Unix socket only. Raises `ConfigurationError` for a
+        beginning that is too short, or that several ids share.
+        """
+        request = message(admin_pb.CancelRequestRequest, id=request_id)
+        return bool((await self._call_admin("CancelRequest", request)).cancelled)
 
     async def restart_workers(
         self, pool: str | None = None, progress: Callable[[Replacement], None] | None = None

@@ -16,6 +16,7 @@ from snakepit_otel.adapters import SessionContext
 from snakepit_otel.adapters._adapter_loading import load_adapter, require_thread_safe
 from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.adapters._lifecycle import AdapterHost
+from snakepit_otel.adapters._tool_description import ToolDescription, describe_all
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
@@ -99,6 +100,7 @@ class WorkerServer:
         with telemetry.within(telemetry.incoming(self.started_by.items())):
             host = self._load([name.strip() for name in sensitive if name])
         self.tools = [] if host.takes_any else list(host.tools)
+        self._host = host
         self.authority = AuthorityClient(
             self.authority_address,
             max_message_bytes=self.max_message_bytes,
@@ -142,6 +144,10 @@ class WorkerServer:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
+
+    def describe_tools(self) -> list[ToolDescription]:
+        """Return descriptions of the adapter's tools, once it is loaded."""
+        return describe_all(self._host.tools.values(), takes_any=self._host.takes_any)
 
     @telemetry.observed(names.ADAPTER_LOAD, details=_worker_id)
     def _load(self, thread_sensitive: list[str]) -> AdapterHost:

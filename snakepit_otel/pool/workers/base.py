@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+from snakepit_otel.adapters._tool_description import ToolDescription
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.pool.workers.in_flight import CallsInFlight
@@ -68,6 +69,7 @@ class Worker(ABC):
         self.missed_heartbeats = 0  # in a row
         self.memory: int | None = None  # resident bytes, as last read
         self.tools: list[str] = []
+        self.descriptions: Sequence[ToolDescription] = ()
         self.removed = asyncio.Event()  # from its pool
         self._in_flight = CallsInFlight()
         self.until_gone = self._in_flight.until_end

@@ -162,7 +162,7 @@ class ProcessWorker(Worker):
             if isinstance(report, ToolError):
                 raise WorkerStartFailed(f"worker {self.id} could not start: {report}\n{report.traceback}".rstrip())
             raise report
-        self.tools, self._initial_level = report.tools, report.level
+        self.tools, self.descriptions, self._initial_level = report.tools, report.descriptions, report.level
         self._socket_inode = self._read_inode()
         channel = WorkerChannel(self.spec.listen, self.id, self.spec.max_message_bytes)
         # At once, since the socket may be removed before the first request.

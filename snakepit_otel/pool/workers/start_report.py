@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
 
 from snakepit_otel.adapters._tool import checked_name
+from snakepit_otel.adapters._tool_description import MAX_TOOLS, ToolDescription, checked_description
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import SnakepitError, ToolRefused
@@ -20,6 +22,7 @@ class StartReport(NamedTuple):
 
     tools: list[str]
     level: Level
+    descriptions: Sequence[ToolDescription] = ()
 
 
 class NoReport(Exception):
@@ -38,11 +41,15 @@ def read(line: bytes) -> StartReport | SnakepitError:
         if not isinstance(report["failed"], str):
             raise _no_report(line, "'failed' is no text")
         return from_wire(report["failed"])
-    tools, level = report.get("tools"), report.get("level")
-    if not isinstance(tools, list) or not isinstance(level, str):
-        raise _no_report(line, "'tools' is no list, or 'level' no text")
+    tools, level, descriptions = report.get("tools"), report.get("level"), report.get("descriptions", [])
+    if not isinstance(tools, list) or not isinstance(level, str) or not isinstance(descriptions, list):
+        raise _no_report(line, "'tools' or 'descriptions' is no list, or 'level' no text")
     try:
-        return StartReport([checked_name(tool) for tool in tools], Level(level))
+        return StartReport(
+            [checked_name(tool) for tool in tools],
+            Level(level),
+            [checked_description(one) for one in descriptions[: MAX_TOOLS + 1]],
+        )
     except (ToolRefused, ValueError) as error:
         raise _no_report(line, printable(error)) from None
 

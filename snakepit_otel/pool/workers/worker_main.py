@@ -91,7 +91,8 @@ def main() -> int:
         )
         await server.start()
         freeze_gc()
-        report({"tools": server.tools, "level": _controls.level})
+        descriptions = [vars(one) for one in server.describe_tools()]
+        report({"tools": server.tools, "level": _controls.level, "descriptions": descriptions})
         await server.run_until_stopped()
 
     try:

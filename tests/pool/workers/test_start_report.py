@@ -27,6 +27,8 @@ NO_REPORTS = {
     "tools that are none": b'{"tools": 3, "level": "full"}',
     "tools that are no text": b'{"tools": [[1]], "level": "full"}',
     "tools with bad names": b'{"tools": ["\\u001b[2J"], "level": "full"}',
+    "descriptions that are none": b'{"tools": [], "level": "full", "descriptions": 3}',
+    "a description that is none": b'{"tools": [], "level": "full", "descriptions": [{"name": "a"}]}',
     "no level": b'{"tools": []}',
     "an unknown level": b'{"tools": [], "level": "loud"}',
     "a level that is no text": b'{"tools": [], "level": {}}',
@@ -46,7 +48,7 @@ def test_what_is_no_report_is_refused_in_a_line(line: bytes) -> None:
 
 def test_a_report_is_read() -> None:
     """A worker that is ready has tools and a level; one that is not has an error."""
-    assert start_report.read(b'{"tools": ["a"], "level": "full"}') == StartReport(["a"], Level.FULL)
+    assert start_report.read(b'{"tools": ["a"], "level": "full"}') == StartReport(["a"], Level.FULL, [])
     described = {"type": "x", "message": "y", "context": {"snakepit_error": "ToolNotFound"}}
     assert isinstance(start_report.read(json.dumps({"failed": json.dumps(described)}).encode()), ToolNotFound)
 
