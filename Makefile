@@ -82,9 +82,10 @@ generate: $(READY) ## Generate names, the telemetry reference, the protobuf stub
 dashboards: $(READY) ## Build dashboards, rules and their reference.
 	$(BIN)/python -m dashboards
 
-docs: $(READY) ## Build the documentation into site/, to be opened as site/index.html; broken links are errors.
+docs: $(READY) ## Build the documentation into site/ (open site/index.html), with broken links as errors; search in it; do the tutorial.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 	$(BIN)/python -m documentation.questions site/search/search_index.json
+	$(BIN)/pytest tests/docs -m matrix
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store

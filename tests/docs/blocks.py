@@ -11,8 +11,9 @@ from tests.processes import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+# A comment above a block may be `not run: REASON`, or in the tutorial `file: NAME`, `run` or `serve`.
 _BLOCK = re.compile(
-    r"^(?P<directive><!-- not run: (?P<reason>[^\n]*?) -->\n+)?"
+    r"^(?:<!-- (?P<directive>not run|file|run|serve)(?:: (?P<value>[^\n]*?))? -->\n+)?"
     r"(?P<fence>`{3,})(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)^(?P=fence)[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
@@ -27,8 +28,13 @@ class Block:
     line: int
     language: str
     code: str
-    # Why no test runs it; empty where one does.
-    not_run: str
+    directive: str = ""
+    value: str = ""
+
+    @property
+    def not_run(self) -> str:
+        """Why no test runs it; empty where one does."""
+        return self.value if self.directive == "not run" else ""
 
     @property
     def place(self) -> str:
@@ -40,7 +46,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text()
     for found in _BLOCK.finditer(text):
         line = text.count("\n", 0, found.start("code")) + 1
-        yield Block(page, line, found["language"], found["code"], (found["reason"] or "").strip())
+        yield Block(page, line, found["language"], found["code"], found["directive"] or "", found["value"] or "")
 
 
 def blocks(*languages: str) -> list[Block]:

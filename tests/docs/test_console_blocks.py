@@ -74,7 +74,7 @@ def problem(words: list[str]) -> str | None:
     if program == "snakepit-otel":
         rest = [word for word in words[1:] if word not in {"<", ">"}]
         return wrong_with(rest)
-    if program in {"python", "python3"} and len(words) > 1 and words[1].endswith(".py"):
+    if program in {"python", "python3"} and len(words) > 1 and words[1].startswith("examples/"):
         return None if (ROOT / words[1]).is_file() else f"there is no {words[1]}"
     if program == "make":
         missing = {word for word in words[1:] if "=" not in word and not word.startswith("-")} - TARGETS

@@ -26,7 +26,7 @@ EXAMPLES = examples()
 
 def of(page: Path) -> list[Block]:
     """Return the blocks of a page that are run here."""
-    python = (block for block in blocks_of(page) if block.language == "python" and not block.not_run)
+    python = (block for block in blocks_of(page) if block.language == "python" and not block.directive)
     return [block for block in python if not is_excerpt(block, EXAMPLES)]
 
 
@@ -72,7 +72,7 @@ async def test_pages_run(page: Path, tmp_path: Path) -> None:
 async def test_what_fails_on_a_page_is_named_by_its_line(tmp_path: Path) -> None:
     """A failure of a page's code is at the page's line."""
     page = ROOT / "docs" / "index.md"
-    broken = Block(page, 1_000, "python", "[].append(1)\n[].nothing", "")
+    broken = Block(page, 1_000, "python", "[].append(1)\n[].nothing")
     running = PageProgram(page, [broken], tmp_path)
     with pytest.raises(AttributeError) as caught:
         await running.run()
