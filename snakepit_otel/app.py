@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Self, Unpack
 
 from snakepit_otel import telemetry
@@ -15,9 +14,11 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.adapters import _child_signals as child_signals
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.authority.fencing import FencingTokens
+from snakepit_otel.bridge.authority.hand_over import HandOver
 from snakepit_otel.bridge.authority.local_caller import LocalCaller
 from snakepit_otel.bridge.authority.memory import AuthorityMemory
 from snakepit_otel.bridge.authority.middleware_dispatcher import dispatcher_with
+from snakepit_otel.bridge.authority.predecessor import Offer, Predecessor
 from snakepit_otel.bridge.authority.server import AuthorityServer
 from snakepit_otel.bridge.authority.settings import AuthoritySettings, ServerSettings
 from snakepit_otel.bridge.authority.socket_watcher import SocketWatcher
@@ -35,6 +36,7 @@ from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPool
 from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
+from snakepit_otel.sessions._settings import MEMORY
 from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings._pools import pool_settings, settings_of
 from snakepit_otel.system.private_directory import PrivateDirectory
@@ -89,7 +91,12 @@ class Snakepit(LocalCaller):
         self._is_started = False
         self._transition = asyncio.Lock()  # held while it starts or stops
         self._configured = self._controls = Controls.in_force()
+        self._hand_over: HandOver | None = None
+        self.predecessor: Offer | None = None  # the server whose addresses this one has taken
         self.address: str | None = None  # `HOST:PORT` of callers on TCP, while running
+        self.on_handed_over: Callable[[int], None] | None = None
+        """Called with the pid of a server that has taken the addresses, upon which this one is to be stopped; without
+        it, none can."""
 
     @property
     def socket(self) -> str:
@@ -103,19 +110,23 @@ class Snakepit(LocalCaller):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def start(self) -> None:
+    async def start(self, *, take_over: bool = False) -> None:
         """Listen, start the workers, and start sweeping; all or nothing. After `stop`, it can be started again.
 
+        With `take_over`, a server that listens at `server.socket` goes on until the workers are ready; then this one
+        takes its addresses, and has it stop. That server must be one with `on_handed_over`.
+
         Raises `ConfigurationError` for an address that cannot be used, `AdapterNotLoaded` or another
-        `WorkerStartFailed` if no worker becomes ready, `AlreadyStarted` if it is running.
+        `WorkerStartFailed` if no worker becomes ready, `AlreadyStarted` if it is running, `HandOverRefused` if the
+        other server keeps its addresses.
         """
         async with self._transition:
             if self._is_started:
                 raise AlreadyStarted("this Snakepit is running already; stop it first, or make another one")
-            await self._start()
+            await self._start(take_over=take_over)
             self._is_started = True
 
-    async def _start(self) -> None:
+    async def _start(self, *, take_over: bool) -> None:
         # Once here, and not by each of the workers, who inherit them.
         telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
         child_signals.watch()
@@ -127,9 +138,15 @@ class Snakepit(LocalCaller):
             directory = PrivateDirectory(report_orphans)
             running.callback(directory.close)
             running.callback(self._restore_telemetry)
-            socket = self._server_settings.socket or authority_socket(directory.path)
+            predecessor = None
+            if take_over and self._server_settings.socket is not None:
+                predecessor = Predecessor.at(self._server_settings.socket)
+            if predecessor is not None:
+                running.push_async_callback(predecessor.close)
             memory = AuthorityMemory(
-                self._zero_copy_settings.limits, Path(socket), strict=self.sessions.settings.strict_mode
+                self._zero_copy_settings.limits,
+                authority_socket(directory.path),
+                strict=self.sessions.settings.strict_mode,
             )
             running.callback(memory.close)
             tokens, pid_file = FencingTokens(), WorkerPidFile(directory.path)
@@ -153,21 +170,29 @@ class Snakepit(LocalCaller):
                 restart=self.restart_workers,
                 tools=self.list_tools,
                 requests=dispatcher.live_requests,
+                hand_over=self._hand_over_to,
             )
             largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
             server = AuthorityServer(self._server_settings, dispatcher, self.sessions, admin, max_message_bytes=largest)
             await running.enter_async_context(server)
             self._server, self._directory = server, directory
-            sockets = await server.listen_locally(lambda: authority_socket(directory.path), memory.follow)
+            self._hand_over = HandOver(server, memory, self.on_handed_over)
+            running.callback(self._hand_over.withdraw)
+            sockets = [await server.listen_for_workers(lambda: authority_socket(directory.path), memory.follow)]
             self.tools.threads.open()
             running.callback(self.tools.threads.close)
             self.address = None
-            if self._server_settings.listen is not None:
-                self.address = await server.listen(self._server_settings.listen)
+            if predecessor is None:
+                await server.listen_for_callers(memory)
             running.push_async_callback(pools.stop)
             await pools.start()
             self._since = time.monotonic()
             self._pools, self._dispatcher = pools, dispatcher
+            if predecessor is not None:
+                self.predecessor = await server.take_over(predecessor, memory)
+            self.address = server.address
+            if server.callers_socket is not None:
+                sockets.append(server.callers_socket)
             watcher = SocketWatcher(sockets, context.ensure)
             running.push_async_callback(watcher.stop)
             watcher.start()
@@ -191,6 +216,8 @@ class Snakepit(LocalCaller):
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
         if self._dispatcher is not None and self._pools is not None:
             self._dispatcher = None
+            if self._server is not None and self._hand_over is not None and self._hand_over.is_taken:
+                await self._server.leave(self.longest_grace)
             await asyncio.gather(self._pools.drain(), self.tools.threads.drain(self.longest_grace))
 
     @property
@@ -266,6 +293,17 @@ class Snakepit(LocalCaller):
             sessions=SessionsStatus(**stats._asdict(), max_sessions=self.sessions.settings.max_sessions),
             pools=tuple(status_of(pool) for pool in pools.values()),
         )
+
+    async def _hand_over_to(self, pid: int, listening: bool) -> tuple[str, int]:
+        """Offer the addresses to a process, or stop for it; return the address on TCP, and how many sessions end."""
+        self._started()
+        assert self._hand_over is not None
+        if listening:
+            self._hand_over.complete(pid)
+        else:
+            self._hand_over.offer(pid)
+        ends = self.sessions.settings.backend == MEMORY
+        return self.address or "", (await self.sessions.stats()).live if ends else 0
 
     def _restore_telemetry(self) -> None:
         if self._controls != self._configured:

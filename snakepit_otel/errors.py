@@ -7,7 +7,8 @@
     ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
     ├── ToolError        (what a tool raised)
     ├── MiddlewareError  RequestRefused, MiddlewareFailed
-    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable, ClientClosed
+    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable, ClientClosed,
+    │                    HandOverRefused
     ├── ZeroCopyError    ReferenceRefused, ReferenceReleased, ReferenceMisused, ZeroCopyLimitExceeded,
     │                    ZeroCopyUnavailable
     └── PoolError        WorkerStartFailed, WorkerExited, WorkerFenced, WorkerBusy, SessionWorkerUnavailable,
@@ -26,7 +27,8 @@ from snakepit_otel._error_base import SnakepitError
 
 __all__ = [
     "AdapterError", "AdapterNotLoaded", "AlreadyStarted", "AuthorityUnavailable", "BlockingCall", "BridgeError",
-    "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "InvalidArguments",
+    "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "HandOverRefused",
+    "InvalidArguments",
     "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "PoolError",
     "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
     "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError", "SessionNotFound",
@@ -251,6 +253,10 @@ class ClientClosed(BridgeError, RuntimeError, http=503, grpc="UNAVAILABLE"):
     """The client is used after it was closed; one that was closed meanwhile has a request that may have run."""
 
     reason = "client_closed"
+
+
+class HandOverRefused(BridgeError):
+    """A running server does not let another one take its addresses; it goes on serving."""
 
 
 class ZeroCopyError(SnakepitError):

@@ -16,6 +16,7 @@ import typer
 from snakepit_otel import telemetry
 from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.app import Snakepit
+from snakepit_otel.bridge.authority.predecessor import Offer
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.signals import Signals
@@ -77,6 +78,13 @@ def serve(
             show_default="only with --tls-client-ca",
         ),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Start beside the server that runs at the same socket, then take its addresses and have it stop.",
+        ),
+    ] = False,
 ) -> None:
     """Keep sessions and run tools for callers.
 
@@ -85,7 +93,8 @@ def serve(
 
     SIGTERM and SIGINT stop the server, once running requests have ended or pool.shutdown_grace is over; a second
     signal stops it at once, and so does one during the start. The process exits at most three seconds after the
-    grace, with code 0, or 1 if tools still ran. SIGHUP replaces all workers, one after the other.
+    grace, with code 0, or 1 if tools still ran. SIGHUP replaces all workers, one after the other. With --take-over,
+    the running server goes on if this one does not start; without a running server, it makes no difference.
     """
     given = {
         "adapter": adapter,
@@ -105,18 +114,18 @@ def serve(
         },
     }
     limit_heap()
-    run(lambda: _serve(_without_unset(given), config))
+    run(lambda: _serve(_without_unset(given), config, take_over=take_over))
 
 
 serve.__doc__ = f"{serve.__doc__}\n\n{EXIT_CODES_HELP}"
 
 
-async def _serve(given: dict[str, Any], config: Path | None) -> None:
+async def _serve(given: dict[str, Any], config: Path | None, *, take_over: bool) -> None:
     process_exit = ProcessExit()
     signals = Signals(process_exit)
     status = 1
     try:
-        await _serve_until_stopped(given, config, signals)
+        await _serve_until_stopped(given, config, signals, take_over=take_over)
         status = 0
     except SnakepitError as error:
         status = exit_code(error)
@@ -130,7 +139,9 @@ async def _serve(given: dict[str, Any], config: Path | None) -> None:
         process_exit.done(status)
 
 
-async def _serve_until_stopped(given: dict[str, Any], config: Path | None, signals: Signals) -> None:
+async def _serve_until_stopped(
+    given: dict[str, Any], config: Path | None, signals: Signals, *, take_over: bool
+) -> None:
     telemetry.log_to_stderr(logging.INFO)
     settings = load_settings(config, given)
     if settings.adapter is None and not settings.pools:
@@ -158,7 +169,8 @@ async def _serve_until_stopped(given: dict[str, Any], config: Path | None, signa
             pools=settings.pools,
             server=server,
         )
-        if not await _start(pit, signals):
+        pit.on_handed_over = signals.on_handed_over
+        if not await _start(pit, signals, take_over=take_over):
             return
         try:
             _print(
@@ -166,8 +178,11 @@ async def _serve_until_stopped(given: dict[str, Any], config: Path | None, signa
                 + (f" and {pit.address}" if pit.address else "")
                 + _telemetry_note(exporting)
             )
+            if pit.predecessor is not None:
+                _print(_succession(pit.predecessor))
             await signals.stop_requested.wait()
-            _print("stopping: running requests may end; a second signal stops at once")
+            why = "stopping" if signals.successor is None else f"process {signals.successor} has taken over"
+            _print(f"{why}: running requests may end; a second signal stops at once")
             await signals.drain()
             # While the workers flush, so that a collector that hangs costs its timeout only once.
             flush = partial(exporting.flush, _FLUSH_TIMEOUT_S, metrics=False)
@@ -184,9 +199,9 @@ async def _serve_until_stopped(given: dict[str, Any], config: Path | None, signa
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
 
 
-async def _start(pit: Snakepit, signals: Signals) -> bool:
+async def _start(pit: Snakepit, signals: Signals, *, take_over: bool) -> bool:
     """Start the server, unless a signal cancels the start; return whether it serves."""
-    starting = asyncio.ensure_future(pit.start())
+    starting = asyncio.ensure_future(pit.start(take_over=take_over))
     stopping = asyncio.ensure_future(signals.stop_requested.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
     if signals.stop_requested.is_set():
@@ -200,6 +215,13 @@ async def _start(pit: Snakepit, signals: Signals) -> bool:
     await starting
     signals.on_started(pit)
     return True
+
+
+def _succession(predecessor: Offer) -> str:
+    lost = predecessor.lost_sessions
+    return f"took over from process {predecessor.pid}" + (
+        f"; {lost} sessions in its memory end with it" if lost else ""
+    )
 
 
 def _adapters(pit: Snakepit) -> str:

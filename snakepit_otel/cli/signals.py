@@ -36,6 +36,7 @@ class Signals:
         self._grace = 0.0
         self._stop_signals = 0
         self.grace_ends: float | None = None
+        self.successor: int | None = None  # the pid of the server for which this one stops
         self._importing = False
         self.stop_requested = asyncio.Event()
         self._stop_at_once = asyncio.Event()
@@ -60,6 +61,11 @@ class Signals:
         """Use the server's grace from here on, and have SIGHUP replace its workers."""
         self._pit, self._grace = pit, pit.longest_grace
 
+    def on_handed_over(self, successor: int) -> None:
+        """Stop within the grace, as after a first signal: another server has the addresses."""
+        self.successor = successor
+        self._begin_to_stop()
+
     async def drain(self) -> None:
         """Wait until running requests have ended, the grace is over, or a second signal comes."""
         assert self._pit is not None
@@ -81,14 +87,17 @@ class Signals:
         if number == signal.SIGHUP:
             self._schedule(self._start_replacement)
             return
+        self._begin_to_stop()
+        if self._importing:
+            raise SystemExit(0)
+
+    def _begin_to_stop(self) -> None:
         self._stop_signals += 1
         grace = self._grace if self._stop_signals == 1 else 0.0
         if self.grace_ends is None:
             self.grace_ends = time.monotonic() + grace
         self._process_exit.within(grace + EXIT_MARGIN_S)
         self._schedule(self._stop)
-        if self._importing:
-            raise SystemExit(0)
 
     def _schedule(self, function: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed

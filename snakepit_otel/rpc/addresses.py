@@ -38,15 +38,21 @@ def options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]
     ]
 
 
-def listen(server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False) -> str:
+SHARED_PORT: list[tuple[str, Any]] = [("grpc.so_reuseport", 1)]  # instead, for the port of a server that is replaced
+
+
+def listen(
+    server: aio.Server, address: str, *, tls: Tls | None = None, insecure: bool = False, replace: bool = False
+) -> str:
     """Bind `server` to `unix:PATH` or `HOST:PORT` and return the address to call it by.
 
-    Port 0 takes a free one. A host is looked up here, and all addresses found are listened on.
+    Port 0 takes a free one. A host is looked up here, and all addresses found are listened on. With `replace`, the
+    path may be of another server's socket, whose place is taken; ports are shared as the server's options say.
     Raises `ConfigurationError` for an address that is in use or no address, and for one beyond loopback without TLS
     or without certificates of clients, unless `insecure` is set.
     """
     if address.startswith("unix:"):
-        listen_locally(server, Path(address.removeprefix("unix:")))
+        listen_locally(server, Path(address.removeprefix("unix:")), replace=replace)
         return address
     host, port = split(address)
     open_to_all = not insecure and not only_known_callers(address, tls)
@@ -69,13 +75,13 @@ def is_wide(address: str) -> bool:
     return not is_loopback(host) or not all(is_loopback(ip) for ip in _addresses(host, port))
 
 
-def listen_locally(server: aio.Server, path: Path) -> SocketFile:
+def listen_locally(server: aio.Server, path: Path, *, replace: bool = False) -> SocketFile:
     """Bind `server` to a Unix socket in a private directory; return the socket. Raises `ConfigurationError`."""
     address = f"unix:{path}"
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
     target_of(address)
-    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None, address))
+    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None, address), replace=replace)
 
 
 def only_known_callers(address: str, tls: Tls | None) -> bool:

@@ -71,9 +71,16 @@ def checked_socket_directory(path: Path) -> None:
     _check(directory, status)
 
 
-def make_socket(path: Path, bind: Callable[[str], object], kind: socket.SocketKind = socket.SOCK_STREAM) -> SocketFile:
+def make_socket(
+    path: Path,
+    bind: Callable[[str], object],
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    replace: bool = False,
+) -> SocketFile:
     """Have `bind` listen at a path that it is given, and give the socket the name that it is to have.
 
+    With `replace`, it takes the place of another socket, at which somebody may listen, without a moment between them.
     Raises `ConfigurationError` where somebody listens at that name, where it is no socket, and for a directory that
     others may enter; and whatever `bind` raises.
     """
@@ -88,15 +95,18 @@ def make_socket(path: Path, bind: Callable[[str], object], kind: socket.SocketKi
         _check(path.parent, os.fstat(directory))
         # One after the other: of two that find a dead one's socket, the second would remove the first one's.
         fcntl.flock(directory, fcntl.LOCK_EX)
-        _remove_stale(path, directory, kind)
+        if replace:
+            _refuse_other_files(path, directory)
+        else:
+            _remove_stale(path, directory, kind)
         bind(f"/proc/self/fd/{directory}/{made}")
         # Whatever the umask is, the user may connect, and nobody else.
         os.chmod(made, 0o600, dir_fd=directory)
         status = os.stat(made, dir_fd=directory, follow_symlinks=False)
-        try:
-            give_name(made, path.name, directory)
-        except FileExistsError:
-            raise ConfigurationError(f"cannot listen on unix:{path}: it is in use") from None
+        if replace:
+            os.replace(made, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            _give_free_name(made, path, directory)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on unix:{path}: {error.strerror}") from None
     finally:
@@ -114,14 +124,28 @@ def _check(directory: Path, status: os.stat_result) -> None:
         )
 
 
-def _remove_stale(path: Path, directory: int, kind: socket.SocketKind) -> None:
-    """Remove a socket nobody listens on; raise `ConfigurationError` if somebody does."""
+def _give_free_name(made: str, path: Path, directory: int) -> None:
+    try:
+        give_name(made, path.name, directory)
+    except FileExistsError:
+        raise ConfigurationError(f"cannot listen on unix:{path}: it is in use") from None
+
+
+def _refuse_other_files(path: Path, directory: int) -> bool:
+    """Raise `ConfigurationError` for what is no socket; return whether there is a socket."""
     try:
         found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigurationError(f"cannot listen on unix:{path}: there is a file of that name")
+    return True
+
+
+def _remove_stale(path: Path, directory: int, kind: socket.SocketKind) -> None:
+    """Remove a socket nobody listens on; raise `ConfigurationError` if somebody does."""
+    if not _refuse_other_files(path, directory):
+        return
     with socket.socket(socket.AF_UNIX, kind) as probe:
         # One whose queue is full is in use as well, and is not waited for.
         probe.setblocking(False)

@@ -15,7 +15,7 @@ from typing import Any
 
 from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable, printable_error
-from snakepit_otel.errors import ConfigurationError, ReferenceRefused, SnakepitError
+from snakepit_otel.errors import ConfigurationError, ReferenceRefused, ReferenceReleased, SnakepitError
 from snakepit_otel.system.file_ownership import own_users, peer_of
 from snakepit_otel.system.socket_files import SocketFile, make_socket
 from snakepit_otel.zero_copy import _fd_protocol as protocol
@@ -39,11 +39,18 @@ def fd_server_path(socket_path: Path) -> Path:
 class FdServer:
     """Serves `buffer_store` at a Unix socket, in a thread of its own, to processes of the same user.
 
-    The socket belongs in a directory that only this user can enter.
+    The socket belongs in a directory that only this user can enter. With `is_replaced`, another authority serves there,
+    to which callers go: what they publish is copied to it, with their requests. The store is closed with the server,
+    unless it `shares_store` with another.
     """
 
-    def __init__(self, buffer_store: BufferStore, path: Path) -> None:
+    def __init__(
+        self, buffer_store: BufferStore, path: Path, *, replace: bool = False, shares_store: bool = False
+    ) -> None:
         self.path = path
+        self.is_replaced = False
+        self._shares_store = shares_store
+        self._replace = replace
         self._buffer_store = buffer_store
         self._selector = selectors.DefaultSelector()
         self._file: SocketFile | None = None
@@ -78,7 +85,8 @@ class FdServer:
         self._thread.join()
         if self._file is not None:
             self._file.remove()
-        self._buffer_store.close()
+        if not self._shares_store:
+            self._buffer_store.close()
 
     def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -89,7 +97,8 @@ class FdServer:
             listener.setblocking(False)
 
         try:
-            self._file = make_socket(self.path, bind, socket.SOCK_SEQPACKET)
+            self._file = make_socket(self.path, bind, socket.SOCK_SEQPACKET, replace=self._replace)
+            self._replace = False  # when it is made again, another one's is left
         except BaseException:
             listener.close()
             raise
@@ -97,7 +106,7 @@ class FdServer:
         self._listener = listener
 
     def _listen_again(self) -> None:
-        if self._file is not None and self._file.path == self.path and self._file.exists:
+        if self.is_replaced or (self._file is not None and self._file.path == self.path and self._file.exists):
             return
         before = self._listener
         try:
@@ -208,11 +217,19 @@ class FdServer:
             operation = message.get("op")
             if operation == "publish" and buffer is not None and isinstance(message.get("reference"), dict):
                 description = Description.from_json(message["reference"])
+                if self.is_replaced:
+                    raise ExchangeUnavailable("unreachable")
                 published, buffer = buffer, None
                 self._buffer_store.publish(request, description, published, peer)
                 return {"ok": True}, None
             if operation == "fetch" and isinstance(ref, str):
-                held, shared = self._buffer_store.fetch(request, ref, peer)
+                try:
+                    held, shared = self._buffer_store.fetch(request, ref, peer)
+                except ReferenceReleased:
+                    # It may be the other authority's.
+                    if self.is_replaced:
+                        raise ExchangeUnavailable("unreachable") from None
+                    raise
                 return {"reference": held.to_json()}, shared
             if operation == "release" and isinstance(ref, str):
                 self._buffer_store.release(request, ref, peer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import (
     ConfigurationError,
+    HandOverRefused,
     InvalidSession,
     PoolNotFound,
     PoolNotStarted,
@@ -53,6 +55,7 @@ class AdminService(AdminServiceServicer):
         restart: Restart | None = None,
         tools: Callable[[], list[ListedTool]] | None = None,
         requests: LiveRequests | None = None,
+        hand_over: Callable[[int, bool], Awaitable[tuple[str, int]]] | None = None,
     ) -> None:
         self._sessions = sessions
         self._clock = clock or SystemClock()
@@ -61,6 +64,7 @@ class AdminService(AdminServiceServicer):
         self._restart = restart
         self._tools = tools
         self._requests = requests
+        self._hand_over = hand_over
         self._rolls: set[asyncio.Future[RestartReport]] = set()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -170,6 +174,16 @@ class AdminService(AdminServiceServicer):
             roll.result()
         except SnakepitError as error:
             await context.abort(_code(error), to_status(error, {}))
+
+    async def HandOver(self, request: pb.HandOverRequest, context: Context) -> pb.HandOverResponse:
+        """Let a process take the addresses; once it listens there, stop."""
+        if self._hand_over is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no addresses to hand over")
+        try:
+            listen, sessions = await self._hand_over(request.pid, request.listening)
+        except (HandOverRefused, PoolNotStarted) as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return pb.HandOverResponse(pid=os.getpid(), listen=listen, sessions=sessions)
 
     def _rolled(self, roll: asyncio.Future[RestartReport]) -> None:
         self._rolls.discard(roll)

@@ -17,7 +17,8 @@ from snakepit_otel.system.tcp_connections import Connections
 class CallerListener:
     """A server for one address, with limits for its callers and a budget for the bytes held for them.
 
-    Callers that are `trusted` have their traces continued. Services are added to its `server`.
+    Callers that are `trusted` have their traces continued. Services are added to its `server`. With `replace`, it takes
+    the address of another server of this user.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class CallerListener:
         tls: Tls | None = None,
         insecure: bool = False,
         trusted: bool = False,
+        replace: bool = False,
     ) -> None:
         is_tcp, anonymous = not address.startswith("unix:"), not only_known_callers(address, tls)
         self._connections = Connections() if is_tcp else None
@@ -48,6 +50,7 @@ class CallerListener:
             trusted=trusted,
             interceptors=[self.admission],
             options=[*LISTENER, *(limits.tcp_options(anonymous=anonymous) if is_tcp else ())],
+            replace=replace,
         )
 
     async def start(self) -> str:

@@ -28,10 +28,15 @@ class WatchedSocket:
         self._delay = delay
         self._missing_since: float | None = None
         self._failure = ""
+        self._is_abandoned = False
+
+    def abandon(self) -> None:
+        """Leave the path to another server."""
+        self._is_abandoned = True
 
     async def check(self) -> None:
         """Make it again if it is time for that; what keeps it from being made is logged once, and tried again."""
-        if self._made.exists:
+        if self._made.exists or self._is_abandoned:
             self._missing_since = None
             return
         if self._missing_since is None:

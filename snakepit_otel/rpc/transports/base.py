@@ -158,9 +158,11 @@ class Transport(Protocol):
         trusted: bool = False,
         interceptors: Sequence[Any] = (),
         options: Sequence[tuple[str, Any]] = (),
+        replace: bool = False,
     ) -> Listener:
         """Make a listener.
 
         Callers that are `trusted` have their traces continued. `insecure` allows an address that other machines reach
-        without TLS and client certificates. `interceptors` and `options` are the transport's own.
+        without TLS and client certificates. `interceptors` and `options` are the transport's own. With `replace`,
+        another server of this user may listen at the address, and the listener takes its place or joins it.
         """

@@ -61,13 +61,15 @@ class GrpcTransport:
         trusted: bool = False,
         interceptors: Sequence[Any] = (),
         options: Sequence[tuple[str, Any]] = (),
+        replace: bool = False,
     ) -> GrpcListener:
         """See `Transport`."""
         server = aio_server(
             interceptors=[ServerInterceptor(trusted=trusted), *interceptors],
-            options=[*addresses.options(max_message_bytes), *options],
+            # Of options with one name, the first one counts.
+            options=[*(addresses.SHARED_PORT if replace else ()), *addresses.options(max_message_bytes), *options],
         )
-        return GrpcListener(server, address, tls, insecure)
+        return GrpcListener(server, address, tls, insecure, replace=replace)
 
 
 class _MethodRecorder:
@@ -245,8 +247,11 @@ class GrpcBlockingConnection:
 class GrpcListener:
     """Server of gRPC's asyncio at one address; see `Listener`."""
 
-    def __init__(self, server: aio.Server, address: str, tls: Tls | None, insecure: bool) -> None:
+    def __init__(
+        self, server: aio.Server, address: str, tls: Tls | None, insecure: bool, *, replace: bool = False
+    ) -> None:
         self._server, self._address, self._tls, self._insecure = server, address, tls, insecure
+        self._replace = replace
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See `Listener`."""
@@ -260,7 +265,7 @@ class GrpcListener:
 
     def bind(self) -> str:
         """See `Listener`."""
-        return listen(self._server, self._address, tls=self._tls, insecure=self._insecure)
+        return listen(self._server, self._address, tls=self._tls, insecure=self._insecure, replace=self._replace)
 
     async def start(self) -> None:
         """See `Listener`."""
