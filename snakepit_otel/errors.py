@@ -7,8 +7,8 @@
     ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
     ├── ToolError        (what a tool raised)
     ├── MiddlewareError  RequestRefused, MiddlewareFailed
-    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable, ClientClosed,
-    │                    HandOverRefused
+    ├── BridgeError      ValueRefused, MessageTooLarge, BudgetExceeded, UnsafeSocket, AuthorityUnavailable,
+    │                    ClientClosed, HandOverRefused
     ├── ZeroCopyError    ReferenceRefused, ReferenceReleased, ReferenceMisused, ZeroCopyLimitExceeded,
     │                    ZeroCopyUnavailable
     └── PoolError        WorkerStartFailed, WorkerExited, WorkerFenced, WorkerBusy, SessionWorkerUnavailable,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,7 +54,6 @@ async def test_callers_are_answered_throughout(place: dict[str, str]) -> None:
             assert await old.ends() == 0
             await old.says(f"process {new.process.pid} has taken over: running requests may end")
             assert await client.execute("pid", idempotent=True) != before
-            assert (await client.status()).pid == new.process.pid
             ended.set()
             assert all(await asyncio.gather(*calls))
 
@@ -85,7 +83,6 @@ async def test_there_is_nothing_to_take_over(place: dict[str, str]) -> None:
     path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    os.chmod(path, 0o600)
-    async with serving(place, "--take-over"):
-        async with Client(f"unix:{path}") as client:
-            assert await client.execute("echo", {"value": 1}) == 1
+    path.chmod(0o600)
+    async with serving(place, "--take-over"), Client(f"unix:{path}") as client:
+        assert await client.execute("echo", {"value": 1}) == 1
