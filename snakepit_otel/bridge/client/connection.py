@@ -119,7 +119,8 @@ class AuthorityConnection:
         if not isinstance(error, AuthorityUnavailable):
             return error
         error.address, text = self.address, str(error)
-        found = None if self.address.startswith("unix:") else advice(text, secure=self._is_secure)
+        is_new = not self.has_answered and not self.address.startswith("unix:")
+        found = advice(text, secure=self._is_secure) if is_new else None
         if found is None and not error.may_have_run:
             why = next((f"{meaning}: " for words, meaning in _ADVICE if words in text), "")
             found = f"{why}{_WHAT_TO_DO}"

@@ -65,6 +65,7 @@ class Repetition:
         self.deadline = None if timeout is None else now + timeout
         self._restarts = restarts
         self._until = None if seconds is None else now + seconds
+        self._since = now
         self._idempotent = idempotent
         self._number = 0
         self._may_have_run = False
@@ -95,16 +96,20 @@ class Repetition:
         If it is not, `error` says whether any of the attempts may have run.
         """
         self._may_have_run = error.may_have_run = error.may_have_run or self._may_have_run
-        if not self._may_repeat(error):
+        delay = self._restarts.delay(self._number)
+        if not self._may_repeat(error) or not self._has_time(delay):
+            if self._number:
+                lasted = self._restarts.now() - self._since
+                error.args = (f"{error} (the call was repeated {self._number} times, for {lasted:.3g} s)",)
             return False
-        delay, now = self._restarts.delay(self._number), self._restarts.now()
-        for limit in (self.deadline, self._until):
-            if limit is not None and now + delay >= limit:
-                return False
         self._number += 1
         self._restarts.repeated += 1
         await asyncio.sleep(delay)
         return True
+
+    def _has_time(self, delay: float) -> bool:
+        due = self._restarts.now() + delay
+        return all(limit is None or due < limit for limit in (self.deadline, self._until))
 
     def _may_repeat(self, error: SnakepitError) -> bool:
         if error.may_have_run and not self._idempotent:

@@ -250,7 +250,7 @@ async def test_a_call_whose_answer_grpc_has_lost_is_made_again_once(
     """gRPC's own error stands for an answer that it lost; asked again, the authority's own is given."""
     connection, lost = client._authority.opened(), [Overtaken() for _ in range(times)]
     begin = connection.bidirectional
-    monkeypatch.setattr(connection, "bidirectional", lambda method: lost.pop() if lost else begin(method))
+    monkeypatch.setattr(connection, "bidirectional", lambda method, _: lost.pop() if lost else begin(method))
     if times == 1:
         await client.create_session("a", bound=True)
         assert await served.sessions.exists("a")
