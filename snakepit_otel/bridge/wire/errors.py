@@ -109,13 +109,15 @@ def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitEr
     if known is not None:
         return _rebuild(known, message, given if isinstance(given, dict) else {})
     stacktrace = described.get("stacktrace")
-    return ToolError(
+    failure = ToolError(
         kind,
         message,
         stacktrace=[str(line) for line in stacktrace] if isinstance(stacktrace, list) else [],
         traceback=str(described.get("traceback", "")),
         context=given if isinstance(given, dict) else context,
     )
+    _set_details(failure, failure.context)
+    return failure
 
 
 def failed_type(text: str) -> str:
@@ -131,7 +133,12 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
             "message": error.message,
             "stacktrace": error.stacktrace,
             "traceback": error.traceback,
-            "context": {**context, **{key: value for key, value in error.context.items() if key != _OWN_TYPE}},
+            "context": {
+                **context,
+                **{key: value for key, value in error.context.items() if key != _OWN_TYPE},
+                # The tool is in the context already.
+                **{name: value for name, value in _carried(error).items() if name != "tool"},
+            },
         }
     shown = _from_user_code(error)
     own = _OWN_ERRORS.get(type(error).__name__) is type(error)
@@ -203,11 +210,15 @@ def _rebuild(kind: type[SnakepitError], message: str, context: Mapping[str, Any]
         setattr(error, name, value)
     if isinstance(error, RequestRefused) and error.status in RequestRefused.STATUSES:
         RequestRefused.__init__(error, message, status=error.status)
+    _set_details(error, context)
+    return error
+
+
+def _set_details(error: SnakepitError, context: Mapping[str, Any]) -> None:
     for name, types in _DETAILS.items():
         value = context.get(name)
         if isinstance(value, types) and (types is bool or not isinstance(value, bool)):
             setattr(error, name, value[:_MAX_DETAIL] if isinstance(value, str) else value)
-    return error
 
 
 def _subclasses(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
@@ -218,6 +229,6 @@ def _subclasses(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
 
 _OWN_ERRORS = {
     kind.__name__: kind
-    for kind in _subclasses(SnakepitError)
+    for kind in (SnakepitError, *_subclasses(SnakepitError))
     if kind.__module__ == errors.__name__ and kind is not ToolError
 }
