@@ -73,10 +73,11 @@ lint: $(READY) ## Check style and format.
 types: $(READY) ## Check types, strictly.
 	$(BIN)/mypy
 
-generate: $(READY) ## Generate names, the telemetry reference, the protobuf stubs and the dashboards.
+generate: $(READY) ## Generate names, the references of telemetry and commands, the protobuf stubs and the dashboards.
 	$(BIN)/python -m semconv.generate
 	$(BIN)/python -m semconv.prometheus_names
 	scripts/generate-stubs
+	$(BIN)/python -m documentation.commands
 	$(BIN)/python -m dashboards
 
 dashboards: $(READY) ## Build dashboards, rules and their reference.
