@@ -221,14 +221,14 @@ def _set_details(error: SnakepitError, context: Mapping[str, Any]) -> None:
             setattr(error, name, value[:_MAX_DETAIL] if isinstance(value, str) else value)
 
 
-def _subclasses(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
+def _tree(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
+    yield kind
     for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+        yield from _tree(subclass)
 
 
 _OWN_ERRORS = {
     kind.__name__: kind
-    for kind in (SnakepitError, *_subclasses(SnakepitError))
+    for kind in _tree(SnakepitError)
     if kind.__module__ == errors.__name__ and kind is not ToolError
 }
