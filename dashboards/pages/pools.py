@@ -70,8 +70,8 @@ def _now() -> Row:
             stat(
                 "Run again",
                 Query(_Q.occurrences(n.METRIC_POOL_RETRIES), instant=True),
-                "Times, in the time shown, that an idempotent request which had lost its worker was run again. Good "
-                "is none; their callers notice nothing but the wait.",
+                "Times, in the time shown, that an idempotent request was run again, as it had lost its worker, or its "
+                "tool had raised an error that may pass. Good is none; their callers notice nothing but the wait.",
                 steps=any_is(WARN),
                 zero="0",
                 decimals=0,

@@ -23,9 +23,9 @@ class Retry:
         @tool(idempotent=True, retry=Retry(on=(TimeoutError, ConnectionError), most=3, backoff=0.1))
 
     `on` are classes of exceptions, or their names, subclasses included; one alone needs no tuple. A request is run
-    again `most` times, 1 to 100, each time on any worker, and not if its deadline would have passed before. The wait
-    before the first is `backoff` seconds, doubles each time up to `max_backoff`, and is shortened by up to a half at
-    random. No worker is held meanwhile. Raises `ConfigurationError` for other values.
+    again `most` times, 1 to 100, and not if its deadline would have passed before. The wait before the first is
+    `backoff` seconds, doubles each time up to `max_backoff`, and is shortened by up to a half at random. No worker is
+    held meanwhile. Raises `ConfigurationError` for other values.
     """
 
     on: tuple[type[Exception] | str, ...]
@@ -65,7 +65,12 @@ class Retry:
 
     def wait(self, attempt: int, draw: Callable[[], float] = random.random) -> float:
         """Return the seconds before the retry after `attempt` earlier ones; `draw` gives numbers from 0 to 1."""
-        return min(self.backoff * 2.0**attempt, self.max_backoff) * (0.5 + 0.5 * draw())
+        return wait_before(attempt, self.backoff, self.max_backoff, draw)
+
+
+def wait_before(attempt: int, backoff: float, max_backoff: float, draw: Callable[[], float]) -> float:
+    """Return the seconds before the retry after `attempt` earlier ones; see `Retry`."""
+    return min(backoff * 2.0**attempt, max_backoff) * (0.5 + 0.5 * draw())
 
 
 def _checked_kinds(on: Any) -> tuple[type[Exception] | str, ...]:

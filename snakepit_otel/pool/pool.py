@@ -90,6 +90,7 @@ class WorkerPool:
         await self.fleet.stop()
         await self.requests.wait_abandoned()
         self.requests.rejections.report()
+        self.requests.outcomes.log.close()
         self.running = False
 
     async def replace_all(self, on_replaced: Callable[[Replacement], None]) -> None:

@@ -65,7 +65,7 @@ def emit(
             attributes={**_cut(_request_attributes.get()), **measurements, **_cut(attributes)},
         )
     if event.marks:
-        _mark(copied({key: attributes[key] for key in event.marks if attributes.get(key)}))
+        mark({key: attributes[key] for key in event.marks if attributes.get(key)})
     for key, value in measurements.items():
         metric = event.measurements[key]
         record(metric, value, {k: v for k, v in attributes.items() if k in metric.attributes})
@@ -77,10 +77,11 @@ def _cut(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mark(attributes: Mapping[str, Any]) -> None:
+def mark(attributes: Mapping[str, Any]) -> None:
+    """Set attributes of the current span."""
     span = trace.get_current_span()
     if attributes and span.is_recording():
-        span.set_attributes(attributes)
+        span.set_attributes(copied(attributes))
 
 
 def emit_exception(error: BaseException, session_id: str | None = None) -> None:

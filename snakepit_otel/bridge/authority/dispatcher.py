@@ -22,7 +22,15 @@ from snakepit_otel.bridge.wire.errors import from_wire, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
-from snakepit_otel.bridge.wire.methods import ATTRIBUTES, CREATE_SESSION, IDEMPOTENT, POOL, REFERENCES, REQUEST_ID
+from snakepit_otel.bridge.wire.methods import (
+    ATTRIBUTES,
+    CREATE_SESSION,
+    IDEMPOTENT,
+    POOL,
+    REFERENCES,
+    REQUEST_ID,
+    RETRY,
+)
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
     LARGE_BYTES,
@@ -39,6 +47,7 @@ from snakepit_otel.bridge.wire.reference_list import UNLISTED, Incoming, listed_
 from snakepit_otel.bridge.wire.reference_scan import has_marks, ids_in
 from snakepit_otel.bridge.wire.references import Outgoing, has_references
 from snakepit_otel.bridge.wire.request_attributes import taking_attributes, without_attributes
+from snakepit_otel.bridge.wire.retries import retry_in
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import (
     SessionWorkerUnavailable,
@@ -285,6 +294,7 @@ class Dispatcher:
             live.deadline,
             pool=metadata.get(POOL) or None,
             idempotent=metadata.get(IDEMPOTENT) == "true",
+            has_retry=RETRY in metadata and retry_in(metadata) is not None,
             peer=peer,
         )
 

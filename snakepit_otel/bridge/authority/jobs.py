@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from snakepit_otel.bridge.wire.errors import failed_type
+from snakepit_otel.bridge.wire.failures import Failure, failure_in
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.telemetry import names
 
@@ -35,9 +35,28 @@ class Job:
     on_assigned: Callable[[str], Awaitable[None]]  # gets the worker's id before each run
     deadline: float | None = None  # on the monotonic clock
     pool: str | None = None
-    idempotent: bool = False  # may be run again if its worker is lost
+    idempotent: bool = False  # may be run again
+    has_retry: bool = False  # its caller wants it run again after certain errors
     peer: Peer = UNIX
     permit: Permit | None = None
+    losses: int = 0  # runs again after the loss of a worker
+    errors: int = 0  # runs again after an error that the tool raised
+    failure: Failure | None = None  # the error of its present run, if a worker has answered with one
+    seconds: float = 0.0  # until the answer of its present run
+
+    @property
+    def attempt(self) -> int:
+        """The number of its present run."""
+        return 1 + self.losses + self.errors
+
+    def begin_run(self) -> None:
+        """Forget the error of the run before."""
+        self.failure = None
+
+    def release_permit(self) -> None:
+        """Release the permit, if it needs one."""
+        if self.permit is not None:
+            self.permit.release()
 
 
 class Workers(Protocol):
@@ -57,12 +76,16 @@ class Workers(Protocol):
 
 
 class CallFailed(Exception):
-    """A call of a worker that failed; `error` is for the caller, `status` the name of the call's status."""
+    """A call of a worker that failed; `error` is for the caller, `status` the name of the call's status.
 
-    def __init__(self, error: Exception, status: str) -> None:
+    `failure` is the error that the worker answered with, if it has answered.
+    """
+
+    def __init__(self, error: Exception, status: str, failure: Failure | None = None) -> None:
         super().__init__(error, status)
         self.error = error
         self.status = status
+        self.failure = failure
 
 
 class CallTimedOut(CallFailed):
@@ -75,4 +98,4 @@ class ConnectionLost(CallFailed):
 
 def describe_response(response: Any) -> dict[str, Any]:
     """Return the attributes of a response's outcome."""
-    return {} if response.success else {names.ERROR_TYPE: failed_type(response.error_message)}
+    return {} if response.success else {names.ERROR_TYPE: failure_in(response.error_message).type}

@@ -12,6 +12,7 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
 from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.failures import failure_in
 from snakepit_otel.bridge.wire.raw_messages import LargeRequest, worker_stub
 from snakepit_otel.bridge.wire.reference_list import UNLISTED
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
@@ -93,7 +94,8 @@ class WorkerChannel:
             kind = CallTimedOut
         elif error.code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
             kind = ConnectionLost
-        return kind(public, error.code.name)
+        described = error.details.startswith("{") and kind is CallFailed
+        return kind(public, error.code.name, failure_in(error.details) if described else None)
 
 
 def _headers(job: Job) -> list[tuple[str, str]] | None:

@@ -176,7 +176,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolStatus, _Mapping]]] = ..., strict_mode: _Optional[bool] = ...) -> None: ...
 
 class ToolStatus(_message.Message):
-    __slots__ = ("name", "pool", "calls", "raised", "refused", "p50_seconds", "p95_seconds", "retried")
+    __slots__ = ("name", "pool", "calls", "raised", "refused", "p50_seconds", "p95_seconds", "retried", "failed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +185,7 @@ class ToolStatus(_message.Message):
     P50_SECONDS_FIELD_NUMBER: _ClassVar[int]
     P95_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RETRIED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     name: str
     pool: str
     calls: int
@@ -193,7 +194,8 @@ class ToolStatus(_message.Message):
     p50_seconds: float
     p95_seconds: float
     retried: int
-    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., calls: _Optional[int] = ..., raised: _Optional[int] = ..., refused: _Optional[int] = ..., p50_seconds: _Optional[float] = ..., p95_seconds: _Optional[float] = ..., retried: _Optional[int] = ...) -> None: ...
+    failed: int
+    def __init__(self, name: _Optional[str] = ..., pool: _Optional[str] = ..., calls: _Optional[int] = ..., raised: _Optional[int] = ..., refused: _Optional[int] = ..., p50_seconds: _Optional[float] = ..., p95_seconds: _Optional[float] = ..., retried: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
     __slots__ = ("name", "adapter", "profile", "affinity", "size", "spares", "concurrency", "ready_slots", "busy_slots", "queue_length", "queue_limit", "queue_oldest_seconds", "breaker", "breaker_retry_seconds", "start_blocked_seconds", "service_seconds", "answered", "failed", "rejected", "retried", "restarts", "workers", "raised")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel import errors
+from snakepit_otel.bridge.wire.methods import RETRY
 from snakepit_otel.bridge.wire.values import from_json, to_json
 from snakepit_otel.errors import (
     RequestRefused,
@@ -49,7 +50,7 @@ _DETAILS: Mapping[str, type | tuple[type, ...]] = {
     "queue_length": int,
 }  # attributes that an error of any kind carries where they were set, and their types
 _MAX_DETAIL = 256  # characters
-_OWN_TYPE = "snakepit_error"  # context key: the name of our error, beside the type that Elixir's callers match
+OWN_TYPE = "snakepit_error"  # context key: the name of our error, beside the type that Elixir's callers match
 _ELIXIR_ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, NotImplementedError),
     *(FileNotFoundError, PermissionError, ZeroDivisionError),
@@ -85,7 +86,7 @@ def _truncated(context: Mapping[str, Any], room: int) -> dict[str, Any]:
     for key, value in context.items():
         part = value[:room] if isinstance(value, str) else value
         size = len(key) + (len(part) if isinstance(part, str) else len(to_json(part)))
-        if key == _OWN_TYPE or size <= room:
+        if key == OWN_TYPE or size <= room:
             kept[key] = part
             room = max(room - size, 0)
     return kept
@@ -93,19 +94,16 @@ def _truncated(context: Mapping[str, Any], room: int) -> dict[str, Any]:
 
 def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitError:
     """Return the error that a peer described: our own kinds as themselves, all others as `ToolError`."""
-    described = None
-    if len(text) <= _MAX_DESCRIPTION:
-        with suppress(ValueError):
-            described = from_json(text.encode())
-    if not isinstance(described, dict) or not isinstance(described.get("type"), str):
+    described = described_in(text)
+    if described is None:
         # An Elixir authority gives plain words.
         return ToolError(
             "Error", text[:_MAX_MESSAGE] or "the peer reported a failure without saying more", context=context
         )
     message, kind = str(described.get("message", "")), described["type"]
     given = described.get("context")
-    own = given.get(_OWN_TYPE) if isinstance(given, dict) else None
-    known = _OWN_ERRORS.get(own) if isinstance(own, str) else None
+    own = given.get(OWN_TYPE) if isinstance(given, dict) else None
+    known = OWN_ERRORS.get(own) if isinstance(own, str) else None
     if known is not None:
         return _rebuild(known, message, given if isinstance(given, dict) else {})
     stacktrace = described.get("stacktrace")
@@ -114,16 +112,19 @@ def from_wire(text: str, context: Mapping[str, Any] | None = None) -> SnakepitEr
         message,
         stacktrace=[str(line) for line in stacktrace] if isinstance(stacktrace, list) else [],
         traceback=str(described.get("traceback", "")),
-        context=given if isinstance(given, dict) else context,
+        context={key: value for key, value in given.items() if key != RETRY} if isinstance(given, dict) else context,
     )
     _set_details(failure, failure.context)
     return failure
 
 
-def failed_type(text: str) -> str:
-    """Return the type of an error on the wire, for `error.type`."""
-    error = from_wire(text)
-    return error.type if isinstance(error, ToolError) else type(error).__name__
+def described_in(text: str) -> dict[str, Any] | None:
+    """Return the description of an error, with its `type`; None for plain words."""
+    described = None
+    if len(text) <= _MAX_DESCRIPTION:
+        with suppress(ValueError):
+            described = from_json(text.encode())
+    return described if isinstance(described, dict) and isinstance(described.get("type"), str) else None
 
 
 def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,13 +136,13 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
             "traceback": error.traceback,
             "context": {
                 **context,
-                **{key: value for key, value in error.context.items() if key != _OWN_TYPE},
+                **{key: value for key, value in error.context.items() if key != OWN_TYPE},
                 # The tool is in the context already.
                 **{name: value for name, value in _carried(error).items() if name != "tool"},
             },
         }
     shown = _from_user_code(error)
-    own = _OWN_ERRORS.get(type(error).__name__) is type(error)
+    own = OWN_ERRORS.get(type(error).__name__) is type(error)
     return {
         "type": _matched_name(type(error)) if own else _foreign_name(type(error)),
         "message": _sendable(message_of(error))[:_MAX_MESSAGE],
@@ -149,7 +150,7 @@ def _described(error: BaseException, context: Mapping[str, Any]) -> dict[str, An
         "traceback": _sendable(formatted(error, shown))[-_MAX_TRACEBACK:],
         "context": {
             **context,
-            **({**_carried(error), _OWN_TYPE: type(error).__name__} if own else {}),
+            **({**_carried(error), OWN_TYPE: type(error).__name__} if own else {}),
         },
     }
 
@@ -185,7 +186,7 @@ def _matched_name(kind: type[BaseException]) -> str:
 
 def _foreign_name(kind: type[BaseException]) -> str:
     # A user's error with the name of one of ours must not be rebuilt as ours.
-    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in _OWN_ERRORS else kind.__name__
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in OWN_ERRORS else kind.__name__
 
 
 def _sendable(text: str) -> str:
@@ -227,7 +228,7 @@ def _tree(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
         yield from _tree(subclass)
 
 
-_OWN_ERRORS = {
+OWN_ERRORS = {
     kind.__name__: kind
     for kind in _tree(SnakepitError)
     if kind.__module__ == errors.__name__ and kind is not ToolError

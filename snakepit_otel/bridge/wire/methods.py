@@ -43,3 +43,4 @@ REFERENCES_HEADER = "x-snakepit-references"  # goes before `REFERENCES`, for a l
 POOL = "snakepit_pool"  # of a request's metadata
 CREATE_SESSION = "snakepit_create_session"  # of a request's metadata: `false` if its session must be live already
 IDEMPOTENT = "snakepit_idempotent"  # of a request's metadata: `true` if it may run again after the loss of its worker
+RETRY = "snakepit_retry"  # of a request's metadata, and of the context of an error after which it may run again

@@ -47,9 +47,25 @@ class PoolStatus:
     answered: int = 0  # requests with a result, or an error that the tool raised
     failed: int = 0  # requests begun without an answer: worker lost, deadline passed, or caller gone
     rejected: dict[str, int] = field(default_factory=dict)  # requests that did not run, by the reason of the error
-    retried: int = 0  # runs of requests again after the loss of a worker
+    retried: int = 0  # runs of requests again, after the loss of a worker or an error that the tool raised
     restarts: int = 0  # workers started in place of another
     workers: tuple[WorkerStatus, ...] = ()
+    raised: int = 0  # requests among those answered that ended with an error that the tool raised
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolStatus:
+    """One tool of a pool or of the authority, and what became of its calls: the others succeeded."""
+
+    name: str
+    pool: str = ""  # empty for a tool of the authority
+    calls: int = 0
+    raised: int = 0  # calls that ended with an error that the tool raised
+    refused: int = 0  # calls that did not run
+    failed: int = 0  # calls that began and have no answer: worker lost, deadline passed, or caller gone
+    retried: int = 0  # runs again, after an error that the tool raised or the loss of its worker
+    p50_seconds: float | None = None  # of recent calls that ran, without their wait for a worker; None before the first
+    p95_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +94,7 @@ class Status:
     telemetry_level: str = ""
     sessions: SessionsStatus = field(default_factory=SessionsStatus)
     pools: tuple[PoolStatus, ...] = ()
+    tools: tuple[ToolStatus, ...] = ()
 
     def to_message(self) -> pb.GetStatusResponse:
         """Return this as the wire has it."""
@@ -96,7 +113,13 @@ class Status:
             )
             for pool in message.pools
         )
-        return cls(**{**_values(message), "sessions": SessionsStatus(**_values(message.sessions)), "pools": pools})
+        fields = {
+            "sessions": SessionsStatus(**_values(message.sessions)),
+            "pools": pools,
+            "tools": tuple(ToolStatus(**_values(tool)) for tool in message.tools),
+        }
+        own = {name: value for name, value in _values(message).items() if name in cls.__dataclass_fields__}
+        return cls(**{**own, **fields})
 
 
 def _values(message: Any) -> dict[str, Any]:

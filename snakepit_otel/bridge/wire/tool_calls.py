@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from snakepit_otel.adapters import Retry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import from_wire
@@ -12,6 +13,7 @@ from snakepit_otel.bridge.wire.messages import checked_text, message
 from snakepit_otel.bridge.wire.raw_messages import LargeResponse, ToolResponse
 from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
+from snakepit_otel.bridge.wire.retries import retry_text
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.rpc import RpcError, snakepit_error
@@ -25,6 +27,7 @@ class MessageOptions(TypedDict, total=False):
     pool: str | None
     create_session: bool
     idempotent: bool
+    retry: Retry | None
     metadata: Mapping[str, str] | None
 
 
@@ -34,8 +37,10 @@ class RequestOptions(MessageOptions, total=False):
     With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live;
     with `create_session=False`, `SessionNotFound` is raised instead.
     `timeout` is in seconds, for all of the request: waiting, running and calling back. The request goes to the `pool`
-    of that name, else to the first whose adapter has the tool. A request runs at most once; one that is `idempotent`
-    is run again if it loses its worker before its first chunk, up to `max_retries` times within its time. `metadata`
+    of that name, else to the first whose adapter has the tool. A request runs at most once; one that is `idempotent`,
+    by this option or by the tool's declaration, is run again if it loses its worker before its first chunk, up to
+    `max_retries` times within its time. `retry` is for such requests, in place of the tool's own: it is run again after
+    these errors of the tool, too. It raises `ToolRefused` for a tool that is not idempotent. `metadata`
     are for middleware, and for the tool as `context.request_metadata`.
     """
 
@@ -52,11 +57,13 @@ def execute_request(
     pool: str | None = None,
     create_session: bool = True,
     idempotent: bool = False,
+    retry: Retry | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> pb.ExecuteToolRequest:
     """Return the message for a tool call, arrays and tables by references of `scope`.
 
-    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent.
+    Raises `InvalidSession`, `ValueRefused` and `ZeroCopyError` for what cannot be sent, and `ConfigurationError` for a
+    `retry` that is none.
     """
     outgoing = None if scope is None else Outgoing(scope, plain_markers)
     encoded, binary = codec.encode_parameters(parameters or {}, outgoing or plain_markers)
@@ -74,6 +81,8 @@ def execute_request(
         request.metadata[methods.CREATE_SESSION] = "false"
     if idempotent:
         request.metadata[methods.IDEMPOTENT] = "true"
+    if retry is not None:
+        request.metadata[methods.RETRY] = retry_text(retry)
     if metadata:
         request.metadata.update(checked_metadata(metadata))
     if outgoing is not None:

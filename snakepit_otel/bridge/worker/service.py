@@ -8,7 +8,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -23,12 +23,14 @@ from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
+from snakepit_otel.bridge.wire.failures import REFUSALS
 from snakepit_otel.bridge.wire.identifiers import where
 from snakepit_otel.bridge.wire.method_guards import Limit
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.request_attributes import add_attributes
+from snakepit_otel.bridge.wire.retries import retry_context, retry_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.call_metadata import deadline_of, request_id_of
@@ -38,7 +40,7 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
-from snakepit_otel.errors import DeadlineExceeded, RequestRefused, SnakepitError, ZeroCopyLimitExceeded
+from snakepit_otel.errors import DeadlineExceeded, RequestRefused, SnakepitError, ValueRefused, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
 from snakepit_otel.rpc.transports.grpc import grpc_code
@@ -132,7 +134,7 @@ class WorkerService(BridgeServiceServicer):
                 await context.abort(code_of(error), to_status(error, _where(request, job)))
             response = pb.ExecuteToolResponse(
                 success=False,
-                error_message=to_wire(_reported(error, job), _where(request, job)),
+                error_message=to_wire(_reported(error, job), self._described(error, request, job, scope)),
                 execution_time_ms=_milliseconds(started),
             )
             if job is not None and scope.request is not None:
@@ -212,7 +214,7 @@ class WorkerService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            status = to_status(_reported(error, job), _where(request, job))
+            status = to_status(_reported(error, job), self._described(error, request, job, scope))
             _clear_frames(error, scope)
             await send_attributes()
             return status
@@ -253,6 +255,19 @@ class WorkerService(BridgeServiceServicer):
     async def Heartbeat(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
         return await self._forward(methods.HEARTBEAT, request, context)
+
+    def _described(
+        self, error: BaseException, request: pb.ExecuteToolRequest, job: Request | None, scope: Scope
+    ) -> dict[str, Any]:
+        """Return the context of an error, for our own authority with whether to run the request again."""
+        context = _where(request, job)
+        if scope.request is None or job is None or isinstance(error, (*REFUSALS, RequestAbandoned)):
+            return context
+        known = self._host.tools.get(request.tool_name)
+        retry = None if known is None else known.retry
+        with suppress(ValueRefused):  # the authority has checked it
+            retry = retry_in(request.metadata) or retry
+        return {**context, **retry_context(error, retry)}
 
     def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
         if not self._events.listening and "timeout_ms" not in job.context.request_metadata:

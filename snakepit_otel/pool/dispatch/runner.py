@@ -10,36 +10,34 @@ from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.jobs import (
-    CallFailed,
-    CallTimedOut,
-    ConnectionLost,
     Job,
     Permit,
     TakeChunk,
     describe_response,
 )
+from snakepit_otel.bridge.authority.tool_error_log import Place
+from snakepit_otel.bridge.authority.tool_outcomes import ToolOutcomes
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     CircuitOpen,
     DeadlineExceeded,
     PoolError,
     PoolNotStarted,
-    WorkerExited,
+    ToolRefused,
 )
 from snakepit_otel.pool.dispatch.affinity import Choice, Wait
 from snakepit_otel.pool.dispatch.circuit_breaker import BreakerState, CircuitBreaker
 from snakepit_otel.pool.dispatch.rejections import Rejections
-from snakepit_otel.pool.dispatch.retry import may_retry
+from snakepit_otel.pool.dispatch.retry import Retries, RetryPlan
 from snakepit_otel.pool.dispatch.slots import WorkerSlots
+from snakepit_otel.pool.dispatch.worker_runs import WorkerRuns
 from snakepit_otel.pool.settings import PoolSettings
-from snakepit_otel.pool.workers.base import Suspicion, Worker, WorkerState
 from snakepit_otel.pool.workers.fleet import Fleet
-from snakepit_otel.pool.workers.in_flight import WorkerGone
 from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.replacement import Replacer
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._events import mark
 
-_LOST_WORKER_EXIT_S = 1.0  # for a worker whose connection broke to be seen gone
 _EVENTS = {
     BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
     BreakerState.HALF_OPEN: names.EVENT_CIRCUIT_BREAKER_HALF_OPEN,
@@ -65,8 +63,9 @@ def _labels(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[st
     }
 
 
-def _details(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, str]:
-    return {names.SNAKEPIT_WORKER_ID: choice.worker.id, **_session(runner, job)}
+def _details(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, Any]:
+    attempt = {names.SNAKEPIT_REQUEST_ATTEMPTS: job.attempt} if job.attempt > 1 else {}
+    return {names.SNAKEPIT_WORKER_ID: choice.worker.id, **_session(runner, job), **attempt}
 
 
 class RequestRunner:
@@ -77,7 +76,9 @@ class RequestRunner:
     ) -> None:
         self.name = fleet.pool
         self.tools: frozenset[str] = frozenset()
-        self.answered = self.failed = self.retried = 0
+        self.idempotent_tools: frozenset[str] = frozenset()
+        self.outcomes = ToolOutcomes(fleet.pool, clock)
+        self.failed = self.retried = 0
         self.slots = WorkerSlots(fleet.pool, settings, clock)
         self.anonymous = self.slots.anonymous
         self.breaker = CircuitBreaker(
@@ -92,7 +93,9 @@ class RequestRunner:
         self._clock = clock
         self._labels = telemetry.Labels()
         self._jobs = 0
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._retries = Retries(settings.max_retries, clock)
+        self._runs = WorkerRuns(self.slots, fleet, replacer, self.label, clock, self._update_drained)
+        self.wait_abandoned = self._runs.wait_abandoned
         self._drained = asyncio.Event()
         self._drained.set()
 
@@ -117,11 +120,6 @@ class RequestRunner:
         """Refuse all requests from now on, retries too."""
         self.is_accepting, self.is_over = False, True
 
-    async def wait_abandoned(self) -> None:
-        """Return when no abandoned request runs any more; the workers have been stopped."""
-        if self._abandoned:
-            await asyncio.wait(self._abandoned)
-
     async def execute(self, job: Job) -> Any:
         """Run a request on a worker and return its response.
 
@@ -144,23 +142,41 @@ class RequestRunner:
         await self._run(job, dispatch)
 
     async def _run(self, job: Job, dispatch: _Dispatch) -> Any:
+        label = self.label(job.tool_name)
         if not self.is_accepting:
             error = self.not_running()
             error.tool = job.tool_name
             self.rejections.count(error)
+            self.outcomes.on_refused(label)
             raise error
         self._jobs += 1
         self._drained.clear()
         try:
-            job.permit = await self._permit(job)
-            return await self._run_with_retries(job, dispatch)
+            try:
+                self._check_retries(job)
+                job.permit = await self._permit(job)
+                choice = await self._acquire(job)
+            except BaseException:
+                self.outcomes.on_refused(label)
+                raise
+            return await self._run_with_retries(choice, job, dispatch, label)
         except (PoolError, AuthorityUnavailable) as error:
             error.pool, error.tool = self.name, job.tool_name
             raise
         finally:
-            _release_permit(job)
+            job.release_permit()
             self._jobs -= 1
             self._update_drained()
+
+    def _check_retries(self, job: Job) -> None:
+        """Set whether the request may run again. Raises `ToolRefused` where its caller wants what it may not."""
+        if job.tool_name in self.idempotent_tools:
+            job.idempotent = True
+        elif job.has_retry and not job.idempotent:
+            raise ToolRefused(
+                f"tool {job.tool_name!r:.100} is not called with retry=…, as it might then be carried out twice: call "
+                "it with idempotent=True as well, or declare it with @tool(idempotent=True); it did not run"
+            )
 
     async def _permit(self, job: Job) -> Permit | None:
         if job.peer.is_known:
@@ -175,36 +191,87 @@ class RequestRunner:
             self.rejections.count(error)
             raise
 
-    async def _run_with_retries(self, job: Job, dispatch: _Dispatch) -> Any:
-        choice = await self._acquire(job)
-        for attempt in range(self._settings.max_retries):
+    async def _run_with_retries(self, choice: Choice, job: Job, dispatch: _Dispatch, label: str) -> Any:
+        while True:
             try:
-                return await self._run_once(choice, job, dispatch)
-            except (WorkerExited, AuthorityUnavailable) as lost:
-                if not job.idempotent or not await may_retry(job, attempt, self._clock):
+                result = await self._run_once(choice, job, dispatch)
+            except BaseException as error:
+                again = await self._run_again(choice, job, error, label)
+                if again is None:
                     raise
-                try:
-                    choice = await self._acquire(job)
-                except PoolError:
-                    # The loss is the cause that the caller needs.
-                    raise lost from None
-                self.retried += 1
-                telemetry.record(names.METRIC_POOL_RETRIES, 1, {names.SNAKEPIT_POOL_NAME: self.name})
-        return await self._run_once(choice, job, dispatch)
+            else:
+                if job.failure is None:
+                    self.outcomes.on_result(label, job.seconds)
+                    return result
+                again = await self._run_again(choice, job, None, label)
+                if again is None:
+                    return result
+            choice = again
+
+    async def _run_again(self, choice: Choice, job: Job, error: BaseException | None, label: str) -> Choice | None:
+        """Return the choice for a further run, after the wait for it; None, and the run is counted, if it was the last.
+
+        No slot is held meanwhile.
+        """
+        place = Place(job.tool_name, job.request_id, job.session_id, choice.worker.id)
+        try:
+            plan = self._retries.plan(job, error)
+            if plan is not None and (found := await self._acquire_later(job, plan.wait)) is not None:
+                self._count_retry(job, plan, place, label)
+                return found
+        except BaseException:
+            self.outcomes.on_lost(label)
+            raise
+        if job.failure is not None:
+            self.outcomes.on_failure(label, job.failure, job.seconds, place)
+        elif isinstance(error, DeadlineExceeded) and error.may_have_run:
+            self.outcomes.on_late(label, str(error), place)
+        elif isinstance(error, PoolError) and not error.may_have_run:
+            self.outcomes.on_refused(label)
+        else:
+            self.outcomes.on_lost(label)
+        return None
+
+    async def _acquire_later(self, job: Job, wait: float) -> Choice | None:
+        """Return the choice for a further run, after a wait; None if no worker can be had."""
+        await asyncio.sleep(wait)
+        try:
+            return await self._acquire(job)
+        except PoolError:
+            # The error that there was is the one that the caller needs.
+            return None
+
+    def _count_retry(self, job: Job, plan: RetryPlan, place: Place, label: str) -> None:
+        self.retried += 1
+        again = f"; it is run again ({plan.number} of at most {plan.most} times)"
+        self.outcomes.on_retry(label, job.failure, place, again)
+        telemetry.record(
+            names.METRIC_POOL_RETRIES,
+            1,
+            {names.SNAKEPIT_POOL_NAME: self.name, names.SNAKEPIT_RETRY_REASON: plan.reason.value},
+        )
+        # Of the request; that of each run is on its own span.
+        mark({names.SNAKEPIT_REQUEST_ATTEMPTS: job.attempt})
 
     async def _run_once(self, choice: Choice, job: Job, dispatch: _Dispatch) -> Any:
+        job.begin_run()
         try:
             result = await dispatch(choice, job)
         except BaseException:
-            self.failed += 1
-            self.breaker.on_abandoned()
+            if job.failure is None:
+                self.failed += 1
+                self.breaker.on_abandoned()
+            else:
+                self._on_answer(choice)
             raise
-        self.answered += 1
+        self._on_answer(choice)
+        return result
+
+    def _on_answer(self, choice: Choice) -> None:
         self.breaker.on_success()
         self._fleet.on_completed(choice.worker)
         if choice.worker.assigned_requests >= self._settings.worker_max_requests:
             self._replacer.replace_soon(choice.worker, ExitReason.MAX_REQUESTS)
-        return result
 
     async def _acquire(self, job: Job) -> Choice:
         try:
@@ -245,92 +312,14 @@ class RequestRunner:
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(self, choice: Choice, job: Job) -> Any:
-        return await self._serve(choice.worker, job, None)
+        return await self._runs.run(choice.worker, job, None)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details)
     async def _dispatch_stream(self, choice: Choice, job: Job, take: TakeChunk) -> None:
-        await self._serve(choice.worker, job, take)
-
-    async def _serve(self, worker: Worker, job: Job, take: TakeChunk | None) -> Any:
-        """Run a request on a worker; the slot is released once nothing of the request runs there any more."""
-        started = self._clock()
-        abandoned: ExitReason | None = None
-        try:
-            await job.on_assigned(worker.id)
-            left = self._time_left(job)
-            abandoned = ExitReason.CANCELLED
-            with worker.until_gone():
-                result = await (worker.execute(job, left) if take is None else worker.stream(job, take, left))
-        except WorkerGone:
-            abandoned = None
-            raise await _worker_exited(worker, job) from None
-        except CallFailed as failure:
-            abandoned = ExitReason.DEADLINE if isinstance(failure, CallTimedOut) else None
-            raise await self._failure(worker, job, failure, started) from None
-        else:
-            abandoned = None
-            self.slots.times.add(self.label(job.tool_name), self._clock() - started)
-            return result
-        finally:
-            if abandoned is None:
-                self.slots.release(worker)
-            else:
-                self._abandon(worker, job, abandoned)
-
-    def _time_left(self, job: Job) -> float | None:
-        if job.deadline is None:
-            return None
-        left = job.deadline - self._clock()
-        if left <= 0:
-            raise DeadlineExceeded(
-                f"the deadline of a request for {job.tool_name!r} passed before a worker began it; it did not run",
-                may_have_run=False,
-            )
-        return left
-
-    async def _failure(self, worker: Worker, job: Job, failure: CallFailed, started: float) -> Exception:
-        if isinstance(failure, CallTimedOut):
-            return DeadlineExceeded(
-                f"worker {worker.id} did not end {job.tool_name!r} within the request's deadline: it had "
-                f"{self._clock() - started:.3g} s for it, and may still be running it",
-                worker=worker.id,
-            )
-        if isinstance(failure, ConnectionLost):
-            if worker.state is WorkerState.STOPPING:
-                # The worker delivers its telemetry, for which the caller need not wait.
-                return WorkerExited(
-                    f"worker {worker.id} was stopped while it ran {job.tool_name!r} ({worker.exit_reason}); "
-                    "the request may have run in part",
-                    worker=worker.id,
-                )
-            if await worker.exited(_LOST_WORKER_EXIT_S) is not None:
-                return await _worker_exited(worker, job)
-            self._fleet.suspect(worker, Suspicion.CONNECTION)
-        return failure.error
-
-    def _abandon(self, worker: Worker, job: Job, reason: ExitReason) -> None:
-        """Keep the slot of a request for which no caller waits any more, until the request has ended."""
-        worker.abandon()
-        if job.permit is not None:
-            job.permit.retain()
-        task = asyncio.get_running_loop().create_task(self._follow_abandoned(worker, job, reason))
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
-
-    async def _follow_abandoned(self, worker: Worker, job: Job, reason: ExitReason) -> None:
-        try:
-            if not await worker.await_request_end(job.request_id, self._settings.cancel_grace / 1000):
-                self._replacer.replace_soon(worker, reason)
-                await worker.wait()
-        finally:
-            worker.end_abandoned()
-            self.slots.release(worker)
-            _release_permit(job)
-            # Later, as this task is still in the set.
-            asyncio.get_running_loop().call_soon(self._update_drained)
+        await self._runs.run(choice.worker, job, take)
 
     def _update_drained(self) -> None:
-        if not self._jobs and not self._abandoned:
+        if not self._jobs and not self._runs.abandoned:
             self._drained.set()
 
     def _on_breaker_changed(self, state: BreakerState) -> None:
@@ -354,19 +343,3 @@ class RequestRunner:
         """Return the error of a request that is refused as the pool does not run."""
         why = f"pool {self.name!r} is not running, or about to stop; the request did not run"
         return PoolNotStarted(why, pool=self.name)
-
-
-def _release_permit(job: Job) -> None:
-    if job.permit is not None:
-        job.permit.release()
-
-
-async def _worker_exited(worker: Worker, job: Job) -> WorkerExited:
-    description = await worker.wait()
-    # Wait until the worker is removed: a caller that retries at once must not be routed back to it.
-    await worker.removed.wait()
-    replaced = f"; it was being replaced ({worker.exit_reason})" if worker.exit_reason is not None else ""
-    return WorkerExited(
-        f"worker {worker.id} {description} while it ran {job.tool_name!r}{replaced}; the request may have run in part",
-        worker=worker.id,
-    )

@@ -6,19 +6,15 @@ A receiver that refuses every batch would otherwise fill the log with text of it
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from typing import Self
 
+from snakepit_otel.common.line_limit import LineLimit
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable, printable_error
 from snakepit_otel.common.secrets import masked_text
 
 _log = logging.getLogger("snakepit_otel.telemetry")
-_INTERVAL_SECONDS = 60.0
-_MAX_TEMPLATES = 100
-_last: dict[str, float] = {}
-_suppressed: dict[str, int] = {}
-_lock = threading.Lock()
+_limit = LineLimit()
+reset = _limit.reset
 
 
 def warning(template: str, *arguments: object) -> None:
@@ -49,25 +45,9 @@ class Guard:
         return True
 
 
-def reset() -> None:
-    """Log each template again."""
-    with _lock:
-        _last.clear()
-        _suppressed.clear()
-
-
 def _next(level: int, template: str, arguments: tuple[object, ...]) -> str | None:
     """Return the message to log now; None if it is suppressed."""
-    if not _log.isEnabledFor(level):
+    if not _log.isEnabledFor(level) or (count := _limit.admit(template)) is None:
         return None
-    now = time.monotonic()
-    with _lock:
-        if len(_last) > _MAX_TEMPLATES:
-            _last.clear()
-        if now - _last.get(template, -_INTERVAL_SECONDS) < _INTERVAL_SECONDS:
-            _suppressed[template] = _suppressed.get(template, 0) + 1
-            return None
-        _last[template] = now
-        count = _suppressed.pop(template, 0)
     message = masked_text(template % arguments)
     return f"{message} ({count} similar messages suppressed)" if count else message

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from snakepit_otel import errors
-from snakepit_otel.bridge.wire.errors import failed_type, from_wire, to_status, to_wire
+from snakepit_otel.bridge.wire.errors import from_wire, to_status, to_wire
+from snakepit_otel.bridge.wire.failures import failure_in
 from snakepit_otel.errors import SnakepitError, ToolError
 from snakepit_otel.zero_copy import _fd_protocol as protocol
 from tests.fuzz.choices import Choices
@@ -24,7 +25,7 @@ def failures(data: bytes) -> None:
     text = choices.rest().decode("utf-8", "replace") if choices.chance() else json.dumps(_described(choices))
     error = from_wire(text, {"session_id": "a"})
     insist(isinstance(error, SnakepitError))
-    insist(isinstance(failed_type(text), str))
+    insist(isinstance(failure_in(text).type, str))
     sent = to_wire(error, {"tool_name": "x"})
     again = from_wire(sent)
     insist(type(again) is type(error), "an error became another:", type(error), type(again))
