@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,27 +106,23 @@ class Status:
     def of_message(cls, message: pb.GetStatusResponse) -> Self:
         """Return the status of a message."""
         pools = tuple(
-            PoolStatus(
-                **{
-                    **_values(pool),
-                    "rejected": dict(pool.rejected),
-                    "workers": tuple(WorkerStatus(**_values(worker)) for worker in pool.workers),
-                }
+            _read(
+                PoolStatus,
+                pool,
+                rejected=dict(pool.rejected),
+                workers=tuple(_read(WorkerStatus, worker) for worker in pool.workers),
             )
             for pool in message.pools
         )
-        fields = {
-            "sessions": SessionsStatus(**_values(message.sessions)),
-            "pools": pools,
-            "tools": tuple(ToolStatus(**_values(tool)) for tool in message.tools),
-        }
-        own = {name: value for name, value in _values(message).items() if name in cls.__dataclass_fields__}
-        return cls(**{**own, **fields})
+        tools = tuple(_read(ToolStatus, tool) for tool in message.tools)
+        return _read(cls, message, sessions=_read(SessionsStatus, message.sessions), pools=pools, tools=tools)
 
 
-def _values(message: Any) -> dict[str, Any]:
-    """Return the fields by name; None for an optional one that is not given."""
-    return {
+def _read(kind: type[T], message: Any, **read: Any) -> T:
+    """Return a status with the fields of a message that it has; None for an optional one that is not given."""
+    values = {
         name: None if described.has_presence and not message.HasField(name) else getattr(message, name)
         for name, described in message.DESCRIPTOR.fields_by_name.items()
+        if name not in read and name in {field.name for field in fields(kind)}  # type: ignore[arg-type]
     }
+    return kind(**values, **read)

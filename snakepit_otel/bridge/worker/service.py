@@ -8,7 +8,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -16,31 +16,29 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from snakepit_otel.adapters import RequestAbandoned, SessionContext, StreamChunk
+from snakepit_otel.adapters import SessionContext, StreamChunk
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._request import Request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
-from snakepit_otel.bridge.wire.failures import REFUSALS
-from snakepit_otel.bridge.wire.identifiers import where
 from snakepit_otel.bridge.wire.method_guards import Limit
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Opened, Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.request_attributes import add_attributes
-from snakepit_otel.bridge.wire.retries import retry_context, retry_in
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.call_metadata import deadline_of, request_id_of
+from snakepit_otel.bridge.worker.failures import described, reported, where_of
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.bridge.worker.supervision import RunningRequests
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.bridge.worker.tool_registration import ToolRegistration
 from snakepit_otel.common import deadline
-from snakepit_otel.errors import DeadlineExceeded, RequestRefused, SnakepitError, ValueRefused, ZeroCopyLimitExceeded
+from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
 from snakepit_otel.rpc.transports.grpc import grpc_code
@@ -131,10 +129,12 @@ class WorkerService(BridgeServiceServicer):
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
             if isinstance(error, RequestRefused) and scope.request is None:
                 # To our own authority it is an answer, which has room for all of it.
-                await context.abort(code_of(error), to_status(error, _where(request, job)))
+                await context.abort(code_of(error), to_status(error, where_of(request, job)))
             response = pb.ExecuteToolResponse(
                 success=False,
-                error_message=to_wire(_reported(error, job), self._described(error, request, job, scope)),
+                error_message=to_wire(
+                    reported(error, job), described(error, request, job, self._host.tools if scope.request else None)
+                ),
                 execution_time_ms=_milliseconds(started),
             )
             if job is not None and scope.request is not None:
@@ -152,7 +152,7 @@ class WorkerService(BridgeServiceServicer):
             add_attributes(response, job.attributes)
         if outcome.cleanup_error is not None:
             response.metadata["cleanup_error"] = to_wire(
-                outcome.cleanup_error, {**_where(request, job), "phase": "cleanup"}
+                outcome.cleanup_error, {**where_of(request, job), "phase": "cleanup"}
             )
             _clear_frames(outcome.cleanup_error, scope)
         return response
@@ -214,7 +214,9 @@ class WorkerService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            status = to_status(_reported(error, job), self._described(error, request, job, scope))
+            status = to_status(
+                reported(error, job), described(error, request, job, self._host.tools if scope.request else None)
+            )
             _clear_frames(error, scope)
             await send_attributes()
             return status
@@ -255,19 +257,6 @@ class WorkerService(BridgeServiceServicer):
     async def Heartbeat(self, request: Any, context: Context) -> Any:
         """Pass on to the authority."""
         return await self._forward(methods.HEARTBEAT, request, context)
-
-    def _described(
-        self, error: BaseException, request: pb.ExecuteToolRequest, job: Request | None, scope: Scope
-    ) -> dict[str, Any]:
-        """Return the context of an error, for our own authority with whether to run the request again."""
-        context = _where(request, job)
-        if scope.request is None or job is None or isinstance(error, (*REFUSALS, RequestAbandoned)):
-            return context
-        known = self._host.tools.get(request.tool_name)
-        retry = None if known is None else known.retry
-        with suppress(ValueRefused):  # the authority has checked it
-            retry = retry_in(request.metadata) or retry
-        return {**context, **retry_context(error, retry)}
 
     def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
         if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
@@ -386,20 +375,6 @@ def _clear_frames(error: BaseException, scope: Scope) -> None:
     """Clear the frames of an error, which may hold views of memory that is about to be released."""
     if scope.in_use:
         traceback.clear_frames(error.__traceback__)
-
-
-def _reported(error: BaseException, job: Request | None) -> BaseException:
-    if isinstance(error, RequestAbandoned):
-        # A caller that still waits has not gone, so it was the deadline.
-        return DeadlineExceeded("the request's deadline passed, and the tool gave up")
-    if isinstance(error, SnakepitError) and job is not None and job.has_begun:
-        # Whatever kind it is: it comes from the tool.
-        error.may_have_run = True
-    return error
-
-
-def _where(request: pb.ExecuteToolRequest, job: Request | None) -> dict[str, Any]:
-    return where(request.tool_name, request.session_id, phase=job.phase if job is not None else "decode")
 
 
 def _milliseconds(started: float) -> int:
