@@ -229,7 +229,5 @@ def _tree(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
 
 
 OWN_ERRORS = {
-    kind.__name__: kind
-    for kind in _tree(SnakepitError)
-    if kind.__module__ == errors.__name__ and kind is not ToolError
+    kind.__name__: kind for kind in _tree(SnakepitError) if kind.__module__ == errors.__name__ and kind is not ToolError
 }
