@@ -1,4 +1,4 @@
-"""The command line: serve, worker, call, sessions, dashboards, demo, doctor."""
+"""The command line: serve, worker, call, tools, requests, sessions, dashboards, demo, doctor."""
 
 import errno
 import gc

@@ -18,11 +18,13 @@ from snakepit_otel.cli import (
     demo,
     doctor,
     new,
+    requests,
     restart,
     serve,
     sessions,
     status,
     telemetry,
+    tools,
     worker_command,
 )
 from snakepit_otel.cli.addresses import ADDRESS_HELP
@@ -57,6 +59,8 @@ def common(
 app.command()(serve.serve)
 app.command()(worker_command.worker)
 app.command()(call.call)
+app.command()(tools.tools)
+app.add_typer(requests.app, name="requests")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(new.app, name="new")
 app.add_typer(config.app, name="config")

@@ -94,6 +94,10 @@ def fail(error: SnakepitError) -> NoReturn:
         else printable(shown(error), MAX_MESSAGE_CHARACTERS)
     )
     error_console.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
+    for note in getattr(error, "__notes__", ()):
+        error_console.print(
+            Text.assemble(("hint:", "bold"), " ", printable(note, MAX_MESSAGE_CHARACTERS)), soft_wrap=True
+        )
     if isinstance(error, AuthorityUnavailable):
         error_console.print("Is it running? Start one with: snakepit-otel serve ADAPTER")
     if isinstance(error, ToolError) and error.traceback:
