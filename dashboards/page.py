@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.house import METRICS, LogLines
 from dashboards.logql import LogQuery
-from dashboards.promql import PANELS, RATE, SERVICE, Matcher, Scope
+from dashboards.promql import PANELS, RATE, SERVICE, Scope, one_of
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 
@@ -92,8 +92,8 @@ class Page:
             variables.append(_source("tempo", "Traces", "tempo"))
         if self.logs:
             variables.append(_source("loki", "Logs", "loki"))
-        # A series that every process of ours has, from its start to its end; others' have no role.
-        everywhere, ours = n.METRIC_PROCESS_MEMORY_USAGE, {n.SNAKEPIT_ROLE: Matcher("=~", ".+")}
+        # A series that every process of ours has, from its start to its end; others' have no role, or that of a client.
+        everywhere, ours = n.METRIC_PROCESS_MEMORY_USAGE, {n.SNAKEPIT_ROLE: one_of(["authority", "worker"])}
         within = Scope({})
         namespaces = within.series(everywhere, where=ours)
         variables.append(_values("service_namespace", "Namespace", namespaces, "service_namespace"))

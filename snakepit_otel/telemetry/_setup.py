@@ -9,13 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.common import secrets
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable
+from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import _controls, _fork, _instruments, _process_metrics, names
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
@@ -34,6 +35,7 @@ LEDGER_FILE = "SNAKEPIT_TELEMETRY_LEDGER"
 # Metrics are exported last at shutdown, since they report the other signals' outcomes, and get this share of the time.
 _METRICS_SHARE = 0.4
 _MAX_WAIT_SECONDS = 86_400.0
+Role = Literal["authority", "client", "worker"]
 _API_PLACEHOLDERS = ("ProxyTracerProvider", "_ProxyMeterProvider", "ProxyLoggerProvider")
 
 
@@ -111,23 +113,29 @@ class Telemetry:
 def setup(
     service_name: str = "snakepit",
     *,
-    role: str = "authority",
+    role: Role = "authority",
     instance_id: str | None = None,
     environ: Mapping[str, str] | None = None,
     whole_process: bool = False,
 ) -> Telemetry:
     """Configure tracing, metrics and logs once for this process.
 
+    `role` is that of the process in dashboards: `authority` for a program with a `Snakepit`, `client` for one that
+    calls an authority by `Client` and has none itself, such as a web front end, `worker` for a worker.
+
     The standard variables decide: `OTEL_SDK_DISABLED`, `OTEL_{TRACES,METRICS,LOGS}_EXPORTER`,
     `OTEL_EXPORTER_OTLP_*`, samplers, limits, batching, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`
     (which wins over `service_name`); and `SNAKEPIT_TELEMETRY_LEVEL`: `off`, `essential` or `full`, the
     default. Two departures from the specification: a signal is exported over OTLP by default only where
     an OTLP endpoint is set, because nothing listens on most machines; and queues are larger, see `BatchSettings`.
-    An invalid value is logged, and the default is used; none raises.
+    An invalid value of a variable is logged, and the default is used; none raises. Raises `ConfigurationError` for
+    another role.
     Providers that the application has already set stay as they are. With `whole_process`, there is no other
     application, and providers are those of `opentelemetry-instrument` or the like: `flush` and `shutdown` include them,
     their resources get the attributes that they lack, and process metrics go to them.
     """
+    if role not in get_args(Role):
+        raise ConfigurationError(f"telemetry.setup has the role {role!r:.60}; it must be one of {get_args(Role)}")
     secrets.learn(os.environ if environ is None else environ)
     read = Environment(environ)
     # Removed, so that a process which a tool starts does not write into it as well.
@@ -141,7 +149,9 @@ def setup(
         return _set_up(read, service_name, role, instance_id, whole_process)
 
 
-def _set_up(read: Environment, service_name: str, role: str, instance_id: str | None, whole_process: bool) -> Telemetry:
+def _set_up(
+    read: Environment, service_name: str, role: Role, instance_id: str | None, whole_process: bool
+) -> Telemetry:
     existing = existing_providers() if whole_process else {}
     if _controls.level is _controls.Level.OFF:
         telemetry = Telemetry()
@@ -202,19 +212,22 @@ def _level(read: Environment) -> str:
 
 
 def _resource_attributes(
-    detected: Resource, read: Environment, service_name: str, role: str, instance_id: str | None
+    detected: Resource, read: Environment, service_name: str, role: Role, instance_id: str | None
 ) -> dict[str, str]:
     """Return this process' attributes; values of the environment win."""
     service = str(detected.attributes.get(names.SERVICE_NAME) or "unknown_service")
     own_id = instance_id or str(uuid.uuid4())
     if given := (read.given("OTEL_RESOURCE_ATTRIBUTES") or {}).get(names.SERVICE_INSTANCE_ID):
         own_id = f"{given}/{own_id}" if role == "worker" else given
-    return {
+    attributes = {
         names.SERVICE_NAME: service_name if service.startswith("unknown_service") else service,
-        names.SERVICE_VERSION: str(detected.attributes.get(names.SERVICE_VERSION) or VERSION),
         names.SERVICE_INSTANCE_ID: own_id,
         names.SNAKEPIT_ROLE: role,
     }
+    version = detected.attributes.get(names.SERVICE_VERSION)
+    if version or role != "client":  # a client is not ours, and our version not its own
+        attributes[names.SERVICE_VERSION] = str(version or VERSION)
+    return attributes
 
 
 def _is_exported(signal: str, read: Environment, provider: Any) -> bool:

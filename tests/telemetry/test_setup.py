@@ -19,6 +19,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricExportResult,
     MetricsData,
 )
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from snakepit_otel._version import VERSION
@@ -340,3 +342,33 @@ def test_a_reader_that_raises_is_not_settled(caplog: pytest.LogCaptureFixture) -
 
     assert not _concurrently([late, lambda _: True], time.monotonic() + 5)
     assert "exporting telemetry failed: TimeoutError: late" in caplog.text
+
+
+def test_a_client_is_no_authority(begin: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A front end has a role of its own, the name and version of its own service, and not our version."""
+    assert dict(setup_of(begin, "client").resource.attributes).get(names.SNAKEPIT_ROLE) == "client"
+    assert "service.version" not in setup_of(begin, "client").resource.attributes
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=2")
+    assert setup_of(begin, "client").resource.attributes["service.version"] == "2"
+
+
+def test_another_role_is_refused() -> None:
+    """A role that no dashboard has is a mistake of the program."""
+    with pytest.raises(ConfigurationError, match=r"role 'frontend'; it must be one of"):
+        setup("web", role="frontend")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("environ", "role"), [({}, "client"), ({"OTEL_RESOURCE_ATTRIBUTES": "snakepit.role=x"}, "x")])
+def test_a_client_under_another_sdk(
+    begin: SetUp, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], role: str
+) -> None:
+    """Where something else has set the SDK up, its resource gets the role of a client, unless it has one."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    provider = TracerProvider(resource=Resource.create({"service.name": "web"}))
+    trace.set_tracer_provider(provider)
+    telemetry = setup("other", role="client", whole_process=True)
+    assert telemetry.set_up_before
+    assert provider.resource.attributes[names.SNAKEPIT_ROLE] == role
+    assert provider.resource.attributes["service.name"] == "web"
+    telemetry.shutdown(0.1)
