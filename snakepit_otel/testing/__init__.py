@@ -4,7 +4,19 @@ from snakepit_otel.testing._capture import Capture
 from snakepit_otel.testing._clock import FakeClock
 from snakepit_otel.testing._harness import run_tool
 from snakepit_otel.testing._ids import SequentialIds
+from snakepit_otel.testing._leaks import Leak, LeakError, no_leaks
 from snakepit_otel.testing._sink import OtlpSink
 from snakepit_otel.testing._spans import Span, tree
 
-__all__ = ["Capture", "FakeClock", "OtlpSink", "SequentialIds", "Span", "run_tool", "tree"]
+__all__ = [
+    "Capture",
+    "FakeClock",
+    "Leak",
+    "LeakError",
+    "OtlpSink",
+    "SequentialIds",
+    "Span",
+    "no_leaks",
+    "run_tool",
+    "tree",
+]

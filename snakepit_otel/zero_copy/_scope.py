@@ -235,7 +235,7 @@ class Scope:
             held = reference.end(_END_MESSAGES[reason].format(reference, session))
         self._references.pop(reference.description.ref, None)
         if held and not reference.returned:
-            metrics.record_outlived_view(reference.description, self._tool)
+            self.on_outlived(reference.description)
         if not reference.is_local:
             return
         self._bytes -= reference.description.size
@@ -249,10 +249,13 @@ class Scope:
         description = abandoned.description
         self._bytes -= description.size
         if abandoned.buffer is not None and abandoned.buffer.close():
-            metrics.record_outlived_view(description, self._tool)
+            self.on_outlived(description)
         self._count_release(description, metrics.EXPIRED, monotonic() - abandoned.created)
         if self.strict:
             metrics.report_unused(description, abandoned.call_site, metrics.EXPIRED, self.session_id)
+
+    def on_outlived(self, description: Description) -> None:
+        metrics.record_outlived_view(description, self._tool)
 
     def release_sent(self) -> None:
         """Release the references that were made to send arrays and tables; no code has a handle of them."""

@@ -88,7 +88,7 @@ class AuthorityClient:
         tool: str,
         parameters: Mapping[str, Any],
     ) -> Any:
-        request, scope = _request(session_id, tool, parameters), current()
+        request, scope = call_back_request(session_id, tool, parameters), current()
         if scope.to_send:
             await copy(self.copier.send(scope))
         try:
@@ -100,7 +100,7 @@ class AuthorityClient:
                 response = await self.sessions.call(self._timed(call, methods.EXECUTE_ELIXIR_TOOL), request)
         except RpcError as error:
             raise self._error(error) from None
-        result = _result(response, tool)
+        result = call_back_result(response, tool)
         if scope.to_fetch:
             await copy(self.copier.fetch(scope))
         return result
@@ -225,7 +225,8 @@ async def _copy(copying: Coroutine[Any, Any, None]) -> None:
     await copying
 
 
-def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:
+def call_back_request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -> pb.ExecuteElixirToolRequest:
+    """Return the message of a call-back. Raises `ValueRefused` for what it cannot have."""
     scope = current()
     outgoing = None if scope.request is None else Outgoing(scope, plain_markers)
     encoded, binary = encode_parameters(parameters, outgoing or plain_markers)
@@ -238,7 +239,8 @@ def _request(session_id: str | None, tool: str, parameters: Mapping[str, Any]) -
     return request
 
 
-def _result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
+def call_back_result(response: pb.ExecuteElixirToolResponse, tool: str) -> Any:
+    """Return the result of a call-back. Raises what the tool raised."""
     if not response.success:
         # A tool in Elixir may raise an error of this package as JSON, as our own authority sends it.
         described = response.error_message.removeprefix(_ELIXIR_ERROR_PREFIX)
