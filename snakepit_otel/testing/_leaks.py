@@ -1,4 +1,4 @@
-"""What code leaves behind: threads, tasks, descriptors, child processes, views of memory."""
+"""Detection of what code leaves behind: threads, tasks, descriptors, child processes, views of memory."""
 
 from __future__ import annotations
 

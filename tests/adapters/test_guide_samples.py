@@ -75,7 +75,7 @@ async def test_module_level_caching() -> None:
     loaded.clear()
     _model_cache.clear()
     for _ in range(3):
-        assert await run_tool(Predicting, "predict") == (0, 1)
+        assert await run_tool(Predicting, "predict") == [0, 1]
     assert len(loaded) == 1
 
 

@@ -69,7 +69,7 @@ async def test_it_is_a_mapping() -> None:
         return dict(state), len(state), sorted(state), state.get("c", 7), state.get("z", 7)
 
     result = await use(play, a=1)
-    assert result == ({"b": {"deep": [1, None, "x"]}, "c": None}, 2, ["b", "c"], None, 7)
+    assert result == [{"b": {"deep": [1, None, "x"]}, "c": None}, 2, ["b", "c"], None, 7]
 
 
 async def test_a_key_that_is_not_there_is_a_key_error() -> None:
