@@ -84,7 +84,7 @@ dashboards: $(READY) ## Build dashboards, rules and their reference.
 	$(BIN)/python -m dashboards
 
 docs: $(READY) ## Build the documentation into site/ (open site/index.html), with broken links as errors; search in it; do the tutorial.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 	$(BIN)/python -m documentation.questions site/search/search_index.json
 	$(BIN)/pytest tests/docs -m matrix
 

@@ -58,3 +58,6 @@ def test_nothing_is_fetched() -> None:
     assert SITE["theme"]["font"] is False
     assert "offline" in SITE["plugins"]
     assert "extra_javascript" not in SITE
+    # Without one of this name, the plugin has pages fetch one.
+    assert SITE["extra"]["polyfills"] == ["assets/iframe-worker.js"]
+    assert (DOCS / "assets" / "iframe-worker.js").is_file()
