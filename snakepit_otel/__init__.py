@@ -8,7 +8,7 @@ from snakepit_otel._version import VERSION
 from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from snakepit_otel.adapters import BaseAdapter, Retry, SessionContext, StreamChunk
+    from snakepit_otel.adapters import BaseAdapter, Retry, SessionContext, StreamChunk, WorkerContext
     from snakepit_otel.adapters._tool import tool
     from snakepit_otel.app import Snakepit
     from snakepit_otel.bridge.authority.telemetry_listener import TelemetryListener
@@ -38,6 +38,7 @@ __all__ = [
     "StreamChunk",
     "TelemetryListener",
     "ToolError",
+    "WorkerContext",
     "__version__",
     "authority_tool",
     "tool",
@@ -65,6 +66,7 @@ __getattr__, __dir__ = lazy_exports(
         "StreamChunk": "adapters",
         "TelemetryListener": "bridge.authority.telemetry_listener",
         "ToolError": "errors",
+        "WorkerContext": "adapters",
         "authority_tool": "bridge.authority.tool_registry",
         "tool": "adapters",
     },

@@ -226,6 +226,12 @@ class Snakepit(LocalCaller):
         return max(settings.shutdown_grace for _, settings in self._pool_settings.values()) / 1000
 
     @property
+    def stop_hook_time(self) -> float:
+        """Seconds that adapters' `on_worker_stop` may take when it stops; 0 where there is none."""
+        pools = () if self._pools is None else self._pools.values()
+        return max((worker.stop_hook_time for pool in pools for worker in pool.workers), default=0.0)
+
+    @property
     def pools(self) -> WorkerPools:
         """The pools by name. Raises `PoolNotStarted` before `start`."""
         if self._pools is None:

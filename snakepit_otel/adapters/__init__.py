@@ -7,5 +7,15 @@ from snakepit_otel.adapters._request import StreamChunk
 from snakepit_otel.adapters._retry import Retry
 from snakepit_otel.adapters._state import SessionState
 from snakepit_otel.adapters._tool import tool
+from snakepit_otel.adapters._worker_hooks import WorkerContext
 
-__all__ = ["BaseAdapter", "RequestAbandoned", "Retry", "SessionContext", "SessionState", "StreamChunk", "tool"]
+__all__ = [
+    "BaseAdapter",
+    "RequestAbandoned",
+    "Retry",
+    "SessionContext",
+    "SessionState",
+    "StreamChunk",
+    "WorkerContext",
+    "tool",
+]

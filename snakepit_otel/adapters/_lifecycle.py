@@ -30,6 +30,7 @@ from snakepit_otel.adapters._completion import run_isolated
 from snakepit_otel.adapters._request import Emit, Outcome, Request
 from snakepit_otel.adapters._tool import Tool, tools_of
 from snakepit_otel.adapters._tool_threads import ToolThreads
+from snakepit_otel.adapters._worker_hooks import WorkerHooks
 from snakepit_otel.errors import ToolNotFound, ToolRefused
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._exception_text import log_error
@@ -70,6 +71,9 @@ class AdapterHost:
         self._details_of: dict[str, telemetry.Details] = {}
         self._threads = threads
         self._thread_sensitive = frozenset(thread_sensitive)
+        self.worker_hooks = WorkerHooks(
+            adapter, threads, on_main_thread=self.is_thread_sensitive("on_worker_start", {})
+        )
         entry = getattr(adapter, "execute_tool", None)
         self._entry = None if entry is None else Tool("execute_tool", entry)
         self._has_constructor = inspect.getattr_static(adapter, "__init__") is not object.__init__

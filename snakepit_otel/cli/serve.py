@@ -149,7 +149,8 @@ async def _serve_until_stopped(
     if settings.adapter is None and settings.pool.model_fields_set:
         raise ConfigurationError("pool.* is for the workers of the top-level adapter, and there is none")
     for pool in (settings.pool, *settings.pools.values()):
-        learn(pool.environment)
+        for variables in (pool.environment, *pool.slot_environment):
+            learn(variables)
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are found in the current folder, too.

@@ -94,6 +94,8 @@ class Signals:
     def _begin_to_stop(self) -> None:
         self._stop_signals += 1
         grace = self._grace if self._stop_signals == 1 else 0.0
+        if self._pit is not None:
+            grace += self._pit.stop_hook_time
         if self.grace_ends is None:
             self.grace_ends = time.monotonic() + grace
         self._process_exit.within(grace + EXIT_MARGIN_S)

@@ -15,6 +15,8 @@ from snakepit_otel.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_VARIABLES = frozenset(("environment", "slot_environment"))
+_OPTIONS = (("middleware", "options"), ("session_store", "backend_options"))
 SettingPath = tuple[str | int, ...]  # names of the groups, of the setting, and keys inside of its value
 
 
@@ -70,7 +72,10 @@ def dotted(path: SettingPath) -> str:
 
 def is_secret(path: SettingPath) -> bool:
     """Whether a setting's value is not to be shown: variables and options of others' code may be secrets."""
-    return "environment" in path or path[:2] in (("middleware", "options"), ("session_store", "backend_options"))
+    return not _VARIABLES.isdisjoint(path) or path[:2] in (
+        ("middleware", "options"),
+        ("session_store", "backend_options"),
+    )
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

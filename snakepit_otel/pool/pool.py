@@ -36,7 +36,9 @@ class WorkerPool:
         self.settings = settings
         self.clock = clock
         self.running = False
-        self.fleet = Fleet(name, settings, lambda worker_id: make_worker(worker_id, self._controls), self, clock)
+        self.fleet = Fleet(
+            name, settings, lambda worker_id, slot: make_worker(worker_id, slot, self._controls), self, clock
+        )
         self.supervisor = Supervisor(self.fleet)
         self.replacer = Replacer(self.fleet)
         self.heartbeats = Heartbeats(
@@ -94,7 +96,7 @@ class WorkerPool:
         self.running = False
 
     async def replace_all(self, on_replaced: Callable[[Replacement], None]) -> None:
-        """Replace all workers, one after the other, each only when its successor is ready."""
+        """Replace all workers, one after the other, in the order of `settings.replacement_order`."""
         if not self.requests.is_accepting:
             raise self.requests.not_running()
         await self.replacer.replace_all(on_replaced)

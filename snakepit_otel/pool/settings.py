@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from snakepit_otel.common.validation import Milliseconds, Number, Whole
+from snakepit_otel.pool.environment_templates import check_template, filled
 
 _INFINITE = float("inf")
 
@@ -30,6 +32,17 @@ class Affinity(StrEnum):
     HINT = "hint"
     STRICT_QUEUE = "strict_queue"
     STRICT_FAIL_FAST = "strict_fail_fast"
+
+
+class ReplacementOrder(StrEnum):
+    """Order in which a worker that is due and its successor stop and start.
+
+    `start_first`: the worker serves until its successor is ready; `stop_first`: its successor starts when it is gone,
+    where there is no room for both.
+    """
+
+    START_FIRST = "start_first"
+    STOP_FIRST = "stop_first"
 
 
 def _default_size() -> int:
@@ -77,6 +90,14 @@ class PoolSettings(BaseModel):
     worker_max_memory_bytes: Number = Field(
         default=_INFINITE, gt=0, description="Resident memory beyond which a worker is replaced."
     )
+    replacement_order: ReplacementOrder = Field(
+        default=ReplacementOrder.START_FIRST,
+        description="`start_first`: a worker that is due serves until its successor is ready; `stop_first`: its "
+        "successor starts when it is gone, for workers that need what only one can have, such as a GPU's memory.",
+    )
+    stop_hook_timeout: Milliseconds = Field(
+        default=2_000, ge=0, description="Limit for an adapter's `on_worker_stop`, after a worker's last request."
+    )
     heartbeat_interval: Milliseconds = Field(default=2_000, ge=100, description="Time between heartbeats.")
     heartbeat_timeout: Milliseconds = Field(default=10_000, ge=100, description="Time for a heartbeat's answer.")
     heartbeat_max_missed: Whole = Field(
@@ -97,10 +118,31 @@ class PoolSettings(BaseModel):
     library_threads: Whole = Field(
         default=1, ge=0, description="Threads of numeric libraries (OpenMP, BLAS) in a worker; 0: their default."
     )
-    environment: dict[str, str] = Field(default_factory=dict, description="Further variables of the workers.")
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further variables of the workers; `{slot}` and `{pool}` in them are the worker's.",
+    )
+    slot_environment: tuple[dict[str, str], ...] = Field(
+        default=(),
+        description="Variables of the worker in each slot, from slot 0 on, over `environment`; further slots begin "
+        "again with the first entry.",
+    )
     max_message_bytes: Whole = Field(
         default=100 << 20, ge=4_096, le=(1 << 31) - 1, description="The largest message either way."
     )
+
+    @field_validator("environment", "slot_environment")
+    @classmethod
+    def _check_templates(cls, value: Any) -> Any:
+        for variables in (value,) if isinstance(value, Mapping) else value:
+            for name, template in variables.items():
+                check_template(name, template)
+        return value
+
+    def environment_of(self, slot: int, pool: str) -> dict[str, str]:
+        """Return the variables of the worker in a slot of the pool."""
+        own = self.slot_environment[slot % len(self.slot_environment)] if self.slot_environment else {}
+        return {name: filled(value, slot, pool) for name, value in {**self.environment, **own}.items()}
 
     @model_validator(mode="after")
     def _check_profile(self) -> Self:

@@ -74,6 +74,7 @@ def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
         heartbeat_age_seconds=None if worker.last_heartbeat is None else now - worker.last_heartbeat,
         missed_heartbeats=worker.missed_heartbeats,
         suspect=None if worker.suspicion is None else worker.suspicion.value,
+        slot=worker.slot,
     )
 
 

@@ -37,6 +37,7 @@ SNAKEPIT_AFFINITY_REASON = "snakepit.affinity.reason"
 SNAKEPIT_POOL_REJECTION = "snakepit.pool.rejection"
 SNAKEPIT_MIDDLEWARE_NAME = "snakepit.middleware.name"
 SNAKEPIT_MIDDLEWARE_HOOK = "snakepit.middleware.hook"
+SNAKEPIT_WORKER_HOOK_NAME = "snakepit.worker.hook.name"
 SNAKEPIT_WORKER_SUSPICION = "snakepit.worker.suspicion"
 SNAKEPIT_BREAKER_STATE = "snakepit.breaker.state"
 SNAKEPIT_TELEMETRY_SIGNAL = "snakepit.telemetry.signal"
@@ -67,6 +68,14 @@ SNAKEPIT_WORKER_EVENT_DURATION = "snakepit.worker.event.duration"
 SNAKEPIT_CORRELATION_ID = "snakepit.correlation.id"
 
 # Metrics
+METRIC_WORKER_HOOK_DURATION = Metric(
+    name="snakepit.worker.hook.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long an adapter's hook took as its worker started or stopped.",
+    attributes=frozenset({"snakepit.worker.hook.name", "error.type"}),
+    boundaries=(0.01, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 30, 60, 120),
+)
 METRIC_ADAPTER_LOAD_DURATION = Metric(
     name="snakepit.adapter.load.duration",
     instrument="histogram",
@@ -865,6 +874,13 @@ ADAPTER_LOAD = Point(
     span="load adapter",
     kind="internal",
     duration=METRIC_ADAPTER_LOAD_DURATION,
+    essential=True,
+)
+WORKER_HOOK = Point(
+    name="snakepit.worker.hook",
+    span="run worker hook",
+    kind="internal",
+    duration=METRIC_WORKER_HOOK_DURATION,
     essential=True,
 )
 RPC_CLIENT = Point(

@@ -6,11 +6,12 @@ import asyncio
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from snakepit_otel import BaseAdapter, tool
+from snakepit_otel import BaseAdapter, WorkerContext, tool
 
 
 def note(path: str, text: str) -> None:
@@ -23,6 +24,34 @@ def note(path: str, text: str) -> None:
 def lines(path: Path) -> list[str]:
     """Return what was noted."""
     return path.read_text().splitlines() if path.exists() else []
+
+
+class Hooked(BaseAdapter):
+    """Notes when its hooks run."""
+
+    thread = 0
+
+    @classmethod
+    def on_worker_start(cls, worker: WorkerContext) -> None:
+        """Fail or hang if the environment has it so."""
+        if "FAIL" in worker.environment:
+            raise OSError(worker.environment["FAIL"])
+        if "HANG" in worker.environment:
+            threading.Event().wait()
+        cls.thread = threading.get_ident()
+        about = f"{worker.worker_id} {worker.pool} {worker.slot} {os.environ['DEVICE']}"
+        note(os.environ["LOG"], f"start {about}")
+
+    @classmethod
+    async def on_worker_stop(cls, worker: WorkerContext) -> None:
+        """Note the end."""
+        note(os.environ["LOG"], f"stop {worker.worker_id}")
+
+    @tool
+    def device(self) -> str:
+        """Return the slot's device, and whether the tool runs in the thread that the hook ran in."""
+        assert os.environ["SNAKEPIT_WORKER_SLOT"] == os.environ["DEVICE"].removeprefix("gpu")
+        return f"{os.environ['DEVICE']} {threading.get_ident() == self.thread}"
 
 
 class Patient(BaseAdapter):

@@ -76,7 +76,7 @@ class StubPool:
             "default",
             "stub:Stub",
             PoolSettings(**settings),
-            lambda worker_id, _controls: StubWorker(worker_id, "default", self.script, self.clock),
+            lambda worker_id, slot, _controls: StubWorker(worker_id, "default", self.script, self.clock, slot=slot),
             self.clock,
         )
         self.pools = WorkerPools({"default": self.pool})

@@ -12,7 +12,7 @@ from snakepit_otel import Snakepit
 from snakepit_otel.errors import SessionWorkerUnavailable, WorkerExited, WorkerStartFailed
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from tests.pool.adapters import Patient, Unsafe, lines
+from tests.pool.adapters import Hooked, Patient, Unsafe, lines
 from tests.waiting import PATIENT, until
 
 
@@ -80,3 +80,35 @@ async def test_strict_modes_refuse_a_session_once(affinity: str) -> None:
             await pit.execute("pid", session_id="s")
         pid = await pit.execute("pid", session_id="s")
         assert await pit.execute("pid", session_id="s") == pid
+
+
+async def test_hooks_run_once_in_each_worker_of_a_pool(tmp_path: Path, capture: Capture) -> None:
+    """The start hook has the slot's environment before it runs, and the stop hook runs at the end of each worker."""
+    log = tmp_path / "log"
+    settings = {"size": 2, "environment": {"DEVICE": "gpu{slot}", "LOG": str(log)}}
+    async with Snakepit(Hooked, pool=settings) as pit:
+        assert sorted(lines(log)) == [
+            "start default-1.1 default 0 gpu0",
+            "start default-2.1 default 1 gpu1",
+        ]
+        assert await pit.execute("device") in ("gpu0 True", "gpu1 True")
+        assert sorted(worker.slot for worker in (await pit.status()).pools[0].workers) == [0, 1]
+        (first, _) = pit.pool.workers
+        await pit.restart_workers()
+        assert "stop default-1.1" in lines(log)
+        assert pit.stop_hook_time == 2.0
+        assert first not in pit.pool.workers
+    ended = [line for line in lines(log) if line.startswith("stop")]
+    assert sorted(ended) == [f"stop default-{number}.{generation}" for number in (1, 2) for generation in (1, 2)]
+
+
+async def test_a_start_hook_that_fails_or_hangs_fails_the_start() -> None:
+    """The error names the hook, and has what it raised or where it hangs."""
+    pit = Snakepit(Hooked, pool={"size": 1, "environment": {"FAIL": "no weights"}})
+    with pytest.raises(
+        WorkerStartFailed, match=r"on_worker_start of adapter .*Hooked raised OSError: no weights\nTrac"
+    ):
+        await pit.start()
+    pit = Snakepit(Hooked, pool={"size": 1, "startup_timeout": 5_000, "environment": {"HANG": "1"}})
+    with pytest.raises(WorkerStartFailed, match=r"(?s)had not ended .* it was here:.*threading.Event\(\).wait"):
+        await pit.start()

@@ -76,7 +76,7 @@ async def test_workers_are_replaced_when_they_are_due(settings: dict[str, Any], 
         first.reachable = reason != "socket_gone"
         while first in stubs.pool.workers:
             await stubs.execute("sleep", 0.5)
-        assert await stubs.execute("echo") == "default-2.1"
+        assert await stubs.execute("echo") == "default-1.2"
         assert first.exit_reason == reason
         assert first.closed
         assert not first.admitted
@@ -96,7 +96,7 @@ async def test_a_worker_that_is_due_completes_its_requests() -> None:
         rolling = asyncio.create_task(stubs.pools.restart(None, lambda _: None))
         await asyncio.sleep(0.1)
         assert stubs.in_state(WorkerState.DRAINING) == ["default-1.1"]
-        assert await stubs.execute("echo") == "default-2.1"
+        assert await stubs.execute("echo") == "default-1.2"
         go.set()
         assert await call == "default-1.1"
         await rolling
@@ -119,7 +119,7 @@ async def test_all_workers_can_be_replaced_in_service() -> None:
         assert report.replacements == tuple(replaced)
         assert not report.failures
         assert [(one.worker, one.replacement, one.remaining) for one in replaced] == [
-            ("default-1.1", "default-3.1", 1), ("default-2.1", "default-1.2", 0),
+            ("default-1.1", "default-1.2", 1), ("default-2.1", "default-2.2", 0),
         ]  # fmt: skip
         with pytest.raises(PoolNotFound, match="there are: default"):
             await stubs.pools.restart("defualt", replaced.append)
@@ -215,7 +215,7 @@ async def test_an_idle_worker_that_does_not_answer_is_replaced(capture: Capture)
         first.responsive.clear()
         await asyncio.sleep(60)
         assert first not in stubs.pool.workers
-        assert await stubs.execute("echo") == "default-2.1"
+        assert await stubs.execute("echo") == "default-1.2"
         assert first.exit_reason == "unresponsive"
     assert not capture.events(names.EVENT_WORKER_CRASH.name)
 
@@ -241,7 +241,7 @@ async def test_telemetry_of_starts_and_replacements(capture: Capture) -> None:
         await stubs.execute("echo")
         await stubs.pools.restart(None, lambda _: None)
     ready = [event.attributes[names.SNAKEPIT_WORKER_ID] for event in capture.events(names.EVENT_WORKER_READY.name)]
-    assert ready == ["default-1.1", "default-1.2", "default-2.1"]
+    assert ready == ["default-1.1", "default-1.2", "default-1.3"]
     (restarted,) = capture.events(names.EVENT_WORKER_RESTARTED.name)
     assert restarted.attributes[names.SNAKEPIT_WORKER_ID] == "default-1.2"
     (span,) = capture.spans("replace worker")

@@ -255,7 +255,7 @@ class PoolStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., start_blocked_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., raised: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect")
+    __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect", "slot")
     ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -266,6 +266,7 @@ class WorkerStatus(_message.Message):
     HEARTBEAT_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MISSED_HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
     SUSPECT_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
     id: str
     pid: int
     state: str
@@ -276,7 +277,8 @@ class WorkerStatus(_message.Message):
     heartbeat_age_seconds: float
     missed_heartbeats: int
     suspect: str
-    def __init__(self, id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., active: _Optional[int] = ..., requests: _Optional[int] = ..., age_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_age_seconds: _Optional[float] = ..., missed_heartbeats: _Optional[int] = ..., suspect: _Optional[str] = ...) -> None: ...
+    slot: int
+    def __init__(self, id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., active: _Optional[int] = ..., requests: _Optional[int] = ..., age_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_age_seconds: _Optional[float] = ..., missed_heartbeats: _Optional[int] = ..., suspect: _Optional[str] = ..., slot: _Optional[int] = ...) -> None: ...
 
 class RestartWorkersRequest(_message.Message):
     __slots__ = ("pool",)

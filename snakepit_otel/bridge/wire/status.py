@@ -14,7 +14,7 @@ T = TypeVar("T")
 class WorkerStatus:
     """One worker process."""
 
-    id: str  # `POOL-SLOT.GENERATION`
+    id: str  # `POOL-NUMBER.GENERATION`; the number is the slot's, from 1
     pid: int  # 0 before the process starts
     state: str  # `starting`, `ready`, `spare`, `draining` or `stopping`
     active: int = 0  # requests, abandoned ones included
@@ -24,6 +24,7 @@ class WorkerStatus:
     heartbeat_age_seconds: float | None = None  # None before the first heartbeat
     missed_heartbeats: int = 0  # in a row
     suspect: str | None = None  # reason for which other workers are preferred
+    slot: int = 0  # its place in the pool, from 0, which its replacement inherits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from snakepit_otel.adapters._leftover_processes import LeftoverProcesses
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._tool_description import ToolDescription, describe_all
 from snakepit_otel.adapters._tool_threads import ToolThreads
+from snakepit_otel.adapters._worker_hooks import WorkerContext
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
 from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
@@ -44,6 +46,7 @@ from snakepit_otel.telemetry import names
 _TIME_FOR_TELEMETRY_S = 1.7
 # From then on the process is ended, whatever it is doing.
 _MAX_TIME_BEYOND_GRACE_S = 2.9
+_MARGIN_OF_START_S = 0.5
 
 
 def freeze_gc() -> None:
@@ -61,7 +64,8 @@ class WorkerServer:
     """Serves one adapter at one address.
 
     `start` raises `AdapterNotLoaded` or `ToolRefused` for an adapter that cannot be used, and `ConfigurationError` for
-    an address or a middleware that cannot, or for an adapter that must be thread-safe and is not marked so.
+    an address or a middleware that cannot, or for an adapter that must be thread-safe and is not marked so; and
+    `WorkerStartFailed` if the adapter's `on_worker_start` fails, or runs up to `start_deadline`.
     """
 
     adapter: str
@@ -83,14 +87,25 @@ class WorkerServer:
     load: Callable[[str], type] = load_adapter
     context: type[SessionContext] = SessionContext
     middleware: Sequence[Spec] = ()
+    pool: str | None = None
+    slot: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    start_deadline: float | None = None  # on the monotonic clock
+    stop_hook_timeout: float = 2.0
 
     def __post_init__(self) -> None:
         self._threads = ToolThreads(self.threads)
         self._stop_requested = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._ending: ProcessExit | None = None
+        self._context = WorkerContext(self.worker_id, self.pool, self.slot, self.threads, self.environment)
         self.address = ""
         self.tools: list[str] = []
+
+    @property
+    def has_stop_hook(self) -> bool:
+        """Whether the adapter, which is loaded, has a hook to run before the worker ends."""
+        return self._hooks.has_stop_hook
 
     async def start(self) -> None:
         """Load the adapter and listen."""
@@ -99,6 +114,8 @@ class WorkerServer:
         # Around this alone: what the server starts below keeps the context that it is started in.
         with telemetry.within(telemetry.incoming(self.started_by.items())):
             host = self._load([name.strip() for name in sensitive if name])
+            self._hooks = host.worker_hooks
+            await self._hooks.start(self._context, self._time_to_start())
         self.tools = [] if host.takes_any else list(host.tools)
         self._host = host
         self.authority = AuthorityClient(
@@ -139,7 +156,8 @@ class WorkerServer:
         await self._listener.start()
         if self.whole_process:
             self._ending = ProcessExit()
-            on_stop_signals(self.request_stop, self._ending, self.grace + _MAX_TIME_BEYOND_GRACE_S)
+            hook_time = self.stop_hook_timeout if self.has_stop_hook else 0.0
+            on_stop_signals(self.request_stop, self._ending, self.grace + hook_time + _MAX_TIME_BEYOND_GRACE_S)
             return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,6 +177,13 @@ class WorkerServer:
             return MiddlewareHost(adapter, self._threads, thread_sensitive, middleware=chain)
         return AdapterHost(adapter, self._threads, thread_sensitive)
 
+    def _time_to_start(self) -> float | None:
+        if self.start_deadline is None:
+            return None
+        # Sooner than the pool, which kills the worker and cannot tell why it was late.
+        left = self.start_deadline - time.monotonic()
+        return max(left - min(_MARGIN_OF_START_S, left / 10), 0.0)
+
     def request_stop(self) -> None:
         """Let `run_until_stopped` return soon; when called again, without waiting for calls in flight."""
         if self._stop_requested.is_set():
@@ -166,12 +191,13 @@ class WorkerServer:
         self._stop_requested.set()
 
     async def run_until_stopped(self, before_closing: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Serve; then refuse new calls, finish those in flight within the grace, and send the telemetry."""
+        """Serve; then refuse new calls, finish those in flight within the grace, run the hook, send the telemetry."""
         await self._stop_requested.wait()
         if before_closing is not None:
             await before_closing()
         self._service.close_stream()
         await self._finish_calls()
+        await self._hooks.stop(self._context, self.stop_hook_timeout)
         await self.authority.close()
         self.memory.close()
         left = LeftoverProcesses.by_this_process() if self.whole_process else LeftoverProcesses(())

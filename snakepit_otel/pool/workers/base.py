@@ -47,17 +47,21 @@ class Worker(ABC):
     """A worker, whose life is `start`, calls, `stop` or `kill`, `wait`, `close`.
 
     Calls that fail raise `CallFailed`; blocks of `until_gone()` raise `WorkerGone` when the worker ends. Times are in
-    seconds, points of time on the clock.
+    seconds, points of time on the clock. `slot` is the worker's place in its pool, which its replacement inherits.
     """
 
-    def __init__(self, worker_id: str, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, worker_id: str, pool: str, clock: Callable[[], float] = time.monotonic, *, slot: int = 0
+    ) -> None:
         self.id = worker_id
         self.pool = pool
+        self.slot = slot
         self.state = WorkerState.STARTING
         self.suspicion: Suspicion | None = None
         self.exit_reason: ExitReason | None = None  # once its end is decided
         self.stop_requested = False
         self.has_successor = False
+        self.stop_hook_time = 0.0  # seconds that its adapter's `on_worker_stop`, if it has one, may take
         self.is_restart = False  # replaces a worker that was lost
         self.active = 0  # requests that have not ended, abandoned ones included
         self.abandoned_requests = 0  # active ones for which no caller waits any more

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from snakepit_otel import telemetry
@@ -44,13 +46,13 @@ class WorkerListener(Protocol):
 
 
 class Fleet:
-    """The workers of one pool: launch, promotion, suspicion and end. `make` makes the worker of an id."""
+    """The workers of one pool: launch, promotion, suspicion and end. `make` makes the worker of an id and a slot."""
 
     def __init__(
         self,
         pool: str,
         settings: PoolSettings,
-        make: Callable[[str], Worker],
+        make: Callable[[str, int], Worker],
         listener: WorkerListener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,20 +66,35 @@ class Fleet:
         self._make = make
         self._listener = listener
         self._generations: dict[int, int] = {}
+        self._reserved: set[int] = set()  # slots whose next worker is launched by whoever reserved them
         self._lives: dict[Worker, asyncio.Task[None]] = {}
 
     @property
     def missing(self) -> int:
         """The number of workers to be launched."""
-        present = sum(worker.state in PRESENT and not worker.has_successor for worker in self.workers)
-        return self.settings.size + self.settings.spares - present
+        return self.settings.size + self.settings.spares - len(self._held_slots())
 
-    def launch(self) -> tuple[Worker, StartOutcome]:
-        """Launch a worker."""
-        taken = {worker.id.rpartition("-")[2].partition(".")[0] for worker in self.workers}
-        slot = next(number for number in range(1, len(taken) + 2) if str(number) not in taken)
+    def _held_slots(self) -> list[int]:
+        held = [worker.slot for worker in self.workers if worker.state in PRESENT and not worker.has_successor]
+        return [*held, *self._reserved]
+
+    @contextmanager
+    def reserved(self, slot: int) -> Iterator[None]:
+        """Have nobody else launch a worker in a slot, whose worker is about to end."""
+        self._reserved.add(slot)
+        try:
+            yield
+        finally:
+            self._reserved.discard(slot)
+
+    def launch(self, slot: int | None = None) -> tuple[Worker, StartOutcome]:
+        """Launch a worker in a slot; by default in the first that is free."""
+        if slot is None:
+            held = self._held_slots()
+            slot = next(number for number in itertools.count() if number not in held)
         generation = self._generations[slot] = self._generations.get(slot, 0) + 1
-        worker = self._make(f"{self.pool}-{slot}.{generation}")
+        # The number in an id is the slot's, from 1.
+        worker = self._make(f"{self.pool}-{slot + 1}.{generation}", slot)
         self.workers.append(worker)
         loop = asyncio.get_running_loop()
         outcome: StartOutcome = loop.create_future()
@@ -85,11 +102,11 @@ class Fleet:
         life.add_done_callback(lambda _: self._lives.pop(worker))
         return worker, outcome
 
-    def relaunch(self) -> tuple[Worker, StartOutcome]:
-        """Launch a worker in the place of another."""
+    def relaunch(self, slot: int | None = None) -> tuple[Worker, StartOutcome]:
+        """Launch a worker in place of another; see `launch`."""
         self.restart_count += 1
         self.restarts.on_start()
-        return self.launch()
+        return self.launch(slot)
 
     def promote(self) -> None:
         """Have spares serve, where too few workers do."""

@@ -16,7 +16,7 @@ from snakepit_otel.pool.workers.base import Worker
 from snakepit_otel.pool.workers.process import ProcessWorker, WorkerSpec
 from snakepit_otel.pool.workers.program import this_program
 
-WorkerFactory = Callable[[str, Controls | None], Worker]  # of a worker's id and what it is to record
+WorkerFactory = Callable[[str, int, Controls | None], Worker]  # of a worker's id, its slot, and what it is to record
 
 _OPENMP = "OMP_NUM_THREADS"
 # Libraries that follow OpenMP's variable unless their own is set; PyTorch, scikit-learn and Arrow have only OpenMP's.
@@ -38,12 +38,15 @@ def process_workers(pool: str, adapter: str, settings: PoolSettings, context: Po
     # Absolute, as the program may have changed its directory by the time a later worker starts.
     absolute = located(adapter)
 
-    def prepare(worker_id: str, controls: Controls | None) -> Worker:
+    def prepare(worker_id: str, slot: int, controls: Controls | None) -> Worker:
         with suppress(ConfigurationError):  # the worker's start will raise it
             context.ensure()
+        environment = settings.environment_of(slot, pool)
         spec = WorkerSpec(
             worker_id=worker_id,
             pool=pool,
+            slot=slot,
+            environment=environment,
             adapter=absolute,
             listen=f"unix:{context.directory}/{worker_id}.sock",
             authority=context.authority,
@@ -51,16 +54,17 @@ def process_workers(pool: str, adapter: str, settings: PoolSettings, context: Po
             threads=settings.concurrency,
             max_message_bytes=settings.max_message_bytes,
             shutdown_grace=settings.shutdown_grace / 1000,
+            stop_hook_timeout=settings.stop_hook_timeout / 1000,
             parent=os.getpid(),
             token=context.fencing_tokens.issue(worker_id),
-            program=this_program(absolute, settings.environment.get("PYTHONPATH", "")),
+            program=this_program(absolute, environment.get("PYTHONPATH", "")),
             fd_server=str(context.fd_server.path) if context.fd_server is not None else None,
             zero_copy=asdict(context.buffer_store.settings),
             strict=context.buffer_store.strict,
             middleware=context.middleware,
         )
-        inherited = {**os.environ, **settings.environment}
-        environ = {**thread_limits(settings.library_threads, inherited), **settings.environment}
+        limits = thread_limits(settings.library_threads, {**os.environ, **environment})
+        environ = {**limits, **environment}
         return ProcessWorker(spec, context.directory.name, environ, context, controls)
 
     return prepare

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters._leftover_processes import RUN_ID, LeftoverProcesses
+from snakepit_otel.adapters._worker_hooks import WORKER_SLOT
 from snakepit_otel.bridge.authority.jobs import CallFailed, Job, TakeChunk
 from snakepit_otel.bridge.authority.worker_channel import WorkerChannel
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
@@ -29,7 +31,7 @@ from snakepit_otel.pool.workers.recycling import resident_bytes
 from snakepit_otel.telemetry import Level, names
 
 _log = logging.getLogger("snakepit_otel.pool")
-STOP_TIMEOUT_S = 2.1  # for a worker without requests to deliver its telemetry and exit
+STOP_TIMEOUT_S = 2.1  # for a worker without requests to deliver its telemetry and exit, besides its stop hook
 _CONNECT_TIMEOUT_S = 1.0  # it takes a millisecond; afterwards the worker counts as ready nevertheless
 _FAILED_START_EXIT_S = 3.0
 
@@ -49,6 +51,9 @@ class WorkerSpec:
     shutdown_grace: float
     parent: int
     token: str
+    slot: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)  # what the pool's settings give it
+    stop_hook_timeout: float = 0.0
     fd_server: str | None = None  # the path of its socket
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
@@ -75,7 +80,7 @@ class ProcessWorker(Worker):
         context: PoolContext | None = None,
         controls: Controls | None = None,
     ) -> None:
-        super().__init__(spec.worker_id, spec.pool)
+        super().__init__(spec.worker_id, spec.pool, slot=spec.slot)
         self.spec = spec
         self.exit_status: int | None = None
         self._run_id = run_id
@@ -119,6 +124,7 @@ class ProcessWorker(Worker):
                 **os.environ,
                 **self._environ,
                 RUN_ID: self._run_id,
+                WORKER_SLOT: str(self.slot),
                 telemetry.LEDGER_FILE: ledger.path if ledger is not None else "",
             },
             () if ledger is None else (ledger.descriptor,),
@@ -134,6 +140,7 @@ class ProcessWorker(Worker):
     async def _become_ready(self, process: ChildProcess, timeout: float) -> None:
         message = {
             **asdict(self.spec),
+            "start_deadline": time.monotonic() + timeout,
             "started_by": dict(telemetry.outgoing()),
             "reported": telemetry.environment.reported(),
         }
@@ -163,6 +170,8 @@ class ProcessWorker(Worker):
                 raise WorkerStartFailed(f"worker {self.id} could not start: {report}\n{report.traceback}".rstrip())
             raise report
         self.tools, self.descriptions, self._initial_level = report.tools, report.descriptions, report.level
+        if report.has_stop_hook:
+            self.stop_hook_time = self.spec.stop_hook_timeout
         self._socket_inode = self._read_inode()
         channel = WorkerChannel(self.spec.listen, self.id, self.spec.max_message_bytes)
         # At once, since the socket may be removed before the first request.
@@ -234,7 +243,7 @@ class ProcessWorker(Worker):
         if self.active:
             # The second signal means now; another one, since two of a kind may arrive as one.
             self._process.signal(signal.SIGINT)
-        if await self.exited(STOP_TIMEOUT_S) is None:
+        if await self.exited(STOP_TIMEOUT_S + self.stop_hook_time) is None:
             await self._kill()
 
     def kill(self) -> None:

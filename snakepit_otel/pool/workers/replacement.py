@@ -12,6 +12,7 @@ from snakepit_otel import telemetry
 from snakepit_otel.bridge.wire.restart_report import Replacement
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import SnakepitError, WorkerStartFailed
+from snakepit_otel.pool.settings import ReplacementOrder
 from snakepit_otel.pool.workers.base import STARTED, Suspicion, Worker, WorkerState
 from snakepit_otel.pool.workers.fleet import Fleet
 from snakepit_otel.pool.workers.recycling import ExitReason, recycle_reason
@@ -32,7 +33,10 @@ def _details(_me: Replacer, worker: Worker, _reason: ExitReason) -> dict[str, st
 
 
 class Replacer:
-    """Replaces workers one at a time, each only once its successor is ready; stuck ones at once."""
+    """Replaces workers one at a time, each only once its successor is ready; stuck ones at once.
+
+    With the order `stop_first`, each worker, stuck or not, is gone before its successor starts.
+    """
 
     def __init__(self, fleet: Fleet, draw: Callable[[], float] = random.random) -> None:
         self.pool = fleet.pool
@@ -42,6 +46,10 @@ class Replacer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
+
+    @property
+    def _stops_first(self) -> bool:
+        return self._fleet.settings.replacement_order is ReplacementOrder.STOP_FIRST
 
     async def run(self) -> None:
         """Inspect the workers at intervals, and replace those that are due, until cancelled."""
@@ -88,14 +96,21 @@ class Replacer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def replace_all(self, on_replaced: Callable[[Replacement], None]) -> None:
-        """Replace the current workers, one after the other; `on_replaced` gets each result."""
+        """Replace the current workers, one after the other; `on_replaced` gets each result.
+
+        Where workers stop first, those after one whose successor did not start are left as they are.
+        """
         workers = [worker for worker in self._fleet.workers if worker.state in STARTED]
+        blocker: str | None = None
         for remaining, worker in zip(range(len(workers) - 1, -1, -1), workers, strict=True):
-            failure, successor = None, ""
+            failure, successor = blocker, ""
             try:
-                successor = await self._replace_in_turn(worker, ExitReason.ROLLING_RESTART)
+                if blocker is None:
+                    successor = await self._replace_in_turn(worker, ExitReason.ROLLING_RESTART)
             except SnakepitError as error:
                 failure = str(error)
+                if self._stops_first:
+                    blocker = "it goes on, since the one before it has no successor"
             if successor or failure:
                 on_replaced(Replacement(self.pool, worker.id, successor, failure, remaining))
 
@@ -115,12 +130,9 @@ class Replacer:
             else:
                 await self._replace_in_turn(worker, reason)
         except SnakepitError as error:
-            _log.error(
-                "worker %s is due (%s) and goes on, as it has no successor: %s",
-                printable(worker.id),
-                printable(reason),
-                printable(error, MAX_MESSAGE_CHARACTERS),
-            )
+            text = f"worker {worker.id} was due ({reason}) and "
+            text += "has no successor" if worker.state is WorkerState.GONE else "goes on, as it has no successor"
+            _log.error("%s: %s", printable(text, MAX_MESSAGE_CHARACTERS), printable(error, MAX_MESSAGE_CHARACTERS))
         finally:
             self._scheduled.discard(worker)
 
@@ -136,15 +148,28 @@ class Replacer:
         """Return the successor's id, "" for a worker that ends anyway. Raises the error of one that is not ready."""
         if worker.state not in STARTED or worker.exit_reason is not None:
             return ""
-        worker.has_successor = True
-        successor, outcome = self._fleet.relaunch()
         is_stuck = reason in _STUCK
+        if self._stops_first:
+            return await self._stop_then_start(worker, reason, kill=is_stuck)
+        worker.has_successor = True
+        successor, outcome = self._fleet.relaunch(worker.slot)
         if not is_stuck and (failure := await outcome) is not None:
             worker.has_successor = False
             raise failure
         if worker.state is not WorkerState.GONE:
             self._report(worker, reason)
             await self._fleet.retire(worker, reason, kill=is_stuck)
+        return successor.id
+
+    async def _stop_then_start(self, worker: Worker, reason: ExitReason, *, kill: bool) -> str:
+        with self._fleet.reserved(worker.slot):
+            self._report(worker, reason)
+            await self._fleet.retire(worker, reason, kill=kill)
+            if self._closed:
+                return ""
+            successor, outcome = self._fleet.relaunch(worker.slot)
+        if (failure := await outcome) is not None:
+            raise WorkerStartFailed(f"it was stopped, and its successor did not start: {failure}") from failure
         return successor.id
 
     def _report(self, worker: Worker, reason: ExitReason) -> None:

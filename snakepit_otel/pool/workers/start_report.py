@@ -18,11 +18,12 @@ _QUOTED_BYTES = 100
 
 
 class StartReport(NamedTuple):
-    """Tools and telemetry level of a worker that is ready."""
+    """Tools and telemetry level of a worker that is ready, and whether its adapter has `on_worker_stop`."""
 
     tools: list[str]
     level: Level
     descriptions: Sequence[ToolDescription] = ()
+    has_stop_hook: bool = False
 
 
 class NoReport(Exception):
@@ -49,6 +50,7 @@ def read(line: bytes) -> StartReport | SnakepitError:
             [checked_name(tool) for tool in tools],
             Level(level),
             [checked_description(one) for one in descriptions[: MAX_TOOLS + 1]],
+            report.get("stop_hook") is True,
         )
     except (ToolRefused, ValueError) as error:
         raise _no_report(line, printable(error)) from None

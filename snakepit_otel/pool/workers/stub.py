@@ -14,6 +14,7 @@ from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, Snakepi
 from snakepit_otel.pool.workers.base import Worker, WorkerState
 
 StubTool = Callable[["StubWorker", Any], Coroutine[Any, Any, Any] | AsyncIterator[Any]]
+StubHook = Callable[["StubWorker"], Coroutine[Any, Any, None]]
 
 
 class StubResponse(NamedTuple):
@@ -32,6 +33,8 @@ class StubScript:
     start_seconds: float = 0.0
     stop_seconds: float = 0.0
     start_error: SnakepitError | None = None
+    on_worker_start: StubHook | None = None  # what it raises is the start's failure
+    on_worker_stop: StubHook | None = None
     made: list[StubWorker] = field(default_factory=list)
 
 
@@ -39,9 +42,15 @@ class StubWorker(Worker):
     """A worker whose requests run as tasks of this event loop."""
 
     def __init__(
-        self, worker_id: str, pool: str, script: StubScript, clock: Callable[[], float] = time.monotonic
+        self,
+        worker_id: str,
+        pool: str,
+        script: StubScript,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        slot: int = 0,
     ) -> None:
-        super().__init__(worker_id, pool, clock)
+        super().__init__(worker_id, pool, clock, slot=slot)
         self.script = script
         self.responsive = asyncio.Event()
         self.responsive.set()
@@ -68,6 +77,12 @@ class StubWorker(Worker):
         if self.script.start_error is not None:
             self.exit("exited with status 1")
             raise self.script.start_error
+        if self.script.on_worker_start is not None:
+            try:
+                await self.script.on_worker_start(self)
+            except SnakepitError:
+                self.exit("exited with status 1")
+                raise
         self.tools = list(self.script.tools)
 
     def exit(self, description: str = "was killed by SIGKILL") -> None:
@@ -141,6 +156,8 @@ class StubWorker(Worker):
             return
         self.state, self.stop_requested = WorkerState.STOPPING, True
         await asyncio.wait([self._exit], timeout=self.script.stop_seconds)
+        if self.script.on_worker_stop is not None and not self._exit.done():
+            await self.script.on_worker_stop(self)
         self.exit("exited with status 0")
 
     def kill(self) -> None:

@@ -79,6 +79,11 @@ def main() -> int:
             token=spec["token"],
             max_message_bytes=spec["max_message_bytes"],
             grace=spec["shutdown_grace"],
+            pool=spec.get("pool"),
+            slot=spec.get("slot"),
+            environment=spec.get("environment", {}),
+            start_deadline=spec.get("start_deadline"),
+            stop_hook_timeout=spec.get("stop_hook_timeout", 0.0),
             started_by=spec["started_by"],
             whole_process=True,
             middleware=spec["middleware"],
@@ -92,7 +97,14 @@ def main() -> int:
         await server.start()
         freeze_gc()
         descriptions = [vars(one) for one in server.describe_tools()]
-        report({"tools": server.tools, "level": _controls.level, "descriptions": descriptions})
+        report(
+            {
+                "tools": server.tools,
+                "level": _controls.level,
+                "descriptions": descriptions,
+                "stop_hook": server.has_stop_hook,
+            }
+        )
         await server.run_until_stopped()
 
     try:

@@ -216,6 +216,7 @@ OURS: dict[str, Variable] = {
         "where a worker keeps count of its telemetry; the authority sets it", default_text="its own memory"
     ),
     "SNAKEPIT_RUN_ID": Variable("the run that a worker and what its tools start belong to; the authority sets it"),
+    "SNAKEPIT_WORKER_SLOT": Variable("a worker's place in its pool, from 0; the authority sets it"),
     "SNAKEPIT_UNSERIALIZABLE_DETAIL": Variable(
         "what is said of values that cannot be serialized",
         Word(("none", "type", "repr_truncated", "repr_redacted_truncated")),

@@ -76,6 +76,7 @@ _UNDER_ELIXIR: Reasons = {
     "The doctor sends it, and no deployment does.": frozenset({n.METRIC_DOCTOR_CANARY}),
     "Workers under an Elixir have no TLS files.": frozenset({n.METRIC_SERVER_TLS_RELOADS}),
     "The deployments have no middleware.": frozenset({n.METRIC_MIDDLEWARE_DURATION}),
+    "Their adapters have no hooks of the worker.": frozenset({n.METRIC_WORKER_HOOK_DURATION}),
     "An Elixir authority's tools are Elixir's.": frozenset(
         {
             n.METRIC_AUTHORITY_TOOL_ACTIVE,
