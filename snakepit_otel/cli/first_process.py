@@ -17,6 +17,7 @@ import sys
 _PR_SET_PDEATHSIG = 1
 _PR_GET_CHILD_SUBREAPER = 37
 _PARENT_VARIABLE = "_SNAKEPIT_FIRST_PROCESS"  # the reaper's pid
+is_reaped = False  # whether the reaper, and with it the container, ends with this process
 # `si_code` of a terminal's signals, which the server gets itself, as it is in the same process group.
 _SI_KERNEL = 0x80
 _SIGNALS = {
@@ -65,8 +66,10 @@ def run_as_reaper() -> None:
 
 def exit_with_reaper() -> None:
     """Have the kernel end this process with its reaper, if it has one."""
+    global is_reaped
     parent = os.environ.pop(_PARENT_VARIABLE, None)
     if parent is not None:
+        is_reaped = True
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if str(os.getppid()) != parent:
             os._exit(1)

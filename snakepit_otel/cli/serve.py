@@ -23,6 +23,7 @@ from snakepit_otel.cli.signals import Signals
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings, load_settings
+from snakepit_otel.system import service_manager
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.default_socket import default_socket
 from snakepit_otel.system.heap import limit_heap
@@ -93,8 +94,9 @@ def serve(
 
     SIGTERM and SIGINT stop the server, once running requests have ended or pool.shutdown_grace is over; a second
     signal stops it at once, and so does one during the start. The process exits at most three seconds after the
-    grace, with code 0, or 1 if tools still ran. SIGHUP replaces all workers, one after the other. With --take-over,
-    the running server goes on if this one does not start; without a running server, it makes no difference.
+    grace, with code 0, or 1 if tools still ran. SIGHUP replaces all workers, one after the other. SIGUSR2
+    starts the same command again with --take-over. With that, the running server goes on if the new one does not
+    start; without a running server, it makes no difference.
     """
     given = {
         "adapter": adapter,
@@ -173,6 +175,7 @@ async def _serve_until_stopped(
         pit.on_handed_over = signals.on_handed_over
         if not await _start(pit, signals, take_over=take_over):
             return
+        pings = asyncio.ensure_future(service_manager.ping_watchdog())
         try:
             _print(
                 f"serving {_adapters(pit)} on {pit.socket}"
@@ -181,8 +184,14 @@ async def _serve_until_stopped(
             )
             if pit.predecessor is not None:
                 _print(_succession(pit.predecessor))
+            service_manager.ready(f"serving {_adapters(pit)}")
             await signals.stop_requested.wait()
-            why = "stopping" if signals.successor is None else f"process {signals.successor} has taken over"
+            if signals.successor is None:
+                why = "stopping"
+                service_manager.stopping("running requests may end")
+            else:
+                # The service goes on, with the successor as its main process.
+                why = f"process {signals.successor} has taken over"
             _print(f"{why}: running requests may end; a second signal stops at once")
             await signals.drain()
             # While the workers flush, so that a collector that hangs costs its timeout only once.
@@ -190,6 +199,7 @@ async def _serve_until_stopped(
             flushing = asyncio.ensure_future(run_in_daemon_thread(flush))
         finally:
             await pit.stop()
+            pings.cancel()
     finally:
         answers = flushing is None or await flushing
         left = _SHUTDOWN_TIMEOUT_S if answers else _UNANSWERED_SHUTDOWN_TIMEOUT_S

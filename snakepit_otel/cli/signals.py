@@ -1,4 +1,4 @@
-"""Signal handling of `serve`: stop, and replace the workers."""
+"""Signal handling of `serve`: stop, and replace the workers or the server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 
 from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.wire.restart_report import Replacement
+from snakepit_otel.cli.successor import Successor
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import SnakepitError
+from snakepit_otel.system import service_manager
 from snakepit_otel.system.process_exit import ProcessExit, wake_for_signals
 
 _log = logging.getLogger("snakepit_otel.authority")
@@ -24,6 +26,8 @@ EXIT_MARGIN_S = 2.9  # beyond the grace
 
 class Signals:
     """Handler of signals: SIGTERM and SIGINT stop, the second time at once; SIGHUP replaces all workers.
+
+    SIGUSR2 starts the same command again, to take over from this server.
 
     The handler does not wait for the event loop. Before `on_started`, there is no grace: the process exits within
     `EXIT_MARGIN_S`. `grace_ends` is on the monotonic clock; None before the first signal to stop.
@@ -42,7 +46,8 @@ class Signals:
         self._stop_at_once = asyncio.Event()
         self._replacement: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        self._new_server = Successor(on_failed=self._on_reloaded)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, self._handle)
         wake_for_signals()
 
@@ -87,6 +92,9 @@ class Signals:
         if number == signal.SIGHUP:
             self._schedule(self._start_replacement)
             return
+        if number == signal.SIGUSR2:
+            self._schedule(self._start_successor)
+            return
         self._begin_to_stop()
         if self._importing:
             raise SystemExit(0)
@@ -116,7 +124,19 @@ class Signals:
         if self._replacement is not None and not self._replacement.done():
             _log.warning("SIGHUP ignored: the workers are already being replaced")
             return
+        service_manager.reloading()
         self._replacement = asyncio.get_running_loop().create_task(self._replace_all())
+        self._replacement.add_done_callback(lambda _: self._on_reloaded())
+
+    def _on_reloaded(self) -> None:
+        if not self.stop_requested.is_set():
+            service_manager.ready_again()
+
+    def _start_successor(self) -> None:
+        if self._pit is None or self.stop_requested.is_set():
+            return
+        service_manager.reloading()
+        self._new_server.start()
 
     async def _replace_all(self) -> None:
         def note(replacement: Replacement) -> None:
