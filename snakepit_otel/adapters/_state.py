@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Protocol, TypeVar
 
-from snakepit_otel.errors import NoSession, StateConflict
+from snakepit_otel.errors import BlockingCall, NoSession, StateConflict
 from snakepit_otel.sessions._state import Versioned, encode
 
 T = TypeVar("T")
@@ -37,50 +37,60 @@ class SessionState(MutableMapping[str, Any]):
     def __init__(self, caller: StateCaller) -> None:
         self._caller = caller
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "_caller":
+            raise AttributeError(_not_an_attribute(name, f"state[{name!r}] = …", f"await state.aset({name!r}, …)"))
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(_not_an_attribute(name, f"state[{name!r}]", f"await state.aget({name!r})"))
+
     def __getitem__(self, key: str) -> Any:
-        value, version = self.versioned(key)
+        value, version = self._versioned(key, f"await state.aget({key!r:.60})")
         if version == 0:
             raise KeyError(key)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return one value, or the default."""
-        value, version = self.versioned(key)
+        value, version = self._versioned(key, f"await state.aget({key!r:.60})")
         return default if version == 0 else value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._call("set_session_state", key=key, value=self._checked(key, value))
+        checked = self._checked(key, value)
+        self._call(f"await state.aset({key!r:.60}, …)", "set_session_state", key=key, value=checked)
 
     def __delitem__(self, key: str) -> None:
-        if not self._call("delete_session_state", key=key):
+        if not self._call(f"await state.adelete({key!r:.60})", "delete_session_state", key=key):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._call("list_session_state"))
+        return iter(self._call("await state.akeys()", "list_session_state"))
 
     def __len__(self) -> int:
-        return len(self._call("list_session_state"))
+        return len(self._call("await state.akeys()", "list_session_state"))
 
     def versioned(self, key: str) -> Versioned:
         """Return one value with its version, for `compare_and_set`."""
-        found = self._call("get_session_state", key=key, with_version=True)
-        return Versioned(found["value"], found["version"])
+        return self._versioned(key, f"await state.aversioned({key!r:.60})")
 
     def compare_and_set(self, key: str, value: Any, version: int) -> int:
         """Set one value if it is still at `version`, and return the new one; else raise `StateConflict`."""
-        checked = self._checked(key, value)
-        return int(self._call("compare_and_set_session_state", key=key, value=checked, version=version))
+        return self._compare_and_set(key, value, version, f"await state.acompare_and_set({key!r:.60}, …)")
 
     def change(self, key: str, change: Callable[[Any], T], default: Any = None) -> T:
         """Set one value to what `change` makes of it, and return that; no other write comes between.
 
         `change` may be called again when another request wrote first.
         """
+        instead = f"await state.achange({key!r:.60}, …)"
         for _ in range(_ATTEMPTS):
-            value, version = self.versioned(key)
+            value, version = self._versioned(key, instead)
             changed = change(default if version == 0 else value)
             try:
-                self.compare_and_set(key, changed, version)
+                self._compare_and_set(key, changed, version, instead)
             except StateConflict as conflict:
                 lost = conflict
                 continue
@@ -127,9 +137,24 @@ class SessionState(MutableMapping[str, Any]):
             return changed
         raise lost
 
-    def _call(self, tool: str, **parameters: Any) -> Any:
+    def _versioned(self, key: str, instead: str) -> Versioned:
+        found = self._call(instead, "get_session_state", key=key, with_version=True)
+        return Versioned(found["value"], found["version"])
+
+    def _compare_and_set(self, key: str, value: Any, version: int, instead: str) -> int:
+        checked = self._checked(key, value)
+        return int(self._call(instead, "compare_and_set_session_state", key=key, value=checked, version=version))
+
+    def _call(self, instead: str, tool: str, /, **parameters: Any) -> Any:
+        """Call a tool of the authority; `instead` is what to write in a coroutine, where this would block."""
         self._require_session()
-        return self._caller.call_elixir_tool(tool, **parameters, **self._state_id())
+        try:
+            return self._caller.call_elixir_tool(tool, **parameters, **self._state_id())
+        except BlockingCall:
+            raise BlockingCall(
+                f"this is a coroutine, whose event loop all requests share, and state is the authority's: write "
+                f"'{instead}'"
+            ) from None
 
     async def _acall(self, tool: str, **parameters: Any) -> Any:
         self._require_session()
@@ -148,3 +173,7 @@ class SessionState(MutableMapping[str, Any]):
         # Refused here, where the mistake is, rather than by the authority.
         encode(key, value)
         return value
+
+
+def _not_an_attribute(name: str, plain: str, in_coroutine: str) -> str:
+    return f"state has no attribute {name!r}: its values are its items, {plain}, and in coroutines {in_coroutine}"
