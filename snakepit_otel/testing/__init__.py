@@ -7,6 +7,7 @@ from snakepit_otel.testing._ids import SequentialIds
 from snakepit_otel.testing._leaks import Leak, LeakError, no_leaks
 from snakepit_otel.testing._sink import OtlpSink
 from snakepit_otel.testing._spans import Span, tree
+from snakepit_otel.testing._started_worker import started_worker
 
 __all__ = [
     "Capture",
@@ -18,5 +19,6 @@ __all__ = [
     "Span",
     "no_leaks",
     "run_tool",
+    "started_worker",
     "tree",
 ]

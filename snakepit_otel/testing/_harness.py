@@ -27,6 +27,7 @@ from snakepit_otel.testing._crossing import AsTheyAre, Crossing, OverTheWire
 from snakepit_otel.testing._leaks import Leak, LeakError, LeakWatch
 from snakepit_otel.testing._local_authority import LocalAuthority, WireAuthority
 from snakepit_otel.testing._memory import RequestMemory
+from snakepit_otel.testing._started_worker import threads_of_worker
 from snakepit_otel.zero_copy._current_scope import within
 
 Errors = Literal["raised", "wire"]
@@ -60,6 +61,9 @@ async def run_tool(
     are. Raises what the adapter raises, unchanged, its clean-up included; with `errors="wire"`, what a caller gets
     instead, `ToolError` for most, whose cause is what was raised. Raises `DeadlineExceeded` after `timeout` seconds,
     of which the tool sees the deadline; a plain tool cannot be stopped, and runs on.
+
+    The adapter's `on_worker_start` runs before, and its `on_worker_stop` after, unless the call is in a block of
+    `started_worker`, where they run once. Raises `WorkerStartFailed` if the first fails.
 
     With `leaks="error"`, raises `LeakError` for what the request leaves behind: threads, tasks, open files and sockets,
     child processes, and views of memory that was passed by reference; see `no_leaks`.
@@ -128,27 +132,37 @@ class _Run:
         middleware: Sequence[Middleware],
         metadata: Mapping[str, str] | None,
     ) -> Any:
-        memory, threads = self._memory, ToolThreads()
-        crossing: Crossing = OverTheWire(memory, self._tool, self._session_id) if self._wire else AsTheyAre(memory)
         try:
-            given = crossing.arguments(arguments, metadata)
-            host = AdapterHost(self._adapter, threads)
-            if middleware:
-                host = MiddlewareHost(self._adapter, threads, middleware=MiddlewareChain(middleware))
-            due = None if self._timeout is None else monotonic() + self._timeout
-            context = SessionContext(self._session_id, self._authority(registry, due), metadata, deadline=due)
-            try:
-                async with asyncio.timeout(self._timeout) as limit:
-                    if due is not None:
-                        deadline.enter(due)
-                    return await self._served(host, Request(self._tool, given, context), crossing)
-            except TimeoutError:
-                if limit.expired():
-                    raise self._late() from None
-                raise
+            async with threads_of_worker(self._adapter) as threads:
+                return await self._run_in(threads, arguments, registry, middleware, metadata)
         finally:
-            threads.close()
-            memory.close()
+            self._memory.close()
+
+    async def _run_in(
+        self,
+        threads: ToolThreads,
+        arguments: Mapping[str, Any],
+        registry: ToolRegistry,
+        middleware: Sequence[Middleware],
+        metadata: Mapping[str, str] | None,
+    ) -> Any:
+        memory = self._memory
+        crossing: Crossing = OverTheWire(memory, self._tool, self._session_id) if self._wire else AsTheyAre(memory)
+        given = crossing.arguments(arguments, metadata)
+        host = AdapterHost(self._adapter, threads)
+        if middleware:
+            host = MiddlewareHost(self._adapter, threads, middleware=MiddlewareChain(middleware))
+        due = None if self._timeout is None else monotonic() + self._timeout
+        context = SessionContext(self._session_id, self._authority(registry, due), metadata, deadline=due)
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                if due is not None:
+                    deadline.enter(due)
+                return await self._served(host, Request(self._tool, given, context), crossing)
+        except TimeoutError:
+            if limit.expired():
+                raise self._late() from None
+            raise
 
     async def _served(self, host: AdapterHost, request: Request, crossing: Crossing) -> Any:
         chunks: list[Any] = []
