@@ -35,6 +35,9 @@ PRINTED = {
     ),
     "own_telemetry": "1.25\n",
     "from_celery": "{'monday': 0.8888888888888888}\n",
+    "from_ray_serve": "['bonjour monde', 'bonjour snake']\np-i-t\n",
+    "model_serving": "719 images, 99.2% right\n",
+    "torch_serving": "classes: [1, 0]\n",
     "token_check": ("42\nrefused: the token is missing or wrong (unauthenticated)\n42\nthe tool saw no token: True\n"),
     "summarizer": (
         "- Snakes have no legs\n- They smell with their tongues\n- Some glide through the air\nlast read: snakes\n"
