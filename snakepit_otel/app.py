@@ -181,6 +181,7 @@ class Snakepit(LocalCaller):
             sockets = [await server.listen_for_workers(lambda: authority_socket(directory.path), memory.follow)]
             self.tools.threads.open()
             running.callback(self.tools.threads.close)
+            running.callback(self.tools.outcomes.log.close)
             self.address = None
             if predecessor is None:
                 await server.listen_for_callers(memory)
@@ -298,6 +299,7 @@ class Snakepit(LocalCaller):
             telemetry_level=self._controls.level,
             sessions=SessionsStatus(**stats._asdict(), max_sessions=self.sessions.settings.max_sessions),
             pools=tuple(status_of(pool) for pool in pools.values()),
+            tools=(*self.tools.statuses(), *pools.tool_statuses()),
         )
 
     async def _hand_over_to(self, pid: int, listening: bool) -> tuple[str, int]:

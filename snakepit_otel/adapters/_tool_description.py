@@ -63,13 +63,18 @@ def describe_all(tools: Iterable[Tool], *, takes_any: bool) -> list[ToolDescript
         found.insert(0, ToolDescription(ANY_NAME, "Any name that the adapter's execute_tool takes.", "(**arguments)"))
     room = MAX_BYTES
     for at, one in enumerate(found):
-        for smaller in (one, _without_schema(one), ToolDescription(one.name, streams=one.streams)):
+        for smaller in (one, _without_schema(one), _bare(one)):
             size = len(json.dumps(vars(smaller)))
             if size <= room:
                 break
         found[at] = smaller
         room = max(0, room - size)
     return found
+
+
+def _bare(one: ToolDescription) -> ToolDescription:
+    # What a pool goes by is never left out.
+    return ToolDescription(one.name, streams=one.streams, idempotent=one.idempotent)
 
 
 def checked_description(given: Any) -> ToolDescription:

@@ -112,6 +112,7 @@ class WorkerPool:
         """Offer the worker's slots to requests."""
         self.requests.tools |= set(worker.tools)
         self.descriptions = worker.descriptions
+        self.requests.idempotent_tools = frozenset(one.name for one in worker.descriptions if one.idempotent)
         self.slots.add(worker)
 
     def on_draining(self, worker: Worker) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
+from snakepit_otel.bridge.wire.status import ToolStatus
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.errors import PoolNotFound
@@ -64,6 +65,16 @@ class WorkerPools(Mapping[str, WorkerPool]):
     def tools(self) -> list[ListedTool]:
         """Return the tools of all pools."""
         return [ListedTool.of(one, pool.name, pool.adapter) for pool in self.values() for one in pool.descriptions]
+
+    def tool_statuses(self) -> list[ToolStatus]:
+        """Return what became of the calls of each pool's tools."""
+        return [status for pool in self.values() for status in pool.requests.outcomes.statuses(pool.requests.tools)]
+
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count a request that was refused before it came here."""
+        chosen = self._pools.get(pool) if pool else self._of(tool)
+        if chosen is not None:
+            chosen.requests.outcomes.on_refused(chosen.label(tool))
 
     async def execute(self, job: Job) -> Any:
         """Run a request; see `WorkerPool.execute`. Raises `PoolNotFound`, too."""

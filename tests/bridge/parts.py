@@ -59,6 +59,9 @@ class NoWorkers:
         """Know every tool."""
         return tool
 
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count nothing."""
+
     async def execute(self, request: pb.ExecuteToolRequest, **_: Any) -> pb.ExecuteToolResponse:
         """Fail."""
         raise PoolNotStarted("there are no workers")

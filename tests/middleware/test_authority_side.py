@@ -40,6 +40,9 @@ class Workers:
         """Know every tool."""
         return tool
 
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count nothing."""
+
     async def execute(self, job: Job) -> pb.ExecuteToolResponse:
         """Answer."""
         self.request = job.request

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, TypeVar
-
-from opentelemetry import trace
+from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, Workers, describe_response
 from snakepit_otel.bridge.authority.live_requests import LiveRequest, LiveRequests
-from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, AuthorityTool, ToolRegistry
+from snakepit_otel.bridge.authority.own_tools import OwnTools
+from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire import codec
-from snakepit_otel.bridge.wire.errors import from_wire, to_wire
-from snakepit_otel.bridge.wire.identifiers import check_request, where
+from snakepit_otel.bridge.wire.identifiers import check_request
 from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.bridge.wire.methods import (
@@ -43,29 +39,22 @@ from snakepit_otel.bridge.wire.raw_messages import (
     json_bytes_of,
     json_of,
 )
-from snakepit_otel.bridge.wire.reference_list import UNLISTED, Incoming, listed_ids
+from snakepit_otel.bridge.wire.reference_list import UNLISTED, listed_ids
 from snakepit_otel.bridge.wire.reference_scan import has_marks, ids_in
-from snakepit_otel.bridge.wire.references import Outgoing, has_references
+from snakepit_otel.bridge.wire.references import has_references
 from snakepit_otel.bridge.wire.request_attributes import taking_attributes, without_attributes
 from snakepit_otel.bridge.wire.retries import retry_in
-from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import (
     SessionWorkerUnavailable,
     SnakepitError,
-    StateRefused,
-    ValueRefused,
 )
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.sessions._session import is_id
 from snakepit_otel.telemetry import names
-from snakepit_otel.telemetry._request_attributes import receive_request_attributes
 from snakepit_otel.zero_copy._buffer_store import BufferStore
-from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._scope import Scope
 
 SESSIONS = "sessions"
-T = TypeVar("T")
-_STATE_OVERHEAD_BYTES = 4 << 10  # of JSON, besides the value that a tool for session state is given
 
 
 def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
@@ -81,14 +70,6 @@ def _trail(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) ->
 
 
 _requests_of_session = telemetry.Trail(_trail)
-
-
-class _OwnToolFailed(Exception):
-    """A tool of the authority failed; `described` is the error as the wire has it."""
-
-    def __init__(self, described: str) -> None:
-        super().__init__(described)
-        self.described = described
 
 
 class Dispatcher:
@@ -118,7 +99,7 @@ class Dispatcher:
         self.fencing_tokens = fencing_tokens or FencingTokens()
         self.tools = tools
         self._workers = workers
-        self._authority_tool_bytes = authority_tool_bytes
+        self.own = OwnTools(tools, sessions, authority_tool_bytes)
         self.live_requests = LiveRequests(self._pool_of)
         sessions.on_ended(tools.forget)
 
@@ -128,6 +109,13 @@ class Dispatcher:
     def label(self, tool: str) -> str:
         """Return the tool's name as an attribute of metrics, which callers cannot make up."""
         return tool if self.tools.find(tool) else self._workers.label(tool)
+
+    def on_refused(self, request: ToolRequest) -> None:
+        """Count a request that was refused before a worker was looked for."""
+        if self.tools.find(request.tool_name) is not None:
+            self.own.outcomes.on_refused(request.tool_name)
+        else:
+            self._workers.on_refused(request.tool_name, request.metadata.get(POOL))
 
     @telemetry.observed(
         names.REQUEST, labels=_labels, details=_details, result=describe_response, trail=_requests_of_session
@@ -148,13 +136,17 @@ class Dispatcher:
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._references(request, scope) as references, self._live(references, request, deadline) as live:
-            if scope is None:
-                await self._claim_references(request, references, peer)
-            prefer = await self._session(request, creator, peer)
+            try:
+                if scope is None:
+                    await self._claim_references(request, references, peer)
+                prefer = await self._session(request, creator, peer)
+            except SnakepitError:
+                self.on_refused(request)
+                raise
             own = self.tools.find(request.tool_name)
             response: ToolResponse
             if own is not None:
-                response = await self._run_own(own, request, references, live, is_local=scope is not None)
+                response = await self.own.run(own, request, references, live, is_local=scope is not None)
             else:
                 try:
                     response = await self._workers.execute(self._job(request, prefer, live, peer))
@@ -188,12 +180,16 @@ class Dispatcher:
                 await take(chunk)
 
             forward = taking_attributes(offer_and_forward if scope is None else take)
-            if scope is None:
-                await self._claim_references(request, references, peer)
-            prefer = await self._session(request, creator, peer)
+            try:
+                if scope is None:
+                    await self._claim_references(request, references, peer)
+                prefer = await self._session(request, creator, peer)
+            except SnakepitError:
+                self.on_refused(request)
+                raise
             own = self.tools.find(request.tool_name)
             if own is not None:
-                await self._run_own_as_stream(own, request, forward, references, live, is_local=scope is not None)
+                await self.own.run_as_stream(own, request, forward, references, live, is_local=scope is not None)
                 return
             try:
                 await self._workers.stream(self._job(request, prefer, live, peer), forward)
@@ -247,18 +243,6 @@ class Dispatcher:
         for ref in ids:
             self.buffer_store.offer(scope.request or "", ref, self.budget.for_references(peer))
 
-    def check_size(self, own: AuthorityTool, request: Any) -> None:
-        """Raise `StateRefused` or `ValueRefused` for more JSON than the tool accepts, before any of it is decoded."""
-        size, tool = json_bytes_of(request), own.tool.name
-        if own.takes_references:
-            if size > self._authority_tool_bytes:
-                raise ValueRefused(
-                    f"the authority's tool {tool!r} was called with {size} bytes of JSON; "
-                    f"server.limits.authority_tool_bytes is {self._authority_tool_bytes}"
-                )
-        elif size > (budget := self.sessions.settings.max_session_bytes) + _STATE_OVERHEAD_BYTES:
-            raise StateRefused(f"{tool} was called with {size} bytes of JSON; max_session_bytes is {budget}")
-
     async def _session(self, request: ToolRequest, creator: Creator | None, peer: Peer) -> str | None:
         session_id = request.session_id
         if not session_id:
@@ -297,79 +281,6 @@ class Dispatcher:
             has_retry=RETRY in metadata and retry_in(metadata) is not None,
             peer=peer,
         )
-
-    async def _run_own_as_stream(
-        self,
-        own: AuthorityTool,
-        request: ToolRequest,
-        take: TakeChunk,
-        scope: Scope,
-        live: LiveRequest,
-        *,
-        is_local: bool,
-    ) -> None:
-        """Run a tool of the authority, whose result is the only chunk."""
-        run = self._run_and_encode(own, request, scope, live, codec.encode_chunk, is_local=is_local)
-        try:
-            (data, metadata), outgoing = await run
-        except _OwnToolFailed as failure:
-            raise from_wire(failure.described) from None
-        chunk = pb.ToolChunk(chunk_id=f"{request.tool_name}-1", data=data, is_final=True, metadata=metadata)
-        outgoing.list_in(chunk)
-        await take(chunk)
-
-    async def _run_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, live: LiveRequest, *, is_local: bool
-    ) -> pb.ExecuteToolResponse:
-        """Run a tool of the authority and return its result, or its error."""
-        started = time.perf_counter()
-        run = self._run_and_encode(own, request, scope, live, codec.encode_result, is_local=is_local)
-        try:
-            (result, binary), outgoing = await run
-        except _OwnToolFailed as failure:
-            return pb.ExecuteToolResponse(success=False, error_message=failure.described)
-        elapsed_ms = round((time.perf_counter() - started) * 1000)
-        response = pb.ExecuteToolResponse(
-            success=True, result=result, binary_result=binary, execution_time_ms=elapsed_ms
-        )
-        outgoing.list_in(response)
-        return response
-
-    async def _run_and_encode(
-        self,
-        own: AuthorityTool,
-        request: ToolRequest,
-        scope: Scope,
-        live: LiveRequest,
-        encode: Callable[[Any, Callable[[Any], Any]], T],
-        *,
-        is_local: bool,
-    ) -> tuple[T, Outgoing]:
-        """Run a tool of the authority, and encode its result. Raises `_OwnToolFailed`."""
-        try:
-            value = await self._value_of_own(own, request, scope, live, is_local=is_local)
-            outgoing = Outgoing(scope, plain_markers)
-            return await codec.encoded(encode, value, outgoing), outgoing
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            about = where(request.tool_name, request.session_id, phase="execute")
-            raise _OwnToolFailed(to_wire(error, about)) from None
-
-    async def _value_of_own(
-        self, own: AuthorityTool, request: ToolRequest, scope: Scope, live: LiveRequest, *, is_local: bool
-    ) -> Any:
-        """Run a tool of the authority and return its result; callers in this process have no limit of size."""
-        if not is_local:
-            self.check_size(own, request)
-        message = request.parsed() if isinstance(request, LargeRequest) else request
-        incoming = Incoming.of(scope, request.metadata.get(REFERENCES))
-        opened = incoming.receive if own.takes_references else None
-        arguments = codec.decode_parameters(message.parameters, message.binary_parameters, message.metadata, opened)
-        receive_request_attributes(trace.get_current_span())
-        with within(scope):
-            context = AuthorityContext(request.session_id or None, self.sessions)
-            return await self.tools.run(own, context, arguments, live.deadline, live.on_started)
 
 
 def _values_of(request: ToolRequest) -> Iterable[bytes]:

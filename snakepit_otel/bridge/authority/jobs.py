@@ -68,6 +68,9 @@ class Workers(Protocol):
     def pool_of(self, tool: str) -> str:
         """Return the name of the pool that runs a tool."""
 
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count a request that was refused before it came here."""
+
     async def execute(self, job: Job) -> Any:
         """Run a request on a worker and return its response."""
 

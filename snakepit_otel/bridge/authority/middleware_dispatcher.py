@@ -13,10 +13,12 @@ from opentelemetry import trace
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.authority.dispatcher import Dispatcher, _details, _labels, _requests_of_session
 from snakepit_otel.bridge.authority.jobs import TakeChunk, describe_response
+from snakepit_otel.bridge.authority.tool_error_log import Place
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec
-from snakepit_otel.bridge.wire.errors import from_wire
-from snakepit_otel.bridge.wire.identifiers import check_request
+from snakepit_otel.bridge.wire.errors import from_wire, to_wire
+from snakepit_otel.bridge.wire.failures import failure_in
+from snakepit_otel.bridge.wire.identifiers import check_request, where
 from snakepit_otel.bridge.wire.json_size import MAX_PARTS, check_parts
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
 from snakepit_otel.bridge.wire.raw_messages import (
@@ -29,6 +31,7 @@ from snakepit_otel.bridge.wire.raw_messages import (
     json_of,
 )
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata, reserved_metadata, user_metadata
+from snakepit_otel.errors import MiddlewareFailed, SnakepitError
 from snakepit_otel.middleware import Caller, Middleware, MiddlewareRequest, MiddlewareResult
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.middleware._chain import MiddlewareChain
@@ -63,13 +66,21 @@ class MiddlewareDispatcher(Dispatcher):
         """Run a tool between the middleware's hooks; see `Dispatcher.execute`."""
         call = await _call_of(request, timeout, scope, peer)
 
+        has_begun = False
+
         async def work() -> ToolResponse:
+            nonlocal has_begun
+            has_begun = True
             response: ToolResponse = await _execute(
                 self, _rewritten(request, call), creator, call.time_remaining(), scope, peer
             )
             return response
 
-        return await self._middleware.run(call, work, _outcome_of)
+        try:
+            return await self._middleware.run(call, work, _outcome_of)
+        except SnakepitError as error:
+            self._on_failure(request, error, has_begun=has_begun)
+            raise
 
     @telemetry.observed(names.REQUEST, labels=_labels, details=_details, trail=_requests_of_session)
     async def stream(
@@ -90,10 +101,27 @@ class MiddlewareDispatcher(Dispatcher):
             chunks += 1
             await take(chunk)
 
+        has_begun = False
+
         async def work() -> None:
+            nonlocal has_begun
+            has_begun = True
             await _stream(self, _rewritten(request, call), count_and_take, creator, call.time_remaining(), scope, peer)
 
-        await self._middleware.run(call, work, lambda _: MiddlewareResult(chunks=chunks))
+        try:
+            await self._middleware.run(call, work, lambda _: MiddlewareResult(chunks=chunks))
+        except SnakepitError as error:
+            self._on_failure(request, error, has_begun=has_begun)
+            raise
+
+    def _on_failure(self, request: ToolRequest, error: SnakepitError, *, has_begun: bool) -> None:
+        """Count a request that went no further than its middleware, and log a hook that failed."""
+        if not has_begun:
+            self.on_refused(request)
+        if isinstance(error, MiddlewareFailed) and error.__cause__ is not None:
+            tool, session_id = request.tool_name, request.session_id
+            failure = failure_in(to_wire(error, where(tool, session_id, phase="middleware")))
+            self.own.outcomes.log.add(self.label(tool), failure, Place(tool, "", session_id))
 
 
 def dispatcher_with(middleware: Sequence[Middleware], *args: Any, **kwargs: Any) -> Dispatcher:

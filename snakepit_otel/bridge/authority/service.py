@@ -18,6 +18,7 @@ from snakepit_otel.bridge.authority.byte_budget import Charge
 from snakepit_otel.bridge.authority.call_times import in_time, time_of
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS, Dispatcher
 from snakepit_otel.bridge.authority.fencing import FencingTokens
+from snakepit_otel.bridge.authority.tool_error_log import Place
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
@@ -250,12 +251,12 @@ class AuthorityService(BridgeServiceServicer):
         context: Context,
     ) -> pb.ExecuteElixirToolResponse:
         """Run a tool of the authority for an adapter; one that fails is an answer, not a failed call."""
-        started = time.perf_counter()
+        started, tool, own = time.perf_counter(), None, self._dispatcher.own
         try:
             self._check(context, request.metadata.get(methods.REQUEST_ID))
             check_call_back(request)
             tool = self._tools.exposed(request.tool_name)
-            self._dispatcher.check_size(tool, request)
+            own.check_size(tool, request)
             with self._references(request) as scope:
                 opened = None
                 if tool.takes_references:
@@ -270,8 +271,12 @@ class AuthorityService(BridgeServiceServicer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is for the caller
-            about = where(request.tool_name, request.session_id)
-            return pb.ExecuteElixirToolResponse(success=False, error_message=to_wire(error, about))
+            described = to_wire(error, where(request.tool_name, request.session_id))
+            if tool is not None:
+                place = Place(request.tool_name, request.metadata[methods.REQUEST_ID], request.session_id)
+                own.count_failure(tool, described, time.perf_counter() - started, place)
+            return pb.ExecuteElixirToolResponse(success=False, error_message=described)
+        own.count_result(tool, time.perf_counter() - started)
         response = pb.ExecuteElixirToolResponse(
             success=True,
             result=encoded.get("result"),

@@ -30,7 +30,8 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         session = f", session {printable(self.session_id)}" if self.session_id else ""
         where = f"worker {printable(self.worker_id)}" if self.worker_id else "in the authority"
-        return f"request {printable(self.request_id) or 'unknown'}{session}, {where}"
+        request = f"request {printable(self.request_id)}" if self.request_id else "request without id"
+        return f"{request}{session}, {where}"
 
 
 class _Kind(NamedTuple):

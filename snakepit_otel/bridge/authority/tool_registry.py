@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
-from snakepit_otel.adapters import tool
+from snakepit_otel.adapters import Retry, tool
 from snakepit_otel.adapters._completion import run_isolated
 from snakepit_otel.adapters._tool import MAX_NAME, Tool, checked_metadata, checked_name, make_tool
 from snakepit_otel.adapters._tool_description import describe
+from snakepit_otel.bridge.authority.tool_outcomes import ToolOutcomes
 from snakepit_otel.bridge.authority.tool_threads import AuthorityThreads
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
+from snakepit_otel.bridge.wire.status import ToolStatus
 from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.bridge.wire.tool_specs import parameter_specs
 from snakepit_otel.common.byte_charge import ByteCharge
@@ -69,19 +71,34 @@ class AuthorityTool:
 @overload
 def authority_tool(function: F, /) -> F: ...
 @overload
-def authority_tool(description: str = "", *, name: str | None = None, exposed: bool = True) -> Callable[[F], F]: ...
-def authority_tool(description: Any = "", *, name: str | None = None, exposed: bool = True) -> Any:
+def authority_tool(
+    description: str = "",
+    *,
+    name: str | None = None,
+    exposed: bool = True,
+    idempotent: bool = False,
+    retry: Retry | None = None,
+) -> Callable[[F], F]: ...
+def authority_tool(
+    description: Any = "",
+    *,
+    name: str | None = None,
+    exposed: bool = True,
+    idempotent: bool = False,
+    retry: Retry | None = None,
+) -> Any:
     """Mark a function `f(context, ...)` as a tool of the authority.
 
     Adapters call it with `call_elixir_tool` if it is `exposed`; callers with `execute` in any case. A plain
-    function runs in a thread; see `AuthoritySettings` for how many of them do at a time, and for how long.
+    function runs in a thread; see `AuthoritySettings` for how many of them do at a time, and for how long. A caller's
+    request for a tool that is `idempotent` is run again after the errors of `retry`; an adapter's call is not.
     """
     if callable(description):
         return authority_tool()(description)
 
     def mark(function: F) -> F:
         setattr(function, _MARK, exposed)
-        return tool(description, name=name)(function)
+        return tool(description, name=name, idempotent=idempotent, retry=retry)(function)
 
     return mark
 
@@ -111,6 +128,7 @@ class ToolRegistry:
         from snakepit_otel.bridge.authority.settings import AuthoritySettings
 
         self.threads = AuthorityThreads(settings or AuthoritySettings())
+        self.outcomes = ToolOutcomes("")
         self._own: dict[str, AuthorityTool] = {}
         self._foreign: dict[str, _Foreign] = {}
         for function in functions:
@@ -152,6 +170,10 @@ class ToolRegistry:
     def find(self, name: str) -> AuthorityTool | None:
         """Return the authority's tool of that name."""
         return self._own.get(name)
+
+    def statuses(self) -> tuple[ToolStatus, ...]:
+        """Return what became of the calls of users' tools."""
+        return self.outcomes.statuses(name for name, own in self._own.items() if not own.built_in)
 
     def exposed(self, name: str) -> AuthorityTool:
         """Return the tool if adapters may call it; raise `ToolNotFound` otherwise."""

@@ -228,6 +228,6 @@ def _tree(kind: type[SnakepitError]) -> Iterator[type[SnakepitError]]:
         yield from _tree(subclass)
 
 
-OWN_ERRORS = {
+OWN_ERRORS: dict[str, type[SnakepitError]] = {
     kind.__name__: kind for kind in _tree(SnakepitError) if kind.__module__ == errors.__name__ and kind is not ToolError
 }

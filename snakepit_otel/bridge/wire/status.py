@@ -65,10 +65,10 @@ class ToolStatus:
     calls: int = 0
     raised: int = 0  # calls that ended with an error that the tool raised
     refused: int = 0  # calls that did not run
-    failed: int = 0  # calls that began and have no answer: worker lost, deadline passed, or caller gone
-    retried: int = 0  # runs again, after an error that the tool raised or the loss of its worker
     p50_seconds: float | None = None  # of recent calls that ran, without their wait for a worker; None before the first
     p95_seconds: float | None = None
+    retried: int = 0  # runs again, after an error that the tool raised or the loss of its worker
+    failed: int = 0  # calls that began and have no answer: worker lost, deadline passed, or caller gone
 
 
 @dataclass(frozen=True, kw_only=True)

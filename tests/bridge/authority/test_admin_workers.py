@@ -18,7 +18,7 @@ from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
-from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, ToolStatus, WorkerStatus
 from snakepit_otel.errors import AuthorityUnavailable, PoolNotFound, PoolNotStarted, WorkerStartFailed
 from snakepit_otel.rpc.addresses import listen
 from tests.waiting import until
@@ -50,8 +50,21 @@ pools = st.builds(
     rejected=st.dictionaries(texts, counts, max_size=3),
     workers=st.lists(workers, max_size=3).map(tuple),
 )
+tools = st.builds(
+    ToolStatus,
+    name=texts,
+    pool=texts,
+    calls=counts,
+    raised=counts,
+    refused=counts,
+    failed=counts,
+    retried=counts,
+    p50_seconds=st.none() | seconds,
+    p95_seconds=st.none() | seconds,
+)
 statuses = st.builds(
     Status,
+    tools=st.lists(tools, max_size=3).map(tuple),
     version=texts,
     run_id=texts,
     pid=counts,
@@ -82,6 +95,7 @@ def test_every_field_is_on_the_wire() -> None:
         (Status, pb.GetStatusResponse),
         (PoolStatus, pb.PoolStatus),
         (WorkerStatus, pb.WorkerStatus),
+        (ToolStatus, pb.ToolStatus),
         (SessionsStatus, pb.GetStatsResponse),
     ):
         assert list(kind.__dataclass_fields__) == [field.name for field in message.DESCRIPTOR.fields]

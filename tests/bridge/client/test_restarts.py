@@ -47,6 +47,9 @@ class Gate:
         """Have every tool."""
         return tool
 
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count nothing."""
+
     async def execute(self, _job: Job) -> pb.ExecuteToolResponse:
         """Return the number of runs."""
         self.runs += 1

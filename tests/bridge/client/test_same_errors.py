@@ -67,6 +67,9 @@ class Failing:
         """Have every tool."""
         return tool
 
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count nothing."""
+
     async def execute(self, _job: Job) -> pb.ExecuteToolResponse:
         """Fail."""
         if not self.answers:
