@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import sys
 import time
 from functools import partial
@@ -19,10 +18,12 @@ from snakepit_otel.app import Snakepit
 from snakepit_otel.bridge.authority.predecessor import Offer
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
+from snakepit_otel.cli.serve_log import DEFAULT, configure_log
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
-from snakepit_otel.settings import Settings, load_settings
+from snakepit_otel.settings import Settings
+from snakepit_otel.settings._loading import load
 from snakepit_otel.system import service_manager
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.default_socket import default_socket
@@ -45,6 +46,10 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(help="A TOML file with settings.", show_default="SNAKEPIT_OTEL_CONFIG, or ./snakepit.toml"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug, info, warning, error, critical or none.", show_default="SNAKEPIT_LOG_LEVEL, or info"),
     ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT for callers on TCP, beside the Unix socket.")] = None,
     socket: Annotated[Path | None, typer.Option(help="The Unix socket.", show_default="one for each user")] = None,
@@ -107,6 +112,7 @@ def serve(
             "max_sessions": max_sessions,
             "strict_mode": strict_mode,
         },
+        "log": {"level": log_level},
         "server": {
             "listen": listen,
             "socket": socket,
@@ -144,8 +150,9 @@ async def _serve(given: dict[str, Any], config: Path | None, *, take_over: bool)
 async def _serve_until_stopped(
     given: dict[str, Any], config: Path | None, signals: Signals, *, take_over: bool
 ) -> None:
-    telemetry.log_to_stderr(logging.INFO)
-    settings = load_settings(config, given)
+    telemetry.log_to_stderr(DEFAULT)
+    loaded = load(config, given)
+    settings, log = loaded.settings, configure_log(loaded)
     if settings.adapter is None and not settings.pools:
         raise ConfigurationError("no adapter to serve: snakepit-otel serve package.module:Class")
     if settings.adapter is None and settings.pool.model_fields_set:
@@ -154,6 +161,9 @@ async def _serve_until_stopped(
         for variables in (pool.environment, *pool.slot_environment):
             learn(variables)
     exporting = telemetry.setup("snakepit-authority", whole_process=True)
+    _print(log)
+    if exporting.exports:
+        _print(f"exporting {exporting.exports}; telemetry level {_controls.level}")
     server = settings.server.model_copy(update={"socket": settings.server.socket or default_socket()})
     # Adapters and tools named on the command line are found in the current folder, too.
     sys.path.insert(0, str(Path.cwd()))

@@ -6,12 +6,14 @@ from snakepit_otel.middleware._settings import MiddlewareSettings
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.settings._loading import load_settings
+from snakepit_otel.settings._log import LogSettings
 from snakepit_otel.settings._tree import Settings
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
 __all__ = [
     "AuthoritySettings",
     "LimitSettings",
+    "LogSettings",
     "MiddlewareSettings",
     "PoolSettings",
     "ServerSettings",

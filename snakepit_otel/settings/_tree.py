@@ -13,6 +13,7 @@ from snakepit_otel.common.validation import build
 from snakepit_otel.middleware._settings import MiddlewareSettings
 from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions._settings import SessionSettings
+from snakepit_otel.settings._log import LogSettings
 from snakepit_otel.zero_copy._settings import ZeroCopySettings
 
 DEFAULT_POOL = "default"  # the pool of `[pool]`
@@ -61,6 +62,7 @@ class Settings(BaseModel):
     pools: Pools = Field(default={}, description="Further pools by name, each with an adapter of its own.")
     middleware: MiddlewareSettings = MiddlewareSettings()
     server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
     zero_copy: ZeroCopySettings = ZeroCopySettings()
 
 

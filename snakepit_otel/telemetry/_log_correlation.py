@@ -13,24 +13,35 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from snakepit_otel.common.printable import printable_lines
 from snakepit_otel.common.secrets import learn, masked_text
 from snakepit_otel.telemetry import environment
+from snakepit_otel.telemetry._log_levels import set_levels
 
 _NO_SPAN = ("0", "0", False)
 
 
-def log_to_stderr(default: int, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+def log_to_stderr(
+    default: int, line: str = "%(asctime)s %(levelname)s %(name)s: %(message)s", *, own_default: int | None = None
+) -> None:
     """Log to standard error, with the trace and span ids of the current span.
 
-    The level is SNAKEPIT_LOG_LEVEL or else `default`; `none` disables logging. A configuration of logging that exists
-    already stays.
+    The level is SNAKEPIT_LOG_LEVEL, or else `default`, and `own_default` for the loggers of this package; `none`
+    disables logging. SNAKEPIT_LOG_LEVELS has levels of single loggers. Libraries log warnings at least. A second
+    call sets the levels anew. A configuration of logging that is another's stays.
     """
     correlate_logs()
     learn(os.environ)
     configured, _ = environment.examine("SNAKEPIT_LOG_LEVEL")  # `setup` logs an invalid one
+    each, _ = environment.examine("SNAKEPIT_LOG_LEVELS")
     level = default if configured is None else configured
-    handler = logging.StreamHandler()
-    handler.setFormatter(CorrelatedFormatter(line))
-    logging.basicConfig(level=level, handlers=[handler])
-    logging.disable(logging.CRITICAL if level > logging.CRITICAL else logging.NOTSET)
+    ours = level if configured is not None or own_default is None else own_default
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(CorrelatedFormatter(line))
+        root.addHandler(handler)
+    if any(isinstance(handler.formatter, CorrelatedFormatter) for handler in root.handlers):
+        set_levels(level, ours, each or {})
+    else:
+        logging.disable(logging.CRITICAL if level > logging.CRITICAL else logging.NOTSET)
 
 
 class CorrelatedFormatter(logging.Formatter):

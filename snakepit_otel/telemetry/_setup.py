@@ -20,6 +20,7 @@ from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.telemetry import _controls, _fork, _instruments, _process_metrics, names
 from snakepit_otel.telemetry.environment import Environment, applied, warn
 from snakepit_otel.telemetry.environment.variables import PROVIDERS
+from snakepit_otel.telemetry.export.description import describe_exports
 from snakepit_otel.telemetry.export.existing_providers import ExistingProvider, current_providers, existing_providers
 from snakepit_otel.telemetry.export.ledger import Ledger
 
@@ -50,6 +51,7 @@ class Telemetry:
         self._pipelines: list[SpanPipeline | LogPipeline] = []
         self._readers: list[Any] = []
         self._existing: dict[str, ExistingProvider] = {}
+        self.exports = ""  # signals with protocols and endpoints, for people
         self._pid = os.getpid()
         atexit.register(self.shutdown)
 
@@ -162,6 +164,7 @@ def _set_up(
     exported = {signal for signal, provider in current_providers().items() if _is_exported(signal, read, provider)}
     if not existing and not exported:
         return telemetry
+    telemetry.exports = describe_exports(read, exported)
     # Imported here: the SDK takes longer to load than all the rest of a worker.
     from opentelemetry.sdk.resources import Resource
 

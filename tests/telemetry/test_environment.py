@@ -211,6 +211,7 @@ TABLE: dict[str, Values] = {
     },
     **{name: Values({}, NAMED) for name in OTEL if name.endswith("_CREDENTIAL_PROVIDER")},
     "SNAKEPIT_LOG_LEVEL": level(),
+    "SNAKEPIT_LOG_LEVELS": Values({"a=debug, b.c=ERROR": {"a": 10, "b.c": 40}}, ("a", "=info", "a=loud")),
     "SNAKEPIT_TELEMETRY_LEVEL": Values({"full": "full", "ESSENTIAL": "essential", "Off": "off"}, ("loud", "0", "none")),
     "SNAKEPIT_UNSERIALIZABLE_DETAIL": Values({"none": "none", "Type": "type"}, ("all", "repr")),
     "SNAKEPIT_UNSERIALIZABLE_REPR_MAXLEN": Values(COUNT.legal, ("long", "1e3", ""), {"-1": 0, HUGE: 2**31 - 1}),

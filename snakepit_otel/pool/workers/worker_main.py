@@ -61,8 +61,9 @@ def main() -> int:
 
     telemetry.environment.mark_reported(spec.get("reported", {}))
     telemetry.log_to_stderr(
-        logging.WARNING,
+        logging.INFO,
         f"%(asctime)s {spec['worker_id']} %(levelname)s %(name)s: %(message)s",
+        own_default=logging.WARNING,
     )
 
     def report(message: dict[str, Any]) -> None:

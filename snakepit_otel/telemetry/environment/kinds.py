@@ -263,6 +263,27 @@ class LogLevel(Kind):
         return level
 
 
+class LogLevels(Kind):
+    """Levels of single loggers, as `myapp=debug,myapp.db=warning`."""
+
+    def read(self, text: str) -> dict[str, int]:
+        levels, wrong = {}, []
+        for part in filter(None, map(str.strip, text.split(","))):
+            name, equals, level = (piece.strip() for piece in part.partition("="))
+            try:
+                if not name or not equals:
+                    raise InvalidValue("is no pair")
+                levels[name] = LogLevel().read(level)
+            except InvalidValue:
+                wrong.append(part)
+        if wrong:
+            raise InvalidValue(f"has what is no NAME=LEVEL: {', '.join(wrong)}", levels or None)
+        return levels
+
+    def write(self, value: dict[str, int]) -> str:
+        return ",".join(f"{name}={logging.getLevelName(level).lower()}" for name, level in value.items())
+
+
 def encodable(text: str) -> str:
     """Return a text that can be encoded, with a question mark for each byte that was no UTF-8."""
     return text.encode("utf-8", "replace").decode()

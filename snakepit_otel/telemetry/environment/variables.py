@@ -16,6 +16,7 @@ from snakepit_otel.telemetry.environment.kinds import (
     Headers,
     Kind,
     LogLevel,
+    LogLevels,
     Number,
     Switch,
     Text,
@@ -209,7 +210,12 @@ OTEL: dict[str, Variable] = {
 
 OURS: dict[str, Variable] = {
     "SNAKEPIT_LOG_LEVEL": Variable(
-        "the level of the log", LogLevel(), default_text="info for serve, warning for its workers, error under Elixir"
+        "the level of the log",
+        LogLevel(),
+        default_text="info, error under Elixir; warning for our own lines in workers",
+    ),
+    "SNAKEPIT_LOG_LEVELS": Variable(
+        "levels of single loggers, NAME=LEVEL,…", LogLevels(), default_text="no logger has a level of its own"
     ),
     "SNAKEPIT_TELEMETRY_LEVEL": Variable("how much telemetry there is: off, essential or full", Word(LEVELS), "full"),
     "SNAKEPIT_TELEMETRY_LEDGER": Variable(
