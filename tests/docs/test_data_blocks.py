@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from snakepit_otel.settings import load_settings
-from tests.docs.blocks import PAGES, Block, blocks
+from tests.docs.blocks import PAGES, Block, blocks, blocks_of
 from tests.processes import ROOT
 
 # What there are tests for. `text` is what programs print.
@@ -36,7 +36,7 @@ def test_every_fence_is_found() -> None:
     """One that is not closed would hide what follows."""
     for page in PAGES:
         fences = [line for line in page.read_text().splitlines() if line.lstrip().startswith("```")]
-        assert len(fences) == 2 * len([block for block in blocks() if block.page == page]), page.name
+        assert len(fences) == 2 * len(list(blocks_of(page))), page.name
 
 
 def test_few_blocks_are_not_run() -> None:
