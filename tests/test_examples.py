@@ -13,6 +13,11 @@ from snakepit_otel.zero_copy import ZeroCopySettings
 from tests.processes import ROOT, program
 
 PRINTED = {
+    "gpu_pool": (
+        "worker 0 on GPU 0\nworker 1 on GPU 1\nthe same after a restart: True\n"
+        "worker 0 on GPU 0\nworker 1 on GPU 1\nworker 2 on GPU 0\nworker 3 on GPU 1\n"
+    ),
+    "db_pool": "orders: [1, 2, 3]\nitems: ['milk', 'sugar', 'tea']\n",
     "counter": "1\n3\n6\n",
     "short_lived_session": "total: 6\nsessions left: 0\n",
     "long_lived_session": "user_42 10\nuser_42 20\nuser_42 30\nsessions created: 1\n",
