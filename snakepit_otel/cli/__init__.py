@@ -23,9 +23,11 @@ def main() -> None:
 
 
 def _run_server(run: Callable[[], None]) -> None:
+    from snakepit_otel.cli.detaching import detach
     from snakepit_otel.cli.first_process import exit_with_reaper, has_orphans, run_as_reaper
     from snakepit_otel.system import standard_streams
 
+    detach()
     standard_streams.open_closed(output=False)
     if has_orphans():
         run_as_reaper()

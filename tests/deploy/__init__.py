@@ -1,0 +1,1 @@
+"""What is shipped for running the product as a service, under what runs services."""
