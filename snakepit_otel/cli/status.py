@@ -20,10 +20,11 @@ from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.cli.addresses import ADDRESS_HELP, Config, SocketAddress
 from snakepit_otel.cli.output import EXIT_CODES_HELP, console, line, print_json, print_wide, run
-from snakepit_otel.cli.status_view import Screenful, StatusView
+from snakepit_otel.cli.status_view import Screenful, StatusView, ToolsView
 from snakepit_otel.errors import AuthorityUnavailable, DeadlineExceeded, SnakepitError
 
 Show = Callable[[Status | SnakepitError], None]
+View = Callable[[Status], StatusView | ToolsView]
 _WIDTH_WITHOUT_TERMINAL = 160  # columns
 _ANSWER_TIMEOUT_S = 3.0  # with --watch
 
@@ -34,22 +35,26 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for scripts; one line each with --watch.")
     ] = False,
+    tools: Annotated[
+        bool, typer.Option("--tools", help="The calls of each tool, in place of the pools; JSON has both.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between refreshes, with --watch.")] = 1.0,
 ) -> None:
-    """Show a running server: its sessions, pools, queues and workers."""
+    """Show a running server: its sessions, pools, queues and workers, or the calls of each tool."""
+    view: View = ToolsView if tools else StatusView
 
     async def work() -> None:
         where = authority_address(address, config)
         if watch:
-            await _watch_until_interrupted(where, interval, as_json)
+            await _watch_until_interrupted(where, interval, as_json, view)
             return
         async with Client(where) as client:
             found = await client.status()
         if as_json:
             print_json(as_dict(found))
         else:
-            _print(StatusView(found))
+            _print(view(found))
 
     run(work)
 
@@ -65,7 +70,7 @@ def as_dict(found: Status) -> dict[str, Any]:
     return values
 
 
-async def _watch_until_interrupted(address: str, interval: float, as_json: bool) -> None:
+async def _watch_until_interrupted(address: str, interval: float, as_json: bool, view: View) -> None:
     live = None
     if not as_json and sys.stdout.isatty() and not console.is_dumb_terminal:
         # The alternate screen is redrawn well when the terminal becomes smaller.
@@ -77,7 +82,7 @@ async def _watch_until_interrupted(address: str, interval: float, as_json: bool)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     try:
         with shown:
-            await _watch(address, interval, _shower(address, as_json, live))
+            await _watch(address, interval, _shower(address, as_json, live, view))
     except asyncio.CancelledError:
         # Ctrl-C ends --watch.
         return
@@ -96,7 +101,7 @@ async def _watch(address: str, interval: float, show: Show) -> None:
         await asyncio.sleep(interval)
 
 
-def _shower(address: str, as_json: bool, live: Live | None) -> Show:
+def _shower(address: str, as_json: bool, live: Live | None, view: View) -> Show:
     last: list[Status] = []
 
     def show(found: Status | SnakepitError) -> None:
@@ -110,11 +115,11 @@ def _shower(address: str, as_json: bool, live: Live | None) -> Show:
         else:
             last[:] = [found]
         if live is not None:
-            live.update(Screenful(*parts, *map(StatusView, last)), refresh=True)
+            live.update(Screenful(*parts, *map(view, last)), refresh=True)
         elif parts:
             _print(*parts)
         else:
-            _print(*map(StatusView, last), "")
+            _print(*map(view, last), "")
 
     return show
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from snakepit_otel.bridge.wire.status import PoolStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.status import PoolStatus, Status, ToolStatus, WorkerStatus
 from snakepit_otel.cli.output import line
 
 _NARROW = 60
@@ -46,6 +46,19 @@ class StatusView:
                 for worker in pool.workers:
                     if remarks := _remarks(worker):
                         yield line(f"{worker.id}: {remarks}", style="yellow")
+
+
+class ToolsView:
+    """The calls of each tool as a table, with fewer columns the narrower the terminal is."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts, for rich."""
+        yield _pairs(_of_server(self._status))
+        yield ""
+        yield _tools(self._status.tools, options.max_width)
 
 
 class Screenful:
@@ -130,7 +143,8 @@ def _of_pool(pool: PoolStatus) -> Iterator[tuple[str, Text]]:
     yield (
         "requests",
         line(
-            f"{pool.answered} answered, {pool.failed} failed, {sum(pool.rejected.values())} rejected"
+            f"{pool.answered} answered, {pool.raised} of them raised, {pool.failed} failed, "
+            f"{sum(pool.rejected.values())} rejected"
             + (f" ({rejected})" if rejected else "")
             + f", {pool.retried} retried; {pool.restarts} workers replaced"
         ),
@@ -163,6 +177,39 @@ def _workers(pool: PoolStatus, width: int) -> Table:
             cells += [line(beat), line(str(worker.pid or "-")), line(_remarks(worker), style="yellow")]
         table.add_row(*cells)
     return table
+
+
+def _tools(tools: Sequence[ToolStatus], width: int) -> Table:
+    columns = ["calls", "raised"]
+    if width >= _NARROW:
+        columns += ["refused", "p50", "p95"]
+    if width >= _WIDE:
+        columns += ["failed", "retried"]
+    table = Table(box=None)
+    table.add_column("tool", overflow="fold")
+    if width >= _NARROW:
+        table.add_column("pool", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for tool in tools:
+        cells = {
+            "calls": line(str(tool.calls)),
+            "raised": line(str(tool.raised), style="bold red" if tool.raised else ""),
+            "refused": line(str(tool.refused), style="yellow" if tool.refused else ""),
+            "failed": line(str(tool.failed), style="bold red" if tool.failed else ""),
+            "retried": line(str(tool.retried), style="yellow" if tool.retried else ""),
+            "p50": line(_latency(tool.p50_seconds)),
+            "p95": line(_latency(tool.p95_seconds)),
+        }
+        where = [line(tool.pool or "(authority)")] if width >= _NARROW else []
+        table.add_row(line(tool.name), *where, *(cells[name] for name in columns))
+    return table
+
+
+def _latency(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else duration(seconds)
 
 
 def _remarks(worker: WorkerStatus) -> str:

@@ -14,7 +14,7 @@ from snakepit_otel import SessionStore
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
-from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, WorkerStatus
+from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, ToolStatus, WorkerStatus
 from snakepit_otel.errors import PoolNotFound
 from snakepit_otel.rpc.addresses import listen
 
@@ -43,6 +43,7 @@ STATUS = Status(
             start_blocked_seconds=42,
             service_seconds=0.012,
             answered=100,
+            raised=7,
             failed=2,
             rejected={"queue_timeout": 4, "pool_saturated": 1},
             retried=5,
@@ -62,6 +63,20 @@ STATUS = Status(
                 ),
                 WorkerStatus(id="default-2.3", pid=0, state="starting"),
             ),
+        ),
+    ),
+    tools=(
+        ToolStatus(name="cheap\x1b[31m"),
+        ToolStatus(
+            name="classify",
+            pool="default",
+            calls=100,
+            raised=7,
+            refused=1,
+            p50_seconds=0.0015,
+            p95_seconds=0.25,
+            retried=5,
+            failed=2,
         ),
     ),
 )

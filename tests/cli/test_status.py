@@ -57,7 +57,8 @@ async def test_all_that_matters_is_shown(server: Scripted) -> None:
         "queue 3 of 1000, the first for 1.2 s, about 12 ms a request",
         "breaker open, tries again in 12 s",
         (
-            "requests 100 answered, 2 failed, 5 rejected (pool_saturated 1, queue_timeout 4), 5 retried; "
+            "requests 100 answered, 7 of them raised, 2 failed, 5 rejected (pool_saturated 1, queue_timeout 4), "
+            "5 retried; "
             "6 workers replaced"
         ),
         "",
@@ -73,6 +74,22 @@ async def test_a_server_that_stops_says_so(server: Scripted) -> None:
     _, output, _ = await run("status", "--address", server.address)
     assert output.splitlines()[0].endswith(", stopping")
     assert " 4 live" in output
+
+
+async def test_tools_are_shown_with_their_calls(server: Scripted) -> None:
+    """Each tool of the authority and the pools has a line; JSON has them too."""
+    code, output, complaint = await run("status", "--tools", "--address", server.address)
+    assert (code, complaint) == (0, "")
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert lines[3:] == [
+        "tool pool calls raised refused p50 p95 failed retried",
+        r"cheap\x1b[31m (authority) 0 0 0 - - 0 0",
+        "classify default 100 7 1 1.5 ms 250 ms 2 5",
+    ]
+    code, output, _ = await run("status", "--tools", "--json", "--address", server.address)
+    assert json.loads(output)["tools"][1]["raised"] == 7
+    async with terminal("status", "--tools", "--address", server.address, "--watch", *FAST) as screen:
+        await screen.shows("classify")
 
 
 async def test_json_is_one_object(server: Scripted) -> None:
