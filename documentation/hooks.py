@@ -12,7 +12,7 @@ from documentation import links
 ALSO = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples")
 
 # Weights in the search: who looks for a word looks for how to do it first, and for names after that.
-RANKS = {"recipes/": 4.0, "tutorial/": 2.0, "api/": 0.01, "runbooks/": 0.3, "telemetry.md": 0.2, "dashboards.md": 0.3}
+RANKS = {"recipes/": 2.0, "tutorial/": 1.0, "api/": 0.01, "runbooks/": 0.3, "telemetry.md": 0.2, "dashboards.md": 0.3}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

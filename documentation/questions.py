@@ -22,7 +22,7 @@ QUESTIONS = {
     "own span": "own-telemetry.html",
     "own metric": "own-telemetry.html",
     "tenant on request span": "own-telemetry.html",
-    "database pool per worker": "adapters.html",
+    "database pool per worker": "recipes/db-pool.html",
     "gpu per worker": "recipes/gpu-pools.html",
     "cancel request": "operating.html",
     "retry": "pools.html",
