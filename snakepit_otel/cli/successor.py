@@ -62,8 +62,9 @@ class Successor:
         written = os.read(descriptor, _MOST_DIGITS)
         os.close(descriptor)
         assert self._pid is not None
-        os.waitpid(self._pid, 0)
-        self._pid = int(written) if written.isdigit() else None
+        own, self._pid = self._pid, int(written) if written.isdigit() else None
+        if self._pid != own:
+            os.waitpid(own, 0)
         try:
             ended = os.pidfd_open(self._pid or 0)
         except OSError:

@@ -1,1 +1,1 @@
-"""What is shipped for running the product as a service, under what runs services."""
+"""Tests of what is shipped for running the product as a service, or in a container."""
