@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from snakepit_otel.errors import ConfigurationError, InvalidArguments, ToolNotFo
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.failing_adapter import Failing
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, until
 
 _runs: list[str] = []
 
@@ -125,6 +126,17 @@ async def test_a_tool_is_run_again_after_errors_that_may_pass(pit: Snakepit, tmp
     assert attempts == [None, 2, 3]
     (point,) = capture.points(names.METRIC_POOL_RETRIES.name)
     assert (point.value, point.attributes["snakepit.retry.reason"]) == (2, "tool_error")
+
+
+async def test_no_worker_is_held_until_a_retry(pit: Snakepit, tmp_path: Path) -> None:
+    """While a request waits to be run again, the only worker serves others."""
+    ran = tmp_path / "ran"
+    later = Retry(on=OSError, backoff=1)
+    waiting = asyncio.create_task(pit.execute("flaky", {"ran": str(ran), "failures": 1}, retry=later))
+    await until(lambda: ran.exists() and bool(lines(ran)))
+    assert await pit.execute("double", {"number": 4}) == 8
+    assert not waiting.done()
+    assert await waiting == 2
 
 
 async def test_retries_end(pit: Snakepit, tmp_path: Path) -> None:

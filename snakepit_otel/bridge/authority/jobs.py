@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from snakepit_otel.bridge.wire.failures import Failure, failure_in
 from snakepit_otel.bridge.wire.peers import UNIX, Peer
+from snakepit_otel.common.printable import printable
 from snakepit_otel.telemetry import names
 
 TakeChunk = Callable[[Any], Awaitable[None]]
@@ -57,6 +58,12 @@ class Job:
         """Release the permit, if it needs one."""
         if self.permit is not None:
             self.permit.release()
+
+
+def described(job: Job) -> str:
+    """Return a request's tool, id and session, for people."""
+    session = f", session {printable(job.session_id)}" if job.session_id else ""
+    return f"'{printable(job.tool_name, 64)}' (request {printable(job.request_id)}{session})"
 
 
 class Workers(Protocol):

@@ -54,6 +54,7 @@ class WorkerRuns:
         """Run a request on a worker; the slot is released once nothing of the request runs there any more."""
         started = self._clock()
         abandoned: ExitReason | None = None
+        worker.running[job.request_id] = job
         try:
             await job.on_assigned(worker.id)
             left = self._time_left(job)
@@ -77,9 +78,13 @@ class WorkerRuns:
             return result
         finally:
             if abandoned is None:
-                self._slots.release(worker)
+                self._release(worker, job)
             else:
                 self._abandon(worker, job, abandoned)
+
+    def _release(self, worker: Worker, job: Job) -> None:
+        worker.running.pop(job.request_id, None)
+        self._slots.release(worker)
 
     def _time_left(self, job: Job) -> float | None:
         if job.deadline is None:
@@ -128,7 +133,7 @@ class WorkerRuns:
                 await worker.wait()
         finally:
             worker.end_abandoned()
-            self._slots.release(worker)
+            self._release(worker, job)
             job.release_permit()
             # Later, as this task is still in the set.
             asyncio.get_running_loop().call_soon(self._on_end)

@@ -8,16 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from snakepit_otel.adapters._tool_description import ToolDescription
-from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
+from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, described
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.pool.workers.in_flight import CallsInFlight
 from snakepit_otel.pool.workers.recycling import ExitReason
 
 # Seconds after a worker's end in which responses that it had sent may still arrive.
 _LAST_RESPONSES_S = 0.05
+_MAX_DESCRIBED = 5
 
 
 class WorkerState(StrEnum):
@@ -72,6 +74,7 @@ class Worker(ABC):
         self.last_heartbeat: float | None = None
         self.missed_heartbeats = 0  # in a row
         self.memory: int | None = None  # resident bytes, as last read
+        self.running: dict[str, Job] = {}  # by the id of the request, abandoned ones included
         self.tools: list[str] = []
         self.descriptions: Sequence[ToolDescription] = ()
         self.removed = asyncio.Event()  # from its pool
@@ -160,6 +163,13 @@ class Worker(ABC):
             async with asyncio.timeout(within):
                 return await self.wait_exit()
         return None
+
+    @property
+    def requests(self) -> str:
+        """The number of the requests that it has, with tool, request and session of the first ones, for people."""
+        first = [described(job) for job in islice(self.running.values(), _MAX_DESCRIBED)]
+        more = f" and {self.active - len(first)} more" if first and self.active > len(first) else ""
+        return f"{self.active} requests" + (f": {', '.join(first)}{more}" if first else "")
 
     def acquire(self) -> None:
         """Count a request that is assigned to the worker."""

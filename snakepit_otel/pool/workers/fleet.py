@@ -126,6 +126,8 @@ class Fleet:
         self._listener.on_draining(worker)
         self.promote()
         await worker.idle(self.settings.shutdown_grace / 1000)
+        if worker.active:
+            self._report_interrupted(worker, "killed" if kill else "stopped")
         if kill:
             worker.revoke()
             worker.kill()
@@ -166,6 +168,9 @@ class Fleet:
             if worker.state is WorkerState.STARTING:
                 life.cancel()
         running = [worker for worker in lives if worker.state not in (WorkerState.STARTING, WorkerState.GONE)]
+        for worker in running:
+            if worker.active and worker.state is not WorkerState.STOPPING:
+                self._report_interrupted(worker, "stopped")
         await asyncio.gather(*(worker.stop() for worker in running))
         await asyncio.gather(*lives.values(), return_exceptions=True)
 
@@ -229,10 +234,14 @@ class Fleet:
         worker.removed.set()
 
     def _report_crash(self, worker: Worker, description: str) -> None:
-        text = f"worker {worker.id} (pid {worker.pid}) {description} with {worker.active} requests"
-        _log.error("%s; it is being replaced", printable(text, MAX_MESSAGE_CHARACTERS))
+        text = f"worker {worker.id} (pid {worker.pid}) {description}; it is being replaced; it had {worker.requests}"
+        _log.error("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         attributes = {**self._attributes(worker), names.SNAKEPIT_WORKER_EXIT_REASON: ExitReason.CRASH.value}
         telemetry.emit(names.EVENT_WORKER_CRASH, attributes, body=text)
+
+    def _report_interrupted(self, worker: Worker, how: str) -> None:
+        text = f"worker {worker.id} (pid {worker.pid}) is {how} ({worker.exit_reason}) with {worker.requests}"
+        _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
 
     def _report_blocked_starts(self) -> None:
         text = (

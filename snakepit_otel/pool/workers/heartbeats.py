@@ -57,7 +57,8 @@ class Heartbeats:
                 fleet.suspect(worker, Suspicion.CONNECTION)
                 return
             worker.missed_heartbeats += 1
-            text = f"worker {worker.id} has not answered {worker.missed_heartbeats} heartbeats in a row"
+            text = f"worker {worker.id} has not answered {worker.missed_heartbeats} heartbeats in a row; it has "
+            text += worker.requests
             telemetry.emit(
                 names.EVENT_HEARTBEAT_TIMEOUT, {**labels, names.SNAKEPIT_WORKER_ID: worker.id}, {"count": 1}, body=text
             )

@@ -174,7 +174,11 @@ class Replacer:
 
     def _report(self, worker: Worker, reason: ExitReason) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) is replaced: {reason}"
-        _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))
+        if reason in _STUCK:
+            text += f"; it has {worker.requests}"
+            _log.warning("%s", printable(text, MAX_MESSAGE_CHARACTERS))
+        else:
+            _log.info("%s", printable(text, MAX_MESSAGE_CHARACTERS))
         attributes: dict[str, Any] = {
             names.SNAKEPIT_POOL_NAME: self.pool,
             names.SNAKEPIT_WORKER_ID: worker.id,
