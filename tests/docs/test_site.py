@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from documentation.hooks import ALSO
 from documentation.links import page_of
+from documentation.questions import QUESTIONS
 from tests.processes import ROOT
 from tests.source import PUBLIC
 
@@ -61,3 +63,18 @@ def test_nothing_is_fetched() -> None:
     # Without one of this name, the plugin has pages fetch one.
     assert SITE["extra"]["polyfills"] == ["assets/iframe-worker.js"]
     assert (DOCS / "assets" / "iframe-worker.js").is_file()
+
+
+def test_the_front_page_leads_to_every_answer() -> None:
+    """What people look for first is one click away; make docs tries the search for it."""
+    front = (DOCS / "index.md").read_text()
+    for question, page in QUESTIONS.items():
+        assert f"]({page.removesuffix('.html')}.md" in front, question
+
+
+def test_the_glossary_has_the_words_that_tables_use() -> None:
+    """Each once, with a name to link to."""
+    anchors = re.findall(r'<a id="([a-z-]+)"></a>', (DOCS / "glossary.md").read_text())
+    assert len(set(anchors)) == len(anchors)
+    words = "authority worker elixir python slot spare owner incarnation lease binding watchdog strict-mode reference"
+    assert set(words.split()) <= set(anchors)
