@@ -23,7 +23,7 @@ def test_all_pages_among_the_first(asked: dict[str, list[str]], capsys: pytest.C
     assert questions.main(["index.json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(questions.QUESTIONS)
-    assert [line for line in lines if line.startswith("retry")][0].endswith(f"{questions.FIRST}.")
+    assert next(line for line in lines if line.startswith("retry")).endswith(f"{questions.FIRST}.")
 
 
 def test_a_page_too_far_down(asked: dict[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
