@@ -179,6 +179,8 @@ def _sessions() -> list[Alert]:
     # An authority begins without sessions, and fills up for as long as its first ones live.
     series = R.series(n.METRIC_SESSION_COUNT)
     young = f"{_BY_SERVICE} ({series} unless {series} offset 3h)"
+    # One owner at its own quota is that owner's affair.
+    rejected = R.occurrences(n.METRIC_SESSION_REJECTED, where={n.SNAKEPIT_SESSION_QUOTA: "store"}, window="5m")
     evicted = R.occurrences(n.METRIC_SESSION_ENDED, where={n.SNAKEPIT_SESSION_END_REASON: "overflow"}, window="5m")
     alert = partial(Alert, page="snakepit-sessions")
     return [
@@ -193,7 +195,7 @@ def _sessions() -> list[Alert]:
         alert(
             "SessionsRejected",
             "critical",
-            R.occurrences(n.METRIC_SESSION_REJECTED, window="5m") + " > 0",
+            f"{rejected} > 0",
             f"{_SERVICE} refuses to create sessions",
             "{{ $value | humanize }} were refused within five minutes, because the quota is reached.",
         ),

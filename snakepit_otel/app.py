@@ -297,7 +297,12 @@ class Snakepit(LocalCaller):
             uptime_seconds=time.monotonic() - self._since,
             stopping=self._dispatcher is None,
             telemetry_level=self._controls.level,
-            sessions=SessionsStatus(**stats._asdict(), max_sessions=self.sessions.settings.max_sessions),
+            strict_mode=self.sessions.strict_mode,
+            sessions=SessionsStatus(
+                **stats._asdict(),
+                max_sessions=self.sessions.settings.max_sessions,
+                max_sessions_per_owner=self.sessions.settings.max_sessions_per_owner,
+            ),
             pools=tuple(status_of(pool) for pool in pools.values()),
             tools=(*self.tools.statuses(), *pools.tool_statuses()),
         )

@@ -2,8 +2,8 @@
 
     SnakepitError
     ├── ConfigurationError
-    ├── SessionError     InvalidSession, SessionNotFound, SessionQuotaExceeded, SessionStoreFull, StateRefused,
-    │                    StateConflict, NoSession
+    ├── SessionError     InvalidSession, SessionNotFound, SessionQuotaExceeded (OwnerQuotaExceeded), SessionStoreFull,
+    │                    StateRefused, StateConflict, NoSession
     ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
     ├── ToolError        (what a tool raised)
     ├── MiddlewareError  RequestRefused, MiddlewareFailed
@@ -29,7 +29,8 @@ __all__ = [
     "AdapterError", "AdapterNotLoaded", "AlreadyStarted", "AuthorityUnavailable", "BlockingCall", "BridgeError",
     "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "HandOverRefused",
     "InvalidArguments",
-    "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "PoolError",
+    "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "OwnerQuotaExceeded",
+    "PoolError",
     "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
     "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError", "SessionNotFound",
     "SessionQuotaExceeded", "SessionStoreFull", "SessionWorkerUnavailable", "SnakepitError", "StateConflict",
@@ -74,6 +75,19 @@ class SessionQuotaExceeded(SessionError, http=429, grpc="RESOURCE_EXHAUSTED", re
             "or set overflow='evict'"
         )
         self.limit = limit
+
+
+class OwnerQuotaExceeded(SessionQuotaExceeded, http=429, grpc="RESOURCE_EXHAUSTED", retryable=True):
+    """The owner has as many live sessions as `max_sessions_per_owner` allows; no policy evicts one for another."""
+
+    reason = "owner_quota_exceeded"
+    owner = ""
+
+    def __init__(self, limit: float, owner: str) -> None:
+        super().__init__(limit)
+        text = f"session quota exceeded: {limit:g} sessions of owner {owner!r} are live; delete some, or raise "
+        self.args = (text + "session_store.max_sessions_per_owner",)
+        self.owner = owner
 
 
 class SessionStoreFull(SessionError, http=503, grpc="RESOURCE_EXHAUSTED", retryable=True):

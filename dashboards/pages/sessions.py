@@ -63,9 +63,13 @@ def _now() -> Row:
             ),
             stat(
                 "Refused",
-                Query(Q.occurrences(n.METRIC_SESSION_REJECTED), instant=True),
-                "Sessions refused at the quota, in the time shown. Good is none: end sessions sooner, shorten the "
-                "TTL, or raise `max_sessions`.",
+                Query(
+                    Q.occurrences(n.METRIC_SESSION_REJECTED, [n.SNAKEPIT_SESSION_QUOTA]),
+                    f"quota of {each(n.SNAKEPIT_SESSION_QUOTA)}",
+                    instant=True,
+                ),
+                "Sessions refused at the quota of the store or at that of their owner, in the time shown. Good is "
+                "none: end sessions sooner, shorten the TTL, or raise `max_sessions` or `max_sessions_per_owner`.",
                 steps=any_is(BAD),
                 zero="0",
                 decimals=0,

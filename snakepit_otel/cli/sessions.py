@@ -96,13 +96,13 @@ def stats(as_json: AsJson = False, address: SocketAddress = None, config: Config
         async with client_of(address, config) as client:
             found = await client.stats()
         values: dict[str, Any] = {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
-        quota = values["max_sessions"]
-        values["max_sessions"] = None if math.isinf(quota) else int(quota)
+        for quota in ("max_sessions", "max_sessions_per_owner"):
+            values[quota] = None if math.isinf(values[quota]) else int(values[quota])
         if as_json:
             print_json(values)
             return
         for key, value in values.items():
-            console.print(f"{key:16} {'no quota' if value is None else value}")
+            console.print(f"{key:22} {'no quota' if value is None else value}")
 
     run(work)
 

@@ -65,8 +65,9 @@ status.__doc__ = f"{status.__doc__}\n\n{ADDRESS_HELP}\n\n{EXIT_CODES_HELP}"
 def as_dict(found: Status) -> dict[str, Any]:
     """Return a status for JSON, with null for no quota."""
     values = asdict(found)
-    quota = found.sessions.max_sessions
-    values["sessions"]["max_sessions"] = None if math.isinf(quota) else int(quota)
+    for name in ("max_sessions", "max_sessions_per_owner"):
+        quota = values["sessions"][name]
+        values["sessions"][name] = None if math.isinf(quota) else int(quota)
     return values
 
 

@@ -102,6 +102,8 @@ def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
             f"{sessions.live}{quota} live, {size(sessions.memory_bytes)}; {sessions.created} created, "
             f"{sessions.deleted} deleted, {sessions.pruned_ttl} expired, {sessions.pruned_overflow} evicted, "
             f"{sessions.rejected} rejected"
+            + (f" ({sessions.rejected_per_owner} at their owner's quota)" if sessions.rejected_per_owner else "")
+            + (", strict mode" if status.strict_mode else "")
         ),
     )
 

@@ -6,6 +6,7 @@ from snakepit_otel.common.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from snakepit_otel.sessions._attribution import Creator, Origin
+    from snakepit_otel.sessions._grouping import GroupBy, SessionGroup
     from snakepit_otel.sessions._quota import Limits, Overflow
     from snakepit_otel.sessions._session import Session
     from snakepit_otel.sessions._settings import SessionSettings
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Creator",
+    "GroupBy",
     "Limits",
     "MemoryBackend",
     "Origin",
     "Overflow",
     "Session",
     "SessionBackend",
+    "SessionGroup",
     "SessionSettings",
     "SessionStore",
     "Stats",
@@ -33,12 +36,14 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Creator": "_attribution",
+        "GroupBy": "_grouping",
         "Limits": "_quota",
         "MemoryBackend": "backends.memory",
         "Origin": "_attribution",
         "Overflow": "_quota",
         "Session": "_session",
         "SessionBackend": "backends.base",
+        "SessionGroup": "_grouping",
         "SessionSettings": "_settings",
         "SessionStore": "_store",
         "Stats": "backends.base",

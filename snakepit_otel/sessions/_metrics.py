@@ -15,7 +15,6 @@ _COUNTERS = {
     names.METRIC_SESSION_COUNT: "live",
     names.METRIC_SESSION_MEMORY_USAGE: "memory_bytes",
     names.METRIC_SESSION_CREATED: "created",
-    names.METRIC_SESSION_REJECTED: "rejected",
 }
 
 
@@ -27,6 +26,7 @@ class SessionMetrics:
         for metric, counter in _COUNTERS.items():
             telemetry.observe(self, metric, partial(SessionMetrics._read_counter, counter=counter))
         telemetry.observe(self, names.METRIC_SESSION_ENDED, SessionMetrics._read_ended)
+        telemetry.observe(self, names.METRIC_SESSION_REJECTED, SessionMetrics._read_rejected)
         if math.isfinite(backend.limits.max_sessions):
             telemetry.observe(self, names.METRIC_SESSION_LIMIT, lambda me: [(int(me._backend.limits.max_sessions), {})])
 
@@ -48,6 +48,13 @@ class SessionMetrics:
 
     def _read_counter(self, counter: str) -> list[tuple[float, dict[str, str]]]:
         return [(getattr(self._backend.last_stats, counter), {})]
+
+    def _read_rejected(self) -> list[tuple[float, dict[str, str]]]:
+        stats = self._backend.last_stats
+        read = [(float(stats.rejected - stats.rejected_per_owner), {names.SNAKEPIT_SESSION_QUOTA: "store"})]
+        if math.isfinite(self._backend.limits.max_sessions_per_owner):
+            read.append((float(stats.rejected_per_owner), {names.SNAKEPIT_SESSION_QUOTA: "owner"}))
+        return read
 
     def _read_ended(self) -> list[tuple[float, dict[str, str]]]:
         stats = self._backend.last_stats

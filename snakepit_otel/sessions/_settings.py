@@ -38,6 +38,14 @@ class SessionSettings(BaseModel):
     max_sessions: Annotated[
         Number, AfterValidator(checked_quota), Field(description="The quota of live sessions; `inf` for none.")
     ] = 10_000.0
+    max_sessions_per_owner: Annotated[
+        Number,
+        AfterValidator(lambda quota: checked_quota(quota, "max_sessions_per_owner")),
+        Field(
+            description="The quota of live sessions with the same owner, beyond which further ones are refused; "
+            "`inf` for none. Sessions without an owner have no such quota."
+        ),
+    ] = float("inf")
     cleanup_interval: Annotated[
         Whole,
         Field(
@@ -91,4 +99,10 @@ class SessionSettings(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.max_sessions, self.overflow, self.max_session_bytes, self.max_total_bytes)
+        return Limits(
+            self.max_sessions,
+            self.overflow,
+            self.max_session_bytes,
+            self.max_total_bytes,
+            self.max_sessions_per_owner,
+        )

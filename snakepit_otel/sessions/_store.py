@@ -16,11 +16,14 @@ from snakepit_otel.common.validation import build
 from snakepit_otel.errors import (
     BudgetExceeded,
     ConfigurationError,
+    InvalidSession,
+    OwnerQuotaExceeded,
     SessionQuotaExceeded,
     SessionStoreFull,
 )
-from snakepit_otel.sessions._attribution import Creator, CreatorIndex, Origin
+from snakepit_otel.sessions._attribution import MADE_BEFORE, Creator, CreatorIndex, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
+from snakepit_otel.sessions._grouping import GroupBy, Grouping, SessionGroup
 from snakepit_otel.sessions._metrics import SessionMetrics
 from snakepit_otel.sessions._quota import Overflow
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
@@ -114,18 +117,21 @@ class SessionStore(StateOperations):
         metadata: Mapping[str, str] | None = None,
         owner: str | None = None,
         creator: Creator | None = None,
+        tool: str | None = None,
         charge: ByteCharge | None = None,
         on_session: Callable[[Session], object] = bool,
     ) -> Session:
         """Create a session and return it; a live one with that id is returned unchanged.
 
         `ttl` is in seconds, sliding; the default is `default_ttl`. Without an id one is drawn. `owner` is a name for
-        people; see `bind_to_task` for sessions that end with their owner. `creator` is for the strict mode's report,
-        by default the calling code. `charge` is charged with the session's bytes while it lives.
-        `on_session` is called with the session before anybody else can end it.
+        people, and for whom `max_sessions_per_owner` counts; see `bind_to_task` for sessions that end with their owner.
+        `creator` is for the strict mode's report, by default the calling code, `tool` that of the request which
+        creates the session. `charge` is charged with the session's bytes while it lives. `on_session` is called with
+        the session before anybody else can end it.
 
-        Raises `SessionQuotaExceeded` at the quota when the policy is to reject; a live id needs no quota. Raises
-        `SessionStoreFull` likewise at `max_total_bytes`, and `BudgetExceeded` where the `charge` does.
+        Raises `SessionQuotaExceeded` at the quota when the policy is to reject, and `OwnerQuotaExceeded`, which is
+        one, at the owner's; a live id needs no quota. Raises `SessionStoreFull` likewise at `max_total_bytes`, and
+        `BudgetExceeded` where the `charge` does.
         """
         new = NewSession(
             uuid.uuid4().hex if session_id is None else checked_id(session_id),
@@ -137,9 +143,14 @@ class SessionStore(StateOperations):
         if self._creators is None:
             creator = None
         elif creator is None:
-            creator = Creator(call_site(), owner=owner)
+            creator = Creator(call_site(), tool, owner)
+        elif creator.owner is None:
+            creator = creator._replace(owner=owner)
         try:
-            created = await self._create(new.id, new, creator)
+            created = await self._create(new.id, new, creator, tool)
+        except OwnerQuotaExceeded as error:
+            self._watchdog.on_owner_rejected(error.owner)
+            raise
         except SessionQuotaExceeded:
             self._watchdog.on_rejected(self._backend.last_stats.live)
             raise
@@ -147,8 +158,10 @@ class SessionStore(StateOperations):
             self._record_ended(created.ended, created.live - created.new)
         on_session(created.session)
         if created.new:
-            if self._creators is not None and created.session.origin is not None:
-                self._creators.add(new.id, self._clock.monotonic(), created.session.origin)
+            origin = created.session.origin
+            # Strict mode may have been switched on meanwhile.
+            if self._creators is not None and origin is not None and origin.creator is not None:
+                self._creators.add(new.id, self._clock.monotonic(), origin.creator, origin.trace)
             if self._watchdog.is_threshold(created.live):
                 # Expired sessions do not count: they are pruned before the count is compared.
                 _, live = await self._prune()
@@ -160,10 +173,10 @@ class SessionStore(StateOperations):
         details=session_details,
         result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new},
     )
-    async def _create(self, _session_id: str, new: NewSession, creator: Creator | None) -> Created:
+    async def _create(self, _session_id: str, new: NewSession, creator: Creator | None, tool: str | None) -> Created:
         trace = telemetry.current_trace()
-        if creator is not None or trace is not None:
-            new = new._replace(origin=Origin(creator, trace))
+        if creator is not None or trace is not None or tool is not None:
+            new = new._replace(origin=Origin(creator, trace, tool))
         return await self._with_space(new.id, lambda: self._backend.create(new))
 
     async def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -201,9 +214,71 @@ class SessionStore(StateOperations):
         self._record_ended([ended], self._backend.last_stats.live)
         return True
 
-    async def list(self, *, after: str | None = None, limit: int = 1_000) -> list[Session]:
-        """Return up to `limit` live sessions in order of id, those above `after`, untouched."""
-        return list(await self._backend.page(after, limit))
+    async def list(self, *, after: str | None = None, limit: int = 1_000, owner: str | None = None) -> list[Session]:
+        """Return up to `limit` live sessions in order of id, those above `after`, untouched.
+
+        With an `owner`, those of that owner only.
+        """
+        return list(await self._backend.page(after, limit, **({} if owner is None else {"owner": owner})))
+
+    async def delete_owned(self, owner: str, *, dry_run: bool = False) -> int:
+        """Delete the sessions that the owner has now, and return how many; with `dry_run`, only count them.
+
+        Raises `InvalidSession` for an owner that cannot be.
+        """
+        if not (owner := checked_owner(owner) or ""):
+            raise InvalidSession("the owner whose sessions are to be deleted is empty")
+        count = 0
+        async for batch in self._backend.scan(owner=owner):
+            ended = []
+            for session in batch:
+                if dry_run:
+                    count += 1
+                elif (end := await self._backend.delete(session.id, owner=owner)) is not None:
+                    ended.append(end)
+            count += len(ended)
+            if ended:
+                self._record_ended(ended, self._backend.last_stats.live)
+            await asyncio.sleep(0)
+        return count
+
+    async def group(self, by: GroupBy | str) -> tuple[SessionGroup, ...]:
+        """Return the live sessions by owner, by call site or by tool, the largest group first.
+
+        Call sites are known of sessions that were created in strict mode, tools of those that a request created.
+        Raises `ValueError` for another `by`.
+        """
+        groups = Grouping(GroupBy(by), self._clock.time())
+        async for batch in self._backend.scan():
+            groups.add(batch)
+            await asyncio.sleep(0)
+        return groups.largest_first()
+
+    @property
+    def strict_mode(self) -> bool:
+        """Whether sessions that are created now are attributed to their creators."""
+        return self._creators is not None
+
+    async def set_strict_mode(self, strict_mode: bool) -> None:
+        """Switch strict mode on or off; sessions stay.
+
+        Sessions that were created while it was off are reported with their owner and tool, and no call site.
+        """
+        if strict_mode is self.strict_mode:
+            return
+        creators = self._creators = self._watchdog.creators = CreatorIndex() if strict_mode else None
+        # What others end in a backend that is shared is not reported here.
+        if creators is None or getattr(self._backend, "is_lasting", True):
+            return
+        async for batch in self._backend.scan():
+            if self._creators is not creators:
+                return
+            age = self._clock.monotonic() - self._clock.time()
+            for session in batch:
+                creator, trace, tool = session.origin or (None, None, None)
+                creator = creator or Creator(MADE_BEFORE, tool, session.owner)
+                creators.add(session.id, session.created_at + age, creator, trace)
+            await asyncio.sleep(0)
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Store the worker that served the session last, as a hint for the next request."""

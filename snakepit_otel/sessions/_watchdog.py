@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.common.clock import Clock
-from snakepit_otel.common.printable import printable_lines
+from snakepit_otel.common.printable import printable, printable_lines
 from snakepit_otel.sessions._attribution import CreatorIndex
 from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.telemetry import names
@@ -18,20 +19,23 @@ from snakepit_otel.telemetry import names
 _log = logging.getLogger("snakepit_otel.sessions")
 
 Emit = Callable[..., None]
+_MOST_OWNERS = 100  # of which refusals are counted between two warnings
 
 
 class WarningReason(StrEnum):
-    """The documented reasons of `snakepit.bridge.session.accumulation_warning`."""
+    """The reasons of `snakepit.bridge.session.accumulation_warning`, of which the guide documents the first two."""
 
     THRESHOLD_WARNING = "threshold_warning"
     QUOTA_EXCEEDED = "quota_exceeded"
+    OWNER_QUOTA_EXCEEDED = "owner_quota_exceeded"
 
 
 class Watchdog:
     """Emits at most one event per reason and cleanup interval, which counts the occurrences since the one before.
 
     An occurrence is each crossing of the threshold and of the quota, each create that was rejected or
-    had to evict at the quota, and each sweep that still finds too many.
+    had to evict at the quota, and each sweep that still finds too many; for the quota of owners, each create that was
+    rejected at it. With `creators`, which is so in strict mode, warnings are logged as well, and name them.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class Watchdog:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._creators = creators
+        self.creators = creators
         self._emit = emit
         limit = settings.max_sessions
         self._limit = limit
@@ -48,6 +52,7 @@ class Watchdog:
         self._threshold = max(1, math.ceil(share - 1e-9)) if math.isfinite(limit) else limit
         self._pending = dict.fromkeys(WarningReason, 0)
         self._quiet_until = dict.fromkeys(WarningReason, -math.inf)
+        self._refused_owners: Counter[str] = Counter()
 
     def is_threshold(self, live: int) -> bool:
         return live in (self._threshold, self._limit)
@@ -61,6 +66,12 @@ class Watchdog:
 
     def on_rejected(self, live: int) -> None:
         self._note(WarningReason.QUOTA_EXCEEDED, live)
+
+    def on_owner_rejected(self, owner: str) -> None:
+        """Count a create that was refused at the quota of its owner."""
+        if owner in self._refused_owners or len(self._refused_owners) < _MOST_OWNERS:
+            self._refused_owners[owner] += 1
+        self._note(WarningReason.OWNER_QUOTA_EXCEEDED, 0)
 
     def on_swept(self, live: int) -> None:
         """Check the count after a sweep, and emit what is pending since the last event."""
@@ -82,23 +93,56 @@ class Watchdog:
             return
         count, self._pending[reason] = self._pending[reason], 0
         self._quiet_until[reason] = now + self._settings.cleanup_interval / 1000
+        if reason is WarningReason.OWNER_QUOTA_EXCEEDED:
+            self._emit_refused_owner(count, now)
+            return
+        text = f"{reason.value}: {live} of {int(self._limit)} sessions are live ({live / self._limit:.0%})"
+        self._emit_warning(reason, count, live, self._limit, text, {}, now)
+
+    def _emit_refused_owner(self, count: int, now: float) -> None:
+        owners, self._refused_owners = self._refused_owners, Counter()
+        ((owner, refused),) = owners.most_common(1)
+        limit = self._settings.max_sessions_per_owner
+        text = (
+            f"{WarningReason.OWNER_QUOTA_EXCEEDED.value}: owner {printable(owner)} has {int(limit)} live sessions, "
+            f"which is its quota, and was refused {refused} more"
+        )
+        if len(owners) > 1:
+            text += f"; {len(owners) - 1} other owners were refused {count - refused}"
+        attributes = {names.SNAKEPIT_SESSION_OWNER: printable(owner)}
+        self._emit_warning(
+            WarningReason.OWNER_QUOTA_EXCEEDED, count, int(limit), limit, text, attributes, now, owner=owner
+        )
+
+    def _emit_warning(
+        self,
+        reason: WarningReason,
+        count: int,
+        live: int,
+        limit: float,
+        text: str,
+        more: dict[str, Any],
+        now: float,
+        *,
+        owner: str | None = None,
+    ) -> None:
         attributes: dict[str, Any] = {
             names.REASON: reason.value,
-            names.STRICT_MODE: self._settings.strict_mode,
+            names.STRICT_MODE: self.creators is not None,
             names.TABLE_NAME: self._settings.table_name,
+            **more,
         }
         measurements = {
             "count": count,
             "current_sessions": live,
-            "max_sessions": int(self._limit),
-            "utilization": live / self._limit,
+            "max_sessions": int(limit),
+            "utilization": live / limit,
         }
-        text = f"{reason.value}: {live} of {int(self._limit)} sessions are live ({live / self._limit:.0%})"
-        if self._creators is not None:
-            creators = [str(creator) for creator in self._creators.largest(now)]
-            if creators:
+        if self.creators is not None:
+            report = self.creators.report(now, owner)
+            if creators := [str(creator) for creator in report.largest]:
                 attributes[names.SNAKEPIT_SESSION_CREATOR] = creators[0]
                 attributes[names.SNAKEPIT_SESSION_CREATORS] = creators
-            text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in creators)))
+            text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in report.lines())))
             _log.warning("%s", printable_lines(text))
         self._emit(names.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING, attributes, measurements, body=text)

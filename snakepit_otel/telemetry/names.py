@@ -10,6 +10,8 @@ SNAKEPIT_SESSION_END_REASON = "snakepit.session.end_reason"
 SNAKEPIT_SESSION_CREATED = "snakepit.session.created"
 SNAKEPIT_SESSION_CREATOR = "snakepit.session.creator"
 SNAKEPIT_SESSION_CREATORS = "snakepit.session.creators"
+SNAKEPIT_SESSION_OWNER = "snakepit.session.owner"
+SNAKEPIT_SESSION_QUOTA = "snakepit.session.quota"
 SNAKEPIT_SESSION_PRUNED_COUNT = "snakepit.session.pruned_count"
 SNAKEPIT_PHASE = "snakepit.phase"
 SNAKEPIT_ZERO_COPY_OWNER = "snakepit.zero_copy.owner"
@@ -443,7 +445,8 @@ METRIC_SESSION_REJECTED = Metric(
     name="snakepit.session.rejected",
     instrument="counter",
     unit="{session}",
-    description="Sessions refused because the quota was reached.",
+    description="Sessions refused because a quota was reached.",
+    attributes=frozenset({"snakepit.session.quota"}),
     observable=True,
 )
 METRIC_SESSION_LIFETIME = Metric(
@@ -479,7 +482,7 @@ METRIC_BRIDGE_SESSION_ACCUMULATION_WARNING_CURRENT_SESSIONS = Metric(
     name="snakepit.bridge.session.accumulation_warning.current_sessions",
     instrument="gauge",
     unit="{session}",
-    description="Live sessions when the warning was given.",
+    description="Live sessions when the warning was given; those of the owner, at an owner's quota.",
     attributes=frozenset({"reason", "strict_mode", "table_name"}),
 )
 METRIC_BRIDGE_SESSION_ACCUMULATION_WARNING_MAX_SESSIONS = Metric(
@@ -1110,7 +1113,7 @@ EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING = Event(
         "max_sessions": METRIC_BRIDGE_SESSION_ACCUMULATION_WARNING_MAX_SESSIONS,
         "utilization": METRIC_BRIDGE_SESSION_ACCUMULATION_WARNING_UTILIZATION,
     },
-    attributes=frozenset({"reason", "strict_mode", "table_name", "snakepit.session.creator", "snakepit.session.creators"}),
+    attributes=frozenset({"reason", "strict_mode", "table_name", "snakepit.session.owner", "snakepit.session.creator", "snakepit.session.creators"}),
     marks=frozenset({"strict_mode"}),
 )
 EVENT_WORKER_PYTHON_CALL_START = Event(

@@ -9,12 +9,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from snakepit_otel.bridge.wire.status import SessionsStatus
+from snakepit_otel.cli import status as cli_status
 from snakepit_otel.cli.status_view import duration, size
 from tests.bridge.parts import authority
 from tests.cli.scripted import STATUS, Scripted, scripted
@@ -95,7 +96,7 @@ async def test_tools_are_shown_with_their_calls(server: Scripted) -> None:
 async def test_json_is_one_object(server: Scripted) -> None:
     """--json prints every field, under the names that the Python classes have; no quota is null."""
     code, output, _ = await run("status", "--address", server.address, "--json")
-    assert (code, json.loads(output)) == (0, json.loads(json.dumps(asdict(STATUS))))
+    assert (code, json.loads(output)) == (0, json.loads(json.dumps(cli_status.as_dict(STATUS))))
     server.status = replace(STATUS, sessions=SessionsStatus())
     _, output, _ = await run("status", "--address", server.address, "--json")
     assert json.loads(output)["sessions"]["max_sessions"] is None

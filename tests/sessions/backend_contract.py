@@ -8,6 +8,7 @@ it is refused.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -66,6 +67,24 @@ class SessionStoreMachine(StateRules):
     def list_page(self, after: str | None, limit: int) -> None:
         ids = sorted(session.id for session in self.model.live if after is None or session.id > after)
         assert [session.id for session in self.run(self.store.list(after=after, limit=limit))] == ids[:limit]
+
+    @rule(owner=st.sampled_from(["alice", "bob", "nobody"]), after=st.none() | IDS, limit=st.integers(1, 4))
+    def list_page_of_owner(self, owner: str, after: str | None, limit: int) -> None:
+        owned = [session.id for session in self.model.live if session.owner == owner]
+        ids = sorted(session_id for session_id in owned if after is None or session_id > after)
+        found = self.run(self.store.list(after=after, limit=limit, owner=owner))
+        assert [session.id for session in found] == ids[:limit]
+
+    @rule(owner=st.sampled_from(["alice", "bob", "nobody"]), dry_run=st.booleans())
+    def delete_owned(self, owner: str, dry_run: bool) -> None:
+        call = self.store.delete_owned(owner, dry_run=dry_run)
+        self.same(call, lambda: self.model.delete_owned(owner, dry_run=dry_run))
+
+    @rule()
+    def group_by_owner(self) -> None:
+        groups = self.run(self.store.group("owner"))
+        found = {group.name: (group.count, group.memory_bytes, pytest.approx(group.oldest_seconds)) for group in groups}
+        assert found == self.model.grouped()
 
     @rule(seconds=SECONDS)
     def advance(self, seconds: float) -> None:

@@ -31,13 +31,15 @@ class Comparison(RuleBasedStateMachine):
 
     @initialize(
         quota=st.sampled_from([1, 2, 3, 5, 6, math.inf]),
+        owner_quota=st.sampled_from([1, 2, 4, math.inf]),
         threshold=st.sampled_from([0.8, 0.5, 1.0]),
         strict=st.booleans(),
     )
-    def start(self, quota: float, threshold: float, strict: bool) -> None:
+    def start(self, quota: float, owner_quota: float, threshold: float, strict: bool) -> None:
         settings = SessionSettings(
             default_ttl=10,
             max_sessions=quota,
+            max_sessions_per_owner=owner_quota,
             overflow=self.overflow,
             cleanup_interval=10_000,
             accumulation_threshold=threshold,
@@ -67,8 +69,15 @@ class Comparison(RuleBasedStateMachine):
             return
         current = measurements["current_sessions"]
         assert attributes["strict_mode"] is self.model.settings.strict_mode
-        assert measurements["max_sessions"] == self.model.settings.max_sessions
-        assert measurements["utilization"] == current / self.model.settings.max_sessions
+        settings = self.model.settings
+        at_owner = attributes["reason"] == "owner_quota_exceeded"
+        quota = settings.max_sessions_per_owner if at_owner else settings.max_sessions
+        assert measurements["max_sessions"] == quota
+        assert measurements["utilization"] == current / quota
+        if at_owner:
+            self.named_owner = attributes["snakepit.session.owner"]
+            self.events.append(Warned(attributes["reason"], measurements["count"], current))
+            return
         creators = attributes.get("snakepit.session.creators", [])
         assert attributes.get("snakepit.session.creator") == (creators[0] if creators else None)
         self.creators = Counter({_owner(line): int(line.split()[0]) for line in creators})
@@ -118,6 +127,8 @@ class Comparison(RuleBasedStateMachine):
         assert ledger == self.model.stats
         assert ledger.created - ledger.deleted - ledger.pruned_ttl - ledger.pruned_overflow == ledger.live
         assert ledger.live <= self.model.settings.max_sessions
+        owners = Counter(session.owner for session in self.model.stored if session.owner is not None)
+        assert max(owners.values(), default=0) <= self.model.settings.max_sessions_per_owner
         assert (self.totals["ttl"], self.totals["overflow"]) == (ledger.pruned_ttl, ledger.pruned_overflow)
         listed = self.run(self.store.list())
         expected = sorted(self.model.live, key=lambda session: session.id)
@@ -127,7 +138,10 @@ class Comparison(RuleBasedStateMachine):
 
     def events_agree(self) -> None:
         assert sorted(self.events) == sorted(self.model.events)
-        if self.model.settings.strict_mode and any(isinstance(event, Warned) for event in self.events):
+        warned = [event.reason for event in self.events if isinstance(event, Warned)]
+        if "owner_quota_exceeded" in warned:
+            assert self.model.refused[self.named_owner] == max(self.model.refused.values())
+        if self.model.settings.strict_mode and set(warned) - {"owner_quota_exceeded"}:
             assert self.creators == Counter(session.owner for session in self.model.stored)
         self.events.clear()
         self.model.events.clear()

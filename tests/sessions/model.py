@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from snakepit_otel.errors import (
     InvalidSession,
+    OwnerQuotaExceeded,
     SessionNotFound,
     SessionQuotaExceeded,
     StateConflict,
@@ -84,6 +85,8 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.events: list[Pruned | Warned] = []
         self.highest_version = 0
+        self.refused: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._uses = 0
         self._occurrences: Counter[str] = Counter()
         self._last_warning: dict[str, float] = {}
@@ -106,6 +109,7 @@ class Model:
             *(self.counts[name] for name in ("created", "deleted", "ttl", "overflow", "rejected")),
             live=len(self.stored),
             memory_bytes=sum(session.memory for session in self.stored),
+            rejected_per_owner=self.counts["rejected_per_owner"],
         )
 
     def find(self, session_id: str, *, touch: bool = True) -> ModelSession:
@@ -125,8 +129,19 @@ class Model:
         new = ModelSession(session_id, ttl, metadata, owner, self.now, self.now, 0)
         if new.memory > self.settings.max_session_bytes:
             raise InvalidSession("too large")
+        owned = [session for session in self.stored if owner is not None and session.owner == owner]
+        in_the_way: list[ModelSession] = []
+        if len(owned) >= (owner_quota := self.settings.max_sessions_per_owner):
+            in_the_way = [session for session in owned if session in self.expired]
+            if not in_the_way:
+                self.counts["rejected"] += 1
+                self.counts["rejected_per_owner"] += 1
+                self._refused[owner or ""] += 1
+                self._warn("owner_quota_exceeded")
+                raise OwnerQuotaExceeded(owner_quota, owner or "")
         quota = self.settings.max_sessions
         gone = Counter(ttl=self._remove("ttl", [session for session in self.stored if session.id == session_id]))
+        gone["ttl"] += self._remove("ttl", [session for session in in_the_way if session in self.stored])
         if len(self.stored) >= quota:
             gone["ttl"] += self._remove("ttl", self.expired)
         if len(self.stored) >= quota:
@@ -154,6 +169,22 @@ class Model:
 
     def delete(self, session_id: str) -> bool:
         return self._remove("deleted", [session for session in self.live if session.id == session_id]) > 0
+
+    def delete_owned(self, owner: str, *, dry_run: bool) -> int:
+        owned = [session for session in self.live if session.owner == owner]
+        return len(owned) if dry_run else self._remove("deleted", owned)
+
+    def grouped(self) -> dict[str | None, tuple[int, int, float]]:
+        """Number, bytes and the age of the oldest of the live sessions, by owner."""
+        owners = {session.owner for session in self.live}
+        return {
+            owner: (
+                len(owned := [session for session in self.live if session.owner == owner]),
+                sum(session.memory for session in owned),
+                self.now - min(session.began for session in owned),
+            )
+            for owner in owners
+        }
 
     def write(
         self,
@@ -197,6 +228,7 @@ class Model:
             self._occurrences["threshold_warning"] += 1
         self._speak("threshold_warning")
         self._speak("quota_exceeded")
+        self._speak("owner_quota_exceeded")
         return count
 
     def _touch(self, session: ModelSession) -> None:
@@ -225,6 +257,10 @@ class Model:
     def _speak(self, reason: str) -> None:
         interval = self.settings.cleanup_interval / 1000
         if self._occurrences[reason] and self.now >= self._last_warning.get(reason, -interval) + interval:
-            self.events.append(Warned(reason, self._occurrences[reason], len(self.stored)))
+            live = len(self.stored)
+            if reason == "owner_quota_exceeded":
+                live = int(self.settings.max_sessions_per_owner)
+                self.refused, self._refused = self._refused, Counter()
+            self.events.append(Warned(reason, self._occurrences[reason], live))
             self._last_warning[reason] = self.now
             self._occurrences[reason] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from snakepit_otel.common.clock import Clock
@@ -89,9 +89,9 @@ class RemoteBackend:
         """Store the worker; see the contract."""
         await self._call("assign_worker", session_id, worker_id)
 
-    async def delete(self, session_id: str) -> Ended | None:
+    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
         """Delete the session; see the contract."""
-        return await self._call("delete", session_id)
+        return await self._call("delete", session_id, owner=owner)
 
     async def prune(self, limit: int) -> Pruned:
         """Remove expired sessions; see the contract."""
@@ -101,9 +101,16 @@ class RemoteBackend:
         """Remove the least recently used sessions; see the contract."""
         return await self._call("evict", size, keep)
 
-    async def page(self, after: str | None, limit: int) -> Sequence[Session]:
+    async def page(self, after: str | None, limit: int, *, owner: str | None = None) -> Sequence[Session]:
         """Return live sessions; see the contract."""
-        return await self._call("page", after, limit)
+        return await self._call("page", after, limit, owner=owner)
+
+    async def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
+        """Yield live sessions, a few at a time; see the contract."""
+        after: str | None = None
+        while page := await self.page(after, 2, owner=owner):
+            yield page
+            after = page[-1].id
 
     async def stats(self) -> Stats:
         """Return the ledger; see the contract."""

@@ -103,7 +103,12 @@ class AdminService(AdminServiceServicer):
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Return the ledger."""
         stats = await self._sessions.stats()
-        return pb.GetStatsResponse(**stats._asdict(), max_sessions=self._sessions.settings.max_sessions)
+        settings = self._sessions.settings
+        return pb.GetStatsResponse(
+            **stats._asdict(),
+            max_sessions=settings.max_sessions,
+            max_sessions_per_owner=settings.max_sessions_per_owner,
+        )
 
     async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
         """Change the telemetry controls that the request has, and return the controls in force."""

@@ -15,6 +15,7 @@ from snakepit_otel import errors
 from snakepit_otel.bridge.wire.methods import RETRY
 from snakepit_otel.bridge.wire.values import from_json, to_json
 from snakepit_otel.errors import (
+    OwnerQuotaExceeded,
     RequestRefused,
     SessionNotFound,
     SessionQuotaExceeded,
@@ -40,6 +41,7 @@ _CARRIED_ATTRIBUTES: Mapping[type[BaseException], Mapping[str, Callable[..., Any
     RequestRefused: {"status": str},
     SessionNotFound: {"session_id": str},
     SessionQuotaExceeded: {"limit": float},
+    OwnerQuotaExceeded: {"limit": float, "owner": str},
     SessionStoreFull: {"missing": int},
     StateConflict: {"expected": int, "current": int},
 }  # attributes that an error carries besides its message, and their types

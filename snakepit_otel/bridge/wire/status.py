@@ -83,6 +83,8 @@ class SessionsStatus:
     live: int = 0
     memory_bytes: int = 0
     max_sessions: float = float("inf")
+    rejected_per_owner: int = 0  # of `rejected`, those at the quota of their owner
+    max_sessions_per_owner: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class Status:
     sessions: SessionsStatus = field(default_factory=SessionsStatus)
     pools: tuple[PoolStatus, ...] = ()
     tools: tuple[ToolStatus, ...] = ()
+    strict_mode: bool = False
 
     def to_message(self) -> pb.GetStatusResponse:
         """Return this as the wire has it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -68,7 +68,10 @@ class Pruned(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """The ledger: `created - deleted - pruned_ttl - pruned_overflow == live`, always."""
+    """The ledger: `created - deleted - pruned_ttl - pruned_overflow == live`, always.
+
+    `rejected_per_owner` are those of `rejected` that were refused at `max_sessions_per_owner`.
+    """
 
     created: int = 0
     deleted: int = 0
@@ -77,6 +80,7 @@ class Stats(NamedTuple):
     rejected: int = 0
     live: int = 0
     memory_bytes: int = 0
+    rejected_per_owner: int = 0
 
 
 class StateView(NamedTuple):
@@ -99,7 +103,8 @@ class SessionBackend(Protocol):
     difference on it.
 
     A class that is named in `session_store.backend` is called with `Limits`, and with `backend_options` as keyword
-    arguments. It must not connect before `open`.
+    arguments. It must not connect before `open`. One whose sessions end with this process has an attribute
+    `is_lasting` that is False.
     """
 
     limits: Limits
@@ -123,7 +128,9 @@ class SessionBackend(Protocol):
     async def create(self, new: NewSession) -> Created:
         """Create a session, or touch and return the live one with that id unchanged.
 
-        At the quota, expired sessions are pruned first; then the policy decides.
+        At the owner's quota, expired sessions of that owner are pruned first; if there are none,
+        `OwnerQuotaExceeded` is raised, whatever the policy, and nothing else has changed. So is no session's end lost.
+        At the quota of all, expired sessions are pruned first; then the policy decides.
         Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget; and with nothing
         changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `charge`.
         """
@@ -159,8 +166,11 @@ class SessionBackend(Protocol):
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Store the worker that served the session last; no error if there is no such session."""
 
-    async def delete(self, session_id: str) -> Ended | None:
-        """Delete the session and return its end, or None if there is no such session."""
+    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
+        """Delete the session and return its end, or None if there is no such session.
+
+        With an `owner`, only if it is that owner's.
+        """
 
     async def prune(self, limit: int) -> Pruned:
         """Remove at most `limit` expired sessions, in time proportional to those removed."""
@@ -168,8 +178,18 @@ class SessionBackend(Protocol):
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
         """Remove the least recently used sessions, but not `keep`, until `size` bytes are free."""
 
-    async def page(self, after: str | None, limit: int) -> Sequence[Session]:
-        """Return up to `limit` live sessions with ids above `after`, in order of id, untouched."""
+    async def page(self, after: str | None, limit: int, *, owner: str | None = None) -> Sequence[Session]:
+        """Return up to `limit` live sessions with ids above `after`, in order of id, untouched.
+
+        With an `owner`, those of that owner only.
+        """
+
+    def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
+        """Yield all live sessions, or those of an `owner`, in batches and in any order, untouched.
+
+        The scan as a whole is no atomic step: a session that lives from its begin to its end is yielded once, any
+        other at most once.
+        """
 
     async def stats(self) -> Stats:
         """Return the ledger of all authorities as it stands, pruning nothing, and keep it as `last_stats`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from math import inf
 
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.errors import (
     InvalidSession,
+    OwnerQuotaExceeded,
     SessionNotFound,
     SessionQuotaExceeded,
     SessionStoreFull,
@@ -20,57 +21,17 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions._session import Session
 from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, Entry, NewSession, Pruned, StateView, Stats
+from snakepit_otel.sessions.backends.memory_records import (
+    ENTRY_BYTES,
+    OwnerSessions,
+    Record,
+    base_of,
+    text_bytes,
+    weight_of,
+)
 
 _SWEEP_AT_QUOTA = 1_000
-# What a session, and a key of its state, take of memory besides their content.
-_SESSION_BYTES = 1_024
-_ENTRY_BYTES = 512
-_NO_STATE: Mapping[str, Entry] = {}
-
-
-class _Record:
-    """One session as it is kept: small, because there is one for every session."""
-
-    __slots__ = (
-        "accessed",
-        "base",
-        "began",
-        "charge",
-        "created_at",
-        "id",
-        "memory",
-        "metadata",
-        "origin",
-        "owner",
-        "state",
-        "ttl",
-        "version",
-        "worker",
-    )
-
-    def __init__(self, new: NewSession, now: float, created_at: float, memory: int, base: int) -> None:
-        self.id, self.ttl, self.metadata, self.owner, self.origin, self.charge = new
-        self.base = base
-        self.began = self.accessed = now
-        self.created_at = created_at
-        self.memory = memory
-        self.state = _NO_STATE
-        self.version = 0
-        self.worker: str | None = None
-
-    def snapshot(self) -> Session:
-        return Session(
-            self.id,
-            self.ttl,
-            self.created_at,
-            self.created_at + self.accessed - self.began,
-            self.metadata,
-            self.owner,
-            self.worker,
-            self.version,
-            self.memory,
-            self.origin,
-        )
+_SCAN_BATCH = 1_000
 
 
 class MemoryBackend:
@@ -80,19 +41,25 @@ class MemoryBackend:
     as well, which for them is the order of expiry; a heap holds, for each TTL in use, a time before
     which nothing of that TTL expires. So touching is constant, and pruning costs what it removes.
 
+    Under a quota of owners, those of each owner are kept by themselves, too.
+
     No method suspends, which makes each atomic on its event loop. It is not safe for threads.
     """
+
+    is_lasting = False
 
     def __init__(self, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.limits = limits or Limits()
         clock = clock or SystemClock()
         self._now, self._wall = clock.monotonic, clock.time
         self._quota, self._budget = self.limits.max_sessions, self.limits.max_session_bytes
-        self._recent: OrderedDict[str, _Record] = OrderedDict()
-        self._by_ttl: dict[float, OrderedDict[str, _Record]] = {}
+        self._recent: OrderedDict[str, Record] = OrderedDict()
+        self._by_ttl: dict[float, OrderedDict[str, Record]] = {}
         self._due: list[tuple[float, float]] = []
         self._version = 0
-        self._created = self._deleted = self._ttl = self._overflow = self._rejected = self._memory = 0
+        self._by_owner: dict[str, OwnerSessions] | None = None if self.limits.max_sessions_per_owner == inf else {}
+        self._created = self._deleted = self._ttl = self._overflow = self._memory = 0
+        self._rejected = self._rejected_per_owner = 0
         self._weight = 0
 
     async def open(self) -> None:
@@ -109,18 +76,24 @@ class MemoryBackend:
         if record is not None and now < record.accessed + record.ttl:
             self._touch(new.id, record, now)
             return Created(record.snapshot(), False, ended, len(self._recent))
-        memory = _text_bytes(new.id)
+        memory = text_bytes(new.id)
         if new.metadata:
-            memory += sum(_text_bytes(key) + _text_bytes(value) for key, value in new.metadata.items())
+            memory += sum(text_bytes(key) + text_bytes(value) for key, value in new.metadata.items())
         if memory > self._budget:
             raise InvalidSession(
                 f"session {new.id!r} would hold {memory} bytes of metadata; max_session_bytes is {self._budget}"
             )
-        base = _base_of(new, memory)
+        in_the_way = () if self._by_owner is None or new.owner is None else self._in_the_way(new.owner, now)
+        base = base_of(new, memory)
         # Before another session ends for it: its end would be lost with an error here.
         self._reserve(base + memory, new.charge, base + memory)
         if record is not None:
             ended.append(self._end(new.id, record, EndReason.TTL, now))
+        ended += [
+            self._end(session_id, expired, EndReason.TTL, now)
+            for session_id, expired in in_the_way
+            if expired is not record
+        ]
         if len(self._recent) >= self._quota:
             ended += self._prune(now, _SWEEP_AT_QUOTA)
             while len(self._recent) >= self._quota:
@@ -131,7 +104,7 @@ class MemoryBackend:
                     raise SessionQuotaExceeded(self._quota)
                 oldest, record = next(iter(self._recent.items()))
                 ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
-        record = _Record(new, now, self._wall(), memory, base)
+        record = Record(new, now, self._wall(), memory, base)
         self._weight += base + memory
         self._recent[new.id] = record
         peers = self._by_ttl.get(new.ttl)
@@ -139,6 +112,8 @@ class MemoryBackend:
             peers = self._by_ttl[new.ttl] = OrderedDict()
             heapq.heappush(self._due, (now + new.ttl, new.ttl))
         peers[new.id] = record
+        if self._by_owner is not None and new.owner is not None:
+            self._by_owner.setdefault(new.owner, OwnerSessions()).add(record)
         self._created += 1
         self._memory += memory
         return Created(record.snapshot(), True, ended, len(self._recent))
@@ -179,7 +154,7 @@ class MemoryBackend:
         changes = change(record.state)
         return self._apply(record, changes) if changes else record.version
 
-    def _apply(self, record: _Record, changes: Mapping[str, bytes | None]) -> int:
+    def _apply(self, record: Record, changes: Mapping[str, bytes | None]) -> int:
         version = self._version + 1
         # A copy, put in place only when all of it is fine: views handed out before stay as they were.
         state = dict(record.state)
@@ -188,10 +163,10 @@ class MemoryBackend:
             before = state.get(key)
             if raw is not None:
                 state[key] = Entry(raw, version)
-                growth += len(raw) - len(before.raw) if before else len(raw) + _text_bytes(key)
+                growth += len(raw) - len(before.raw) if before else len(raw) + text_bytes(key)
             elif before:
                 del state[key]
-                growth -= len(before.raw) + _text_bytes(key)
+                growth -= len(before.raw) + text_bytes(key)
         if growth > 0 and record.memory + growth > self._budget:
             raise StateRefused(
                 f"writing {', '.join(sorted(changes))[:200]} would take session {record.id!r} to "
@@ -200,8 +175,8 @@ class MemoryBackend:
         more = len(state) - len(record.state)
         if more > 0 and len(state) > (most := self.limits.max_session_keys):
             raise StateRefused(f"session {record.id!r} would have {len(state)} keys; at most {most} are allowed")
-        heavier = growth + _ENTRY_BYTES * more
-        self._reserve(heavier, record.charge, _weight_of(record) + heavier)
+        heavier = growth + ENTRY_BYTES * more
+        self._reserve(heavier, record.charge, weight_of(record) + heavier)
         record.state = state
         record.version = self._version = version
         record.memory += growth
@@ -223,11 +198,13 @@ class MemoryBackend:
         if record is not None:
             record.worker = worker_id
 
-    async def delete(self, session_id: str) -> Ended | None:
+    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
         """Delete the session; one that has expired is not there, and left to the sweep."""
         record = self._recent.get(session_id)
         now = self._now()
         if record is None or now >= record.accessed + record.ttl:
+            return None
+        if owner is not None and record.owner != owner:
             return None
         return self._end(session_id, record, EndReason.DELETED, now)
 
@@ -249,15 +226,28 @@ class MemoryBackend:
             ended.append(self._end(session_id, record, EndReason.TTL if expired else EndReason.OVERFLOW, now))
         return ended
 
-    async def page(self, after: str | None, limit: int) -> Sequence[Session]:
+    async def page(self, after: str | None, limit: int, *, owner: str | None = None) -> Sequence[Session]:
         """Return live sessions in order of id."""
         now = self._now()
         ids = (
             session_id
             for session_id, record in self._recent.items()
-            if (after is None or session_id > after) and now < record.accessed + record.ttl
+            if (after is None or session_id > after)
+            and (owner is None or record.owner == owner)
+            and now < record.accessed + record.ttl
         )
         return [self._recent[session_id].snapshot() for session_id in heapq.nsmallest(limit, ids)]
+
+    async def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
+        """Yield the live sessions in batches; see the contract."""
+        records = [record for record in self._recent.values() if owner is None or record.owner == owner]
+        for begin in range(0, len(records), _SCAN_BATCH):
+            now = self._now()
+            yield [
+                record.snapshot()
+                for record in records[begin : begin + _SCAN_BATCH]
+                if self._recent.get(record.id) is record and now < record.accessed + record.ttl
+            ]
 
     async def stats(self) -> Stats:
         """Return the ledger."""
@@ -267,10 +257,28 @@ class MemoryBackend:
     def last_stats(self) -> Stats:
         """The ledger as it stands."""
         return Stats(
-            self._created, self._deleted, self._ttl, self._overflow, self._rejected, len(self._recent), self._memory
+            self._created,
+            self._deleted,
+            self._ttl,
+            self._overflow,
+            self._rejected,
+            len(self._recent),
+            self._memory,
+            self._rejected_per_owner,
         )
 
-    def _live(self, session_id: str, *, touch: bool = True) -> _Record:
+    def _in_the_way(self, owner: str, now: float) -> Sequence[tuple[str, Record]]:
+        """Return the expired sessions of an owner at its quota; raise `OwnerQuotaExceeded` if there are none."""
+        owned, quota = (self._by_owner or {}).get(owner), self.limits.max_sessions_per_owner
+        if owned is None or len(owned.records) < quota:
+            return []
+        if not (expired := owned.expired(now)):
+            self._rejected += 1
+            self._rejected_per_owner += 1
+            raise OwnerQuotaExceeded(quota, owner)
+        return expired
+
+    def _live(self, session_id: str, *, touch: bool = True) -> Record:
         record = self._recent.get(session_id)
         if record is None:
             raise SessionNotFound(session_id)
@@ -281,12 +289,12 @@ class MemoryBackend:
             self._touch(session_id, record, now)
         return record
 
-    def _touch(self, session_id: str, record: _Record, now: float) -> None:
+    def _touch(self, session_id: str, record: Record, now: float) -> None:
         record.accessed = now
         self._recent.move_to_end(session_id)
         self._by_ttl[record.ttl].move_to_end(session_id)
 
-    def _end(self, session_id: str, record: _Record, reason: EndReason, now: float) -> Ended:
+    def _end(self, session_id: str, record: Record, reason: EndReason, now: float) -> Ended:
         del self._recent[session_id]
         peers = self._by_ttl[record.ttl]
         del peers[session_id]
@@ -296,8 +304,13 @@ class MemoryBackend:
             if len(self._due) > 2 * len(self._by_ttl) + 64:
                 self._due = [(next(iter(group.values())).accessed + ttl, ttl) for ttl, group in self._by_ttl.items()]
                 heapq.heapify(self._due)
+        if self._by_owner is not None and record.owner is not None:
+            owned = self._by_owner[record.owner]
+            del owned.records[session_id]
+            if not owned.records:
+                del self._by_owner[record.owner]
         self._memory -= record.memory
-        self._weight -= _weight_of(record)
+        self._weight -= weight_of(record)
         if record.charge is not None:
             record.charge.release()
         if reason is EndReason.DELETED:
@@ -328,21 +341,3 @@ class MemoryBackend:
                 if ttl in self._by_ttl:
                     heapq.heappush(self._due, (now, ttl))
         return ended
-
-
-def _weight_of(record: _Record) -> int:
-    """Return about how many bytes of memory a session takes."""
-    return record.base + record.memory + _ENTRY_BYTES * len(record.state)
-
-
-def _base_of(new: NewSession, memory: int) -> int:
-    """Return what a session without state takes besides its `memory`, in which texts count as they are in UTF-8."""
-    creator = new.origin.creator if new.origin is not None else None
-    texts = [new.owner, *(creator or ())]
-    size = _SESSION_BYTES + sum(sys.getsizeof(text) for text in texts if text)
-    size += sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in new.metadata.items())
-    return max(_SESSION_BYTES, size - memory + _text_bytes(new.id))
-
-
-def _text_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

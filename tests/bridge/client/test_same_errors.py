@@ -29,6 +29,7 @@ KINDS = [
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "SessionNotFound": ("alice",),
     "SessionQuotaExceeded": (10.0,),
+    "OwnerQuotaExceeded": (10.0, "web"),
     "SessionStoreFull": (2, 10),
     "StateConflict": ("alice", "the state", 3, 4),
     "MiddlewareFailed": ("Tenancy", "before", ValueError("no tenant")),

@@ -20,6 +20,7 @@ from snakepit_otel.errors import (
     InvalidArguments,
     MiddlewareFailed,
     NoSession,
+    OwnerQuotaExceeded,
     PoolNotFound,
     SessionNotFound,
     SessionQuotaExceeded,
@@ -94,6 +95,7 @@ def test_our_own_errors_come_back_as_themselves(kind: type[SnakepitError]) -> No
     arguments: dict[type, tuple[Any, ...]] = {
         SessionNotFound: ("alice",),
         SessionQuotaExceeded: (10,),
+        OwnerQuotaExceeded: (10, "web"),
         SessionStoreFull: (2, 10),
         StateConflict: ("alice", "the state", 3, 4),
         ToolError: ("ValueError", "no paint"),
