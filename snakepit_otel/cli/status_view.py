@@ -162,7 +162,7 @@ def _workers(pool: PoolStatus, width: int) -> Table:
         for name in ("requests", "age", "memory"):
             table.add_column(name, justify="right", no_wrap=True)
     if width >= _WIDE:
-        for name in ("heartbeat", "pid"):
+        for name in ("heartbeat", "slot", "pid"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("")
     for worker in pool.workers:
@@ -176,7 +176,8 @@ def _workers(pool: PoolStatus, width: int) -> Table:
             cells += [line(str(worker.requests)), line(duration(worker.age_seconds)), line(memory)]
         if width >= _WIDE:
             beat = "-" if worker.heartbeat_age_seconds is None else duration(worker.heartbeat_age_seconds)
-            cells += [line(beat), line(str(worker.pid or "-")), line(_remarks(worker), style="yellow")]
+            cells += [line(beat), line(str(worker.slot)), line(str(worker.pid or "-"))]
+            cells.append(line(_remarks(worker), style="yellow"))
         table.add_row(*cells)
     return table
 

@@ -61,7 +61,7 @@ STATUS = Status(
                     missed_heartbeats=2,
                     suspect="heartbeat",
                 ),
-                WorkerStatus(id="default-2.3", pid=0, state="starting"),
+                WorkerStatus(id="default-2.3", pid=0, state="starting", slot=1),
             ),
         ),
     ),

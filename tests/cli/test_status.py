@@ -63,9 +63,9 @@ async def test_all_that_matters_is_shown(server: Scripted) -> None:
             "6 workers replaced"
         ),
         "",
-        "worker state active requests age memory heartbeat pid",
-        "default-1.1 ready 1/1 77 3 min 64 MiB 400 ms 101 suspect: heartbeat, 2 beats late",
-        "default-2.3 starting 0/1 0 0 ms - - -",
+        "worker state active requests age memory heartbeat slot pid",
+        "default-1.1 ready 1/1 77 3 min 64 MiB 400 ms 0 101 suspect: heartbeat, 2 beats late",
+        "default-2.3 starting 0/1 0 0 ms - - 1 -",
     ]
 
 

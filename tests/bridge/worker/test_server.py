@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
 from grpc import aio
 
-from snakepit_otel.adapters._adapter_loading import spec_of
+from snakepit_otel import WorkerContext, compatibility
+from snakepit_otel.adapters._adapter_loading import load_adapter, spec_of
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.errors import AdapterNotLoaded, AuthorityUnavailable, ConfigurationError, ToolRefused
+from snakepit_otel.testing import Capture
 from tests.bridge.elixir import Elixir
 from tests.bridge.painting import Painting
 from tests.bridge.parts import serving
 from tests.waiting import until
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 NOT_AN_ADAPTER = f"{__name__}:Nothing"
 
 
@@ -83,6 +87,42 @@ async def test_calls_in_flight_are_finished(short_path: Path) -> None:
         Painting.release.set()
         assert json.loads((await running).result.value) == "released"
         await stopping
+
+
+class Hooked(Painting):
+    """Notes what its hooks see."""
+
+    seen: ClassVar[list[Any]] = []
+
+    @classmethod
+    def on_worker_start(cls, worker: WorkerContext) -> None:
+        """Note the worker, which no pool has started."""
+        cls.seen.append((worker.worker_id, worker.pool, worker.slot, worker.concurrency))
+
+    @classmethod
+    def on_worker_stop(cls) -> None:
+        """Note whether the last request has ended."""
+        cls.seen.append(cls.closed.is_set())
+
+
+@pytest.mark.parametrize("load", [load_adapter, compatibility.load])
+async def test_hooks_of_the_adapter(short_path: Path, capture: Capture, load: Callable[[str], type]) -> None:
+    """They run around all calls, also in compatibility mode; the span of the first is in the trace of the start."""
+    Hooked.seen.clear()
+    parent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    server = new_worker(short_path, adapter=spec_of(Hooked), started_by=parent, load=load, grace=0.05)
+    await server.start()
+    assert Hooked.seen == [("worker-1", None, None, 1)]
+    async with aio.insecure_channel(server.address) as channel:
+        running = asyncio.ensure_future(BridgeServiceStub(channel).ExecuteTool(pb.ExecuteToolRequest(tool_name="wait")))
+        await until(Painting.started.is_set)
+        await stop(server)
+        with pytest.raises(aio.AioRpcError):
+            await running
+    assert Hooked.seen[1:] == [True]
+    start, end = capture.spans("run worker hook")
+    assert (start.trace_id, end.trace_id == TRACE) == (TRACE, False)
+    assert start.attributes["snakepit.worker.hook.name"] == "on_worker_start"
 
 
 async def test_calls_beyond_the_grace_are_cancelled(short_path: Path) -> None:
