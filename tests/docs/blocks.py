@@ -55,14 +55,14 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:
-    """Yield the commands of a console block, without prompt and comment, each with what is shown of its output."""
+    """Yield the commands of a console block, without the prompt (`$ `, or root's `# `), each with its output."""
     command, output = "", ""
     continues = False
     for line in block.code.splitlines():
         if continues:
             command += " " + line.strip().removesuffix("\\").strip()
             continues = line.endswith("\\")
-        elif line.startswith("$ "):
+        elif line.startswith(("$ ", "# ")):
             if command:
                 yield command, output
             command, output = line[2:].removesuffix("\\").strip(), ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,8 @@ from tests.processes import ROOT
 from tests.waiting import until
 
 PAGES = ("adapter", "server", "front", "tests", "telemetry", "deploy")
-FILES = {"adapter.py", "try_it.py", "snakepit.toml", "test_notebook.py"}
+UNITS = ("notebook.service", "notebook-web.service")
+FILES = {"adapter.py", "try_it.py", "snakepit.toml", "test_notebook.py", *UNITS}
 
 
 def steps() -> Iterator[Block]:
@@ -97,6 +99,21 @@ def test_the_tutorials_files_are_known() -> None:
     assert files.keys() == FILES
     recipe = (ROOT / "examples" / "fastapi_front" / "adapter.py").read_text()
     assert files["adapter.py"].code.partition("\n")[2] == recipe.partition("\n")[2]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_the_tutorials_units_are_taken_by_systemd(tmp_path: Path) -> None:
+    """Nothing in them is misspelt."""
+    folder = Path(sys.executable).parent
+    for block in steps():
+        if block.value in UNITS:
+            code = block.code.replace("%h/pit/bin", str(folder)).replace("%h/notebook", str(tmp_path))
+            (tmp_path / block.value).write_text(code)
+    units = [str(tmp_path / unit) for unit in UNITS]
+    environ = {"HOME": "/", "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = ["systemd-analyze", "verify", "--user", *units]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 @pytest.mark.matrix
