@@ -65,6 +65,8 @@ async def run_tool(
     The adapter's `on_worker_start` runs before, and its `on_worker_stop` after, unless the call is in a block of
     `started_worker`, where they run once. Raises `WorkerStartFailed` if the first fails.
 
+    A tool's `retry` is not followed: the error of the one run is raised.
+
     With `leaks="error"`, raises `LeakError` for what the request leaves behind: threads, tasks, open files and sockets,
     child processes, and views of memory that was passed by reference; see `no_leaks`.
     """

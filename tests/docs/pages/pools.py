@@ -23,6 +23,25 @@ class Trainer(BaseAdapter):
         return 1 / epochs
 
 
+class Shop(BaseAdapter):
+    """The adapter behind the client of the page."""
+
+    @tool(idempotent=True)
+    def price(self, item: str) -> float:
+        """Return a price."""
+        return float(len(item))
+
+    @tool
+    def convert(self, path: str) -> str:
+        """Return another path."""
+        return path + ".gif"
+
+
+def look_up(item: str) -> float:
+    """Return a price."""
+    return float(len(item))
+
+
 text = "a snake"
 
 # The page's own code.
@@ -37,4 +56,5 @@ async def surroundings():
     def small(adapter, pool, pools):
         return whole(adapter, pool=pool | {"size": 1, "spares": 0}, pools=pools)
 
-    yield {"Snakepit": small}
+    async with whole(Shop, workers=1) as shop:
+        yield {"Snakepit": small, "client": shop}
