@@ -10,6 +10,7 @@ from types import ModuleType
 
 from snakepit_otel.adapters._main_module import MAIN, UNNAMED, MainModule, main_module
 from snakepit_otel.adapters._script_modules import load_script
+from snakepit_otel.common.import_failure import import_failure
 from snakepit_otel.errors import AdapterNotLoaded, ConfigurationError
 
 _MOST_NAMED = 5
@@ -62,7 +63,7 @@ def load_adapter(spec: str, main: MainModule | None = None) -> type:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise AdapterNotLoaded(
-            f"adapter {spec!r}: importing {where} failed: {type(error).__name__}: {error}{_advice(where, error, main)}"
+            f"adapter {spec!r}: importing {where} failed: {import_failure(error)}{_advice(where, error, main)}"
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):

@@ -20,6 +20,7 @@ from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.serve_log import DEFAULT, configure_log
 from snakepit_otel.cli.signals import Signals
+from snakepit_otel.common.import_failure import import_failure
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings
@@ -271,7 +272,7 @@ def _authority_tools(settings: Settings) -> list[Any]:
         try:
             module = importlib.import_module(name)
         except Exception as error:
-            raise ConfigurationError(f"authority_tools: importing {name} failed: {error!r}") from error
+            raise ConfigurationError(f"authority_tools: importing {name} failed: {import_failure(error)}") from error
         found = authority_tools_in(vars(module))
         if not found:
             raise ConfigurationError(f"authority_tools: {name} has no function marked with @authority_tool")

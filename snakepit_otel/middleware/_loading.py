@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from snakepit_otel.adapters._adapter_loading import import_from, parts_of
+from snakepit_otel.common.import_failure import import_failure
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.middleware._base import Middleware
 
@@ -20,9 +21,7 @@ def load_middleware(spec: str, options: Mapping[str, Any]) -> Middleware:
     try:
         found: Any = import_from(where)
     except Exception as error:
-        raise ConfigurationError(
-            f"middleware {spec!r}: importing {where} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigurationError(f"middleware {spec!r}: importing {where} failed: {import_failure(error)}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise ConfigurationError(f"middleware {spec!r}: {where} has no {name!r}")
@@ -34,7 +33,7 @@ def load_middleware(spec: str, options: Mapping[str, Any]) -> Middleware:
     except Exception as error:
         raise ConfigurationError(
             f"middleware {spec!r} cannot be made with the options {', '.join(options) or '(none)'}: "
-            f"{type(error).__name__}: {error}"
+            f"{import_failure(error)}"
         ) from error
 
 

@@ -68,7 +68,7 @@ async def test_sessions_from_birth_to_death(address: dict[str, str]) -> None:
         (["fail", "message=no luck"], 1, "ValueError: no luck"),
         (["ech", "value=1"], 3, "has no tool 'ech'"),
         (["echo", "valeu=1"], 2, "did you mean 'value'?"),
-        (["add", 'amount="x"', "--session", "s"], 2, "should be a valid integer"),
+        (["add", 'amount="x"', "--session", "s"], 2, "must be a whole number"),
         (["add", "amount=1"], 1, "belongs to no session"),
         (["echo", "value"], 2, "write key=value"),
         (["echo", "value:={"], 2, "is not JSON"),

@@ -12,6 +12,7 @@ from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import CircuitOpen, PoolNotFound, PoolNotStarted, WorkerExited, WorkerStartFailed
 from snakepit_otel.pool.status import status_of
 from snakepit_otel.pool.workers.base import WorkerState
+from snakepit_otel.pool.workers.stub import StubWorker
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.stub_pool import StubPool, stub_pool
@@ -47,15 +48,31 @@ async def test_workers_are_started_in_batches() -> None:
 
 
 @virtual_time
-async def test_a_pool_whose_first_batch_fails_does_not_start() -> None:
-    """The first error is raised, and no further batch is tried."""
+async def test_a_pool_whose_first_batch_fails_does_not_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The first error is raised, and not logged as well; no further batch is tried."""
     stubs = StubPool(size=20, startup_batch_size=2)
     stubs.script.start_error = WorkerStartFailed("no adapter")
     with pytest.raises(WorkerStartFailed, match="no adapter"):
         await stubs.pool.start()
     assert len(stubs.made) == 2
+    assert "no adapter" not in caplog.text
     with pytest.raises(PoolNotStarted):
         await stubs.execute("echo")
+
+
+@virtual_time
+async def test_failed_starts_of_a_pool_that_serves_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Where some workers start, what the others failed by is one line, with their number."""
+    stubs = StubPool(size=3)
+
+    async def fail_but_the_first(worker: StubWorker) -> None:
+        if worker.slot:
+            raise WorkerStartFailed("no room")
+
+    stubs.script.on_worker_start = fail_but_the_first
+    await stubs.pool.start()
+    assert [record.message for record in caplog.records if "no room" in record.message] == ["no room (2 workers)"]
+    await stubs.pool.stop()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class Fleet:
         self.workers: list[Worker] = []
         self.restarts = RestartPolicy(settings.max_restarts, settings.restart_window / 1000, clock)
         self.restart_count = 0
+        self.holds_failures = False  # failures of starts are reported by whoever awaits their outcomes
         self.changed = asyncio.Event()  # a worker has ended
         self._make = make
         self._listener = listener
@@ -188,7 +190,8 @@ class Fleet:
         except Exception as error:  # noqa: BLE001 - otherwise the pool would wait for this worker forever
             failure = WorkerStartFailed(f"worker {worker.id} could not be started: {printable_error(error)}")
         if failure is not None:
-            _log.error("%s", printable_lines(failure, "  "))
+            if not self.holds_failures:
+                self.report_failures([failure])
             self._remove(worker, ExitReason.START_FAILED)
             _settle(outcome, failure)
             await worker.close()
@@ -232,6 +235,12 @@ class Fleet:
         self.promote()
         self.changed.set()
         worker.removed.set()
+
+    def report_failures(self, failures: Iterable[SnakepitError]) -> None:
+        """Log the errors of starts, each text once, with the number of workers."""
+        for text, count in Counter(map(str, failures)).items():
+            more = f" ({count} workers)" if count > 1 else ""
+            _log.error("%s%s", printable_lines(text, "  "), printable(more))
 
     def _report_crash(self, worker: Worker, description: str) -> None:
         text = f"worker {worker.id} (pid {worker.pid}) {description}; it is being replaced; it had {worker.requests}"

@@ -22,9 +22,22 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start all workers by batches, until each is ready or has failed. Raises the first error if none is ready."""
+        outcomes: list[StartOutcome] = []
+        # One mistake in an adapter fails all starts, and is the error that is raised.
+        self._fleet.holds_failures = True
+        try:
+            failures = await self._failures(outcomes)
+        finally:
+            self._fleet.holds_failures = False
+        if len(failures) == len(outcomes):
+            await self._fleet.stop()
+            raise failures[0]
+        self._fleet.report_failures(failures)
+
+    async def _failures(self, outcomes: list[StartOutcome]) -> list[SnakepitError]:
+        """Launch all workers by batches, and return the errors of those that failed."""
         settings = self._fleet.settings
         wanted = settings.size + settings.spares
-        outcomes: list[StartOutcome] = []
         while len(outcomes) < wanted:
             if outcomes:
                 await asyncio.wait(outcomes, timeout=settings.startup_batch_delay / 1000)
@@ -32,10 +45,7 @@ class Supervisor:
                     break
             batch = min(settings.startup_batch_size, wanted - len(outcomes))
             outcomes += [self._fleet.launch()[1] for _ in range(batch)]
-        failures: list[SnakepitError] = [error for error in await asyncio.gather(*outcomes) if error is not None]
-        if len(failures) == len(outcomes):
-            await self._fleet.stop()
-            raise failures[0]
+        return [error for error in await asyncio.gather(*outcomes) if error is not None]
 
     async def run(self) -> None:
         """Replace lost workers as soon as the restart policy allows, until cancelled."""
