@@ -17,8 +17,8 @@ LAYERS = (
     ("bridge",),
     ("compatibility", "pool"),
     ("settings",),
-    ("testing",),
     ("app",),
+    ("testing",),
     ("cli",),
 )
 """Rooms, from the ground up: none imports one of a higher layer, for type checkers neither."""
