@@ -121,5 +121,6 @@ async def test_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.Monk
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
     )
     arguments = ("-m", "pytest", "-q", "-p", "no:randomly", "--rootdir", str(tmp_path), str(tmp_path))
-    printed = await output_of(*arguments)
-    assert "22 passed" in printed, printed
+    async with program(*arguments) as started:
+        printed, _ = await asyncio.wait_for(started.process.communicate(), 120)
+    assert "22 passed" in printed.decode(), printed.decode()
