@@ -49,7 +49,7 @@ SDK_ALLOWED = {
 }
 
 
-DOCUMENTED = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
+DOCUMENTED = {"_asdict", "_current_frames", "_exit", "_fields", "_getframe", "_make", "_replace"}
 """Names with an underscore that Python documents."""
 RELYING_ON_PRIVATE_NAMES = {
     "adapters/_worker_hooks.py",

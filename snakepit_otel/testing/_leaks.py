@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
+from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.system.process_table import command_line
 from snakepit_otel.testing._creation_sites import CreationSites, user_line
 
@@ -125,6 +127,8 @@ class LeakWatch:
             target = getattr(thread, "_target", None)
             module = getattr(target, "__module__", None) or ""
             if thread.name.startswith(_TOOL_THREAD) and module.startswith("snakepit_otel."):
+                if _waits_for_tools(thread):
+                    continue
                 yield Leak("thread", f"{thread.name}, in which a plain tool still runs", None)
             elif not thread.name.startswith(_KEPT_NAMES) and not module.startswith(_KEPT_MODULES):
                 shown = f" ({module}.{getattr(target, '__qualname__', '?')})" if target is not None else ""
@@ -197,6 +201,12 @@ def no_leaks(*, ignore: Sequence[str] = ()) -> _Block:
 def _raise_for(leaks: list[Leak]) -> None:
     if leaks:
         raise LeakError(leaks, "the block")
+
+
+def _waits_for_tools(thread: threading.Thread) -> bool:
+    """Return whether a worker's thread is between two tools: its innermost function is that which takes the next."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is None or frame.f_code is ToolThreads._work.__code__
 
 
 def descriptors() -> dict[int, str]:

@@ -23,7 +23,7 @@ from snakepit_otel.errors import (
     ToolNotFound,
     ValueRefused,
 )
-from snakepit_otel.testing import LeakError, _crossing, no_leaks, run_tool
+from snakepit_otel.testing import LeakError, _crossing, no_leaks, run_tool, started_worker
 from tests.testing import kit_adapter
 from tests.testing.kit_adapter import Kit, Untold
 
@@ -209,6 +209,12 @@ async def test_a_tool_that_outlives_its_deadline_is_a_leak() -> None:
 
     with pytest.raises(LeakError, match="in which a plain tool still runs"):
         await watched()
+
+
+async def test_threads_of_a_worker_that_goes_on_are_no_leak() -> None:
+    """They wait for the next tool."""
+    async with started_worker(Kit):
+        await run_tool(Kit, "kind", {"value": 1}, leaks="error")
 
 
 async def test_what_ends_by_itself_is_no_leak() -> None:
