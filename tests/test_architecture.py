@@ -52,7 +52,6 @@ SDK_ALLOWED = {
 DOCUMENTED = {"_asdict", "_current_frames", "_exit", "_fields", "_getframe", "_make", "_replace"}
 """Names with an underscore that Python documents."""
 RELYING_ON_PRIVATE_NAMES = {
-    "adapters/_worker_hooks.py",
     "cli/doctor/canary.py",
     "cli/doctor/environment.py",
     "pool/workers/program.py",
