@@ -21,6 +21,7 @@ from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, 
 from snakepit_otel.cli.serve_log import DEFAULT, configure_log
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.common.import_failure import import_failure
+from snakepit_otel.cli.socket_folder import may_make_folder
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings
@@ -184,7 +185,7 @@ async def _serve_until_stopped(
             server=server,
         )
         pit.on_handed_over = signals.on_handed_over
-        if not await _start(pit, signals, take_over=take_over):
+        if not await _start(pit, signals, settings.server.socket, take_over=take_over):
             return
         pings = asyncio.ensure_future(service_manager.ping_watchdog())
         try:
@@ -221,8 +222,10 @@ async def _serve_until_stopped(
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
 
 
-async def _start(pit: Snakepit, signals: Signals, *, take_over: bool) -> bool:
-    """Start the server, unless a signal cancels the start; return whether it serves."""
+async def _start(pit: Snakepit, signals: Signals, socket: Path | None, *, take_over: bool) -> bool:
+    """Start the server, unless a signal cancels the start; return whether it serves. `socket` is the one given."""
+    if socket is not None and not await may_make_folder(Path(socket), signals.stop_requested):
+        return False
     starting = asyncio.ensure_future(pit.start(take_over=take_over))
     stopping = asyncio.ensure_future(signals.stop_requested.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)

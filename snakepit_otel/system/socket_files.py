@@ -118,9 +118,11 @@ def make_socket(
 
 def _check(directory: Path, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        is_shared = status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX
+        own = f"mkdir -m 700 {directory / 'snakepit'}" if is_shared else f"chmod 700 {directory}"
         raise ConfigurationError(
             f"the directory {directory} of the socket may be entered by others; "
-            f"choose one of your own with mode 0700 (chmod 700 {directory})"
+            f"choose one of your own with mode 0700 ({own})"
         )
 
 
