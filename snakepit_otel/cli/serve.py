@@ -20,8 +20,8 @@ from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.serve_log import DEFAULT, configure_log
 from snakepit_otel.cli.signals import Signals
-from snakepit_otel.common.import_failure import import_failure
 from snakepit_otel.cli.socket_folder import may_make_folder
+from snakepit_otel.common.import_failure import import_failure
 from snakepit_otel.common.secrets import learn
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.settings import Settings
