@@ -39,6 +39,10 @@ PRINTED = {
         "alice: You wrote 'who am I?', and before that 'nothing'. \n"
     ),
     "own_telemetry": "1.25\n",
+    "upgrade": (
+        "version 1 serves\nrestart: 2 of 2 workers replaced; version 2 serves\n"
+        "take-over: the old server has ended; version 3 serves\nfailed calls: 0\n"
+    ),
     "from_celery": "{'monday': 0.8888888888888888}\n",
     "from_ray_serve": "['bonjour monde', 'bonjour snake']\np-i-t\n",
     "model_serving": "719 images, 99.2% right\n",
