@@ -82,6 +82,7 @@ async def test_requests_are_listed_and_cancelled(pit: Snakepit, tmp_path: Path) 
         with pytest.raises(RequestCancelled, match="'wait_forever'; it may have run in part"):
             await running
         await until(cancelled.exists)
+        await until(lambda: not pit.list_requests().total)
         assert not await client.cancel_request(first.id)
         assert isinstance(await client.execute("pid", timeout=60), int)
         with pytest.raises(ConfigurationError, match="give 4 characters at least"):
@@ -120,3 +121,21 @@ async def test_a_caller_that_is_cancelled_stays_cancelled(pit: Snakepit) -> None
         await calling
     assert pit.list_requests().total == 0
     RELEASED.set()
+
+
+async def test_a_request_that_goes_on_without_its_caller(tmp_path: Path) -> None:
+    """It is listed as one that is being cancelled, until its worker has ended it or is replaced."""
+    pool = {"cancel_grace": 60_000}
+    async with Snakepit(Useful, workers=1, pool=pool) as pit:
+        go, started = tmp_path / "go", tmp_path / "started"
+        calling = asyncio.ensure_future(pit.execute("wait_for", {"path": str(go), "started": str(started)}))
+        await until(started.exists)
+        (one,) = pit.list_requests().requests
+        assert pit.cancel_request(one.id)
+        with pytest.raises(RequestCancelled) as caught:
+            await calling
+        assert (caught.value.may_have_run, caught.value.tool, caught.value.worker) == (True, "wait_for", "default-1.1")
+        assert [each.state for each in pit.list_requests().requests] == ["cancelling"]
+        assert pit.cancel_request(one.id)
+        go.touch()
+        await until(lambda: not pit.list_requests().total)

@@ -101,6 +101,7 @@ class Dispatcher:
         self._workers = workers
         self.own = OwnTools(tools, sessions, authority_tool_bytes)
         self.live_requests = LiveRequests(self._pool_of)
+        self._live = self.live_requests.by_id
         sessions.on_ended(tools.forget)
 
     def _pool_of(self, tool: str) -> str | None:
@@ -135,7 +136,10 @@ class Dispatcher:
         """
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._references(request, scope) as references, self._live(references, request, deadline) as live:
+        with (
+            self._references(request, scope) as references,
+            LiveRequest(self._live, references.request or "", request, deadline) as live,
+        ):
             try:
                 if scope is None:
                     await self._claim_references(request, references, peer)
@@ -172,7 +176,10 @@ class Dispatcher:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         check_request(request)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._references(request, scope) as references, self._live(references, request, deadline) as live:
+        with (
+            self._references(request, scope) as references,
+            LiveRequest(self._live, references.request or "", request, deadline) as live,
+        ):
 
             async def offer_and_forward(chunk: Chunk) -> None:
                 if REFERENCES in chunk.metadata:
@@ -196,9 +203,6 @@ class Dispatcher:
             except SessionWorkerUnavailable:
                 await self._forget_worker(request.session_id)
                 raise
-
-    def _live(self, scope: Scope, request: ToolRequest, deadline: float | None) -> LiveRequest:
-        return self.live_requests.of(scope.request or "", request, deadline)
 
     @contextmanager
     def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
@@ -280,6 +284,7 @@ class Dispatcher:
             idempotent=metadata.get(IDEMPOTENT) == "true",
             has_retry=RETRY in metadata and retry_in(metadata) is not None,
             peer=peer,
+            listing=live,
         )
 
 

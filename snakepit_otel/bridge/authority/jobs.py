@@ -40,6 +40,7 @@ class Job:
     has_retry: bool = False  # its caller wants it run again after certain errors
     peer: Peer = UNIX
     permit: Permit | None = None
+    listing: Permit | None = None  # keeps it in the list of requests
     losses: int = 0  # runs again after the loss of a worker
     errors: int = 0  # runs again after an error that the tool raised
     failure: Failure | None = None  # the error of its present run, if a worker has answered with one

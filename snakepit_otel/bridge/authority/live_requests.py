@@ -21,13 +21,17 @@ _log = logging.getLogger("snakepit_otel.authority")
 
 
 class LiveRequest:
-    """One request, for as long as its `with` block runs. Its task is the one that enters the block.
+    """One request, for as long as its `with` block runs, and longer while another holds it as `retain` has it.
+
+    Its task is the one that enters the block.
 
     Cancelling it raises `CancelledError` in the block, as if its caller had gone, and `RequestCancelled` at its end.
     """
 
-    __slots__ = ("_cancelling", "_live", "_task", "deadline", "id", "is_cancelled", "is_running", "request", "started",
-                 "worker")  # fmt: skip
+    __slots__ = (
+        "_cancelling", "_holders", "_live", "_task", "deadline", "id", "is_cancelled", "is_running", "request", "started",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self, live: dict[str, LiveRequest], request_id: str, request: ToolRequest, deadline: float | None
@@ -38,6 +42,7 @@ class LiveRequest:
         self.deadline = deadline  # on the monotonic clock
         self.worker: str | None = None
         self.is_running = self.is_cancelled = False
+        self._holders = 1
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -48,9 +53,10 @@ class LiveRequest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._live.pop(self.id, None)
+        self.release()
         # As asyncio.timeout does: a task that its owner has cancelled too stays cancelled.
-        if self.is_cancelled and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        was_cancelled, self.is_cancelled = self.is_cancelled, True
+        if was_cancelled and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             ran = "it may have run in part" if self.is_running else "it did not run"
             tool = self.request.tool_name
             raise RequestCancelled(
@@ -59,6 +65,16 @@ class LiveRequest:
                 tool=tool,
                 worker=self.worker,
             ) from None
+
+    def retain(self) -> None:
+        """Keep the request listed after its block, for a worker in which it runs on without its caller."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """End what `retain` began."""
+        self._holders -= 1
+        if not self._holders:
+            self._live.pop(self.id, None)
 
     def on_assigned(self, worker_id: str) -> None:
         """Record the worker that runs the request."""
@@ -82,21 +98,17 @@ class LiveRequests:
     """
 
     def __init__(self, pool_of: Callable[[str], str | None]) -> None:
-        self._live: dict[str, LiveRequest] = {}
+        self.by_id: dict[str, LiveRequest] = {}
         self._pool_of = pool_of
 
     def __len__(self) -> int:
-        return len(self._live)
-
-    def of(self, request_id: str, request: ToolRequest, deadline: float | None) -> LiveRequest:
-        """Return a request, which is live in its `with` block."""
-        return LiveRequest(self._live, request_id, request, deadline)
+        return len(self.by_id)
 
     def list(self, limit: int) -> RequestList:
         """Return the oldest requests, at most `limit`, and the number of all."""
         # In the order of their begin, as dictionaries keep it.
-        oldest = itertools.islice(self._live.values(), limit)
-        return RequestList([self._listed(one) for one in oldest], len(self._live))
+        oldest = itertools.islice(self.by_id.values(), limit)
+        return RequestList([self._listed(one) for one in oldest], len(self.by_id))
 
     def cancel(self, request_id: str) -> bool:
         """Cancel the request of that id, or whose id alone begins so; return whether there is one.
@@ -104,11 +116,11 @@ class LiveRequests:
         Its caller gets `RequestCancelled`. Raises `ConfigurationError` for fewer than four characters, and for a
         beginning that several ids share.
         """
-        found = self._live.get(request_id)
+        found = self.by_id.get(request_id)
         if found is None:
             if len(request_id) < MIN_ID:
                 raise ConfigurationError(f"{request_id!r:.20} is no id of a request: give {MIN_ID} characters at least")
-            matching = [one for key, one in self._live.items() if key.startswith(request_id)]
+            matching = [one for key, one in self.by_id.items() if key.startswith(request_id)]
             if len(matching) > 1:
                 raise ConfigurationError(f"{len(matching)} requests have an id that begins with {request_id!r:.40}")
             if not matching:

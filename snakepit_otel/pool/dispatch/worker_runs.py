@@ -120,8 +120,9 @@ class WorkerRuns:
     def _abandon(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         """Keep the slot of a request for which no caller waits any more, until the request has ended."""
         worker.abandon()
-        if job.permit is not None:
-            job.permit.retain()
+        for held in (job.permit, job.listing):
+            if held is not None:
+                held.retain()
         task = asyncio.get_running_loop().create_task(self._follow_abandoned(worker, job, reason))
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
@@ -135,6 +136,8 @@ class WorkerRuns:
             worker.end_abandoned()
             self._release(worker, job)
             job.release_permit()
+            if job.listing is not None:
+                job.listing.release()
             # Later, as this task is still in the set.
             asyncio.get_running_loop().call_soon(self._on_end)
 
