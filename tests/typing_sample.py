@@ -18,6 +18,7 @@ from snakepit_otel import (
     Snakepit,
     StreamChunk,
     ToolError,
+    WorkerContext,
     authority_tool,
     tool,
 )
@@ -38,6 +39,14 @@ async def described(context: AuthorityContext) -> None:
 
 class Everything(BaseAdapter):
     """Uses each feature once."""
+
+    @classmethod
+    def on_worker_start(cls) -> None:
+        super().on_worker_start()
+
+    @classmethod
+    async def on_worker_stop(cls, worker: WorkerContext) -> None:
+        assert worker.slot is not None
 
     async def initialize(self) -> None:
         self.model = "model"
