@@ -166,7 +166,10 @@ class SnakepitServer:
             self._call("DeleteSession", admin_pb.DeleteSessionRequest(session_id=session_id))
 
     def assert_no_sessions_left(self, besides: Collection[str] = ()) -> None:
-        """Raise `AssertionError` naming the live sessions, `besides` aside, that do not end within a second."""
+        """Raise `AssertionError` naming the live sessions, `besides` aside, that do not end within a second.
+
+        The error also has the lines that made the live sessions, where strict mode is on.
+        """
         ends = time.monotonic() + _SETTLE_SECONDS
         while (left := [one for one in self._sessions() if one.id not in besides]) and time.monotonic() < ends:
             time.sleep(_STEP_SECONDS)
@@ -177,7 +180,13 @@ class SnakepitServer:
             for one in left[:_MAX_NAMED]
         ]
         more = f"\n  and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
-        raise AssertionError(f"{len(left)} sessions are left:{''.join(shown)}{more}")
+        raise AssertionError(f"{len(left)} sessions are left:{''.join(shown)}{more}{self._made_at()}")
+
+    def _made_at(self) -> str:
+        """Return the lines that made the live sessions, those of most sessions first."""
+        answer = self._call("GroupSessions", admin_pb.GroupSessionsRequest(by="site", limit=_MAX_NAMED))
+        sites = [f"\n  {group.count} at {group.name}" for group in answer.groups if group.name]
+        return f"\nmade, of all that are live:{''.join(sites)}" if sites else ""
 
     def _sessions(self) -> list[admin_pb.SessionInfo]:
         found: list[admin_pb.SessionInfo] = []
