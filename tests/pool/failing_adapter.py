@@ -35,6 +35,12 @@ class Failing(BaseAdapter):
         raise KeyError("stream")
 
     @tool
+    def quote(self, item: str) -> int:
+        """Call a tool of the authority, which raises."""
+        price: int = self.session_context.call_elixir_tool("price", item=item)
+        return price
+
+    @tool
     def double(self, number: int) -> int:
         """Succeed."""
         return 2 * number

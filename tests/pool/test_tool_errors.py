@@ -102,6 +102,9 @@ async def test_streams_and_tools_of_the_authority_are_no_exception(
         found = await state_of(pit, tool)
         assert (found.pool, found.calls, found.raised) == (pool, 1, 1)
         assert found.p50_seconds is not None
+    with pytest.raises(ToolError, match="no price of milk"):
+        await pit.execute("quote", {"item": "milk"}, session_id="alice")
+    assert (await state_of(pit, "price")).raised == (await state_of(pit, "quote")).raised + 1 == 2
 
 
 async def test_calls_that_did_not_run_are_refused_ones(pit: Snakepit) -> None:

@@ -74,7 +74,7 @@ class ToolErrorLog:
             _log.warning("%s", printable(line, None))
         elif failure.traceback:
             traceback = masked_text(failure.traceback[-_MAX_TRACEBACK_CHARACTERS:]).rstrip()
-            _log.error("%s\n  %s", printable(line, None), printable_lines(traceback, "  "))
+            _log.error("%s\n%s", printable(line, None), printable_lines(traceback))
         else:
             _log.error("%s", printable(line, None))
 
