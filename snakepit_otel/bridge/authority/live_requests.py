@@ -29,8 +29,8 @@ class LiveRequest:
     """
 
     __slots__ = (
-        "_cancelling", "_holders", "_live", "_task", "deadline", "id", "is_cancelled", "is_running", "request", "started",
-        "worker",
+        "_cancelling", "_holders", "_live", "_task", "deadline", "id", "is_cancelled", "is_running", "request",
+        "started", "worker",
     )  # fmt: skip
 
     def __init__(
