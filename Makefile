@@ -100,6 +100,7 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.instructions
 	$(BIN)/python -m benchmarks.pool
 	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.rolling_restart --runs 3
 	$(BIN)/python -m benchmarks.instrumented
 
 audit: $(READY) ## Look for known vulnerabilities, withdrawn and abandoned packages; "Error 69" is for what could not be looked at.
