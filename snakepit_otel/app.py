@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Self, Unpack
 
 from snakepit_otel import telemetry
@@ -36,6 +37,7 @@ from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPool
 from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
+from snakepit_otel.sessions._live_record import LiveRecord
 from snakepit_otel.sessions._settings import MEMORY
 from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings._pools import pool_settings, settings_of
@@ -89,6 +91,7 @@ class Snakepit(LocalCaller):
         self._since = 0.0
         self._running = AsyncExitStack()
         self._is_started = False
+        self._memory: AuthorityMemory | None = None
         self._transition = asyncio.Lock()  # held while it starts or stops
         self._configured = self._controls = Controls.in_force()
         self._hand_over: HandOver | None = None
@@ -130,14 +133,16 @@ class Snakepit(LocalCaller):
         # Once here, and not by each of the workers, who inherit them.
         telemetry.environment.warn(telemetry.environment.Environment().faults, once=True)
         child_signals.watch()
-        self._configured = self._controls = Controls.in_force()
+        self._configured = self._controls = Controls.in_force().model_copy(
+            update={"strict_mode": self.sessions.strict_mode}
+        )
         async with AsyncExitStack() as running:
             # Before anything listens, and closed after it.
             running.push_async_callback(self.sessions.stop)
             await self.sessions.start()
             directory = PrivateDirectory(report_orphans)
             running.callback(directory.close)
-            running.callback(self._restore_telemetry)
+            running.push_async_callback(self._restore_telemetry)
             predecessor = None
             if take_over and self._server_settings.socket is not None:
                 predecessor = Predecessor.at(self._server_settings.socket)
@@ -146,7 +151,7 @@ class Snakepit(LocalCaller):
             memory = AuthorityMemory(
                 self._zero_copy_settings.limits,
                 authority_socket(directory.path),
-                strict=self.sessions.settings.strict_mode,
+                strict=self.sessions.strict_mode,
             )
             running.callback(memory.close)
             tokens, pid_file = FencingTokens(), WorkerPidFile(directory.path)
@@ -166,6 +171,7 @@ class Snakepit(LocalCaller):
             admin = AdminService(
                 self.sessions,
                 set_telemetry=self.set_telemetry,
+                set_strict_mode=self.set_strict_mode,
                 status=self.status,
                 restart=self.restart_workers,
                 tools=self.list_tools,
@@ -175,7 +181,7 @@ class Snakepit(LocalCaller):
             largest = max(settings.max_message_bytes for _, settings in self._pool_settings.values())
             server = AuthorityServer(self._server_settings, dispatcher, self.sessions, admin, max_message_bytes=largest)
             await running.enter_async_context(server)
-            self._server, self._directory = server, directory
+            self._server, self._directory, self._memory = server, directory, memory
             self._hand_over = HandOver(server, memory, self.on_handed_over)
             running.callback(self._hand_over.withdraw)
             sockets = [await server.listen_for_workers(lambda: authority_socket(directory.path), memory.follow)]
@@ -194,7 +200,9 @@ class Snakepit(LocalCaller):
             self.address = server.address
             if server.callers_socket is not None:
                 sockets.append(server.callers_socket)
-            watcher = SocketWatcher(sockets, context.ensure)
+            record = self._live_record(directory.path.name, report=predecessor is None)
+            running.push_async_callback(self._close_record, record)
+            watcher = SocketWatcher(sockets, context.ensure, record.update if record is not None else None)
             running.push_async_callback(watcher.stop)
             watcher.start()
             self._running = running.pop_all()
@@ -260,6 +268,19 @@ class Snakepit(LocalCaller):
             await self.pools.configure(controls)
         return controls
 
+    async def set_strict_mode(self, strict_mode: bool) -> None:
+        """Switch strict mode on or off, here and in all workers; sessions live on.
+
+        Of sessions that were made while it was off, reports have the owner and no call site. `stop` brings back what
+        was configured. Raises `PoolNotStarted`.
+        """
+        self._started()
+        await self.sessions.set_strict_mode(strict_mode)
+        if self._memory is not None:
+            self._memory.set_strict(strict_mode)
+        self._controls = self._controls.model_copy(update={"strict_mode": strict_mode})
+        await self.pools.configure(self._controls)
+
     async def restart_workers(
         self, pool: str | None = None, progress: Callable[[Replacement], None] = lambda _: None
     ) -> RestartReport:
@@ -318,6 +339,22 @@ class Snakepit(LocalCaller):
         ends = self.sessions.settings.backend == MEMORY
         return self.address or "", (await self.sessions.stats()).live if ends else 0
 
-    def _restore_telemetry(self) -> None:
+    def _live_record(self, run_id: str, *, report: bool) -> LiveRecord | None:
+        """Begin the record of live sessions, where they end with this process and it has a place of its own."""
+        if self._server_settings.socket is None or self.sessions.is_lasting:
+            return None
+        socket = Path(self._server_settings.socket)
+        record = LiveRecord(socket, run_id, lambda: self.sessions.stats_snapshot().live)
+        record.begin(report=report)
+        return record
+
+    async def _close_record(self, record: LiveRecord | None) -> None:
+        is_handed_over = self._hand_over is not None and self._hand_over.is_taken
+        if record is not None and not is_handed_over:
+            await self.sessions.sweep()  # what has expired is not lost
+            record.close()
+
+    async def _restore_telemetry(self) -> None:
         if self._controls != self._configured:
             self._configured.apply()
+            await self.sessions.set_strict_mode(self._configured.strict_mode)

@@ -144,8 +144,8 @@ class SessionStore(StateOperations):
             creator = None
         elif creator is None:
             creator = Creator(call_site(), tool, owner)
-        elif creator.owner is None:
-            creator = creator._replace(owner=owner)
+        elif (creator.tool is None and tool) or (creator.owner is None and owner):
+            creator = creator._replace(tool=creator.tool or tool, owner=creator.owner or owner)
         try:
             created = await self._create(new.id, new, creator, tool)
         except OwnerQuotaExceeded as error:
@@ -255,6 +255,11 @@ class SessionStore(StateOperations):
         return groups.largest_first()
 
     @property
+    def is_lasting(self) -> bool:
+        """Whether the sessions survive the end of this process."""
+        return getattr(self._backend, "is_lasting", True)
+
+    @property
     def strict_mode(self) -> bool:
         """Whether sessions that are created now are attributed to their creators."""
         return self._creators is not None
@@ -268,7 +273,7 @@ class SessionStore(StateOperations):
             return
         creators = self._creators = self._watchdog.creators = CreatorIndex() if strict_mode else None
         # What others end in a backend that is shared is not reported here.
-        if creators is None or getattr(self._backend, "is_lasting", True):
+        if creators is None or self.is_lasting:
             return
         async for batch in self._backend.scan():
             if self._creators is not creators:

@@ -51,6 +51,7 @@ class AdminService(AdminServiceServicer):
         clock: Clock | None = None,
         *,
         set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
+        set_strict_mode: Callable[[bool], Awaitable[None]] | None = None,
         status: Callable[[], Awaitable[Status]] | None = None,
         restart: Restart | None = None,
         tools: Callable[[], list[ListedTool]] | None = None,
@@ -60,6 +61,7 @@ class AdminService(AdminServiceServicer):
         self._sessions = sessions
         self._clock = clock or SystemClock()
         self._set_telemetry = set_telemetry
+        self._set_strict_mode = set_strict_mode
         self._status = status
         self._restart = restart
         self._tools = tools
@@ -70,7 +72,8 @@ class AdminService(AdminServiceServicer):
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         """Return a page of live sessions in order of id: at least one, and no more than 1 MiB of others."""
         limit = min(request.limit or 1_000, _MAX_PAGE)
-        sessions = await self._sessions.list(after=request.after or None, limit=limit)
+        owner = request.owner if request.HasField("owner") else None
+        sessions = await self._sessions.list(after=request.after or None, limit=limit, owner=owner)
         page: list[pb.SessionInfo] = []
         size = 0
         for session in sessions:
@@ -99,6 +102,42 @@ class AdminService(AdminServiceServicer):
         except InvalidSession as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         return pb.DeleteSessionResponse(deleted=deleted)
+
+    async def GroupSessions(self, request: pb.GroupSessionsRequest, context: Context) -> pb.GroupSessionsResponse:
+        """Return the largest groups of live sessions by owner, call site or tool."""
+        try:
+            groups = await self._sessions.group(request.by)
+        except ValueError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "configuration: by must be owner, site or tool")
+        shown = groups[: min(request.limit or 1_000, _MAX_PAGE)]
+        return pb.GroupSessionsResponse(
+            groups=[
+                pb.SessionGroup(
+                    name=group.name or "",
+                    count=group.count,
+                    memory_bytes=group.memory_bytes,
+                    oldest_seconds=group.oldest_seconds,
+                )
+                for group in shown
+            ],
+            total=len(groups),
+        )
+
+    async def DeleteSessions(self, request: pb.DeleteSessionsRequest, context: Context) -> pb.DeleteSessionsResponse:
+        """Delete the sessions of an owner, or count them."""
+        try:
+            count = await self._sessions.delete_owned(request.owner, dry_run=request.dry_run)
+        except InvalidSession as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return pb.DeleteSessionsResponse(count=count)
+
+    async def SetStrictMode(self, request: pb.SetStrictModeRequest, context: Context) -> pb.SetStrictModeResponse:
+        """Switch strict mode on or off, and return whether it is on."""
+        try:
+            await (self._set_strict_mode or self._sessions.set_strict_mode)(request.strict_mode)
+        except PoolNotStarted as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.SetStrictModeResponse(strict_mode=self._sessions.strict_mode)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Return the ledger."""

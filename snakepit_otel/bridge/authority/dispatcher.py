@@ -22,6 +22,7 @@ from snakepit_otel.bridge.wire.methods import (
     ATTRIBUTES,
     CREATE_SESSION,
     IDEMPOTENT,
+    OWNER,
     POOL,
     REFERENCES,
     REQUEST_ID,
@@ -254,7 +255,11 @@ class Dispatcher:
         if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
             return (await self.sessions.get(session_id)).last_worker_id
         charge = Charge(self.lasting, peer, 0, SESSIONS)
-        return (await self.sessions.create(session_id, creator=creator, charge=charge)).last_worker_id
+        owner = request.metadata.get(OWNER) or None
+        session = await self.sessions.create(
+            session_id, owner=owner, creator=creator, tool=request.tool_name, charge=charge
+        )
+        return session.last_worker_id
 
     async def _forget_worker(self, session_id: str) -> None:
         """Release a session from a strict affinity to a worker that is gone."""

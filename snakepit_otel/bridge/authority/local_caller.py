@@ -72,6 +72,6 @@ class LocalCaller:
     ) -> tuple[Dispatcher, Creator | None, float | None, MessageOptions]:
         """Return what serves a request, what creates its session, its timeout, and its message's options."""
         dispatcher, creator = self._started(), None
-        if options.get("session_id") is not None and self.sessions.settings.strict_mode:
+        if options.get("session_id") is not None and self.sessions.strict_mode:
             creator = Creator(call_site(), tool)
         return dispatcher, creator, checked_timeout(options.pop("timeout", None)), options

@@ -69,6 +69,11 @@ class AuthorityMemory:
         opened.callback(server.close)
         return server
 
+    def set_strict(self, strict: bool) -> None:
+        """Report references that are made for nothing from now on, or no longer."""
+        self.store.strict = strict
+        _set_loose(self.store.settings, strict)
+
     def close(self) -> None:
         """Release all memory."""
         self._opened.close()

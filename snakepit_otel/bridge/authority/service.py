@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -68,6 +68,7 @@ from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
 
 Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T", bound=ToolResponse)
 _SESSION_OVERHEAD_BYTES = 64 << 10  # of a request to begin a session, besides the session's metadata
 _UPLOAD_MESSAGE_BYTES = 4 << 20  # of one message of an upload; our own have 1 MiB
 
@@ -182,7 +183,7 @@ class AuthorityService(BridgeServiceServicer):
     async def ExecuteTool(self, request: ToolRequest, context: Context) -> ToolResponse:
         """Run a tool, of the authority or of a worker's adapter."""
         headers = _headers(context)
-        creator = _creator(context, headers, request.tool_name)
+        creator = _creator(context, headers, request.tool_name) if self._sessions.strict_mode else None
         if self._dispatcher.has_middleware:
             _enter_caller(context)
         needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
@@ -193,7 +194,10 @@ class AuthorityService(BridgeServiceServicer):
             about = where(request.tool_name, request.session_id, phase="dispatch")
             if isinstance(error, RequestRefused):
                 await context.abort(code_of(error), to_status(error, about))
-            return pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
+            failed = pb.ExecuteToolResponse(success=False, error_message=to_wire(error, about))
+            return self._with_strict_mode(failed)
+        if self._sessions.strict_mode:
+            self._with_strict_mode(response)
         if not response.success and (refusal := refusal_in(response.error_message)) is not None:
             await context.abort(code_of(refusal), to_status(refusal, where(request.tool_name, request.session_id)))
         if not needs_labels or methods.REFERENCES not in response.metadata:
@@ -206,7 +210,7 @@ class AuthorityService(BridgeServiceServicer):
     async def ExecuteStreamingTool(self, request: ToolRequest, context: Context) -> None:
         """Run a tool of a worker's adapter and pass its chunks on."""
         headers = _headers(context)
-        creator = _creator(context, headers, request.tool_name)
+        creator = _creator(context, headers, request.tool_name) if self._sessions.strict_mode else None
         if self._dispatcher.has_middleware:
             _enter_caller(context)
         needs_labels = methods.REFERENCES not in request.metadata and not _shares_memory(context)
@@ -285,6 +289,12 @@ class AuthorityService(BridgeServiceServicer):
         )
         if outgoing is not None:
             outgoing.list_in(response)
+        return response
+
+    def _with_strict_mode(self, response: T) -> T:
+        """Mark a response for clients of ours, which then send the call sites of their requests."""
+        if self._sessions.strict_mode:
+            response.metadata[methods.STRICT_MODE] = "true"
         return response
 
     def _check(self, context: Context, request_id: str | None = None) -> None:

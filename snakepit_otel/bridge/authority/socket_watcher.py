@@ -56,10 +56,16 @@ class WatchedSocket:
 
 
 class SocketWatcher:
-    """Checks sockets four times a second, each time after `ensure` has checked their directory."""
+    """Checks sockets four times a second, each time after `ensure` has checked their directory.
 
-    def __init__(self, sockets: Sequence[WatchedSocket], ensure: Callable[[], None]) -> None:
+    `on_turn` is called each time, too.
+    """
+
+    def __init__(
+        self, sockets: Sequence[WatchedSocket], ensure: Callable[[], None], on_turn: Callable[[], None] | None = None
+    ) -> None:
         self._sockets = sockets
+        self._on_turn = on_turn
         self._ensure = ensure
         self._task: asyncio.Task[None] | None = None
 
@@ -81,3 +87,5 @@ class SocketWatcher:
                 self._ensure()
             for watched in self._sockets:
                 await watched.check()
+            if self._on_turn is not None:
+                self._on_turn()

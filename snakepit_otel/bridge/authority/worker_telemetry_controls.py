@@ -35,8 +35,10 @@ class WorkerTelemetryControls:
 
     async def apply(self, controls: Controls) -> None:
         """Return when the controls are in force, or `patience` has passed: a busy worker applies them later."""
+        if self._closed or controls == self._latest:
+            return
         # A worker that was started off has set up nothing that could be turned up.
-        if self._configured is Level.OFF or self._closed or controls == self._latest:
+        if self._configured is Level.OFF and controls.strict_mode == self._latest.strict_mode:
             return
         await self._cancel()
         self._latest = controls

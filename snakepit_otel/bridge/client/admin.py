@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
 from snakepit_otel.bridge.wire import methods
@@ -13,17 +13,30 @@ from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import TelemetryChanges
 from snakepit_otel.bridge.wire.tool_listing import ListedTool
+from snakepit_otel.sessions import SessionGroup
+
+
+class SessionGroups(NamedTuple):
+    """Groups of live sessions, the largest first; `total` counts those beyond the limit, too."""
+
+    groups: list[SessionGroup]
+    total: int
 
 
 class AdminCalls:
     """Calls of the admin service; the base of `Client`, which makes them."""
 
-    async def list_sessions(self, after: str = "", limit: int = 1_000) -> list[admin_pb.SessionInfo]:
-        """Return live sessions in order of id, those above `after`; on the authority's Unix socket only."""
+    async def list_sessions(
+        self, after: str = "", limit: int = 1_000, *, owner: str | None = None
+    ) -> list[admin_pb.SessionInfo]:
+        """Return live sessions in order of id, those above `after`, of one `owner` or of all.
+
+        On the authority's Unix socket only.
+        """
         found: list[admin_pb.SessionInfo] = []
         while len(found) < limit:
             # A page may have fewer sessions than requested, by their size; only an empty one is the last.
-            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found))
+            request = message(admin_pb.ListSessionsRequest, after=after, limit=limit - len(found), owner=owner)
             page = list((await self._call_admin("ListSessions", request)).sessions)
             if not page:
                 break
@@ -43,6 +56,34 @@ class AdminCalls:
             "DeleteSession", message(admin_pb.DeleteSessionRequest, session_id=session_id)
         )
         return bool(response.deleted)
+
+    async def group_sessions(self, by: str = "owner", limit: int = 1_000) -> SessionGroups:
+        """Return the largest groups of live sessions by `owner`, `site` or `tool`; on the Unix socket only.
+
+        Call sites are known of sessions that were made in strict mode, tools of those that a request made. Raises
+        `ConfigurationError` for another `by`.
+        """
+        found = await self._call_admin("GroupSessions", message(admin_pb.GroupSessionsRequest, by=by, limit=limit))
+        groups = [
+            SessionGroup(one.name or None, one.count, one.memory_bytes, one.oldest_seconds) for one in found.groups
+        ]
+        return SessionGroups(groups, found.total)
+
+    async def delete_sessions(self, *, owner: str, dry_run: bool = False) -> int:
+        """Delete the sessions that the owner has now, and return how many; with `dry_run`, only count them.
+
+        On the authority's Unix socket only. Raises `InvalidSession` for an owner that cannot be.
+        """
+        request = message(admin_pb.DeleteSessionsRequest, owner=owner, dry_run=dry_run)
+        return int((await self._call_admin("DeleteSessions", request, 60.0)).count)
+
+    async def set_strict_mode(self, strict_mode: bool) -> bool:
+        """Switch strict mode on or off while the authority runs, and return whether it is on; on its Unix socket only.
+
+        Sessions live on. Of those that were made while it was off, reports have the owner and no call site.
+        """
+        request = message(admin_pb.SetStrictModeRequest, strict_mode=strict_mode)
+        return bool((await self._call_admin("SetStrictMode", request)).strict_mode)
 
     async def stats(self) -> admin_pb.GetStatsResponse:
         """Return the ledger; on the authority's Unix socket only."""

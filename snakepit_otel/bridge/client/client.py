@@ -14,7 +14,7 @@ from snakepit_otel.bridge.client.admin import AdminCalls
 from snakepit_otel.bridge.client.connection import AuthorityConnection, RawConnection
 from snakepit_otel.bridge.client.lease import LeaseHolder
 from snakepit_otel.bridge.client.restarts import REPEATED, Repetition, Restarts
-from snakepit_otel.bridge.client.sessions import SessionCalls
+from snakepit_otel.bridge.client.sessions import SessionCalls, site_header
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -23,6 +23,7 @@ from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.copy_fallback import Copier
+from snakepit_otel.bridge.wire.raw_messages import LARGE_BYTES
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
 from snakepit_otel.bridge.wire.tool_calls import (
@@ -32,6 +33,7 @@ from snakepit_otel.bridge.wire.tool_calls import (
     listing,
     result_of,
 )
+from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.errors import (
     AuthorityUnavailable,
@@ -105,6 +107,7 @@ class Client(SessionCalls, AdminCalls):
         self._metadata = checked_metadata(metadata or {})
         self._memory = (zero_copy or ZeroCopySettings()).limits
         self._restarts = Restarts(wait_for_server)
+        self._sends_call_site = True
         # Also where it is not used: another user's socket is refused now, and not with the first call.
         shared = socket_of(address)
         self._fd_client = None if shared is None or not self._memory.enabled else FdClient(fd_server_path(shared.path))
@@ -168,7 +171,11 @@ class Client(SessionCalls, AdminCalls):
             if scope.to_send:
                 timeout = await self._send(scope, timeout)
             longest, headers = _call_options(timeout)
+            if (has_session := options.get("session_id") is not None) and self._sends_call_site:
+                headers = [*(headers or ()), site_header(call_site())]
             response = await self._authority.call(methods.EXECUTE_TOOL, request, longest, headers)
+            if has_session:
+                self._note_strict_mode(response)
             incoming = Incoming.of(scope, response.metadata.get(methods.REFERENCES))
             return await self._fetched(result_of(response, request, incoming.take_unless_copied), scope)
         finally:
@@ -183,10 +190,11 @@ class Client(SessionCalls, AdminCalls):
         """
         timeout, started = _time_left(options.pop("timeout", None)), time.monotonic()
         left, repetition, has_begun = timeout, None, False
+        site = call_site() if options.get("session_id") is not None else None
         while True:
             scope, more = self._begin(tool, options)
             try:
-                async with aclosing(self._chunks(tool, parameters, scope, left, more)) as received:
+                async with aclosing(self._chunks(tool, parameters, scope, left, more, site)) as received:
                     async for chunk in received:
                         has_begun = True
                         yield chunk
@@ -208,6 +216,7 @@ class Client(SessionCalls, AdminCalls):
         scope: Scope,
         timeout: float | None,
         options: MessageOptions,
+        site: str | None,
     ) -> AsyncGenerator[Any, None]:
         """Make one attempt at a stream."""
 
@@ -220,9 +229,19 @@ class Client(SessionCalls, AdminCalls):
         async def run(take: Any) -> None:
             request = listing(execute_request(tool, parameters, stream=True, scope=scope, **options))
             longest, headers = _call_options(await self._send(scope, timeout) if scope.to_send else timeout)
+            if site is not None:
+                headers = [*(headers or ()), site_header(site)]
             await self._authority.stream(methods.EXECUTE_STREAMING_TOOL, request, take, longest, headers)
 
         return chunks(run, decode)
+
+    def _note_strict_mode(self, response: pb.ExecuteToolResponse) -> None:
+        """Send the call sites of further requests if the authority reports them; the first request sends its own."""
+        if methods.STRICT_MODE in response.metadata:
+            self._sends_call_site = True
+        elif self._sends_call_site:
+            # A large response is passed on as it came, and says nothing about that.
+            self._sends_call_site = response.ByteSize() > LARGE_BYTES
 
     async def _send(self, scope: Scope, timeout: float | None) -> float | None:
         """Copy the bytes of a request's references to the authority, and return the seconds that are left for it."""

@@ -18,6 +18,11 @@ from snakepit_otel.sessions._session import checked_owner, checked_ttl
 T = TypeVar("T")
 
 
+def site_header(site: str) -> tuple[str, str]:
+    """Return the header with the call site of a session's creator; headers are ASCII."""
+    return methods.CALL_SITE_HEADER, site.encode("ascii", "replace").decode()
+
+
 class SessionCalls:
     """Calls for sessions; a base of `Client`, which makes them.
 
@@ -70,7 +75,7 @@ class SessionCalls:
                 timeout,
             )
             return
-        headers = [(methods.CALL_SITE_HEADER, site.encode("ascii", "replace").decode())]
+        headers = [site_header(site)]
         if ttl is not None:
             headers.append((methods.TTL_HEADER, repr(checked_ttl(ttl))))
         if owner is not None:

@@ -51,6 +51,8 @@ class Controls(BaseModel):
 
     deny: Patterns = ()  # points that one of these matches have none
 
+    strict_mode: bool = False  # whether references that are made for nothing are reported
+
     @field_validator("allow", "deny")
     @classmethod
     def _names_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,7 +78,13 @@ class Controls(BaseModel):
 
     def to_message(self) -> pb.SetTelemetryRequest:
         """Return these for a worker of the pool."""
-        return pb.SetTelemetryRequest(level=self.level, sampling=self.sampling, allow=self.allow, deny=self.deny)
+        return pb.SetTelemetryRequest(
+            level=self.level,
+            sampling=self.sampling,
+            allow=self.allow,
+            deny=self.deny,
+            strict_mode=self.strict_mode,
+        )
 
 
 def refuse_if_off(configured: Controls, wanted: Controls) -> None:

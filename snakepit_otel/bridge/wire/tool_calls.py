@@ -17,6 +17,7 @@ from snakepit_otel.bridge.wire.retries import retry_text
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.errors import SnakepitError
 from snakepit_otel.rpc import RpcError, snakepit_error
+from snakepit_otel.sessions._session import checked_owner
 from snakepit_otel.zero_copy._scope import Scope
 
 
@@ -26,6 +27,7 @@ class MessageOptions(TypedDict, total=False):
     session_id: str | None
     pool: str | None
     create_session: bool
+    owner: str | None
     idempotent: bool
     retry: Retry | None
     metadata: Mapping[str, str] | None
@@ -35,7 +37,8 @@ class RequestOptions(MessageOptions, total=False):
     """Options of `execute` and `stream`.
 
     With a `session_id` the request belongs to that session, which is created with the default TTL if it is not live;
-    with `create_session=False`, `SessionNotFound` is raised instead.
+    with `create_session=False`, `SessionNotFound` is raised instead. A session that the request creates has the
+    `owner`, for whom `max_sessions_per_owner` counts; one that lives keeps its own.
     `timeout` is in seconds, for all of the request: waiting, running and calling back. The request goes to the `pool`
     of that name, else to the first whose adapter has the tool. A request runs at most once; one that is `idempotent`,
     by this option or by the tool's declaration, is run again if it loses its worker before its first chunk, up to
@@ -56,6 +59,7 @@ def execute_request(
     scope: Scope | None = None,
     pool: str | None = None,
     create_session: bool = True,
+    owner: str | None = None,
     idempotent: bool = False,
     retry: Retry | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -79,6 +83,8 @@ def execute_request(
         request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
     if not create_session:
         request.metadata[methods.CREATE_SESSION] = "false"
+    if owner is not None:
+        request.metadata[methods.OWNER] = checked_owner(owner) or ""
     if idempotent:
         request.metadata[methods.IDEMPOTENT] = "true"
     if retry is not None:

@@ -63,6 +63,10 @@ class WorkerMemory:
             foreign=not request_id,
         )
 
+    def set_strict(self, strict: bool) -> None:
+        """Report references that are made for nothing from now on, or no longer."""
+        self._strict = self.kept.strict = strict
+
     async def send(self, scope: Scope, authority: AuthorityClient) -> None:
         """Copy what could not be shared to where the other side can read it."""
         if scope.request is not None:

@@ -151,7 +151,7 @@ class WorkerServer:
         guarded = GuardedServer(self._listener, worker_limits(self.max_message_bytes))
         add_BridgeServiceServicer_to_server(self._service, guarded)
         add_BufferServiceServicer_to_server(BufferService(self.memory.kept, self.max_message_bytes), guarded)
-        add_SupervisionServiceServicer_to_server(SupervisionService(running), guarded)
+        add_SupervisionServiceServicer_to_server(SupervisionService(running, self.memory.set_strict), guarded)
         self.address = self._listener.bind()
         await self._listener.start()
         if self.whole_process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -53,10 +54,11 @@ class RunningRequests:
 
 
 class SupervisionService(SupervisionServiceServicer):
-    """Serves the authority on the worker's own socket."""
+    """Serves the authority on the worker's own socket; `set_strict` switches the strict mode of references."""
 
-    def __init__(self, running: RunningRequests) -> None:
+    def __init__(self, running: RunningRequests, set_strict: Callable[[bool], None] = lambda _: None) -> None:
         self._running = running
+        self._set_strict = set_strict
         self._is_off = _controls.current().level is Level.OFF
 
     async def AwaitEnd(self, request: pb.AwaitEndRequest, context: Context) -> pb.AwaitEndResponse:
@@ -77,4 +79,6 @@ class SupervisionService(SupervisionServiceServicer):
         # A worker that was started off has set up nothing that could be turned up.
         if not self._is_off:
             _controls.apply(controls)
+        if request.HasField("strict_mode"):
+            self._set_strict(request.strict_mode)
         return pb.SetTelemetryResponse()
