@@ -21,7 +21,7 @@ from tests.waiting import until
 
 PAGES = ("adapter", "server", "front", "tests", "telemetry", "deploy")
 UNITS = ("notebook.service", "notebook-web.service")
-FILES = {"adapter.py", "try_it.py", "snakepit.toml", "test_notebook.py", *UNITS}
+FILES = {"adapter.py", "try_it.py", "snakepit.toml", "test_notebook.py", "pytest.ini", *UNITS}
 
 
 def steps() -> Iterator[Block]:
