@@ -56,7 +56,7 @@ def failure_in(description: str) -> Failure:
     own = own if isinstance(own, str) and own in OWN_ERRORS else None
     traceback = str(described.get("traceback", ""))
     return Failure(
-        _kind_of(own, context.get("phase")),
+        _kind_of(own, context),
         own or described["type"],
         str(described.get("message", "")),
         traceback,
@@ -65,10 +65,12 @@ def failure_in(description: str) -> Failure:
     )
 
 
-def _kind_of(own: str | None, phase: Any) -> FailureKind:
+def _kind_of(own: str | None, context: Mapping[str, Any]) -> FailureKind:
+    if own is not None and context.get("may_have_run") is False:
+        return FailureKind.REFUSED
     if own == DeadlineExceeded.__name__:
         return FailureKind.LATE
-    return FailureKind.REFUSED if own in _REFUSED or phase in _REFUSING_PHASES else FailureKind.RAISED
+    return FailureKind.REFUSED if own in _REFUSED or context.get("phase") in _REFUSING_PHASES else FailureKind.RAISED
 
 
 def _last_frame(traceback: str) -> str:

@@ -48,6 +48,7 @@ def test_a_workers_rule_is_within_the_limits(given_rule: Any) -> None:
         (ToolError("KeyError", "x"), FailureKind.RAISED),
         (InvalidArguments("x"), FailureKind.REFUSED),
         (DeadlineExceeded("x"), FailureKind.LATE),
+        (DeadlineExceeded("x", may_have_run=False), FailureKind.REFUSED),
     ],
 )
 def test_failures_are_told_apart(error: Exception, kind: FailureKind) -> None:
