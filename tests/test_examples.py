@@ -127,4 +127,4 @@ async def test_the_page_on_testing_runs(tmp_path: Path, monkeypatch: pytest.Monk
     arguments = ("-m", "pytest", "-q", "-p", "no:randomly", "--rootdir", str(tmp_path), str(tmp_path))
     async with program(*arguments) as started:
         printed, _ = await asyncio.wait_for(started.process.communicate(), 120)
-    assert "22 passed" in printed.decode(), printed.decode()
+    assert "24 passed" in printed.decode(), printed.decode()
