@@ -69,6 +69,7 @@ fuzz-short: $(READY) ## The same, in a minute or two, with the same inputs every
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	linter="$$(scripts/install-hadolint)" && "$$linter" examples/docker/Containerfile || [ $$? -eq 69 ]   # 69: it cannot be had
 
 types: $(READY) ## Check types, strictly.
 	$(BIN)/mypy

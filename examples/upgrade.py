@@ -52,7 +52,7 @@ class Load:
 
 async def serve(directory: Path, *options: str) -> asyncio.subprocess.Process:
     """Start a server, and return when it serves."""
-    command = ["serve", f"{directory}/shop.py:Shop", "--workers", "2", "--socket", f"{directory}/run/a.sock", *options]
+    command = ["serve", f"{directory}/shop.py:Shop", "--workers", "2", "--socket", f"{directory}/a.sock", *options]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "snakepit_otel", *command, stderr=asyncio.subprocess.PIPE
     )
@@ -70,7 +70,7 @@ async def main() -> None:
         adapter = directory / "shop.py"
         adapter.write_text(ADAPTER.format(version=1))
         old = await serve(directory)
-        async with Client(f"unix:{directory}/run/a.sock") as client:
+        async with Client(f"unix:{directory}/a.sock") as client:
             load = Load(client)
             loading = asyncio.ensure_future(load.run())
             await load.until(1)

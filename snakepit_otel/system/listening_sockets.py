@@ -1,7 +1,8 @@
 """Listening sockets of this process, which gRPC keeps to itself: found by their descriptors, and shared for a while.
 
-A port is shared by SO_REUSEPORT, which the kernel looks at when another socket is bound: so a port that is in use is
-an error at all other times, and for other users always.
+A port is shared by SO_REUSEPORT, which the kernel looks at when another socket is bound. So a port that is in use is an
+error for whoever does not ask to share it, as our servers do not, and for other users always. Once it was shared, the
+kernel goes on admitting this user's sockets that ask.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from select import POLLIN, poll
 
@@ -46,22 +47,16 @@ def send_callers_to_successor(port: int) -> None:
 
 def connections_wait() -> bool:
     """Return whether any listening socket of this process has connections that are not accepted yet."""
-    waiting = poll()
-    with _held(_listeners(lambda _: True)) as listeners:
-        for listener in listeners:
-            waiting.register(listener, POLLIN)
-        return bool(waiting.poll(0))
+    for listener in _listeners(lambda _: True):
+        waiting = poll()
+        waiting.register(listener, POLLIN)
+        if waiting.poll(0):
+            return True
+    return False
 
 
 def _has_port(found: socket.socket, port: int) -> bool:
     return found.family in _INTERNET and found.getsockname()[1] == port
-
-
-@contextmanager
-def _held(found: Iterator[socket.socket]) -> Iterator[list[socket.socket]]:
-    """Hold sockets for a block. A copy of a descriptor that stayed open would keep the socket listening."""
-    with ExitStack() as opened:
-        yield [opened.enter_context(one.dup()) for one in found]
 
 
 def _listeners(wanted: Callable[[socket.socket], bool]) -> Iterator[socket.socket]:
@@ -69,6 +64,8 @@ def _listeners(wanted: Callable[[socket.socket], bool]) -> Iterator[socket.socke
         with suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
                 continue
+            # Not by a socket's `dup`, which would have gRPC's accept block. It is closed at once: a copy that stayed open
+            # would keep the socket listening.
             found = socket.socket(fileno=os.dup(int(entry.name)))
             with found:
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and wanted(found):

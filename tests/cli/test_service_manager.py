@@ -54,7 +54,7 @@ def gone(pid: int) -> bool:
 
 async def test_a_service_is_upgraded_in_its_place(short_path: Path) -> None:
     """SIGUSR2 starts the command again, whose process becomes the main one; the manager sees no stop between them."""
-    path = short_path / "s" / "a.sock"
+    path = short_path / "a.sock"
     async with manager(short_path / "notify") as managing:
         environ = {
             "NOTIFY_SOCKET": str(short_path / "notify"),

@@ -21,6 +21,7 @@ def place(short_path: Path) -> dict[str, str]:
     """The environment of servers with their sockets in a directory of the test."""
     for name in ("s", "o"):
         (short_path / name).mkdir(mode=0o700, exist_ok=True)
+    (short_path / "s").mkdir(mode=0o700)
     return {"XDG_RUNTIME_DIR": str(short_path), "SNAKEPIT_OTEL_SERVER__SOCKET": str(short_path / "s" / "a.sock")}
 
 
@@ -73,7 +74,7 @@ async def test_a_server_that_cannot_start_takes_nothing(place: dict[str, str]) -
             code, _, complaint = await run(*SERVE[2:], "--take-over", "--listen", taken, environ=place)
             assert (code, f"cannot listen on {taken}: it is in use" in complaint) == (2, True)
         # Not even its port is shared with a server that does not say that it takes over.
-        code, _, complaint = await run(*SERVE[2:], "--listen", tcp, "--socket", f"{place['XDG_RUNTIME_DIR']}/o/b.sock")
+        code, _, complaint = await run(*SERVE[2:], "--listen", tcp, "--socket", f"{place['XDG_RUNTIME_DIR']}/s/b.sock")
         assert (code, f"cannot listen on {tcp}: it is in use" in complaint) == (2, True)
         assert await run("call", "echo", "value=1", environ=environ) == (0, "1\n", "")
         assert old.process.returncode is None

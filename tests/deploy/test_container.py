@@ -65,7 +65,7 @@ async def test_the_server_is_the_first_process(short_path: Path) -> None:
     """As process 1 it is healthy, answers, and ends with code 0 within its grace when the engine sends SIGTERM."""
     words = [*json.loads(re.findall(r"^ENTRYPOINT (.*)$", TEXT, re.MULTILINE)[0])[1:]]
     words += json.loads(re.findall(r"^CMD (.*)$", TEXT, re.MULTILINE)[0])
-    socket = short_path / "s" / "authority.sock"
+    socket = short_path / "authority.sock"
     environ = {
         "XDG_RUNTIME_DIR": str(short_path),
         "SNAKEPIT_OTEL_SERVER__SOCKET": str(socket),

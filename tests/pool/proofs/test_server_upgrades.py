@@ -51,7 +51,7 @@ class Load:
 @pytest.mark.timeout(600)
 async def test_ten_servers_one_after_the_other(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A hundred calls a second on both addresses go on through ten hand-overs, and none fails."""
-    socket = short_path / "s" / "a.sock"
+    socket = short_path / "a.sock"
     serve = ["-m", "snakepit_otel", "serve", "tests.adapters_for_tests:Useful", "--workers", "2"]
     serve += ["--socket", str(socket), "--listen", "127.0.0.1:0"]
     environ = {"XDG_RUNTIME_DIR": str(short_path)}
