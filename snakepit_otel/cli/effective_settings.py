@@ -77,7 +77,7 @@ def _of(loaded: Loaded, path: SettingPath, value: Any, default: Any) -> Iterator
     else:
         location = loaded.locations.get(path)
         source = DEFAULT if location is None else location or PROGRAM
-        empty = value == {}
+        empty = value == {} or (value == () and is_secret(path))
         yield Effective(dotted(path), None if empty else _masked(path, value), None if empty else default, source)
 
 

@@ -92,6 +92,13 @@ class OneWorker:
         """Know the tools given, or all if none are."""
         return tool if not self._tools or tool in self._tools else "_OTHER"
 
+    def pool_of(self, tool: str) -> str:
+        """Return the name of the only pool."""
+        return "default"
+
+    def on_refused(self, tool: str, pool: str | None) -> None:
+        """Count nothing."""
+
     async def execute(self, job: Job) -> pb.ExecuteToolResponse:
         """Run the request on the worker."""
         await job.on_assigned("worker-1")

@@ -19,7 +19,7 @@ from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, ToolStatus, WorkerStatus
-from snakepit_otel.errors import AuthorityUnavailable, PoolNotFound, PoolNotStarted, WorkerStartFailed
+from snakepit_otel.errors import PoolNotFound, PoolNotStarted, WorkerStartFailed
 from snakepit_otel.rpc.addresses import listen
 from tests.waiting import until
 
@@ -155,13 +155,13 @@ async def test_the_status_is_told(short_path: Path) -> None:
 
 
 async def test_a_status_before_the_start(short_path: Path) -> None:
-    """While there is nothing to tell of yet, the authority counts as unavailable."""
+    """While there is nothing to tell of yet, the error is that of the authority."""
 
     async def tell() -> Status:
         raise PoolNotStarted("there are no workers yet")
 
     async with served(short_path, status=tell) as client:
-        with pytest.raises(AuthorityUnavailable, match="there are no workers yet"):
+        with pytest.raises(PoolNotStarted, match="there are no workers yet"):
             await client.status()
 
 
