@@ -64,8 +64,8 @@ def _listeners(wanted: Callable[[socket.socket], bool]) -> Iterator[socket.socke
         with suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
                 continue
-            # Not by a socket's `dup`, which would have gRPC's accept block. It is closed at once: a copy that stayed open
-            # would keep the socket listening.
+            # Not by a socket's `dup`, which would have gRPC's accept block. It is closed at once: a copy that stayed
+            # open would keep the socket listening.
             found = socket.socket(fileno=os.dup(int(entry.name)))
             with found:
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and wanted(found):
