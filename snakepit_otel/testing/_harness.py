@@ -73,28 +73,31 @@ async def run_tool(
     if errors not in ("raised", "wire") or leaks not in ("ignore", "error"):
         raise ConfigurationError("run_tool has errors='raised' or 'wire', and leaks='ignore' or 'error'")
     limit = checked_timeout(timeout)
-    run = _Run(adapter, tool, session_id, sessions or SessionStore(), limit, wire=wire, errors=errors)
+    sessions = sessions or SessionStore()
     registry = ToolRegistry((*STATE_TOOLS, *authority_tools))
     if session_id is not None:
-        await run.sessions.create(session_id)
+        await sessions.create(session_id)
         for key, value in (state or {}).items():
-            await run.sessions.set_state(session_id, key, value)
-    watch = LeakWatch() if leaks == "error" else None
-    # In a task of its own, whose context has the deadline and ends with the request.
-    working = asyncio.create_task(run.run(arguments or {}, registry, middleware, metadata))
-    try:
-        if watch is None:
-            return await working
-        with watch.watching():
-            returned = await working
-            found = [*run.left_views(), *await watch.settled()]
-        if found:
-            raise LeakError(found, f"{tool!r} of {adapter.__qualname__}")
-        return returned
-    finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
+            await sessions.set_state(session_id, key, value)
+    # The hooks are outside of what is watched: what they leave is the worker's, and not the request's.
+    async with threads_of_worker(adapter) as threads:
+        run = _Run(adapter, tool, session_id, sessions, limit, wire=wire, errors=errors)
+        # In a task of its own, whose context has the deadline and ends with the request.
+        working = asyncio.create_task(run.run(threads, arguments or {}, registry, middleware, metadata))
+        try:
+            if leaks == "ignore":
+                return await working
+            watch = LeakWatch()
+            with watch.watching():
+                returned = await working
+                found = [*run.left_views(), *await watch.settled()]
+            if found:
+                raise LeakError(found, f"{tool!r} of {adapter.__qualname__}")
+            return returned
+        finally:
+            if not working.done():
+                working.cancel()
+                await asyncio.wait([working])
 
 
 class _Run:
@@ -129,19 +132,6 @@ class _Run:
 
     async def run(
         self,
-        arguments: Mapping[str, Any],
-        registry: ToolRegistry,
-        middleware: Sequence[Middleware],
-        metadata: Mapping[str, str] | None,
-    ) -> Any:
-        try:
-            async with threads_of_worker(self._adapter) as threads:
-                return await self._run_in(threads, arguments, registry, middleware, metadata)
-        finally:
-            self._memory.close()
-
-    async def _run_in(
-        self,
         threads: ToolThreads,
         arguments: Mapping[str, Any],
         registry: ToolRegistry,
@@ -150,21 +140,24 @@ class _Run:
     ) -> Any:
         memory = self._memory
         crossing: Crossing = OverTheWire(memory, self._tool, self._session_id) if self._wire else AsTheyAre(memory)
-        given = crossing.arguments(arguments, metadata)
-        host = AdapterHost(self._adapter, threads)
-        if middleware:
-            host = MiddlewareHost(self._adapter, threads, middleware=MiddlewareChain(middleware))
-        due = None if self._timeout is None else monotonic() + self._timeout
-        context = SessionContext(self._session_id, self._authority(registry, due), metadata, deadline=due)
         try:
-            async with asyncio.timeout(self._timeout) as limit:
-                if due is not None:
-                    deadline.enter(due)
-                return await self._served(host, Request(self._tool, given, context), crossing)
-        except TimeoutError:
-            if limit.expired():
-                raise self._late() from None
-            raise
+            given = crossing.arguments(arguments, metadata)
+            host = AdapterHost(self._adapter, threads)
+            if middleware:
+                host = MiddlewareHost(self._adapter, threads, middleware=MiddlewareChain(middleware))
+            due = None if self._timeout is None else monotonic() + self._timeout
+            context = SessionContext(self._session_id, self._authority(registry, due), metadata, deadline=due)
+            try:
+                async with asyncio.timeout(self._timeout) as limit:
+                    if due is not None:
+                        deadline.enter(due)
+                    return await self._served(host, Request(self._tool, given, context), crossing)
+            except TimeoutError:
+                if limit.expired():
+                    raise self._late() from None
+                raise
+        finally:
+            memory.close()
 
     async def _served(self, host: AdapterHost, request: Request, crossing: Crossing) -> Any:
         chunks: list[Any] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,38 @@ from snakepit_otel.adapters._worker_hooks import WorkerHooks
 from snakepit_otel.errors import AlreadyStarted
 
 _STOP_TIMEOUT_S = 10.0
-_threads_of: dict[type, ToolThreads] = {}
+
+
+class _Worker:
+    """One worker of an adapter in this process: begun by the first who uses it, ended by the last."""
+
+    def __init__(self, adapter: type, context: WorkerContext) -> None:
+        self.threads = ToolThreads()
+        self.users = 0
+        self.ended = asyncio.Event()
+        self._context = context
+        self._hooks = WorkerHooks(adapter, self.threads)
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Run the start hook, or wait until it has run for another user."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._hooks.start(self._context))
+        await asyncio.shield(self._starting)
+
+    async def stop(self) -> None:
+        """Run the stop hook, if the start hook has run."""
+        try:
+            if self._starting is not None and not self._starting.done():
+                self._starting.cancel()
+                await asyncio.wait([self._starting])
+            await self._hooks.stop(self._context, _STOP_TIMEOUT_S)
+        finally:
+            self.threads.close()
+            self.ended.set()
+
+
+_workers: dict[type, _Worker] = {}
 
 
 @asynccontextmanager
@@ -29,28 +61,36 @@ async def started_worker(
     if `on_worker_start` fails, whose cause is what it raised; `AdapterNotLoaded` for a hook that cannot be one;
     `AlreadyStarted` inside of another block for the same adapter.
     """
-    if adapter in _threads_of:
+    if adapter in _workers:
         raise AlreadyStarted(f"a worker of {adapter.__qualname__} runs in this test already")
-    threads = ToolThreads()
-    try:
-        worker = WorkerContext(worker_id, pool, slot, 1, dict(environment or {}))
-        hooks = WorkerHooks(adapter, threads)
-        await hooks.start(worker)
-        _threads_of[adapter] = threads
-        try:
-            yield worker
-        finally:
-            del _threads_of[adapter]
-            await hooks.stop(worker, _STOP_TIMEOUT_S)
-    finally:
-        threads.close()
+    context = WorkerContext(worker_id, pool, slot, 1, dict(environment or {}))
+    async with _use(adapter, _Worker(adapter, context)):
+        yield context
 
 
 @asynccontextmanager
 async def threads_of_worker(adapter: type) -> AsyncIterator[ToolThreads]:
-    """Give the threads of the worker that the adapter runs in, which lives for this block if there is none."""
-    if adapter in _threads_of:
-        yield _threads_of[adapter]
-    else:
-        async with started_worker(adapter):
-            yield _threads_of[adapter]
+    """Give the threads of the worker that the adapter runs in: the present one, or one for this block.
+
+    Blocks at the same time share one.
+    """
+    while (worker := _workers.get(adapter)) is not None and not worker.users:
+        await worker.ended.wait()
+    async with _use(adapter, worker or _Worker(adapter, WorkerContext("test-1.1", "test", 0))) as used:
+        yield used.threads
+
+
+@asynccontextmanager
+async def _use(adapter: type, worker: _Worker) -> AsyncIterator[_Worker]:
+    _workers[adapter] = worker
+    worker.users += 1
+    try:
+        await worker.start()
+        yield worker
+    finally:
+        worker.users -= 1
+        if not worker.users:
+            try:
+                await worker.stop()
+            finally:
+                del _workers[adapter]
