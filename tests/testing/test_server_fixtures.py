@@ -66,8 +66,9 @@ async def test_sessions_that_are_left_are_named(snakepit_client: Client, snakepi
     """By id and owner, but those that were there before."""
     snakepit_server.assert_no_sessions_left()
     await snakepit_client.create_session("left", owner="web")
-    with pytest.raises(AssertionError, match=r"1 sessions are left:\n  'left' of 'web', idle for"):
+    with pytest.raises(AssertionError, match=r"1 sessions are left:\n  'left' of 'web', idle for") as raised:
         snakepit_server.assert_no_sessions_left()
+    assert "made, of all that are live:\n  1 at testing/test_server_fixtures.py:" in str(raised.value)
     snakepit_server.assert_no_sessions_left(besides={"left"})
 
 
