@@ -21,7 +21,6 @@ def place(short_path: Path) -> dict[str, str]:
     """The environment of servers with their sockets in a directory of the test."""
     for name in ("s", "o"):
         (short_path / name).mkdir(mode=0o700, exist_ok=True)
-    (short_path / "s").mkdir(mode=0o700)
     return {"XDG_RUNTIME_DIR": str(short_path), "SNAKEPIT_OTEL_SERVER__SOCKET": str(short_path / "s" / "a.sock")}
 
 
@@ -83,7 +82,6 @@ async def test_a_server_that_cannot_start_takes_nothing(place: dict[str, str]) -
 async def test_there_is_nothing_to_take_over(place: dict[str, str]) -> None:
     """The server starts as without the option, also where a killed one has left its socket."""
     path = Path(place["SNAKEPIT_OTEL_SERVER__SOCKET"])
-    path.parent.mkdir(mode=0o700, exist_ok=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     path.chmod(0o600)
