@@ -62,20 +62,15 @@ async def test_callers_are_answered_throughout(place: dict[str, str]) -> None:
 
 async def test_a_server_that_cannot_start_takes_nothing(place: dict[str, str]) -> None:
     """The error of the new one is its own, and the old one goes on."""
-    environ = {**place, "SNAKEPIT_OTEL_ADDRESS": f"unix:{place['SNAKEPIT_OTEL_SERVER__SOCKET']}"}
-    async with serving(place) as (old, tcp):
-        broken = await run("serve", "tests.broken_adapter:Broken", "--workers", "1", "--take-over", environ=place)
-        assert broken[0] != 0
+    async with serving(place) as (old, _), Client(f"unix:{place['SNAKEPIT_OTEL_SERVER__SOCKET']}") as client:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
             taken = f"127.0.0.1:{other.getsockname()[1]}"
+            # Found out when its workers are ready, as late as can be.
             code, _, complaint = await run(*SERVE[2:], "--take-over", "--listen", taken, environ=place)
             assert (code, f"cannot listen on {taken}: it is in use" in complaint) == (2, True)
-        # Not even its port is shared with a server that does not say that it takes over.
-        code, _, complaint = await run(*SERVE[2:], "--listen", tcp, "--socket", f"{place['XDG_RUNTIME_DIR']}/s/b.sock")
-        assert (code, f"cannot listen on {tcp}: it is in use" in complaint) == (2, True)
-        assert await run("call", "echo", "value=1", environ=environ) == (0, "1\n", "")
+        assert await client.execute("echo", {"value": 1}) == 1
         assert old.process.returncode is None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from snakepit_otel import Client
 from tests.cli.test_first_process import can_unshare
 from tests.processes import ROOT, children, run
 
@@ -87,13 +88,14 @@ async def test_the_server_is_the_first_process(short_path: Path) -> None:
         checked = {"SNAKEPIT_OTEL_ADDRESS": f"unix:{socket}"}
         code, output, _ = await run("status", "--json", environ=checked)
         assert (code, json.loads(output)["stopping"]) == (0, False)
-        assert (await run("call", "greet", "name=Ada", environ=checked))[1] == "Hello, Ada.\n"
+        async with Client(f"unix:{socket}") as client:
+            assert await client.execute("greet", {"name": "Ada"}) == "Hello, Ada."
         (first,) = children(process.pid)
         os.kill(first, signal.SIGTERM)
         async with asyncio.timeout(15):
             await process.communicate()
         assert process.returncode == 0
-        assert (await run("status", environ=checked))[0] == 4
+        assert not socket.exists()
     finally:
         if process.returncode is None:
             for child in children(process.pid):
