@@ -128,7 +128,7 @@ class AdminService(AdminServiceServicer):
         try:
             count = await self._sessions.delete_owned(request.owner, dry_run=request.dry_run)
         except InvalidSession as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         return pb.DeleteSessionsResponse(count=count)
 
     async def SetStrictMode(self, request: pb.SetStrictModeRequest, context: Context) -> pb.SetStrictModeResponse:
