@@ -1,27 +1,30 @@
-"""Templates of workers' environment variables: `{slot}` and `{pool}`, with `{{` and `}}` for braces."""
+"""Templates of workers' environment variables: `{slot}` and `{pool}`, with `{{slot}}` for the text itself."""
 
 from __future__ import annotations
 
-from string import Formatter
+import re
 
 _FIELDS = ("slot", "pool")
+# A name in braces alone: values that are JSON have other braces, which stay as they are.
+_FIELD = re.compile(r"(\{?)\{([A-Za-z_]\w*)\}(\}?)")
 
 
 def check_template(name: str, template: str) -> None:
-    """Raise `ValueError` for a variable's template with other fields, or with a brace on its own."""
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError:
-        raise ValueError(f"the value of {name} has a brace on its own; {_ADVICE}") from None
-    for _, field, specification, conversion in parts:
-        if field is not None and (field not in _FIELDS or specification or conversion):
+    """Raise `ValueError` for a variable's template with another field."""
+    for before, field, after in _FIELD.findall(template):
+        if field not in _FIELDS and not (before and after):
             # Without the field, since values may be secrets.
-            raise ValueError(f"the value of {name} has another field than {{slot}} and {{pool}}; {_ADVICE}")
+            raise ValueError(
+                f"the value of {name} has another field than {{slot}} and {{pool}}; write {{{{name}}}} for {{name}}"
+            )
 
 
 def filled(template: str, slot: int, pool: str) -> str:
     """Return a template, which was checked, with a worker's slot and the name of its pool."""
-    return template.format(slot=slot, pool=pool)
+    values = {"slot": str(slot), "pool": pool}
 
+    def value(match: re.Match[str]) -> str:
+        before, field, after = match.groups()
+        return f"{{{field}}}" if before and after else f"{before}{values.get(field, '')}{after}"
 
-_ADVICE = "write {{ and }} for braces"
+    return _FIELD.sub(value, template)
