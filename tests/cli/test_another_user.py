@@ -24,6 +24,9 @@ from tests.users import OTHER, needs_root
 COMMANDS = [
     ["call", "login", "password=hunter2", "--session", "me"],
     ["status"],
+    ["tools"],
+    ["requests", "list"],
+    ["requests", "cancel", "abcd"],
     ["sessions", "list"],
     ["sessions", "stats"],
     ["telemetry", "--level", "full"],

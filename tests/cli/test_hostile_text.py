@@ -14,10 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
+from snakepit_otel.bridge.wire.request_listing import ListedRequest, RequestList
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import Status
+from snakepit_otel.bridge.wire.tool_listing import ListedTool
+from snakepit_otel.cli import addresses, output, status
 from snakepit_otel.cli import app as cli
-from snakepit_otel.cli import call, output, restart, sessions, status, telemetry
 from snakepit_otel.cli.doctor import report as doctor
 from snakepit_otel.cli.doctor.report import Section, problem
 from snakepit_otel.common.printable import printable, printable_lines
@@ -47,7 +49,7 @@ class Told:
             id=session_id, owner=self.sent, last_worker_id=self.sent, metadata={self.sent: self.sent}
         )
 
-    async def list_sessions(self, *_: Any) -> list[admin_pb.SessionInfo]:
+    async def list_sessions(self, *_: Any, **__: Any) -> list[admin_pb.SessionInfo]:
         return [self._info(session_id) for session_id in ("first", f"id{self.sent}", "last")]
 
     async def show_session(self, _: str) -> admin_pb.ShowSessionResponse:
@@ -66,6 +68,16 @@ class Told:
         workers = tuple(replace(worker, id=text, state=text, suspect=text) for worker in pool.workers)
         pool = replace(pool, name=text, adapter=text, breaker=text, rejected={text: 1}, workers=workers)
         return replace(STATUS, version=text, run_id=text, telemetry_level=text, pools=(pool,))
+
+    async def list_tools(self) -> list[ListedTool]:
+        text = self.text
+        listed = {"pool": text, "adapter": text, "description": text, "signature": text, "input_schema": {text: text}}
+        return [ListedTool(name=name, **listed) for name in (text, "text")]  # type: ignore[arg-type]
+
+    async def list_requests(self, _: int) -> RequestList:
+        text = self.text
+        one = ListedRequest(id=text, tool=text, session_id=text, pool=text, state=text, age_seconds=1, worker_id=text)
+        return RequestList([one], 1)
 
     async def restart_workers(self, _: str | None, progress: Callable[[Replacement], None]) -> RestartReport:
         made = (
@@ -97,7 +109,7 @@ def told(name: str) -> Iterator[Callable[..., Result]]:
     client = Told(HOSTILE[name], SENT[name])
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COLUMNS", "400")
-        for module in (call, restart, sessions, status, telemetry):
+        for module in (addresses, status):
             patched.setattr(module, "Client", lambda *_, **__: client)
         patched.setattr(output.console, "_width", 400)
         yield partial(CliRunner().invoke, cli.app)
@@ -109,6 +121,9 @@ COMMANDS = [
     ("sessions", "show", "any"),
     ("sessions", "stats"),
     ("status",),
+    ("tools",),
+    ("tools", "text"),
+    ("requests", "list"),
     ("restart",),
     ("telemetry",),
     ("call", "text"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_otel.bridge.worker.heartbeat import HeartbeatSettings
-from snakepit_otel.cli.call import _parameters
+from snakepit_otel.cli.arguments import arguments_of
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.addresses import split
@@ -115,4 +115,6 @@ def command_line(data: bytes) -> None:
     with refusing(ConfigurationError, ours=True):
         insist(isinstance(target_of(address), str))
     with refusing(ConfigurationError, ours=True):
-        insist(isinstance(_parameters([choices.text(), choices.rest().decode("utf-8", "surrogateescape")]), dict))
+        # Not from files, whose names would be anything.
+        pairs = [choices.text(), choices.rest().decode("utf-8", "surrogateescape")]
+        insist(isinstance(arguments_of([pair.replace("=@", "=") for pair in pairs], None), dict))
