@@ -36,6 +36,7 @@ async def surroundings():
         yield {
             "SessionStore": reopened,
             "Client": lambda address, **options: connected(pit.socket, **options),
+            "pit": pit,
             "task": task,
             "pid": os.getpid(),
         }
