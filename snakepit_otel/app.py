@@ -202,7 +202,7 @@ class Snakepit(LocalCaller):
                 sockets.append(server.callers_socket)
             record = self._live_record(directory.path.name, report=predecessor is None)
             running.push_async_callback(self._close_record, record)
-            watcher = SocketWatcher(sockets, context.ensure, record.update if record is not None else None)
+            watcher = SocketWatcher(sockets, context.ensure, lambda: self._update_record(record))
             running.push_async_callback(watcher.stop)
             watcher.start()
             self._running = running.pop_all()
@@ -225,7 +225,7 @@ class Snakepit(LocalCaller):
         """Take no more requests, and return when those there are have ended, or have had `shutdown_grace`."""
         if self._dispatcher is not None and self._pools is not None:
             self._dispatcher = None
-            if self._server is not None and self._hand_over is not None and self._hand_over.is_taken:
+            if self._server is not None and self._is_handed_over:
                 await self._server.leave(self.longest_grace)
             await asyncio.gather(self._pools.drain(), self.tools.threads.drain(self.longest_grace))
 
@@ -348,9 +348,17 @@ class Snakepit(LocalCaller):
         record.begin(report=report)
         return record
 
+    @property
+    def _is_handed_over(self) -> bool:
+        return self._hand_over is not None and self._hand_over.is_taken
+
+    def _update_record(self, record: LiveRecord | None) -> None:
+        # The successor's is in the same place.
+        if record is not None and not self._is_handed_over:
+            record.update()
+
     async def _close_record(self, record: LiveRecord | None) -> None:
-        is_handed_over = self._hand_over is not None and self._hand_over.is_taken
-        if record is not None and not is_handed_over:
+        if record is not None and not self._is_handed_over:
             await self.sessions.sweep()  # what has expired is not lost
             record.close()
 
