@@ -173,6 +173,23 @@ async def test_queued_requests_fail_when_the_pool_stops() -> None:
 
 
 @virtual_time
+async def test_draining_ends_with_the_last_request_that_nobody_waits_for() -> None:
+    """A request whose caller has gone is waited for as long as it runs, and not for the whole grace."""
+    release = asyncio.Event()
+    async with stub_pool(shutdown_grace=6_000, cancel_grace=60_000) as stubs:
+        left = stubs.begin("stubborn", release)
+        await settle()
+        left.cancel()
+        await settle()
+        draining, started = asyncio.ensure_future(stubs.pool.drain()), stubs.clock()
+        await asyncio.sleep(1)
+        assert not draining.done()
+        release.set()
+        await draining
+        assert stubs.clock() - started == 1
+
+
+@virtual_time
 async def test_queue_and_capacity_are_gauges(capture: Capture) -> None:
     """Lengths and limits of queues, and the numbers of slots and of those taken, are collected."""
     async with occupied(size=2, max_queue_size=7) as (stubs, go):

@@ -125,7 +125,11 @@ class WorkerRuns:
                 held.retain()
         task = asyncio.get_running_loop().create_task(self._follow_abandoned(worker, job, reason))
         self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
+        task.add_done_callback(self._on_abandoned_end)
+
+    def _on_abandoned_end(self, task: asyncio.Task[None]) -> None:
+        self._abandoned.discard(task)
+        self._on_end()
 
     async def _follow_abandoned(self, worker: Worker, job: Job, reason: ExitReason) -> None:
         try:
@@ -138,8 +142,6 @@ class WorkerRuns:
             job.release_permit()
             if job.listing is not None:
                 job.listing.release()
-            # Later, as this task is still in the set.
-            asyncio.get_running_loop().call_soon(self._on_end)
 
 
 async def _worker_exited(worker: Worker, job: Job) -> WorkerExited:
