@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -30,7 +31,7 @@ class RetryRule(NamedTuple):
         """Return the rule that a worker gives in an error's context, within the limits of all rules."""
         if not isinstance(given, list) or len(given) != len(cls._fields):
             return None
-        if not all(isinstance(number, int | float) and number >= 0 for number in given):
+        if not all(type(number) in (int, float) and 0 <= number < math.inf for number in given):
             return None
         most, backoff, max_backoff = given
         return cls(min(int(most), MAX_RETRIES), min(backoff, MAX_WAIT_SECONDS), min(max_backoff, MAX_WAIT_SECONDS))
