@@ -34,10 +34,10 @@ def log_to_stderr(
     level = default if configured is None else configured
     ours = level if configured is not None or own_default is None else own_default
     root = logging.getLogger()
-    if not root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(CorrelatedFormatter(line))
-        root.addHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(CorrelatedFormatter(line))
+    # Adds nothing where there are handlers, but for one that OpenTelemetry's distribution has added before.
+    logging.basicConfig(handlers=[handler])
     if any(isinstance(handler.formatter, CorrelatedFormatter) for handler in root.handlers):
         set_levels(level, ours, each or {})
     else:
