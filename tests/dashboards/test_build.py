@@ -85,6 +85,7 @@ def test_checking_writes_nothing(elsewhere: Path) -> None:
     assert {path.name: path.read_text() for path in elsewhere.iterdir()} == before
 
 
+@pytest.mark.dashboards
 def test_what_is_built_does_not_depend_on_chance() -> None:
     """Two processes, whose sets and hashes are in different orders, build the same to the byte; so does this one."""
     built = [
@@ -189,6 +190,7 @@ def test_a_rename_in_the_registry_breaks_the_build(
     assert what in capsys.readouterr().err
 
 
+@pytest.mark.dashboards
 def test_a_rename_goes_nowhere_in_a_real_copy(tmp_path: Path) -> None:
     """With the registry alone changed the queries are wrong; with the code generated from it, pages cannot be made."""
     for name in ("dashboards", "semconv", "snakepit_otel", "docs", "otel-collector.yaml"):
