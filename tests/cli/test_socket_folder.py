@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,12 @@ async def test_at_a_terminal_the_user_decides(short_path: Path, answer: bool | N
 async def test_a_signal_ends_the_question(short_path: Path) -> None:
     """Who presses Ctrl-C at the question starts nothing."""
     stop = asyncio.Event()
-    answered = asyncio.Event()
+    answered = threading.Event()
     loop = asyncio.get_running_loop()
 
     def confirm(_question: str) -> bool:
         loop.call_soon_threadsafe(stop.set)
-        asyncio.run_coroutine_threadsafe(answered.wait(), loop).result()
-        return True
+        return answered.wait(60)
 
     socket = short_path / "missing" / "a.sock"
     assert not await may_make_folder(socket, stop, is_at_terminal=lambda: True, confirm=confirm)
