@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Everything but the slow proofs, which have commands of their own.
 TESTS := -m "not collector and not dashboards and not matrix"
-# One more at a time than there are cores, for many tests wait for processes; who is done takes over from who is not.
-PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist worksteal
+# As many at a time as there are cores, for most tests wait for processes; who is done takes over from who is not.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 # Of fuzzing: how many targets at a time, and which; all unless some are named, as in make fuzz TARGETS="values arrow".
 FUZZ_JOBS ?= $(shell nproc)
 TARGETS ?=

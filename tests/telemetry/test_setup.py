@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.metrics._internal import _ProxyMeterProvider
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -48,6 +48,9 @@ TOTAL = Metric("total", "counter", "{thing}", "How many.")
 def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
     """Set telemetry up by these variables, as if nothing was; at the end all is as before."""
     provided: dict[str, Any] = {"trace": trace.ProxyTracerProvider(), "metrics": _ProxyMeterProvider()}
+    # What a set-up finds it also shuts down, and that of the tests is for all of them.
+    monkeypatch.setattr(_logs, "get_logger_provider", lambda: provided.setdefault("logs", object()))
+    monkeypatch.setattr(_logs, "set_logger_provider", lambda provider: provided.update(logs=provider))
     for name, value in {"_provider": None, "_maker": None, "_logged": set()}.items():
         monkeypatch.setattr(select, name, value)
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provided["trace"])
