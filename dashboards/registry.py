@@ -34,9 +34,15 @@ class Known:
 
 
 @cache
+def loaded() -> Registry:
+    """Return the registry, which takes long to read."""
+    return Registry.load()
+
+
+@cache
 def known() -> dict[str, Known]:
     """Return every series that the registry's metrics become, by its name."""
-    registry = Registry.load()
+    registry = loaded()
     found: dict[str, Known] = {}
     for group in registry.metrics:
         series = series_name(group["metric_name"], group["instrument"], group["unit"])
@@ -55,18 +61,18 @@ def known() -> dict[str, Known]:
 
 @cache
 def labels_of_records() -> frozenset[str]:
-    return frozenset(map(label_name, Registry.load().attributes)) | STREAM | _FIELDS
+    return frozenset(map(label_name, loaded().attributes)) | STREAM | _FIELDS
 
 
 @cache
 def events() -> frozenset[str]:
-    return frozenset(group["name"] for group in Registry.load().events)
+    return frozenset(group["name"] for group in loaded().events)
 
 
 @cache
 def values_of(label: str) -> frozenset[str]:
     """Return the values that a label can have, or nothing where the registry does not close the set."""
-    registry = Registry.load()
+    registry = loaded()
     return frozenset(
         value for name in registry.attributes if label_name(name) == label for value in _members(registry, name)
     )

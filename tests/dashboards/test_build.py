@@ -20,7 +20,7 @@ from dashboards import alerts, build
 from dashboards.build import as_plain, files, pages, recorded
 from dashboards.check import faults, series_in
 from dashboards.promql import share
-from dashboards.registry import OVERFLOW, known, values_of
+from dashboards.registry import OVERFLOW, known, loaded, values_of
 from dashboards.unshown import UNSHOWN
 from semconv.generate import REGISTRY, Registry
 from tests.processes import ROOT
@@ -85,7 +85,6 @@ def test_checking_writes_nothing(elsewhere: Path) -> None:
     assert {path.name: path.read_text() for path in elsewhere.iterdir()} == before
 
 
-@pytest.mark.dashboards
 def test_what_is_built_does_not_depend_on_chance() -> None:
     """Two processes, whose sets and hashes are in different orders, build the same to the byte; so does this one."""
     built = [
@@ -124,8 +123,8 @@ def registry_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     """Put a registry in the place of ours in which what matches a pattern is something else."""
 
     def forget() -> None:
-        known.cache_clear()
-        values_of.cache_clear()
+        for made in (loaded, known, values_of):
+            made.cache_clear()
 
     def change(pattern: str, replacement: str) -> None:
         assert renamed(REGISTRY, pattern, replacement, into=tmp_path)
@@ -190,7 +189,6 @@ def test_a_rename_in_the_registry_breaks_the_build(
     assert what in capsys.readouterr().err
 
 
-@pytest.mark.dashboards
 def test_a_rename_goes_nowhere_in_a_real_copy(tmp_path: Path) -> None:
     """With the registry alone changed the queries are wrong; with the code generated from it, pages cannot be made."""
     for name in ("dashboards", "semconv", "snakepit_otel", "docs", "otel-collector.yaml"):
