@@ -50,12 +50,20 @@ class Load:
                 await asyncio.sleep(0.01)
 
 
+servers: list[asyncio.subprocess.Process] = []
+
+
 async def serve(directory: Path, *options: str) -> asyncio.subprocess.Process:
     """Start a server, and return when it serves."""
     command = ["serve", f"{directory}/shop.py:Shop", "--workers", "2", "--socket", f"{directory}/a.sock", *options]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "snakepit_otel", *command, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        *("-m", "snakepit_otel", *command),
+        stderr=asyncio.subprocess.PIPE,
+        # Python takes a file of the same size and second for the one that it has compiled.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
+    servers.append(process)
     assert process.stderr is not None
     while line := await process.stderr.readline():
         if line.startswith(b"serving"):
@@ -95,6 +103,17 @@ async def main() -> None:
         assert await new.wait() == 0
 
 
+async def main_and_end() -> None:
+    """Run the program, and leave no server behind, whatever happens."""
+    try:
+        await main()
+    finally:
+        for server in servers:
+            if server.returncode is None:
+                server.terminate()
+                await server.wait()
+
+
 if __name__ == "__main__":
     os.environ.setdefault("OTEL_SDK_DISABLED", "true")
-    asyncio.run(main())
+    asyncio.run(main_and_end())

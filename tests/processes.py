@@ -95,5 +95,9 @@ def alive(pid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """Return the process ids of a process' children."""
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in found for child in file.read_text().split()]
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        # The thread may have ended since it was listed.
+        with suppress(OSError):
+            found += map(int, file.read_text().split())
+    return found
