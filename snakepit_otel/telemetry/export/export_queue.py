@@ -122,8 +122,10 @@ class ExportQueue:
             self._wake.set()
 
     def _fitting(self, new: list[Any], room: int, room_bytes: int) -> list[Any]:
+        # A call on the right of += lets another thread in between its read and its write.
         if self._closed:
-            self._counts[SHUTDOWN] += len(new)
+            refused = len(new)
+            self._counts[SHUTDOWN] += refused
             return []
         fitting = []
         for item in new[: max(0, room)]:
@@ -131,7 +133,8 @@ class ExportQueue:
             if room_bytes < 0:
                 break
             fitting.append(item)
-        self._counts[QUEUE_FULL] += len(new) - len(fitting)
+        refused = len(new) - len(fitting)
+        self._counts[QUEUE_FULL] += refused
         return fitting
 
     def flush(self, timeout: float) -> bool:
@@ -165,8 +168,9 @@ class ExportQueue:
             while self._busy and self._thread.is_alive() and time.monotonic() < deadline + 0.1:
                 self._progress.wait(0.02)
             self._settled = True
-            self._counts[SHUTDOWN] += self._waiting()
-            self._done += self._waiting()
+            left = self._waiting()
+            self._counts[SHUTDOWN] += left
+            self._done += left
             self._count_in_flight(0)
             self._items.clear()
         self._wake.set()
