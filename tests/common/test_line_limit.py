@@ -22,7 +22,7 @@ def test_one_line_of_a_kind_in_an_interval() -> None:
     assert limit.admit("a") is None
 
 
-def test_what_was_left_out_can_be_told_without_another_line() -> None:
+def test_the_number_left_out_is_reported_at_the_end() -> None:
     """At the end of its interval a kind is forgotten, and the number of its lines that were left out returned."""
     clock = Clock()
     limit = LineLimit(interval=60, clock=clock)

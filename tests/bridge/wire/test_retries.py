@@ -53,7 +53,7 @@ def test_a_workers_rule_is_within_the_limits(given_rule: Any) -> None:
         (DeadlineExceeded("x", may_have_run=False), FailureKind.REFUSED),
     ],
 )
-def test_failures_are_told_apart(error: Exception, kind: FailureKind) -> None:
+def test_failures_have_their_kinds(error: Exception, kind: FailureKind) -> None:
     """What a tool raised is something else than a request that did not run, or one whose time was up."""
     context = {"phase": "execute", **retry_context(error, Retry(on=Exception))}
     described = to_wire(error, context)
