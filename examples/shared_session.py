@@ -16,7 +16,7 @@ class SharedSession:
     async def run(self, until: asyncio.Event) -> None:
         """Keep the session for as long as this task runs: it is bound to it, and ends with it."""
         session = await self._pit.sessions.create("shared_background_session", ttl=86_400, owner="background")
-        self._pit.sessions.bind_to_task(session.id)
+        await self._pit.sessions.bind_to_task(session.id)
         self.session_id = session.id
         await until.wait()
 

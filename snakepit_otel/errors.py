@@ -3,7 +3,7 @@
     SnakepitError
     ├── ConfigurationError
     ├── SessionError     InvalidSession, SessionNotFound, SessionQuotaExceeded (OwnerQuotaExceeded), SessionStoreFull,
-    │                    StateRefused, StateConflict, NoSession
+    │                    SessionStoreUnavailable, StateRefused, StateConflict, NoSession
     ├── AdapterError     AdapterNotLoaded, ToolNotFound, ToolRefused, InvalidArguments, BlockingCall
     ├── ToolError        (what a tool raised)
     ├── MiddlewareError  RequestRefused, MiddlewareFailed
@@ -33,8 +33,9 @@ __all__ = [
     "PoolError",
     "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
     "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError", "SessionNotFound",
-    "SessionQuotaExceeded", "SessionStoreFull", "SessionWorkerUnavailable", "SnakepitError", "StateConflict",
-    "StateRefused", "ToolError", "ToolNotFound", "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy",
+    "SessionQuotaExceeded", "SessionStoreFull", "SessionStoreUnavailable", "SessionWorkerUnavailable",
+    "SnakepitError", "StateConflict", "StateRefused", "ToolError", "ToolNotFound",
+    "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy",
     "WorkerExited", "WorkerFenced", "WorkerStartFailed", "ZeroCopyError", "ZeroCopyLimitExceeded",
     "ZeroCopyUnavailable",
 ]  # fmt: skip
@@ -102,6 +103,12 @@ class SessionStoreFull(SessionError, http=503, grpc="RESOURCE_EXHAUSTED", retrya
             "Delete sessions or state, raise it, or set overflow='evict'"
         )
         self.missing = missing
+
+
+class SessionStoreUnavailable(SessionError, http=503, grpc="UNAVAILABLE", may_have_run=True, retryable=True):
+    """The session store cannot be reached, or did not answer in time; the operation may have taken place or not."""
+
+    reason = "session_store_unavailable"
 
 
 class StateRefused(SessionError, ValueError, may_have_run=True):

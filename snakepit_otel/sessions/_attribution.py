@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from snakepit_otel.common.printable import printable
 
 MADE_BEFORE = "made before strict mode was on"  # in place of a call site
-_MOST_CREATORS = 5
 _MOST_NAMES = 3
 
 
@@ -75,53 +74,44 @@ class CreatorReport:
         return found
 
 
-class CreatorIndex:
-    """The live sessions that this authority created, by creator; used in strict mode.
+class CreatorTally:
+    """Sums up sessions by creator, for a report; of one `owner` only, if there is one."""
 
-    It is local: with several authorities over one backend, each reports the creators among its own callers.
-    """
+    def __init__(self, owner: str | None = None) -> None:
+        self._owner = owner
+        self._groups: dict[Creator, tuple[int, float, str | None]] = {}
 
-    def __init__(self) -> None:
-        self._groups: dict[Creator, OrderedDict[str, tuple[float, str | None]]] = {}
-        self._creators: dict[str, Creator] = {}
+    def add(self, origin: Origin | None, owner: str | None, age: float) -> None:
+        """Add a session by its origin, its owner and its age in seconds."""
+        if origin is None:
+            self.add_group(Creator(MADE_BEFORE, None, owner), 1, age, None)
+        else:
+            creator = origin.creator or Creator(MADE_BEFORE, origin.tool, owner)
+            self.add_group(creator, 1, age, origin.trace)
 
-    def add(self, session_id: str, created: float, creator: Creator, trace: str | None) -> None:
-        """Add a session; `created` is on the monotonic clock of this process."""
-        self._remove(session_id)
-        self._creators[session_id] = creator
-        self._groups.setdefault(creator, OrderedDict())[session_id] = (created, trace)
-
-    def remove(self, session_id: str, origin: Origin | None) -> None:
-        """Remove a session that has ended; one that was created anew under its id stays."""
-        creator = self._creators.get(session_id)
-        if creator is not None and self._groups[creator][session_id][1] == (origin.trace if origin else None):
-            self._remove(session_id)
-
-    def _remove(self, session_id: str) -> None:
-        creator = self._creators.pop(session_id, None)
-        if creator is None:
+    def add_group(self, creator: Creator, sessions: int, oldest_age: float, trace: str | None) -> None:
+        """Add sessions of one creator; the age in seconds and the trace are those of the oldest of them."""
+        if self._owner is not None and creator.owner != self._owner:
             return
-        group = self._groups[creator]
-        del group[session_id]
-        if not group:
-            del self._groups[creator]
+        before = self._groups.get(creator)
+        if before is not None:
+            sessions += before[0]
+            if before[1] >= oldest_age:
+                _, oldest_age, trace = before
+        self._groups[creator] = (sessions, oldest_age, trace)
 
-    def report(self, now: float, owner: str | None = None) -> CreatorReport:
-        """Return the creators of the sessions, or of those of one owner."""
-        groups = [(creator, group) for creator, group in self._groups.items() if owner in (None, creator.owner)]
+    def report(self, most: int = 5) -> CreatorReport:
+        """Return the `most` creators with most sessions, and what there is besides."""
         owners: Counter[str] = Counter()
         sites: Counter[str] = Counter()
-        for creator, group in groups:
-            owners[printable(creator.owner) if creator.owner else "nobody"] += len(group)
-            sites[printable(creator.call_site)] += len(group)
-        largest = heapq.nlargest(_MOST_CREATORS, groups, key=lambda group: len(group[1]))
-        summaries = []
-        for creator, group in largest:
-            created, trace = min(group.values(), key=lambda made: made[0])
-            summaries.append(CreatorSummary(creator, len(group), now - created, trace))
+        for creator, (sessions, _, _) in self._groups.items():
+            owners[printable(creator.owner) if creator.owner else "nobody"] += sessions
+            sites[printable(creator.call_site)] += sessions
+        largest = heapq.nlargest(most, self._groups.items(), key=lambda group: group[1][0])
+        summaries = tuple(CreatorSummary(creator, *group) for creator, group in largest)
         return CreatorReport(
-            tuple(summaries),
-            len(groups) - len(largest),
+            summaries,
+            len(self._groups) - len(largest),
             owners.total() - sum(summary.sessions for summary in summaries),
             _totals(owners, "owners"),
             _totals(sites, "call sites"),

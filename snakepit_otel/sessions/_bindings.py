@@ -26,6 +26,7 @@ class Binding:
     """
 
     session_id: str
+    incarnation: int
     stop: Callable[[], object] = bool
     on_lost: Callable[[], object] = bool
     ttl: float = 0.0
@@ -34,9 +35,9 @@ class Binding:
 
 
 class Bindings:
-    """The active bindings of an authority, which are local to it. `delete` deletes a session of the store."""
+    """The active bindings of an authority, which are local to it. `delete` deletes one incarnation of a session."""
 
-    def __init__(self, delete: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, delete: Callable[[str, int], Awaitable[bool]]) -> None:
         self._delete = delete
         self._active: dict[str, list[Binding]] = {}
         self._deletions: set[asyncio.Future[bool]] = set()
@@ -46,14 +47,14 @@ class Bindings:
         self._active.setdefault(binding.session_id, []).append(binding)
         return binding
 
-    def bind_to_task(self, session_id: str, task: asyncio.Task[Any]) -> None:
+    def bind_to_task(self, session: Session, task: asyncio.Task[Any]) -> None:
         def on_done(_: asyncio.Task[Any]) -> None:
             self.end(binding)
 
-        binding = self.add(Binding(session_id, stop=lambda: task.remove_done_callback(on_done)))
+        binding = self.add(Binding(session.id, session.incarnation, stop=lambda: task.remove_done_callback(on_done)))
         task.add_done_callback(on_done)
 
-    def bind_to_process(self, session_id: str, pid: int) -> None:
+    def bind_to_process(self, session: Session, pid: int) -> None:
         """End the session when the process is gone, however it ends.
 
         Raises `InvalidSession` if there is no such process. Linux 5.3 or later.
@@ -63,13 +64,13 @@ class Bindings:
             descriptor = os.pidfd_open(pid)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InvalidSession(f"cannot bind session {session_id!r} to process {pid}: {reason}") from None
+            raise InvalidSession(f"cannot bind session {session.id!r} to process {pid}: {reason}") from None
 
         def stop() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
 
-        loop.add_reader(descriptor, self.end, self.add(Binding(session_id, stop=stop)))
+        loop.add_reader(descriptor, self.end, self.add(Binding(session.id, session.incarnation, stop=stop)))
 
     def end(self, binding: Binding) -> asyncio.Future[bool]:
         """Delete the session of an owner that is gone, and return whether it was live; nobody has to await it."""
@@ -88,10 +89,12 @@ class Bindings:
             if not binding.is_ending:
                 binding.stop()
 
-    def on_session_ended(self, session_id: str) -> None:
-        """Remove the bindings of a session that has ended, before another one can have its id."""
-        for binding in self._active.pop(session_id, ()):
-            binding.is_active = False
+    def on_session_ended(self, session_id: str, incarnation: int) -> None:
+        """Remove the bindings of a session that has ended; those of a later one with its id stay."""
+        for binding in [*self._active.get(session_id, ())]:
+            if binding.incarnation != incarnation:
+                continue
+            self._remove(binding)
             if not binding.is_ending:
                 binding.stop()
                 binding.on_lost()
@@ -109,7 +112,7 @@ class Bindings:
         if not binding.is_active:
             return False
         try:
-            return await self._delete(binding.session_id)
+            return await self._delete(binding.session_id, binding.incarnation)
         finally:
             if binding.is_active:
                 self._remove(binding)
@@ -140,7 +143,7 @@ class Lease:
         *,
         create: Callable[..., Awaitable[Session]],
         access: Callable[[str], Awaitable[Session]],
-        touch: Callable[[str], Awaitable[Session]],
+        touch: Callable[..., Awaitable[Session]],
         on_lost: Callable[[str], object] = bool,
     ) -> None:
         self._bindings = bindings
@@ -208,20 +211,28 @@ class Lease:
 
     async def touch(self) -> None:
         """Restart the TTL of all held sessions."""
-        for session_id in list(self._held):
+        for session_id, binding in list(self._held.items()):
             try:
-                await self._touch(session_id)
+                await self._touch(session_id, incarnation=binding.incarnation)
             except SessionNotFound:
                 # Expired nevertheless, or ended by another authority over the same backend.
-                if self.release(session_id):
+                if self._held.get(session_id) is binding and self.release(session_id):
                     self._on_lost(session_id)
 
     def _hold(self, session: Session) -> None:
         before = self._held.get(session.id)
         if before is not None and before.is_active:
-            return
+            if before.incarnation == session.incarnation:
+                return
+            # The one that was held has been ended elsewhere, and this is another.
+            self.release(session.id)
         binding = self._bindings.add(
-            Binding(session.id, on_lost=lambda: self._on_session_lost(session.id), ttl=session.ttl)
+            Binding(
+                session.id,
+                session.incarnation,
+                on_lost=lambda: self._on_session_lost(session.id, session.incarnation),
+                ttl=session.ttl,
+            )
         )
         if self._has_ended:
             self._bindings.end(binding)
@@ -229,9 +240,10 @@ class Lease:
         self._held[session.id] = binding
         self._schedule_touch(session.ttl)
 
-    def _on_session_lost(self, session_id: str) -> None:
-        self._held.pop(session_id, None)
-        self._on_lost(session_id)
+    def _on_session_lost(self, session_id: str, incarnation: int) -> None:
+        if (held := self._held.get(session_id)) is not None and held.incarnation == incarnation:
+            del self._held[session_id]
+            self._on_lost(session_id)
 
     def _schedule_touch(self, ttl: float) -> None:
         """Touch before a TTL that starts now runs out, or earlier if a touch is scheduled already."""

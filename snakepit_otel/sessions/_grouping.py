@@ -31,21 +31,19 @@ class SessionGroup:
 
 
 class Grouping:
-    """Sums up sessions by group; `now` is the time since the epoch."""
+    """Sums up sessions by group."""
 
-    def __init__(self, by: GroupBy, now: float) -> None:
+    def __init__(self, by: GroupBy) -> None:
         self._by = by
-        self._now = now
         self._groups: dict[str | None, SessionGroup] = {}
 
     def add(self, sessions: Iterable[Session]) -> None:
         """Add sessions to their groups."""
         for session in sessions:
             name = self._name(session)
-            age = max(0.0, self._now - session.created_at)
             group = self._groups.get(name, SessionGroup(name, 0, 0, 0.0))
             self._groups[name] = SessionGroup(
-                name, group.count + 1, group.memory_bytes + session.memory_bytes, max(group.oldest_seconds, age)
+                name, group.count + 1, group.memory_bytes + session.memory_bytes, max(group.oldest_seconds, session.age)
             )
 
     def largest_first(self) -> tuple[SessionGroup, ...]:

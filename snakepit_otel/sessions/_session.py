@@ -25,8 +25,9 @@ class Session(NamedTuple):
     """A snapshot of a session.
 
     `ttl` is in seconds and slides from the last access. `created_at` and `last_accessed` are seconds since the epoch,
-    on the clock of the backend. `version` is that of its last write, 0 if its
-    state was never written. `memory_bytes` counts id, metadata and state.
+    on the clock of the backend, which also computes `idle`, the seconds since the last access.
+    `version` is that of its last write, 0 if its state was never written. `memory_bytes` counts id, metadata and
+    state. `incarnation` tells sessions apart that have had the same id.
     """
 
     id: str
@@ -39,6 +40,13 @@ class Session(NamedTuple):
     version: int = 0
     memory_bytes: int = 0
     origin: Origin | None = None
+    incarnation: int = 0
+    idle: float = 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since its creation."""
+        return max(0.0, self.last_accessed - self.created_at) + self.idle
 
 
 def checked_id(session_id: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -26,6 +27,11 @@ class StateOperations:
     """The part of a `SessionStore` that reads and writes sessions' state."""
 
     _backend: SessionBackend
+    _is_lasting: bool
+
+    def _token(self) -> int:
+        """Return a token for a call whose reply may be lost, 0 where none can be."""
+        return secrets.randbits(63) | 1 if self._is_lasting else 0
 
     @abstractmethod
     async def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -128,7 +134,10 @@ class StateOperations:
 
         The JSON must have passed `state.encode` or `state.checked_json`.
         """
+        token = self._token()
         return await self._with_space(
             checked_id(session_id),
-            lambda: self._backend.write(session_id, changes, if_version=if_version, if_versions=if_versions),
+            lambda: self._backend.write(
+                session_id, changes, if_version=if_version, if_versions=if_versions, token=token
+            ),
         )

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
 from snakepit_otel import telemetry
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.common.call_site import call_site
 from snakepit_otel.common.clock import Clock, SystemClock
+from snakepit_otel.common.guard import guard
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import (
     BudgetExceeded,
     ConfigurationError,
     InvalidSession,
     OwnerQuotaExceeded,
+    SessionError,
     SessionQuotaExceeded,
     SessionStoreFull,
 )
-from snakepit_otel.sessions._attribution import MADE_BEFORE, Creator, CreatorIndex, Origin
+from snakepit_otel.sessions._attribution import Creator, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
 from snakepit_otel.sessions._grouping import GroupBy, Grouping, SessionGroup
 from snakepit_otel.sessions._metrics import SessionMetrics
@@ -31,12 +34,14 @@ from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.sessions._state_operations import StateOperations, session_details
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
-from snakepit_otel.sessions.backends.base import Created, Ended, NewSession, SessionBackend, Stats
+from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, Pruned, SessionBackend, Stats
 from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
 _SWEEP_BATCH = 1_000
+_MOST_HINTS = 1_000  # on their way at once; further ones are dropped
 T = TypeVar("T")
+_log = logging.getLogger("snakepit_otel.sessions")
 
 
 class SessionStore(StateOperations):
@@ -70,11 +75,13 @@ class SessionStore(StateOperations):
         self._clock = clock or SystemClock()
         self._backend = create_backend(backend, settings, self._clock)
         self._is_open = False
-        self._creators = CreatorIndex() if settings.strict_mode else None
-        self._watchdog = Watchdog(settings, self._clock, self._creators, emit)
+        self._is_lasting: bool = getattr(self._backend, "is_lasting", True)
+        self._watchdog = Watchdog(settings, self._clock, self._backend, emit)
         self._metrics = SessionMetrics(self._backend, settings.table_name, emit)
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
-        self._bindings = Bindings(self.delete)
+        self._bindings = Bindings(self._delete_incarnation)
+        self._unreported = 0
+        self._hints: set[asyncio.Task[None]] = set()
         self._ended_listeners: list[Callable[[str], object]] = []
 
     async def __aenter__(self) -> Self:
@@ -107,6 +114,10 @@ class SessionStore(StateOperations):
         await self._bindings.close()
         if self._is_open:
             self._is_open = False
+            if self._hints:
+                await asyncio.wait(self._hints)
+            with guard("counting the last events of sessions", _log, traceback=False):
+                await self._report_pruned()
             await self._backend.close()
 
     async def create(
@@ -139,8 +150,9 @@ class SessionStore(StateOperations):
             checked_metadata(metadata),
             checked_owner(owner),
             charge=charge,
+            token=self._token(),
         )
-        if self._creators is None:
+        if not self.strict_mode:
             creator = None
         elif creator is None:
             creator = Creator(call_site(), tool, owner)
@@ -149,23 +161,18 @@ class SessionStore(StateOperations):
         try:
             created = await self._create(new.id, new, creator, tool)
         except OwnerQuotaExceeded as error:
-            self._watchdog.on_owner_rejected(error.owner)
+            await self._watchdog.on_owner_rejected(error.owner)
             raise
         except SessionQuotaExceeded:
-            self._watchdog.on_rejected(self._backend.last_stats.live)
+            await self._watchdog.on_rejected(self._backend.last_stats.live)
             raise
         if created.ended:
             self._record_ended(created.ended, created.live - created.new)
         on_session(created.session)
-        if created.new:
-            origin = created.session.origin
-            # Strict mode may have been switched on meanwhile.
-            if self._creators is not None and origin is not None and origin.creator is not None:
-                self._creators.add(new.id, self._clock.monotonic(), origin.creator, origin.trace)
-            if self._watchdog.is_threshold(created.live):
-                # Expired sessions do not count: they are pruned before the count is compared.
-                _, live = await self._prune()
-                self._watchdog.on_created(live)
+        if created.new and self._watchdog.is_threshold(created.live):
+            # Expired sessions do not count: they are pruned before the count is compared.
+            _, live = await self._prune()
+            await self._watchdog.on_created(live)
         return created.session
 
     @telemetry.observed(
@@ -208,10 +215,18 @@ class SessionStore(StateOperations):
     @telemetry.observed(names.SESSION_DELETE, details=session_details)
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
-        ended = await self._backend.delete(checked_id(session_id))
+        return await self._delete(session_id)
+
+    @telemetry.observed(names.SESSION_DELETE, details=session_details)
+    async def _delete_incarnation(self, session_id: str, incarnation: int) -> bool:
+        """Delete the session, unless its id is another session's by now; False if there was none."""
+        return await self._delete(session_id, incarnation)
+
+    async def _delete(self, session_id: str, incarnation: int | None = None) -> bool:
+        ended, live = await self._backend.delete(checked_id(session_id), incarnation=incarnation)
         if ended is None:
             return False
-        self._record_ended([ended], self._backend.last_stats.live)
+        self._record_ended([ended], live)
         return True
 
     async def list(self, *, after: str | None = None, limit: int = 1_000, owner: str | None = None) -> list[Session]:
@@ -234,7 +249,9 @@ class SessionStore(StateOperations):
             for session in batch:
                 if dry_run:
                     count += 1
-                elif (end := await self._backend.delete(session.id, owner=owner)) is not None:
+                elif (
+                    end := (await self._backend.delete(session.id, owner=owner, incarnation=session.incarnation)).ended
+                ) is not None:
                     ended.append(end)
             count += len(ended)
             if ended:
@@ -248,7 +265,7 @@ class SessionStore(StateOperations):
         Call sites are known of sessions that were created in strict mode, tools of those that a request created.
         Raises `ValueError` for another `by`.
         """
-        groups = Grouping(GroupBy(by), self._clock.time())
+        groups = Grouping(GroupBy(by))
         async for batch in self._backend.scan():
             groups.add(batch)
             await asyncio.sleep(0)
@@ -257,37 +274,34 @@ class SessionStore(StateOperations):
     @property
     def is_lasting(self) -> bool:
         """Whether the sessions survive the end of this process."""
-        return getattr(self._backend, "is_lasting", True)
+        return self._is_lasting
 
     @property
     def strict_mode(self) -> bool:
         """Whether sessions that are created now are attributed to their creators."""
-        return self._creators is not None
+        return self._watchdog.strict_mode
 
     async def set_strict_mode(self, strict_mode: bool) -> None:
         """Switch strict mode on or off; sessions stay.
 
         Sessions that were created while it was off are reported with their owner and tool, and no call site.
         """
-        if strict_mode is self.strict_mode:
-            return
-        creators = self._creators = self._watchdog.creators = CreatorIndex() if strict_mode else None
-        # What others end in a backend that is shared is not reported here.
-        if creators is None or self.is_lasting:
-            return
-        async for batch in self._backend.scan():
-            if self._creators is not creators:
-                return
-            age = self._clock.monotonic() - self._clock.time()
-            for session in batch:
-                creator, trace, tool = session.origin or (None, None, None)
-                creator = creator or Creator(MADE_BEFORE, tool, session.owner)
-                creators.add(session.id, session.created_at + age, creator, trace)
-            await asyncio.sleep(0)
+        self._watchdog.strict_mode = strict_mode
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
-        """Store the worker that served the session last, as a hint for the next request."""
-        await self._backend.assign_worker(checked_id(session_id), worker_id)
+        """Store the worker that served the session last, as a hint for the next request.
+
+        Where the sessions are kept elsewhere, this does not wait, and a hint may be lost.
+        """
+        assignment = self._backend.assign_worker(checked_id(session_id), worker_id)
+        if not self.is_lasting:
+            await assignment
+        elif len(self._hints) < _MOST_HINTS:
+            hint = asyncio.ensure_future(_suppressed(assignment))
+            self._hints.add(hint)
+            hint.add_done_callback(self._hints.discard)
+        else:
+            assignment.close()
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
@@ -302,16 +316,17 @@ class SessionStore(StateOperations):
         """
         return Lease(self._bindings, create=self.create, access=self.get, touch=self._backend.get, on_lost=on_lost)
 
-    def bind_to_task(self, session_id: str, task: asyncio.Task[Any] | None = None) -> None:
+    async def bind_to_task(self, session_id: str, task: asyncio.Task[Any] | None = None) -> None:
         """End the session when `task` ends, by default the current one."""
         task = task or asyncio.current_task()
-        if task is None:
-            raise RuntimeError("there is no current task to bind the session to")
-        self._bindings.bind_to_task(checked_id(session_id), task)
+        assert task is not None
+        session = await self._backend.get(checked_id(session_id), touch=False)
+        self._bindings.bind_to_task(session, task)
 
-    def bind_to_process(self, session_id: str, pid: int) -> None:
-        """End the session when the process `pid` of this machine ends."""
-        self._bindings.bind_to_process(checked_id(session_id), pid)
+    async def bind_to_process(self, session_id: str, pid: int) -> None:
+        """End the session when the process `pid` of this machine ends. Raises `InvalidSession` if there is none."""
+        session = await self._backend.get(checked_id(session_id), touch=False)
+        self._bindings.bind_to_process(session, pid)
 
     async def sweep(self) -> int:
         """Remove every expired session, have the watchdog check the rest, and return the number removed.
@@ -327,7 +342,7 @@ class SessionStore(StateOperations):
     )
     async def _sweep(self) -> Sequence[Ended]:
         ended, live = await self._prune()
-        self._watchdog.on_swept(live)
+        await self._watchdog.on_swept(live)
         return ended
 
     async def _prune(self) -> tuple[Sequence[Ended], int]:
@@ -336,15 +351,22 @@ class SessionStore(StateOperations):
         more = True
         try:
             while more:
-                gone, live, more = await self._backend.prune(_SWEEP_BATCH)
+                gone, live, more = await self._report_pruned(_SWEEP_BATCH)
                 self._release_ended(gone)
                 ended += gone
                 if more:
                     await asyncio.sleep(0)
         finally:
             # Also for a sweep that is cancelled half-way: the backend reports no end twice.
-            self._metrics.record_ended(ended, live)
+            self._emit_ended(ended, live)
+        if self.is_lasting and self._unreported:
+            await self._report_pruned()
         return ended, live
+
+    async def _report_pruned(self, limit: int = 0) -> Pruned:
+        """Confirm to the backend what was emitted, and prune; confirmed once, also where the reply is lost."""
+        reported, self._unreported = self._unreported, 0
+        return await self._backend.prune(limit, reported=reported)
 
     async def stats(self) -> Stats:
         """Return the ledger: `created - deleted - pruned_ttl - pruned_overflow == live`.
@@ -363,12 +385,20 @@ class SessionStore(StateOperations):
 
     def _record_ended(self, ended: Sequence[Ended], live: int) -> None:
         self._release_ended(ended)
+        self._emit_ended(ended, live)
+
+    def _emit_ended(self, ended: Sequence[Ended], live: int) -> None:
         self._metrics.record_ended(ended, live)
+        self._unreported += sum(one.reason is not EndReason.DELETED for one in ended)
 
     def _release_ended(self, ended: Sequence[Ended]) -> None:
         for one in ended:
-            self._bindings.on_session_ended(one.session_id)
+            self._bindings.on_session_ended(one.session_id, one.incarnation)
             for listener in self._ended_listeners:
                 listener(one.session_id)
-            if self._creators is not None:
-                self._creators.remove(one.session_id, one.origin)
+
+
+async def _suppressed(hint: Coroutine[Any, Any, None]) -> None:
+    """Await a hint, which may be lost."""
+    with suppress(SessionError):
+        await hint

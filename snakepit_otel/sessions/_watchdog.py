@@ -6,50 +6,45 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.common.clock import Clock
+from snakepit_otel.common.guard import guard
 from snakepit_otel.common.printable import printable, printable_lines
-from snakepit_otel.sessions._attribution import CreatorIndex
 from snakepit_otel.sessions._settings import SessionSettings
+from snakepit_otel.sessions.backends.base import MOST_OWNERS, SessionBackend, WarningReason
 from snakepit_otel.telemetry import names
 
 _log = logging.getLogger("snakepit_otel.sessions")
 
 Emit = Callable[..., None]
-_MOST_OWNERS = 100  # of which refusals are counted between two warnings
-
-
-class WarningReason(StrEnum):
-    """The reasons of `snakepit.bridge.session.accumulation_warning`, of which the guide documents the first two."""
-
-    THRESHOLD_WARNING = "threshold_warning"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    OWNER_QUOTA_EXCEEDED = "owner_quota_exceeded"
 
 
 class Watchdog:
     """Emits at most one event per reason and cleanup interval, which counts the occurrences since the one before.
 
-    An occurrence is each crossing of the threshold and of the quota, each create that was rejected or
-    had to evict at the quota, and each sweep that still finds too many; for the quota of owners, each create that was
-    rejected at it. With `creators`, which is so in strict mode, warnings are logged as well, and name them.
+    That is so over all authorities that share a backend, which keeps what is pending: those of the others are counted
+    at the next sweep. An occurrence is each crossing of the threshold and of the quota, each create that was rejected
+    or had to evict at the quota, and each sweep that still finds too many; for the quota of owners, each create that
+    was rejected at it. In strict mode warnings are logged as well, and name the creators. A backend that fails
+    meanwhile is logged, and fails nothing else.
     """
 
     def __init__(
-        self, settings: SessionSettings, clock: Clock, creators: CreatorIndex | None, emit: Emit = telemetry.emit
+        self, settings: SessionSettings, clock: Clock, backend: SessionBackend, emit: Emit = telemetry.emit
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self.creators = creators
+        self._backend = backend
+        self.strict_mode = settings.strict_mode
         self._emit = emit
         limit = settings.max_sessions
         self._limit = limit
         # The small allowance keeps 0.8 of 10 at 8 whatever the rounding.
         share = limit * settings.accumulation_threshold
         self._threshold = max(1, math.ceil(share - 1e-9)) if math.isfinite(limit) else limit
+        # What this authority found since its last claim.
         self._pending = dict.fromkeys(WarningReason, 0)
         self._quiet_until = dict.fromkeys(WarningReason, -math.inf)
         self._refused_owners: Counter[str] = Counter()
@@ -57,50 +52,62 @@ class Watchdog:
     def is_threshold(self, live: int) -> bool:
         return live in (self._threshold, self._limit)
 
-    def on_created(self, live: int) -> None:
+    async def on_created(self, live: int) -> None:
         """Check the count after a new session; each that had to evict another finds it at the quota, too."""
         if live == self._limit:
-            self._note(WarningReason.QUOTA_EXCEEDED, live)
+            await self._note(WarningReason.QUOTA_EXCEEDED, live)
         elif live == self._threshold:
-            self._note(WarningReason.THRESHOLD_WARNING, live)
+            await self._note(WarningReason.THRESHOLD_WARNING, live)
 
-    def on_rejected(self, live: int) -> None:
-        self._note(WarningReason.QUOTA_EXCEEDED, live)
+    async def on_rejected(self, live: int) -> None:
+        await self._note(WarningReason.QUOTA_EXCEEDED, live)
 
-    def on_owner_rejected(self, owner: str) -> None:
+    async def on_owner_rejected(self, owner: str) -> None:
         """Count a create that was refused at the quota of its owner."""
-        if owner in self._refused_owners or len(self._refused_owners) < _MOST_OWNERS:
+        if owner in self._refused_owners or len(self._refused_owners) < MOST_OWNERS:
             self._refused_owners[owner] += 1
-        self._note(WarningReason.OWNER_QUOTA_EXCEEDED, 0)
+        await self._note(WarningReason.OWNER_QUOTA_EXCEEDED, 0)
 
-    def on_swept(self, live: int) -> None:
+    async def on_swept(self, live: int) -> None:
         """Check the count after a sweep, and emit what is pending since the last event."""
         if live >= self._limit:
             self._pending[WarningReason.QUOTA_EXCEEDED] += 1
         elif live >= self._threshold:
             self._pending[WarningReason.THRESHOLD_WARNING] += 1
-        for reason, pending in self._pending.items():
-            if pending:
-                self._emit_pending(reason, live)
+        for reason in WarningReason:
+            await self._claim(reason, live)
 
-    def _note(self, reason: WarningReason, live: int) -> None:
+    async def _note(self, reason: WarningReason, live: int) -> None:
         self._pending[reason] += 1
-        self._emit_pending(reason, live)
+        await self._claim(reason, live)
 
-    def _emit_pending(self, reason: WarningReason, live: int) -> None:
+    async def _claim(self, reason: WarningReason, live: int) -> None:
+        """Emit what is pending, unless it is too early: then the backend is not asked at all."""
         now = self._clock.monotonic()
         if now < self._quiet_until[reason]:
             return
+        interval = self._settings.cleanup_interval / 1000
+        # Taken before anything is awaited, so that no other task claims with the same occurrences.
+        self._quiet_until[reason] = now + interval
         count, self._pending[reason] = self._pending[reason], 0
-        self._quiet_until[reason] = now + self._settings.cleanup_interval / 1000
+        owners: Counter[str] = Counter()
         if reason is WarningReason.OWNER_QUOTA_EXCEEDED:
-            self._emit_refused_owner(count, now)
-            return
-        text = f"{reason.value}: {live} of {int(self._limit)} sessions are live ({live / self._limit:.0%})"
-        self._emit_warning(reason, count, live, self._limit, text, {}, now)
+            owners, self._refused_owners = self._refused_owners, Counter()
+        with guard("the session watchdog", _log, traceback=False) as guarded:
+            claim = await self._backend.claim(reason, count, interval, owners)
+            self._quiet_until[reason] = now + claim.quiet
+            if not claim.occurrences:
+                return
+            if reason is WarningReason.OWNER_QUOTA_EXCEEDED:
+                await self._emit_refused_owner(claim.occurrences, Counter(claim.owners))
+            else:
+                text = f"{reason.value}: {live} of {int(self._limit)} sessions are live ({live / self._limit:.0%})"
+                await self._emit_warning(reason, claim.occurrences, live, self._limit, text, {})
+        if guarded.error is not None:
+            self._pending[reason] += count
+            self._refused_owners.update(owners)
 
-    def _emit_refused_owner(self, count: int, now: float) -> None:
-        owners, self._refused_owners = self._refused_owners, Counter()
+    async def _emit_refused_owner(self, count: int, owners: Counter[str]) -> None:
         ((owner, refused),) = owners.most_common(1)
         limit = self._settings.max_sessions_per_owner
         text = (
@@ -110,11 +117,11 @@ class Watchdog:
         if len(owners) > 1:
             text += f"; {len(owners) - 1} other owners were refused {count - refused}"
         attributes = {names.SNAKEPIT_SESSION_OWNER: printable(owner)}
-        self._emit_warning(
-            WarningReason.OWNER_QUOTA_EXCEEDED, count, int(limit), limit, text, attributes, now, owner=owner
+        await self._emit_warning(
+            WarningReason.OWNER_QUOTA_EXCEEDED, count, int(limit), limit, text, attributes, owner=owner
         )
 
-    def _emit_warning(
+    async def _emit_warning(
         self,
         reason: WarningReason,
         count: int,
@@ -122,13 +129,12 @@ class Watchdog:
         limit: float,
         text: str,
         more: dict[str, Any],
-        now: float,
         *,
         owner: str | None = None,
     ) -> None:
         attributes: dict[str, Any] = {
             names.REASON: reason.value,
-            names.STRICT_MODE: self.creators is not None,
+            names.STRICT_MODE: self.strict_mode,
             names.TABLE_NAME: self._settings.table_name,
             **more,
         }
@@ -138,8 +144,8 @@ class Watchdog:
             "max_sessions": int(limit),
             "utilization": live / limit,
         }
-        if self.creators is not None:
-            report = self.creators.report(now, owner)
+        if self.strict_mode:
+            report = await self._backend.suspects(owner=owner)
             if creators := [str(creator) for creator in report.largest]:
                 attributes[names.SNAKEPIT_SESSION_CREATOR] = creators[0]
                 attributes[names.SNAKEPIT_SESSION_CREATORS] = creators

@@ -10,7 +10,18 @@ from typing import Any
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.errors import StateConflict
 from snakepit_otel.sessions import Limits, MemoryBackend, Session, Stats
-from snakepit_otel.sessions.backends.base import Created, Ended, Entry, NewSession, Pruned, StateView
+from snakepit_otel.sessions._attribution import CreatorReport
+from snakepit_otel.sessions.backends.base import (
+    Claim,
+    Created,
+    Deleted,
+    Ended,
+    Entry,
+    NewSession,
+    Pruned,
+    StateView,
+    WarningReason,
+)
 
 
 class RemoteBackend:
@@ -30,6 +41,7 @@ class RemoteBackend:
         error: str = "",
     ) -> None:
         self.limits = limits
+        self.name = url or "remote"
         self.last_stats = Stats()
         self.url = url
         self.calls: list[str] = []
@@ -54,9 +66,9 @@ class RemoteBackend:
         """Create a session; see the contract."""
         return await self._call("create", _copy(new._replace(charge=None)))
 
-    async def get(self, session_id: str, *, touch: bool = True) -> Session:
+    async def get(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Session:
         """Return the session; see the contract."""
-        return await self._call("get", session_id, touch=touch)
+        return await self._call("get", session_id, touch=touch, incarnation=incarnation)
 
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state; see the contract."""
@@ -69,9 +81,12 @@ class RemoteBackend:
         *,
         if_version: int | None = None,
         if_versions: Mapping[str, int] | None = None,
+        token: int = 0,
     ) -> int:
         """Write state; see the contract."""
-        return await self._call("write", session_id, dict(changes), if_version=if_version, if_versions=if_versions)
+        return await self._call(
+            "write", session_id, dict(changes), if_version=if_version, if_versions=if_versions, token=token
+        )
 
     async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
         """Write what `change` makes of the state, again after a conflict; see the contract."""
@@ -89,13 +104,13 @@ class RemoteBackend:
         """Store the worker; see the contract."""
         await self._call("assign_worker", session_id, worker_id)
 
-    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
+    async def delete(self, session_id: str, *, owner: str | None = None, incarnation: int | None = None) -> Deleted:
         """Delete the session; see the contract."""
-        return await self._call("delete", session_id, owner=owner)
+        return await self._call("delete", session_id, owner=owner, incarnation=incarnation)
 
-    async def prune(self, limit: int) -> Pruned:
+    async def prune(self, limit: int, *, reported: int = 0) -> Pruned:
         """Remove expired sessions; see the contract."""
-        return await self._call("prune", limit)
+        return await self._call("prune", limit, reported=reported)
 
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
         """Remove the least recently used sessions; see the contract."""
@@ -111,6 +126,14 @@ class RemoteBackend:
         while page := await self.page(after, 2, owner=owner):
             yield page
             after = page[-1].id
+
+    async def suspects(self, most: int = 5, *, owner: str | None = None) -> CreatorReport:
+        """Return the creators with most sessions; see the contract."""
+        return await self._call("suspects", most, owner=owner)
+
+    async def claim(self, reason: WarningReason, count: int, quiet: float, owners: Mapping[str, int]) -> Claim:
+        """Claim to warn; see the contract."""
+        return await self._call("claim", reason, count, quiet, owners)
 
     async def stats(self) -> Stats:
         """Return the ledger; see the contract."""

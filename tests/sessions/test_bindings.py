@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_otel.errors import InvalidSession
+from snakepit_otel.errors import InvalidSession, SessionNotFound
 from snakepit_otel.sessions import SessionStore
 
 
@@ -97,7 +97,7 @@ async def test_a_session_bound_to_a_task_ends_with_it(store: WatchedStore, end: 
     go = asyncio.Event()
 
     async def work() -> None:
-        store.bind_to_task("a")
+        await store.bind_to_task("a")
         await go.wait()
         if end == "error":
             raise ZeroDivisionError
@@ -118,22 +118,22 @@ async def test_a_task_that_is_done_already_ends_the_session_at_once(store: Watch
     """Binding to the past is binding to now."""
     task = asyncio.create_task(asyncio.sleep(0))
     await task
-    store.bind_to_task("a", task)
+    await store.bind_to_task("a", task)
     await store.deleted.wait()
     assert not await store.exists("a")
 
 
-def test_binding_to_no_task_is_refused() -> None:
-    """Outside any task there is nothing to bind to."""
-    with pytest.raises(RuntimeError):
-        SessionStore().bind_to_task("a")
+async def test_binding_a_session_that_is_not_live_is_an_error() -> None:
+    """There is nothing that could end with the task."""
+    with pytest.raises(SessionNotFound):
+        await SessionStore().bind_to_task("a")
 
 
 async def test_a_session_bound_to_a_process_ends_when_it_is_killed(
     store: WatchedStore, child: subprocess.Popen[bytes]
 ) -> None:
     """SIGKILL leaves a process no time to clean up; its session ends nevertheless."""
-    store.bind_to_process("a", child.pid)
+    await store.bind_to_process("a", child.pid)
     assert await store.exists("a")
     child.kill()
     async with asyncio.timeout(30):
@@ -145,7 +145,7 @@ async def test_all_sessions_of_a_process_end_with_it(store: WatchedStore, child:
     """Several sessions may be bound to one process."""
     await store.create("b")
     for session_id in ("a", "b"):
-        store.bind_to_process(session_id, child.pid)
+        await store.bind_to_process(session_id, child.pid)
     child.kill()
     async with asyncio.timeout(30):
         while await store.list():
@@ -158,16 +158,16 @@ async def test_all_sessions_of_a_process_end_with_it(store: WatchedStore, child:
 async def test_a_process_that_cannot_be_is_refused(store: WatchedStore, pid: int) -> None:
     """Binding to no process is an error that names it, and the session stays."""
     with pytest.raises(InvalidSession, match=f"session 'a' to process {pid}: "):
-        store.bind_to_process("a", pid)
+        await store.bind_to_process("a", pid)
     assert await store.exists("a")
 
 
 async def test_a_bad_id_is_refused_before_anything_is_watched(store: WatchedStore) -> None:
     """Ids that cannot be are not bound either."""
     with pytest.raises(InvalidSession):
-        store.bind_to_process("", os.getpid())
+        await store.bind_to_process("", os.getpid())
     with pytest.raises(InvalidSession):
-        store.bind_to_task("")
+        await store.bind_to_task("")
 
 
 @pytest.mark.parametrize("owner", ["task", "process"])
@@ -177,9 +177,9 @@ async def test_a_new_session_of_the_same_id_is_not_bound(
     """A binding ends with its session; the next one under that id does not inherit it."""
     task = asyncio.create_task(asyncio.Event().wait())
     if owner == "task":
-        store.bind_to_task("a", task)
+        await store.bind_to_task("a", task)
     else:
-        store.bind_to_process("a", child.pid)
+        await store.bind_to_process("a", child.pid)
     await store.delete("a")
     await store.create("a")
     task.cancel()
@@ -192,10 +192,10 @@ async def test_a_new_session_of_the_same_id_is_not_bound(
 
 async def test_a_new_session_of_the_same_id_can_be_bound(store: WatchedStore, child: subprocess.Popen[bytes]) -> None:
     """What was watched for the old session is not in the way of watching for the new one."""
-    store.bind_to_process("a", os.getpid())
+    await store.bind_to_process("a", os.getpid())
     await store.delete("a")
     await store.create("a")
-    store.bind_to_process("a", child.pid)
+    await store.bind_to_process("a", child.pid)
     store.deleted.clear()
     child.kill()
     async with asyncio.timeout(30):
@@ -213,7 +213,7 @@ async def test_bindings_cost_nothing_once_their_sessions_are_gone(store: Watched
     before = open_files()
     for number in range(50):
         await store.create(str(number))
-        store.bind_to_process(str(number), os.getppid())
+        await store.bind_to_process(str(number), os.getppid())
         await store.delete(str(number))
     assert open_files() == before
 
@@ -223,9 +223,9 @@ async def test_a_stopped_store_has_no_bindings(store: WatchedStore, child: subpr
     """After `stop` sessions stay whatever becomes of their owners."""
     task = asyncio.create_task(asyncio.Event().wait())
     if owner == "task":
-        store.bind_to_task("a", task)
+        await store.bind_to_task("a", task)
     else:
-        store.bind_to_process("a", child.pid)
+        await store.bind_to_process("a", child.pid)
     await store.stop()
     task.cancel()
     child.kill()
@@ -238,7 +238,7 @@ async def test_a_stopped_store_has_no_bindings(store: WatchedStore, child: subpr
 async def test_stopping_waits_for_what_is_being_ended(store: WatchedStore) -> None:
     """An owner that ended just before `stop` has taken its session along when `stop` returns."""
     task = asyncio.create_task(asyncio.sleep(0))
-    store.bind_to_task("a", task)
+    await store.bind_to_task("a", task)
     await task
     await store.stop()
     assert not await store.exists("a")

@@ -162,7 +162,7 @@ async def test_an_id_taken_between_an_owners_end_and_the_deletion_is_left_alone(
         lease.end_soon()
     else:
         await store.create("a")
-        store.bind_to_task("a", task)
+        await store.bind_to_task("a", task)
         task.cancel()
         await asyncio.wait([task])
     # Of the memory backend no method waits, so this is before the deletion, or after it.
@@ -294,7 +294,7 @@ class Owners(RuleBasedStateMachine):
     def task_is_bound(self, data: st.DataObject) -> None:
         """A task becomes an owner."""
         session_id = data.draw(st.sampled_from(sorted(self.live)))
-        self.store.bind_to_task(session_id, self.task)
+        self.run(self.store.bind_to_task(session_id, self.task))
         self.live[session_id].add("task")
 
     @rule(session_id=st.sampled_from(IDS))

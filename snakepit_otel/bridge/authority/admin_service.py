@@ -19,7 +19,6 @@ from snakepit_otel.bridge.wire.restart_report import Replacement, Restart, Resta
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.wire.tool_listing import ListedTool, to_listing
-from snakepit_otel.common.clock import Clock, SystemClock
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import (
     ConfigurationError,
@@ -48,7 +47,6 @@ class AdminService(AdminServiceServicer):
     def __init__(
         self,
         sessions: SessionStore,
-        clock: Clock | None = None,
         *,
         set_telemetry: Callable[..., Awaitable[Controls]] | None = None,
         set_strict_mode: Callable[[bool], Awaitable[None]] | None = None,
@@ -59,7 +57,6 @@ class AdminService(AdminServiceServicer):
         hand_over: Callable[[int, bool], Awaitable[tuple[str, int]]] | None = None,
     ) -> None:
         self._sessions = sessions
-        self._clock = clock or SystemClock()
         self._set_telemetry = set_telemetry
         self._set_strict_mode = set_strict_mode
         self._status = status
@@ -236,14 +233,12 @@ class AdminService(AdminServiceServicer):
             _log.warning("the rolling restart ended early: %s", printable(error, MAX_MESSAGE_CHARACTERS))
 
     def _info(self, session: Session) -> pb.SessionInfo:
-        # Both are wall clocks, and the backend's may be of another machine.
-        idle = max(0.0, self._clock.time() - session.last_accessed)
         return pb.SessionInfo(
             id=session.id,
             ttl_seconds=session.ttl,
             created_at=session.created_at,
-            idle_seconds=idle,
-            expires_in_seconds=max(0.0, session.ttl - idle),
+            idle_seconds=session.idle,
+            expires_in_seconds=max(0.0, session.ttl - session.idle),
             metadata=session.metadata,
             owner=session.owner or "",
             last_worker_id=session.last_worker_id or "",

@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from snakepit_otel.common.byte_charge import ByteCharge
-from snakepit_otel.sessions._attribution import Origin
+from snakepit_otel.sessions._attribution import CreatorReport, Origin
 from snakepit_otel.sessions._quota import Limits
 from snakepit_otel.sessions._session import Session
+
+MOST_OWNERS = 100  # of which refused creates are counted between two warnings
 
 
 class EndReason(StrEnum):
@@ -20,13 +22,22 @@ class EndReason(StrEnum):
     OVERFLOW = "overflow"
 
 
+class WarningReason(StrEnum):
+    """The reasons of `snakepit.bridge.session.accumulation_warning`, of which the guide documents the first two."""
+
+    THRESHOLD_WARNING = "threshold_warning"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    OWNER_QUOTA_EXCEEDED = "owner_quota_exceeded"
+
+
 class Ended(NamedTuple):
-    """The end of a session; `lifetime` is in seconds."""
+    """The end of a session, one incarnation of its id; `lifetime` is in seconds."""
 
     session_id: str
     reason: EndReason
     lifetime: float
     origin: Origin | None
+    incarnation: int
 
 
 class Entry(NamedTuple):
@@ -39,6 +50,7 @@ class Entry(NamedTuple):
 class NewSession(NamedTuple):
     """The checked arguments of a create.
 
+    `token`, not 0, names this create: one that is repeated since its reply was lost has the same token.
     A backend that keeps the session in this process resizes `charge` with it, and releases it at its end.
     """
 
@@ -48,6 +60,7 @@ class NewSession(NamedTuple):
     owner: str | None = None
     origin: Origin | None = None
     charge: ByteCharge | None = None
+    token: int = 0
 
 
 class Created(NamedTuple):
@@ -59,6 +72,13 @@ class Created(NamedTuple):
     live: int
 
 
+class Deleted(NamedTuple):
+    """The outcome of a delete: the session's end, None if there was no such session, and how many remain."""
+
+    ended: Ended | None
+    live: int
+
+
 class Pruned(NamedTuple):
     """The outcome of a prune: the sessions that ended, how many remain, and whether more may be due."""
 
@@ -67,10 +87,24 @@ class Pruned(NamedTuple):
     more: bool
 
 
+class Claim(NamedTuple):
+    """The outcome of a claim to warn: how many occurrences to warn of now, 0 if it is not time yet.
+
+    `owners` has refused creates by owner, for those owners that were counted; `quiet` are the seconds for which the
+    next claim of the same reason will be too early.
+    """
+
+    occurrences: int
+    owners: Mapping[str, int]
+    quiet: float
+
+
 class Stats(NamedTuple):
     """The ledger: `created - deleted - pruned_ttl - pruned_overflow == live`, always.
 
-    `rejected_per_owner` are those of `rejected` that were refused at `max_sessions_per_owner`.
+    `rejected_per_owner` are those of `rejected` that were refused at `max_sessions_per_owner`; `reported` those of
+    `pruned_ttl + pruned_overflow` of which an authority has confirmed the event. What is missing there when every
+    authority has swept was pruned by one that died with the reply.
     """
 
     created: int = 0
@@ -81,6 +115,7 @@ class Stats(NamedTuple):
     live: int = 0
     memory_bytes: int = 0
     rejected_per_owner: int = 0
+    reported: int = 0
 
 
 class StateView(NamedTuple):
@@ -95,19 +130,34 @@ class SessionBackend(Protocol):
 
     A session whose `last_accessed + ttl` has passed does not exist for any method, whether it has been
     pruned yet or not. Ids, TTLs, metadata, keys and JSON come checked. Over all authorities, every session that
-    ends is reported exactly once, in an `Ended`, and counted once in `stats`.
-    Versions grow over the whole backend, so that no version of a session comes back after its end.
+    ends is counted exactly once in `stats`, and reported at most once, in an `Ended`: not at all if the authority
+    that ended it dies with the reply. How many were reported, `prune` is given.
 
-    Times: a backend has one clock, its own where several authorities share it, and no other decides about TTLs. In a
-    `Session`, `created_at` and `last_accessed` are seconds since the epoch on that clock; `Ended.lifetime` is a
-    difference on it.
+    Versions grow over the whole backend, so that no version of a session comes back after its end. So do
+    incarnations: the sessions that have one id after another differ in `incarnation`, and a call with the incarnation
+    of an earlier one finds no session.
+
+    A call whose reply may have been lost is made at most once again, with the same token, which makes `create` and
+    `write` idempotent. One that cannot be completed within the backend's time limit raises `SessionStoreUnavailable`,
+    and so does `open`. A caller that is cancelled leaves no call half done: the operation takes place or not.
+
+    Times: a backend has one clock, its own where several authorities share it, and no other decides about TTLs. It
+    never runs backwards. In a `Session`, `created_at` and `last_accessed` are seconds since the epoch on that clock;
+    `idle` and `Ended.lifetime` are differences on it.
+
+    `last_stats` is up to date after each call that changes the ledger, also where it raises.
+
+    Limits are the store's: authorities whose limits differ from those it has are refused at `open`, with a
+    `ConfigurationError` that names the setting and both values.
 
     A class that is named in `session_store.backend` is called with `Limits`, and with `backend_options` as keyword
     arguments. It must not connect before `open`. One whose sessions end with this process has an attribute
-    `is_lasting` that is False.
+    `is_lasting` that is False; any other may be shared with further authorities. `name` is the store's in metrics:
+    the same for all authorities that share it, and no other store's. It holds no secrets.
     """
 
     limits: Limits
+    name: str
 
     @property
     def last_stats(self) -> Stats:
@@ -130,13 +180,14 @@ class SessionBackend(Protocol):
 
         At the owner's quota, expired sessions of that owner are pruned first; if there are none,
         `OwnerQuotaExceeded` is raised, whatever the policy, and nothing else has changed. So is no session's end lost.
+        The live session that the same token made is returned as new, with the sessions that it replaced.
         At the quota of all, expired sessions are pruned first; then the policy decides.
         Raises `SessionQuotaExceeded`; `InvalidSession` if id and metadata exceed the byte budget; and with nothing
         changed, `SessionStoreFull` where all sessions hold too much, or `BudgetExceeded` from the session's `charge`.
         """
 
-    async def get(self, session_id: str, *, touch: bool = True) -> Session:
-        """Return the session; `touch` starts its TTL anew. Raises `SessionNotFound`."""
+    async def get(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Session:
+        """Return the session; `touch` starts its TTL anew. Raises `SessionNotFound`, also for another incarnation."""
 
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state. Raises `SessionNotFound`."""
@@ -148,9 +199,11 @@ class SessionBackend(Protocol):
         *,
         if_version: int | None = None,
         if_versions: Mapping[str, int] | None = None,
+        token: int = 0,
     ) -> int:
         """Write JSON by key (None removes) all or nothing, touch, and return the new version.
 
+        Where the session's last write had this token, not 0, nothing is written again, and its version returned.
         With `if_version` only if the session is at that version; with `if_versions` only if each of
         those keys is, 0 for a key that is not there. Raises `StateConflict`, `StateRefused` over the byte
         budget, `SessionNotFound`; `SessionStoreFull` and `BudgetExceeded` as `create` does.
@@ -160,20 +213,21 @@ class SessionBackend(Protocol):
         """Write what `change` makes of the current state, in one atomic step; return the version.
 
         `change` must have no other effects: a backend may call it again when somebody else wrote
-        meanwhile. No changes, no write. Raises what `write` raises, and what `change` raises.
+        meanwhile. No changes, no write. Raises what `write` raises, and what `change` raises; `StateConflict` where
+        others were faster too many times.
         """
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Store the worker that served the session last; no error if there is no such session."""
 
-    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
-        """Delete the session and return its end, or None if there is no such session.
+    async def delete(self, session_id: str, *, owner: str | None = None, incarnation: int | None = None) -> Deleted:
+        """Delete the session, if there is one; with an `owner` or an `incarnation`, only one that has these."""
 
-        With an `owner`, only if it is that owner's.
+    async def prune(self, limit: int, *, reported: int = 0) -> Pruned:
+        """Remove at most `limit` expired sessions, in time proportional to those removed.
+
+        `reported` are the sessions pruned by this authority whose events it has emitted since its last prune.
         """
-
-    async def prune(self, limit: int) -> Pruned:
-        """Remove at most `limit` expired sessions, in time proportional to those removed."""
 
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
         """Remove the least recently used sessions, but not `keep`, until `size` bytes are free."""
@@ -189,6 +243,21 @@ class SessionBackend(Protocol):
 
         The scan as a whole is no atomic step: a session that lives from its begin to its end is yielded once, any
         other at most once.
+        """
+
+    async def suspects(self, most: int = 5, *, owner: str | None = None) -> CreatorReport:
+        """Return the creators with most sessions, of all authorities, or of the sessions of one owner; no atomic step.
+
+        Sessions made without a creator are counted as `MADE_BEFORE`. Those that have expired and are not pruned yet
+        may be counted.
+        """
+
+    async def claim(self, reason: WarningReason, count: int, quiet: float, owners: Mapping[str, int]) -> Claim:
+        """Add `count` occurrences, and claim to warn of all that are pending, over all authorities.
+
+        One claim in `quiet` seconds succeeds, and takes what is pending, which is then pending no more; any other
+        returns 0. `owners` has the occurrences by owner, for `OWNER_QUOTA_EXCEEDED`; they are kept of at
+        most `MOST_OWNERS`. With a `count` of 0 and nothing pending, nothing is claimed.
         """
 
     async def stats(self) -> Stats:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections import OrderedDict
+import secrets
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from math import inf
 
@@ -18,9 +20,23 @@ from snakepit_otel.errors import (
     StateConflict,
     StateRefused,
 )
+from snakepit_otel.sessions._attribution import CreatorReport, CreatorTally
 from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions._session import Session
-from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, Entry, NewSession, Pruned, StateView, Stats
+from snakepit_otel.sessions.backends.base import (
+    MOST_OWNERS,
+    Claim,
+    Created,
+    Deleted,
+    Ended,
+    EndReason,
+    Entry,
+    NewSession,
+    Pruned,
+    StateView,
+    Stats,
+    WarningReason,
+)
 from snakepit_otel.sessions.backends.memory_records import (
     ENTRY_BYTES,
     OwnerSessions,
@@ -32,6 +48,21 @@ from snakepit_otel.sessions.backends.memory_records import (
 
 _SWEEP_AT_QUOTA = 1_000
 _SCAN_BATCH = 1_000
+
+
+class _Pending:
+    """The occurrences of one reason that nobody has been warned of yet, and when the next warning may come."""
+
+    def __init__(self, quiet_until: float = -inf) -> None:
+        self.count = 0
+        self.owners: Counter[str] = Counter()
+        self.quiet_until = quiet_until
+
+    def add(self, count: int, owners: Mapping[str, int]) -> None:
+        self.count += count
+        for owner, refused in owners.items():
+            if owner in self.owners or len(self.owners) < MOST_OWNERS:
+                self.owners[owner] += refused
 
 
 class MemoryBackend:
@@ -50,6 +81,7 @@ class MemoryBackend:
 
     def __init__(self, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.limits = limits or Limits()
+        self.name = f"memory-{secrets.token_hex(4)}"
         clock = clock or SystemClock()
         self._now, self._wall = clock.monotonic, clock.time
         self._quota, self._budget = self.limits.max_sessions, self.limits.max_session_bytes
@@ -59,7 +91,8 @@ class MemoryBackend:
         self._version = 0
         self._by_owner: dict[str, OwnerSessions] | None = None if self.limits.max_sessions_per_owner == inf else {}
         self._created = self._deleted = self._ttl = self._overflow = self._memory = 0
-        self._rejected = self._rejected_per_owner = 0
+        self._rejected = self._rejected_per_owner = self._reported = 0
+        self._warnings = {reason: _Pending() for reason in WarningReason}
         self._weight = 0
 
     async def open(self) -> None:
@@ -75,7 +108,8 @@ class MemoryBackend:
         record = self._recent.get(new.id)
         if record is not None and now < record.accessed + record.ttl:
             self._touch(new.id, record, now)
-            return Created(record.snapshot(), False, ended, len(self._recent))
+            is_new = new.token != 0 and record.token == new.token
+            return Created(record.snapshot(now), is_new, ended, len(self._recent))
         memory = text_bytes(new.id)
         if new.metadata:
             memory += sum(text_bytes(key) + text_bytes(value) for key, value in new.metadata.items())
@@ -104,7 +138,8 @@ class MemoryBackend:
                     raise SessionQuotaExceeded(self._quota)
                 oldest, record = next(iter(self._recent.items()))
                 ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
-        record = Record(new, now, self._wall(), memory, base)
+        self._version += 1
+        record = Record(new, now, self._wall(), memory, base, self._version)
         self._weight += base + memory
         self._recent[new.id] = record
         peers = self._by_ttl.get(new.ttl)
@@ -116,12 +151,19 @@ class MemoryBackend:
             self._by_owner.setdefault(new.owner, OwnerSessions()).add(record)
         self._created += 1
         self._memory += memory
-        return Created(record.snapshot(), True, ended, len(self._recent))
+        return Created(record.snapshot(now), True, ended, len(self._recent))
 
-    async def get(self, session_id: str, *, touch: bool = True) -> Session:
+    async def get(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Session:
         """Return the session; see the contract."""
-        record = self._live(session_id, touch=touch)
-        return record.snapshot()
+        now = self._now()
+        record = self._recent.get(session_id)
+        if record is None or now >= record.accessed + record.ttl:
+            raise SessionNotFound(session_id)
+        if incarnation is not None and incarnation != record.incarnation:
+            raise SessionNotFound(session_id)
+        if touch:
+            self._touch(session_id, record, now)
+        return record.snapshot(now)
 
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state; see the contract."""
@@ -135,9 +177,12 @@ class MemoryBackend:
         *,
         if_version: int | None = None,
         if_versions: Mapping[str, int] | None = None,
+        token: int = 0,
     ) -> int:
         """Write state all or nothing; see the contract."""
         record = self._live(session_id)
+        if token and record.write_token == token:
+            return record.version
         if if_version is not None and record.version != if_version:
             raise StateConflict(session_id, "the state", if_version, record.version)
         if if_versions:
@@ -146,13 +191,18 @@ class MemoryBackend:
                 current = entry.version if entry else 0
                 if current != expected:
                     raise StateConflict(session_id, f"state[{key!r}]", expected, current)
-        return self._apply(record, changes)
+        version = self._apply(record, changes)
+        record.write_token = token
+        return version
 
     async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
         """Write what `change` makes of the state; see the contract."""
         record = self._live(session_id)
         changes = change(record.state)
-        return self._apply(record, changes) if changes else record.version
+        if not changes:
+            return record.version
+        record.write_token = 0
+        return self._apply(record, changes)
 
     def _apply(self, record: Record, changes: Mapping[str, bytes | None]) -> int:
         version = self._version + 1
@@ -198,20 +248,25 @@ class MemoryBackend:
         if record is not None:
             record.worker = worker_id
 
-    async def delete(self, session_id: str, *, owner: str | None = None) -> Ended | None:
+    async def delete(self, session_id: str, *, owner: str | None = None, incarnation: int | None = None) -> Deleted:
         """Delete the session; one that has expired is not there, and left to the sweep."""
         record = self._recent.get(session_id)
         now = self._now()
-        if record is None or now >= record.accessed + record.ttl:
-            return None
-        if owner is not None and record.owner != owner:
-            return None
-        return self._end(session_id, record, EndReason.DELETED, now)
+        ended = None
+        if (
+            record is not None
+            and now < record.accessed + record.ttl
+            and (owner is None or record.owner == owner)
+            and (incarnation is None or record.incarnation == incarnation)
+        ):
+            ended = self._end(session_id, record, EndReason.DELETED, now)
+        return Deleted(ended, len(self._recent))
 
-    async def prune(self, limit: int) -> Pruned:
+    async def prune(self, limit: int, *, reported: int = 0) -> Pruned:
         """Remove expired sessions; see the contract."""
+        self._reported += reported
         ended = self._prune(self._now(), limit)
-        return Pruned(ended, len(self._recent), len(ended) == limit)
+        return Pruned(ended, len(self._recent), 0 < limit == len(ended))
 
     async def evict(self, size: int, keep: str) -> Sequence[Ended]:
         """Remove the least recently used sessions; see the contract."""
@@ -236,7 +291,7 @@ class MemoryBackend:
             and (owner is None or record.owner == owner)
             and now < record.accessed + record.ttl
         )
-        return [self._recent[session_id].snapshot() for session_id in heapq.nsmallest(limit, ids)]
+        return [self._recent[session_id].snapshot(now) for session_id in heapq.nsmallest(limit, ids)]
 
     async def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
         """Yield the live sessions in batches; see the contract."""
@@ -244,10 +299,31 @@ class MemoryBackend:
         for begin in range(0, len(records), _SCAN_BATCH):
             now = self._now()
             yield [
-                record.snapshot()
+                record.snapshot(now)
                 for record in records[begin : begin + _SCAN_BATCH]
                 if self._recent.get(record.id) is record and now < record.accessed + record.ttl
             ]
+
+    async def suspects(self, most: int = 5, *, owner: str | None = None) -> CreatorReport:
+        """Return the creators with most sessions; see the contract."""
+        tally, records = CreatorTally(owner), list(self._recent.values())
+        for begin in range(0, len(records), _SCAN_BATCH):
+            now = self._now()
+            for record in records[begin : begin + _SCAN_BATCH]:
+                tally.add(record.origin, record.owner, now - record.began)
+            if begin + _SCAN_BATCH < len(records):
+                await asyncio.sleep(0)
+        return tally.report(most)
+
+    async def claim(self, reason: WarningReason, count: int, quiet: float, owners: Mapping[str, int]) -> Claim:
+        """Claim to warn; see the contract."""
+        now, pending = self._now(), self._warnings[reason]
+        pending.add(count, owners)
+        if not pending.count or now < pending.quiet_until:
+            return Claim(0, {}, max(0.0, pending.quiet_until - now))
+        claim = Claim(pending.count, pending.owners, quiet)
+        self._warnings[reason] = _Pending(now + quiet)
+        return claim
 
     async def stats(self) -> Stats:
         """Return the ledger."""
@@ -265,6 +341,7 @@ class MemoryBackend:
             len(self._recent),
             self._memory,
             self._rejected_per_owner,
+            self._reported,
         )
 
     def _in_the_way(self, owner: str, now: float) -> Sequence[tuple[str, Record]]:
@@ -321,7 +398,7 @@ class MemoryBackend:
             self._overflow += 1
         # One whose TTL has passed ended then, not when somebody noticed.
         end = record.accessed + record.ttl if reason is EndReason.TTL else now
-        return Ended(session_id, reason, end - record.began, record.origin)
+        return Ended(session_id, reason, end - record.began, record.origin, record.incarnation)
 
     def _prune(self, now: float, limit: int) -> list[Ended]:
         ended: list[Ended] = []

@@ -25,18 +25,25 @@ class Record:
         "charge",
         "created_at",
         "id",
+        "incarnation",
         "memory",
         "metadata",
         "origin",
         "owner",
         "state",
+        "token",
         "ttl",
         "version",
         "worker",
+        "write_token",
     )
 
-    def __init__(self, new: NewSession, now: float, created_at: float, memory: int, base: int) -> None:
-        self.id, self.ttl, self.metadata, self.owner, self.origin, self.charge = new
+    def __init__(
+        self, new: NewSession, now: float, created_at: float, memory: int, base: int, incarnation: int
+    ) -> None:
+        self.id, self.ttl, self.metadata, self.owner, self.origin, self.charge, self.token = new
+        self.incarnation = incarnation
+        self.write_token = 0
         self.base = base
         self.began = self.accessed = now
         self.created_at = created_at
@@ -45,7 +52,7 @@ class Record:
         self.version = 0
         self.worker: str | None = None
 
-    def snapshot(self) -> Session:
+    def snapshot(self, now: float) -> Session:
         """Return the session as it is now."""
         return Session(
             self.id,
@@ -58,6 +65,8 @@ class Record:
             self.version,
             self.memory,
             self.origin,
+            self.incarnation,
+            now - self.accessed,
         )
 
 
