@@ -359,7 +359,7 @@ class SessionStore(StateOperations):
         finally:
             # Also for a sweep that is cancelled half-way: the backend reports no end twice.
             self._emit_ended(ended, live)
-        if self.is_lasting and self._unreported:
+        if self._unreported:
             await self._report_pruned()
         return ended, live
 

@@ -157,7 +157,6 @@ class Comparison(RuleBasedStateMachine):
         self.clock.advance(61)
         self.same(self.store.sweep(), self.model.sweep)
         self.invariants_hold()
-        self.run(self.store.stop())
         ledger = self.backend.last_stats
         assert ledger.reported == ledger.pruned_ttl + ledger.pruned_overflow
         assert self.backend.last_stats.live == self.backend.last_stats.memory_bytes == 0

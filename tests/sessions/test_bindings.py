@@ -21,9 +21,9 @@ class WatchedStore(SessionStore):
         super().__init__()
         self.deleted = asyncio.Event()
 
-    async def delete(self, session_id: str) -> bool:
+    async def _delete(self, session_id: str, incarnation: int | None = None) -> bool:
         """Delete the session and set the event."""
-        done = await super().delete(session_id)
+        done = await super()._delete(session_id, incarnation)
         self.deleted.set()
         return done
 

@@ -148,7 +148,7 @@ async def test_stats_count_the_expired_as_pruned(clock: FakeClock, emissions: Em
     await store.create("a", ttl=10)
     clock.advance(10)
     assert store.stats_snapshot().live == 1
-    assert await store.stats() == Stats(created=1, pruned_ttl=1)
+    assert await store.stats() == Stats(created=1, pruned_ttl=1, reported=1)
     assert emissions.counts(names.EVENT_BRIDGE_SESSION_PRUNED) == [("ttl", 1)]
 
 

@@ -167,5 +167,5 @@ async def test_times_of_a_session_are_wall_clock(make: type[SessionBackend]) -> 
         clock.advance(5)
         session = await store.get("a", touch=False)
         assert (session.created_at, session.last_accessed) == (1_700_000_000.0, 1_700_000_010.0)
-        info = AdminService(store, clock=clock)._info(session)
+        info = AdminService(store)._info(session)
         assert (info.idle_seconds, info.expires_in_seconds) == (5.0, 55.0)

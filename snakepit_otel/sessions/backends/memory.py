@@ -138,8 +138,8 @@ class MemoryBackend:
                     raise SessionQuotaExceeded(self._quota)
                 oldest, record = next(iter(self._recent.items()))
                 ended.append(self._end(oldest, record, EndReason.OVERFLOW, now))
-        self._version += 1
-        record = Record(new, now, self._wall(), memory, base, self._version)
+        self._created += 1
+        record = Record(new, now, self._wall(), memory, base, self._created)
         self._weight += base + memory
         self._recent[new.id] = record
         peers = self._by_ttl.get(new.ttl)
@@ -149,7 +149,6 @@ class MemoryBackend:
         peers[new.id] = record
         if self._by_owner is not None and new.owner is not None:
             self._by_owner.setdefault(new.owner, OwnerSessions()).add(record)
-        self._created += 1
         self._memory += memory
         return Created(record.snapshot(now), True, ended, len(self._recent))
 
