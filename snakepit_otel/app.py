@@ -323,6 +323,7 @@ class Snakepit(LocalCaller):
                 **stats._asdict(),
                 max_sessions=self.sessions.settings.max_sessions,
                 max_sessions_per_owner=self.sessions.settings.max_sessions_per_owner,
+                store=self.sessions.name,
             ),
             pools=tuple(status_of(pool) for pool in pools.values()),
             tools=(*self.tools.statuses(), *pools.tool_statuses()),

@@ -28,16 +28,13 @@ from snakepit_otel._error_base import SnakepitError
 __all__ = [
     "AdapterError", "AdapterNotLoaded", "AlreadyStarted", "AuthorityUnavailable", "BlockingCall", "BridgeError",
     "BudgetExceeded", "CircuitOpen", "ClientClosed", "ConfigurationError", "DeadlineExceeded", "HandOverRefused",
-    "InvalidArguments",
-    "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession", "OwnerQuotaExceeded",
-    "PoolError",
-    "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout", "ReferenceMisused", "ReferenceRefused",
-    "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError", "SessionNotFound",
-    "SessionQuotaExceeded", "SessionStoreFull", "SessionStoreUnavailable", "SessionWorkerUnavailable",
-    "SnakepitError", "StateConflict", "StateRefused", "ToolError", "ToolNotFound",
-    "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy",
-    "WorkerExited", "WorkerFenced", "WorkerStartFailed", "ZeroCopyError", "ZeroCopyLimitExceeded",
-    "ZeroCopyUnavailable",
+    "InvalidArguments", "InvalidSession", "MessageTooLarge", "MiddlewareError", "MiddlewareFailed", "NoSession",
+    "OwnerQuotaExceeded", "PoolError", "PoolNotFound", "PoolNotStarted", "PoolSaturated", "QueueTimeout",
+    "ReferenceMisused", "ReferenceRefused", "ReferenceReleased", "RequestCancelled", "RequestRefused", "SessionError",
+    "SessionNotFound", "SessionQuotaExceeded", "SessionStoreFull", "SessionStoreUnavailable",
+    "SessionWorkerUnavailable", "SnakepitError", "StateConflict", "StateRefused", "ToolError", "ToolNotFound",
+    "ToolRefused", "UnsafeSocket", "ValueRefused", "WorkerBusy", "WorkerExited", "WorkerFenced", "WorkerStartFailed",
+    "ZeroCopyError", "ZeroCopyLimitExceeded", "ZeroCopyUnavailable",
 ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
 from snakepit_otel import telemetry
@@ -20,13 +20,13 @@ from snakepit_otel.errors import (
     ConfigurationError,
     InvalidSession,
     OwnerQuotaExceeded,
-    SessionError,
     SessionQuotaExceeded,
     SessionStoreFull,
 )
 from snakepit_otel.sessions._attribution import Creator, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
 from snakepit_otel.sessions._grouping import GroupBy, Grouping, SessionGroup
+from snakepit_otel.sessions._hints import WorkerHints
 from snakepit_otel.sessions._metrics import SessionMetrics
 from snakepit_otel.sessions._quota import Overflow
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
@@ -39,7 +39,6 @@ from snakepit_otel.sessions.backends.factory import BackendFactory, create_backe
 from snakepit_otel.telemetry import names
 
 _SWEEP_BATCH = 1_000
-_MOST_HINTS = 1_000  # on their way at once; further ones are dropped
 T = TypeVar("T")
 _log = logging.getLogger("snakepit_otel.sessions")
 
@@ -81,7 +80,7 @@ class SessionStore(StateOperations):
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
         self._bindings = Bindings(self._delete_incarnation)
         self._unreported = 0
-        self._hints: set[asyncio.Task[None]] = set()
+        self._hints = WorkerHints()
         self._ended_listeners: list[Callable[[str], object]] = []
 
     async def __aenter__(self) -> Self:
@@ -114,8 +113,7 @@ class SessionStore(StateOperations):
         await self._bindings.close()
         if self._is_open:
             self._is_open = False
-            if self._hints:
-                await asyncio.wait(self._hints)
+            await self._hints.wait()
             with guard("counting the last events of sessions", _log, traceback=False):
                 await self._report_pruned()
             await self._backend.close()
@@ -272,6 +270,11 @@ class SessionStore(StateOperations):
         return groups.largest_first()
 
     @property
+    def name(self) -> str:
+        """The store's name, in metrics: the same for all authorities that share it."""
+        return self._backend.name
+
+    @property
     def is_lasting(self) -> bool:
         """Whether the sessions survive the end of this process."""
         return self._is_lasting
@@ -296,12 +299,8 @@ class SessionStore(StateOperations):
         assignment = self._backend.assign_worker(checked_id(session_id), worker_id)
         if not self.is_lasting:
             await assignment
-        elif len(self._hints) < _MOST_HINTS:
-            hint = asyncio.ensure_future(_suppressed(assignment))
-            self._hints.add(hint)
-            hint.add_done_callback(self._hints.discard)
         else:
-            assignment.close()
+            self._hints.send(assignment)
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
@@ -396,9 +395,3 @@ class SessionStore(StateOperations):
             self._bindings.on_session_ended(one.session_id, one.incarnation)
             for listener in self._ended_listeners:
                 listener(one.session_id)
-
-
-async def _suppressed(hint: Coroutine[Any, Any, None]) -> None:
-    """Await a hint, which may be lost."""
-    with suppress(SessionError):
-        await hint

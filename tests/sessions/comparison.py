@@ -89,7 +89,7 @@ class Comparison(RuleBasedStateMachine):
     async def _finished(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Return the result once the hints are there, too."""
         result = await call
-        await asyncio.gather(*self.store._hints)
+        await self.store._hints.wait()
         return result
 
     def same(self, call: Coroutine[Any, Any, Any], expected: Callable[[], Any]) -> Any:

@@ -144,6 +144,7 @@ class AdminService(AdminServiceServicer):
             **stats._asdict(),
             max_sessions=settings.max_sessions,
             max_sessions_per_owner=settings.max_sessions_per_owner,
+            store=self._sessions.name,
         )
 
     async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:

@@ -94,7 +94,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions", "rejected_per_owner", "max_sessions_per_owner")
+    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions", "rejected_per_owner", "max_sessions_per_owner", "reported", "store")
     CREATED_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     PRUNED_TTL_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,8 @@ class GetStatsResponse(_message.Message):
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     REJECTED_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     created: int
     deleted: int
     pruned_ttl: int
@@ -115,7 +117,9 @@ class GetStatsResponse(_message.Message):
     max_sessions: float
     rejected_per_owner: int
     max_sessions_per_owner: float
-    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ..., rejected_per_owner: _Optional[int] = ..., max_sessions_per_owner: _Optional[float] = ...) -> None: ...
+    reported: int
+    store: str
+    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ..., rejected_per_owner: _Optional[int] = ..., max_sessions_per_owner: _Optional[float] = ..., reported: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
 
 class Patterns(_message.Message):
     __slots__ = ("patterns",)

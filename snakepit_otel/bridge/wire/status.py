@@ -85,6 +85,8 @@ class SessionsStatus:
     max_sessions: float = float("inf")
     rejected_per_owner: int = 0  # of `rejected`, those at the quota of their owner
     max_sessions_per_owner: float = float("inf")
+    reported: int = 0  # of the pruned ones, those whose event an authority has confirmed
+    store: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

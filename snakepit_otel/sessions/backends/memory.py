@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from math import inf
 
@@ -24,7 +24,6 @@ from snakepit_otel.sessions._attribution import CreatorReport, CreatorTally
 from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions._session import Session
 from snakepit_otel.sessions.backends.base import (
-    MOST_OWNERS,
     Claim,
     Created,
     Deleted,
@@ -40,6 +39,7 @@ from snakepit_otel.sessions.backends.base import (
 from snakepit_otel.sessions.backends.memory_records import (
     ENTRY_BYTES,
     OwnerSessions,
+    PendingWarning,
     Record,
     base_of,
     text_bytes,
@@ -48,21 +48,6 @@ from snakepit_otel.sessions.backends.memory_records import (
 
 _SWEEP_AT_QUOTA = 1_000
 _SCAN_BATCH = 1_000
-
-
-class _Pending:
-    """The occurrences of one reason that nobody has been warned of yet, and when the next warning may come."""
-
-    def __init__(self, quiet_until: float = -inf) -> None:
-        self.count = 0
-        self.owners: Counter[str] = Counter()
-        self.quiet_until = quiet_until
-
-    def add(self, count: int, owners: Mapping[str, int]) -> None:
-        self.count += count
-        for owner, refused in owners.items():
-            if owner in self.owners or len(self.owners) < MOST_OWNERS:
-                self.owners[owner] += refused
 
 
 class MemoryBackend:
@@ -92,7 +77,7 @@ class MemoryBackend:
         self._by_owner: dict[str, OwnerSessions] | None = None if self.limits.max_sessions_per_owner == inf else {}
         self._created = self._deleted = self._ttl = self._overflow = self._memory = 0
         self._rejected = self._rejected_per_owner = self._reported = 0
-        self._warnings = {reason: _Pending() for reason in WarningReason}
+        self._warnings = {reason: PendingWarning() for reason in WarningReason}
         self._weight = 0
 
     async def open(self) -> None:
@@ -154,15 +139,8 @@ class MemoryBackend:
 
     async def get(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Session:
         """Return the session; see the contract."""
-        now = self._now()
-        record = self._recent.get(session_id)
-        if record is None or now >= record.accessed + record.ttl:
-            raise SessionNotFound(session_id)
-        if incarnation is not None and incarnation != record.incarnation:
-            raise SessionNotFound(session_id)
-        if touch:
-            self._touch(session_id, record, now)
-        return record.snapshot(now)
+        record = self._live(session_id, touch=touch, incarnation=incarnation)
+        return record.snapshot(record.accessed if touch else self._now())
 
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state; see the contract."""
@@ -321,7 +299,7 @@ class MemoryBackend:
         if not pending.count or now < pending.quiet_until:
             return Claim(0, {}, max(0.0, pending.quiet_until - now))
         claim = Claim(pending.count, pending.owners, quiet)
-        self._warnings[reason] = _Pending(now + quiet)
+        self._warnings[reason] = PendingWarning(now + quiet)
         return claim
 
     async def stats(self) -> Stats:
@@ -354,9 +332,9 @@ class MemoryBackend:
             raise OwnerQuotaExceeded(quota, owner)
         return expired
 
-    def _live(self, session_id: str, *, touch: bool = True) -> Record:
+    def _live(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Record:
         record = self._recent.get(session_id)
-        if record is None:
+        if record is None or (incarnation is not None and record.incarnation != incarnation):
             raise SessionNotFound(session_id)
         now = self._now()
         if now >= record.accessed + record.ttl:

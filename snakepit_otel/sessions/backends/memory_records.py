@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from math import inf
 
 from snakepit_otel.sessions._session import Session
-from snakepit_otel.sessions.backends.base import Entry, NewSession
+from snakepit_otel.sessions.backends.base import MOST_OWNERS, Entry, NewSession
 
 # What a session, and a key of its state, take of memory besides their content.
 _SESSION_BYTES = 1_024
@@ -92,6 +93,22 @@ class OwnerSessions:
         expiries = {session_id: record.accessed + record.ttl for session_id, record in self.records.items()}
         self.due = min(expiries.values(), default=inf)
         return [(session_id, self.records[session_id]) for session_id, expiry in expiries.items() if expiry <= now]
+
+
+class PendingWarning:
+    """The occurrences of one reason that nobody has been warned of yet, and when the next warning may come."""
+
+    def __init__(self, quiet_until: float = -inf) -> None:
+        self.count = 0
+        self.owners: Counter[str] = Counter()
+        self.quiet_until = quiet_until
+
+    def add(self, count: int, owners: Mapping[str, int]) -> None:
+        """Add occurrences, and those of each owner."""
+        self.count += count
+        for owner, refused in owners.items():
+            if owner in self.owners or len(self.owners) < MOST_OWNERS:
+                self.owners[owner] += refused
 
 
 def weight_of(record: Record) -> int:

@@ -1,0 +1,38 @@
+"""Hints of the worker that served a session last, sent to a backend elsewhere without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from snakepit_otel.errors import SessionError
+
+_MOST = 1_000  # on their way at once; further ones are dropped
+
+
+class WorkerHints:
+    """Hints on their way; each may be lost."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, hint: Coroutine[Any, Any, None]) -> None:
+        """Begin to send a hint, unless too many are on their way."""
+        if len(self._tasks) >= _MOST:
+            hint.close()
+            return
+        task = asyncio.ensure_future(_sent(hint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self) -> None:
+        """Wait for those that are on their way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _sent(hint: Coroutine[Any, Any, None]) -> None:
+    with suppress(SessionError):
+        await hint
