@@ -95,7 +95,7 @@ async def test_strict_mode_is_switched_while_running(pit: Snakepit) -> None:
         assert sites[ASK] == 1
         assert sites[None] == 1
         assert any("in test_strict_mode_is_switched_while_running" in (site or "") for site in sites)
-        report = pit.sessions._creators.report(0.0)
+        report = await pit.sessions._backend.suspects()
         assert "made before strict mode was on, tool echo, owner web" in "\n".join(report.lines())
         assert pit.pool.workers[0]._controls.strict_mode
         assert not await client.set_strict_mode(False)
