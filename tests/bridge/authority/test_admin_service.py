@@ -27,7 +27,7 @@ def sessions(clock: FakeClock) -> SessionStore:
 async def client(sessions: SessionStore, clock: FakeClock, short_path: Path) -> AsyncIterator[Client]:
     """A client of the service."""
     server = aio.server()
-    add_AdminServiceServicer_to_server(AdminService(sessions, clock), server)
+    add_AdminServiceServicer_to_server(AdminService(sessions), server)
     address = listen(server, f"unix:{short_path}/s")
     await server.start()
     async with Client(address) as connected:
