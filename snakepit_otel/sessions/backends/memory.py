@@ -42,6 +42,8 @@ from snakepit_otel.sessions.backends.memory_records import (
     PendingWarning,
     Record,
     base_of,
+    new_entry,
+    new_view,
     text_bytes,
     weight_of,
 )
@@ -145,7 +147,7 @@ class MemoryBackend:
     async def read(self, session_id: str, *, touch: bool = True) -> StateView:
         """Return the session's state; see the contract."""
         record = self._live(session_id, touch=touch)
-        return StateView(record.version, record.state)
+        return new_view((record.version, record.state))
 
     async def write(
         self,
@@ -189,7 +191,7 @@ class MemoryBackend:
         for key, raw in changes.items():
             before = state.get(key)
             if raw is not None:
-                state[key] = Entry(raw, version)
+                state[key] = new_entry((raw, version))
                 growth += len(raw) - len(before.raw) if before else len(raw) + text_bytes(key)
             elif before:
                 del state[key]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from math import inf
 
 from snakepit_otel.sessions._session import Session
-from snakepit_otel.sessions.backends.base import MOST_OWNERS, Entry, NewSession
+from snakepit_otel.sessions.backends.base import MOST_OWNERS, Entry, NewSession, StateView
 
 # What a session, and a key of its state, take of memory besides their content.
 _SESSION_BYTES = 1_024
 ENTRY_BYTES = 512
 _NO_STATE: Mapping[str, Entry] = {}
+# A third faster than to call the classes, which an operation would notice.
+_new_session = partial(tuple.__new__, Session)
+new_entry = partial(tuple.__new__, Entry)
+new_view = partial(tuple.__new__, StateView)
 
 
 class Record:
@@ -55,19 +60,22 @@ class Record:
 
     def snapshot(self, now: float) -> Session:
         """Return the session as it is now."""
-        return Session(
-            self.id,
-            self.ttl,
-            self.created_at,
-            self.created_at + self.accessed - self.began,
-            self.metadata,
-            self.owner,
-            self.worker,
-            self.version,
-            self.memory,
-            self.origin,
-            self.incarnation,
-            now - self.accessed,
+        accessed = self.accessed
+        return _new_session(
+            (
+                self.id,
+                self.ttl,
+                self.created_at,
+                self.created_at + accessed - self.began,
+                self.metadata,
+                self.owner,
+                self.worker,
+                self.version,
+                self.memory,
+                self.origin,
+                self.incarnation,
+                now - accessed,
+            )
         )
 
 
