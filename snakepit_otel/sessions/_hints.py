@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -13,10 +14,23 @@ _MOST = 1_000  # on their way at once; further ones are dropped
 
 
 class WorkerHints:
-    """Hints on their way; each may be lost."""
+    """Hints on their way, each of which may be lost; and the names of workers in them.
+
+    Workers of several authorities have the same ids, so a hint for others to see names the authority as well:
+    `1a2b3c4d/default-1`.
+    """
 
     def __init__(self) -> None:
+        self._authority = f"{secrets.token_hex(4)}/"
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def qualified(self, worker_id: str) -> str:
+        """Return the name of one of our workers for others; none stays none."""
+        return worker_id and self._authority + worker_id
+
+    def own(self, name: str) -> str:
+        """Return the id of one of our workers by its name; that of another authority's is no worker's id here."""
+        return name.removeprefix(self._authority)
 
     def send(self, hint: Coroutine[Any, Any, None]) -> None:
         """Begin to send a hint, unless too many are on their way."""

@@ -296,11 +296,16 @@ class SessionStore(StateOperations):
 
         Where the sessions are kept elsewhere, this does not wait, and a hint may be lost.
         """
-        assignment = self._backend.assign_worker(checked_id(session_id), worker_id)
-        if not self.is_lasting:
-            await assignment
-        else:
-            self._hints.send(assignment)
+        if not self._is_lasting:
+            await self._backend.assign_worker(checked_id(session_id), worker_id)
+            return
+        worker = self._hints.qualified(worker_id)
+        self._hints.send(self._backend.assign_worker(checked_id(session_id), worker))
+
+    def worker_of(self, session: Session) -> str | None:
+        """Return the id of the worker that served the session last; one of another authority's has another name."""
+        worker = session.last_worker_id
+        return worker if worker is None or not self._is_lasting else self._hints.own(worker)
 
     @asynccontextmanager
     async def scope(self, session_id: str | None = None, **options: Any) -> AsyncIterator[Session]:
@@ -376,10 +381,7 @@ class SessionStore(StateOperations):
         return await self._backend.stats()
 
     def stats_snapshot(self) -> Stats:
-        """Return the ledger as this process last saw it, from any thread and without I/O.
-
-        Expired sessions that are not swept yet count as live.
-        """
+        """Return the ledger as last seen, unswept, from any thread and without I/O."""
         return self._backend.last_stats
 
     def _record_ended(self, ended: Sequence[Ended], live: int) -> None:

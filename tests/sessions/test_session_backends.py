@@ -169,3 +169,37 @@ async def test_times_of_a_session_are_wall_clock(make: type[SessionBackend]) -> 
         assert (session.created_at, session.last_accessed) == (1_700_000_000.0, 1_700_000_010.0)
         info = AdminService(store)._info(session)
         assert (info.idle_seconds, info.expires_in_seconds) == (5.0, 55.0)
+
+
+async def test_workers_of_another_authority_are_not_taken_for_ones_own() -> None:
+    """Both have a `default-1`; each knows its own by the hint, and the other's is nobody's."""
+    server = MemoryBackend()
+    async with (
+        SessionStore(backend=RemoteBackend(Limits(), server=server)) as one,
+        SessionStore(backend=RemoteBackend(Limits(), server=server)) as other,
+    ):
+        await one.create("a")
+        await one.assign_worker("a", "default-1")
+        await one._hints.wait()
+        assert one.worker_of(await one.get("a")) == "default-1"
+        assert other.worker_of(await other.get("a")) not in (None, "default-1")
+        await other.assign_worker("a", "")
+        await other._hints.wait()
+        assert one.worker_of(await one.get("a")) == ""
+
+
+async def test_a_request_at_the_same_worker_assigns_it_no_more() -> None:
+    """One operation of the backend is all that such a request takes besides what its tool asks for."""
+    backend, calls = RemoteBackend(Limits()), []
+    call = backend._call
+
+    async def counted(method: str, *args: object, **kwargs: object) -> object:
+        calls.append(method)
+        return await call(method, *args, **kwargs)
+
+    backend._call = counted  # type: ignore[method-assign]
+    async with Snakepit("tests.adapters_for_tests:Useful", workers=1, session_backend=backend) as pit:
+        for _ in range(3):
+            await pit.execute("echo", {"value": 1}, session_id="a")
+            await pit.sessions._hints.wait()
+    assert calls[:4] == ["create", "assign_worker", "create", "create"]

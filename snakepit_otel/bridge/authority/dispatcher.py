@@ -253,13 +253,13 @@ class Dispatcher:
         if not session_id:
             return None
         if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
-            return (await self.sessions.get(session_id)).last_worker_id
+            return self.sessions.worker_of(await self.sessions.get(session_id))
         charge = Charge(self.lasting, peer, 0, SESSIONS)
         owner = request.metadata.get(OWNER) or None
         session = await self.sessions.create(
             session_id, owner=owner, creator=creator, tool=request.tool_name, charge=charge
         )
-        return session.last_worker_id
+        return self.sessions.worker_of(session)
 
     async def _forget_worker(self, session_id: str) -> None:
         """Release a session from a strict affinity to a worker that is gone."""
@@ -268,13 +268,15 @@ class Dispatcher:
 
     def _job(self, request: ToolRequest, prefer: str | None, live: LiveRequest, peer: Peer) -> Job:
         metadata, session_id = request.metadata, request.session_id
-        request_id = metadata[REQUEST_ID]
+        request_id, last_worker = metadata[REQUEST_ID], prefer
 
         async def on_assigned(worker_id: str) -> None:
+            nonlocal last_worker
             live.on_assigned(worker_id)
             self.buffer_store.assign_worker(request_id, worker_id)
             self.fencing_tokens.assign(request_id, worker_id)
-            if session_id:
+            if session_id and worker_id != last_worker:
+                last_worker = worker_id
                 await self.sessions.assign_worker(session_id, worker_id)
 
         return Job(
