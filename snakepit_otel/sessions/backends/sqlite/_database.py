@@ -1,0 +1,206 @@
+"""Connection to a file: its opening, its recognition and its limits."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from snakepit_otel.common.printable import printable
+from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable
+from snakepit_otel.sessions._quota import Limits, Overflow
+from snakepit_otel.sessions.backends.sqlite._clock import Anchor, StoreClock
+from snakepit_otel.sessions.backends.sqlite._file import make_ready, refusal
+from snakepit_otel.sessions.backends.sqlite._layout import APPLICATION_ID, TABLES, VERSION
+
+T = TypeVar("T")
+_BUSY_PAUSE_S = 0.001  # the longest between two attempts
+_WAL_PAGES = 4_000  # of 4 KiB, from which the log is copied into the file
+_MOST_LOG_BYTES = 64 << 20  # that the log keeps of the disk once it has been copied
+_CACHE_KIB = 16_384
+_MOST_CHECKED_BYTES = 64 << 20  # of a file that is checked from end to end when it is opened
+_LIMITS = ("max_sessions", "overflow", "max_session_bytes", "max_total_bytes", "max_sessions_per_owner")
+_LIMITS_KEPT = " ".join(("SELECT", ", ".join(_LIMITS), "FROM store"))
+_SET_LIMITS = " ".join(("UPDATE store SET", ", ".join(f"{limit} = ?" for limit in _LIMITS)))
+# Between the creation of a file and its first lock nobody else in this process may open it.
+_opening = threading.Lock()
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether another process or connection was in the way, and it may be tried again."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def pause() -> float:
+    """Return the seconds until the next attempt: of several processes that wait, not always the same one is late."""
+    return random.uniform(_BUSY_PAUSE_S / 5, _BUSY_PAUSE_S)  # noqa: S311 - no secret
+
+
+def persist(attempt: Callable[[], T], path: Path, deadline: float) -> T:
+    """Return the result of an attempt that is made again while others are in the way.
+
+    Raises `SessionStoreUnavailable` from `deadline` on, on the clock of `time.monotonic`.
+    """
+    while True:
+        try:
+            return attempt()
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                raise
+            if time.monotonic() >= deadline:
+                raise busy(path) from error
+        time.sleep(pause())
+
+
+def busy(path: Path) -> SessionStoreUnavailable:
+    """Return the error for a file that another process did not release in time."""
+    return SessionStoreUnavailable(
+        f"session store {printable(str(path))}: another process has kept it locked for too long; nothing was written"
+    )
+
+
+def unavailable(path: Path, error: Exception) -> SessionStoreUnavailable:
+    """Return the error for a file that cannot be read or written just now."""
+    reason = f"{type(error).__name__}: {error}"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        reason = "its disk is full; nothing was written"
+    elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        reason = f"the file is damaged ({error}); stop its authorities, and put a copy in its place or remove it"
+    return SessionStoreUnavailable(f"session store {printable(str(path))}: {reason}")
+
+
+def connect(path: Path, *, is_durable: bool, deadline: float) -> sqlite3.Connection:
+    """Return a connection to the file, which is made a session store if it is new.
+
+    Raises `ConfigurationError` for a file that is something else, and leaves it as it is.
+    """
+    try:
+        with _opening:
+            make_ready(path)
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                persist(lambda: _recognise(connection, path), path, deadline)
+            except BaseException:
+                connection.close()
+                raise
+    except sqlite3.Error as error:
+        raise refusal(path, f"it cannot be opened as one: {error}") from error
+    try:
+        _set_up(connection, path, is_durable=is_durable, deadline=deadline)
+    except sqlite3.Error as error:
+        connection.close()
+        raise refusal(path, f"it cannot be used as one: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether the file is new. Raises `ConfigurationError` if it is no session store of this layout."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    found = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not found and application == version == 0:
+        return True
+    if application != APPLICATION_ID:
+        raise refusal(path, "it is another program's database; name a file of its own")
+    if version != VERSION:
+        raise refusal(path, f"it has layout {version}, and this version of snakepit-otel reads layout {VERSION}")
+    if [sql for (sql,) in found] != list(TABLES):
+        raise refusal(path, "its tables are not those of a session store; they have been changed")
+    return False
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, *, is_durable: bool, deadline: float) -> None:
+    execute = connection.execute
+    mode = persist(lambda: execute("PRAGMA journal_mode = WAL").fetchone()[0], path, deadline)
+    if mode != "wal":
+        raise refusal(path, "its file system cannot share memory between processes; use a local disk")
+    execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+    execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    execute(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
+    execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    execute("PRAGMA temp_store = MEMORY")
+    if path.stat().st_size <= _MOST_CHECKED_BYTES:
+        (problem,) = persist(lambda: execute("PRAGMA quick_check(1)").fetchone(), path, deadline)
+        if problem != "ok":
+            raise refusal(path, f"the file is damaged ({problem}); put a copy in its place, or remove it")
+
+
+def agree(
+    connection: sqlite3.Connection,
+    path: Path,
+    clock: StoreClock,
+    limits: Limits,
+    deadline: float,
+    *,
+    replace_limits: bool = False,
+) -> str:
+    """Write the tables of a new file, compare limits with those of another, set the clock, and return the name.
+
+    Raises `ConfigurationError` for other limits than those of the file, unless they are to be replaced.
+    """
+    execute = connection.execute
+    persist(lambda: execute("BEGIN IMMEDIATE"), path, deadline)
+    try:
+        if _recognise(connection, path):
+            for table in TABLES:
+                execute(table)
+            execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            execute(f"PRAGMA user_version = {VERSION}")
+            columns = (f"sqlite-{secrets.token_hex(4)}", *clock.first_anchor(), *_columns(limits))
+            execute("INSERT INTO store VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+            times = (clock.now(), clock.wall())
+            execute("INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, ?)", times)
+        name, *anchor = execute("SELECT name, boot, offset FROM store").fetchone()
+        if replace_limits:
+            execute(_SET_LIMITS, _columns(limits))
+        else:
+            _compare(limits, _kept_limits(connection), path)
+        agreed = clock.set_anchor(Anchor(*anchor), *execute("SELECT time, wall FROM ledger").fetchone())
+        execute("UPDATE store SET boot = ?, offset = ?", agreed)
+        execute("UPDATE ledger SET time = max(time, ?), wall = ?", (clock.now(), clock.wall()))
+        execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            execute("ROLLBACK")
+        raise
+    return str(name)
+
+
+def _columns(limits: Limits) -> tuple[float | str, ...]:
+    return (
+        float(limits.max_sessions),
+        limits.overflow.value,
+        limits.max_session_bytes,
+        limits.max_total_bytes,
+        float(limits.max_sessions_per_owner),
+    )
+
+
+def _kept_limits(connection: sqlite3.Connection) -> Limits:
+    sessions, overflow, *rest = connection.execute(_LIMITS_KEPT).fetchone()
+    return Limits(sessions, Overflow(overflow), *rest)
+
+
+def _compare(ours: Limits, kept: Limits, path: Path) -> None:
+    for setting, our, their in zip(_LIMITS, _columns(ours), _columns(kept), strict=True):
+        if our != their:
+            raise ConfigurationError(
+                f"session_store.{setting} is {_shown(our)} here, and {_shown(their)} in the session store "
+                f"{printable(str(path))}, which all its authorities share; set one of them to the other's value"
+            )
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.0f}"

@@ -1,0 +1,283 @@
+"""Thread of a store in a file, which does the operations of event loops, many of them in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from snakepit_otel.errors import SessionError
+from snakepit_otel.sessions._quota import Limits
+from snakepit_otel.sessions.backends.base import Stats
+from snakepit_otel.sessions.backends.sqlite._clock import StoreClock
+from snakepit_otel.sessions.backends.sqlite._database import agree, busy, connect, is_busy, pause, unavailable
+from snakepit_otel.sessions.backends.sqlite._reading import Reading, WriteNeeded
+from snakepit_otel.sessions.backends.sqlite._touches import Touches
+from snakepit_otel.sessions.backends.sqlite._writing import Writing
+
+_MOST_AT_ONCE = 256  # operations in one transaction
+Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+class Operation:
+    """One call: what to try without a write, what to do with one, and the future of its caller."""
+
+    __slots__ = ("arguments", "future", "reads", "since", "writes")
+
+    def __init__(
+        self,
+        reads: Callable[..., Any] | None,
+        writes: Callable[..., Any],
+        arguments: tuple[object, ...],
+        future: asyncio.Future[Any],
+    ) -> None:
+        self.reads = reads
+        self.writes = writes
+        self.arguments = arguments
+        self.future = future
+        self.since = time.monotonic()
+
+
+class Engine:
+    """Owns the connection. All of it but `submit` and `start` runs in its own thread.
+
+    `limit` is in seconds: an operation that cannot begin to write for so long fails.
+    """
+
+    def __init__(self, path: Path, limits: Limits, clock: StoreClock, *, is_durable: bool, limit: float) -> None:
+        self.name = "sqlite"
+        self.last_stats = Stats()
+        self.taken = 0
+        self.busy_retries = 0
+        self.clock_skew = 0.0
+        self._path = path
+        self._limits = limits
+        self._clock = clock
+        self._is_durable = is_durable
+        self._limit = limit
+        self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._touches = Touches()
+        self._waiting: list[Operation] = []
+
+    def start(self, opened: asyncio.Future[Any], closed: Future[None], *, replace_limits: bool = False) -> None:
+        """Start the thread; the futures are resolved once the file is open, and once it is closed again."""
+        threading.Thread(
+            target=self._run, args=(opened, closed, replace_limits), name="sqlite session store", daemon=True
+        ).start()
+
+    def submit(self, operation: Operation | None) -> None:
+        """Give an operation to the thread; None closes the file after those before it."""
+        self._queue.put(operation)
+
+    def _run(self, opened: asyncio.Future[Any], closed: Future[None], replace_limits: bool) -> None:
+        deadline = time.monotonic() + self._limit
+        try:
+            self._connection = connect(self._path, is_durable=self._is_durable, deadline=deadline)
+        except BaseException as error:  # noqa: BLE001 - raised to the caller
+            closed.set_result(None)
+            deliver([(opened, None, error)])
+            return
+        try:
+            try:
+                self.name = agree(
+                    self._connection, self._path, self._clock, self._limits, deadline, replace_limits=replace_limits
+                )
+                self._reading = Reading(self._connection, self._clock, self._limits, self._touches)
+                self._writing = Writing(self._connection, self._clock, self._limits, self._touches)
+                self.last_stats = self._reading.stats()
+            except sqlite3.Error as error:
+                deliver([(opened, None, unavailable(self._path, error))])
+                return
+            except BaseException as error:  # noqa: BLE001 - raised to the caller
+                deliver([(opened, None, error)])
+                return
+            deliver([(opened, None, None)])
+            while self._step():
+                pass
+        finally:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            closed.set_result(None)
+
+    def _step(self) -> bool:
+        """Take what there is, and do it; False once all is done and the file is to be closed."""
+        operations, is_last = self._take()
+        if operations:
+            self._read(operations)
+        if is_last:
+            self._finish()
+            return False
+        if self._waiting or self._touches.is_due():
+            self._write()
+        return True
+
+    def _take(self) -> tuple[list[Operation], bool]:
+        operations: list[Operation] = []
+        timeout = pause() if self._waiting else self._touches.wait()
+        try:
+            operation = self._queue.get(timeout=timeout)
+            while operation is not None:
+                operations.append(operation)
+                if len(operations) == _MOST_AT_ONCE:
+                    break
+                operation = self._queue.get_nowait()
+            else:
+                return operations, True
+        except Empty:
+            pass
+        finally:
+            self.taken += len(operations)
+        return operations, False
+
+    def _read(self, operations: Iterable[Operation]) -> None:
+        """Answer what needs no write; the rest waits for the next transaction."""
+        reading = self._reading
+        results: list[Result] = []
+        begun = False
+        for operation in operations:
+            if operation.future.done():
+                continue
+            if operation.reads is None:
+                self._waiting.append(operation)
+                continue
+            try:
+                if not begun:
+                    self._connection.execute("BEGIN")
+                    reading.begin()
+                    begun = True
+                result = operation.reads(reading, *operation.arguments)
+            except WriteNeeded:
+                self._waiting.append(operation)
+            except SessionError as error:
+                results.append((operation.future, None, error))
+            except Exception as error:  # noqa: BLE001 - raised to the caller
+                results.append((operation.future, None, self._translated(error)))
+            else:
+                results.append((operation.future, result, None))
+        if begun:
+            with suppress(sqlite3.Error):
+                self._connection.execute("COMMIT")
+        deliver(results)
+
+    def _write(self) -> None:
+        """Do what is waiting, and write the accesses that are due, unless another process is writing just now."""
+        if not self._begin():
+            return
+        operations, self._waiting = self._waiting, []
+        results = self._attempt(operations)
+        if results is None:
+            # One of them failed half-way, and all is undone: each for itself, so that only that one fails.
+            results = []
+            for operation in operations:
+                results += self._alone(operation)
+        deliver(results)
+
+    def _begin(self) -> bool:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._touches.postpone()
+            if not is_busy(error):
+                waiting, self._waiting = self._waiting, []
+                deliver([(operation.future, None, self._translated(error)) for operation in waiting])
+                return False
+            self.busy_retries += 1
+            early = time.monotonic() - self._limit
+            late = [operation for operation in self._waiting if operation.since <= early]
+            if late:
+                self._waiting = [operation for operation in self._waiting if operation.since > early]
+                deliver([(operation.future, None, busy(self._path)) for operation in late])
+            return False
+        return True
+
+    def _attempt(self, operations: list[Operation]) -> list[Result] | None:
+        """Do operations in the transaction that has begun; None, with everything undone, if one fails half-way."""
+        writing = self._writing
+        results: list[Result] = []
+        self._error: BaseException | None = None
+        try:
+            writing.begin()
+            if self._touches.is_due():
+                writing.flush()
+            for operation in operations:
+                if operation.future.done():
+                    continue
+                try:
+                    result = operation.writes(writing, *operation.arguments)
+                except SessionError as error:
+                    results.append((operation.future, None, error))
+                else:
+                    results.append((operation.future, result, None))
+            now, wall = self._clock.now(), self._clock.wall()
+            writing.ledger.save(self._connection, now, wall)
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - raised to the caller of the operation that it is of
+            self._error = error
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+            self._touches.postpone()
+            return None
+        if writing.has_flushed:
+            self._touches.clear()
+        self.last_stats = writing.ledger.stats()
+        self.clock_skew = self._clock.skew(now, wall)
+        return results
+
+    def _alone(self, operation: Operation) -> list[Result]:
+        while not self._begin_again():
+            if time.monotonic() - operation.since >= self._limit:
+                return [(operation.future, None, busy(self._path))]
+            time.sleep(pause())
+        results = self._attempt([operation])
+        if results is None:
+            assert self._error is not None
+            return [(operation.future, None, self._translated(self._error))]
+        return results
+
+    def _begin_again(self) -> bool:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            return not is_busy(error)
+        return True
+
+    def _finish(self) -> None:
+        """Do what is left, for as long as an operation may take."""
+        deadline = time.monotonic() + self._limit
+        while (self._waiting or self._touches.wait() is not None) and time.monotonic() < deadline:
+            self._touches.hasten()
+            self._write()
+            if self._waiting:
+                time.sleep(pause())
+
+    def _translated(self, error: BaseException) -> BaseException:
+        return unavailable(self._path, error) if isinstance(error, sqlite3.Error) else error
+
+
+def deliver(results: list[Result]) -> None:
+    """Resolve the futures of results, each in its own event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[Result]] = {}
+    for result in results:
+        loops.setdefault(result[0].get_loop(), []).append(result)
+    for loop, its_results in loops.items():
+        # One whose loop is closed has nobody who waits for it.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, its_results)
+
+
+def _resolve(results: Iterable[Result]) -> None:
+    for future, result, error in results:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
