@@ -13,7 +13,8 @@ import pytest
 
 from tests.source import PACKAGE, PUBLIC, ROOT
 
-MODULES = ("snakepit_otel", *(f"snakepit_otel.{name}" for name in PUBLIC))
+BELOW = ("sessions.backends", "testing.backends")
+MODULES = ("snakepit_otel", *(f"snakepit_otel.{name}" for name in (*PUBLIC, *BELOW)))
 ENTRY_POINTS = {"snakepit_otel.testing.plugin"}
 MOST_NAMES = 300
 INTERNAL = {

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from snakepit_otel.common.clock import Clock
-from snakepit_otel.errors import StateConflict
+from snakepit_otel.errors import ConfigurationError, StateConflict
 from snakepit_otel.sessions import Limits, MemoryBackend, Session, Stats
 from snakepit_otel.sessions._attribution import CreatorReport
 from snakepit_otel.sessions.backends.base import (
@@ -41,12 +41,12 @@ class RemoteBackend:
         error: str = "",
     ) -> None:
         self.limits = limits
-        self.name = url or "remote"
         self.last_stats = Stats()
         self.url = url
         self.calls: list[str] = []
         self._error = error
-        self._server = server or MemoryBackend(limits, clock)
+        self.server = server or MemoryBackend(limits, clock)
+        self.name = f"remote-{self.server.name}"
         self._is_open = False
 
     async def open(self) -> None:
@@ -55,6 +55,9 @@ class RemoteBackend:
         await asyncio.sleep(0)
         if self._error:
             raise OSError(self._error)
+        for setting, value in vars(self.limits).items():
+            if (agreed := getattr(self.server.limits, setting)) != value:
+                raise ConfigurationError(f"session_store.{setting} is {value}, and the store's is {agreed}")
         self._is_open = True
 
     async def close(self) -> None:
@@ -143,9 +146,9 @@ class RemoteBackend:
         assert self._is_open, f"{method} before open, or after close"
         await asyncio.sleep(0)
         try:
-            reply = await getattr(self._server, method)(*args, **kwargs)
+            reply = await getattr(self.server, method)(*args, **kwargs)
         finally:
-            self.last_stats = self._server.last_stats
+            self.last_stats = self.server.last_stats
             await asyncio.sleep(0)
         return _copy(reply)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from snakepit_otel.errors import (
     InvalidSession,
@@ -24,18 +24,18 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions import Overflow, SessionSettings, Stats
 from snakepit_otel.testing import FakeClock
 
-REMOVED: Any = object()
-"""The value that stands for the removal of a key."""
+REMOVED: Any = object()  # stands for the removal of a key
 
 _UNNUMBERED = -1
 
 
 def json_text(value: Any) -> str:
-    """The value as compact JSON."""
+    """Return the value as compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-class Pruned(NamedTuple):
+@dataclass(frozen=True)
+class Pruned:
     """An event of `snakepit.bridge.session.pruned`."""
 
     reason: str
@@ -43,7 +43,8 @@ class Pruned(NamedTuple):
     remaining: int
 
 
-class Warned(NamedTuple):
+@dataclass(frozen=True)
+class Warned:
     """An event of `snakepit.bridge.session.accumulation_warning`."""
 
     reason: str
@@ -93,26 +94,35 @@ class Model:
 
     @property
     def now(self) -> float:
+        """The time, in seconds."""
         return self.clock.monotonic()
 
     @property
     def live(self) -> list[ModelSession]:
+        """The sessions that exist."""
         return [session for session in self.stored if self.now < session.accessed + session.ttl]
 
     @property
     def expired(self) -> list[ModelSession]:
+        """The sessions that have expired, and are not pruned yet."""
         return [session for session in self.stored if self.now >= session.accessed + session.ttl]
 
     @property
     def stats(self) -> Stats:
+        """The ledger."""
         return Stats(
-            *(self.counts[name] for name in ("created", "deleted", "ttl", "overflow", "rejected")),
+            self.counts["created"],
+            self.counts["deleted"],
+            self.counts["ttl"],
+            self.counts["overflow"],
+            self.counts["rejected"],
             live=len(self.stored),
             memory_bytes=sum(session.memory for session in self.stored),
             rejected_per_owner=self.counts["rejected_per_owner"],
         )
 
     def find(self, session_id: str, *, touch: bool = True) -> ModelSession:
+        """Return the live session with that id. Raises `SessionNotFound`."""
         for session in self.live:
             if session.id == session_id:
                 if touch:
@@ -123,6 +133,7 @@ class Model:
     def create(
         self, session_id: str, ttl: float | None, metadata: Mapping[str, str], owner: str | None
     ) -> ModelSession:
+        """Create a session, or touch the live one."""
         if any(session.id == session_id for session in self.live):
             return self.find(session_id)
         ttl = self.settings.default_ttl if ttl is None else ttl
@@ -162,20 +173,22 @@ class Model:
         return new
 
     def _crossed(self, live: int) -> str:
-        """The reason for which a new session that makes this count is warned of, if it is."""
+        """Return the reason for which a new session that makes this count is warned of, if it is."""
         if live == self.settings.max_sessions:
             return "quota_exceeded"
         return "threshold_warning" if self._too_many(live) and not self._too_many(live - 1) else ""
 
     def delete(self, session_id: str) -> bool:
+        """Delete the session, and return whether there was one."""
         return self._remove("deleted", [session for session in self.live if session.id == session_id]) > 0
 
     def delete_owned(self, owner: str, *, dry_run: bool) -> int:
+        """Delete the sessions of an owner, or only count them, and return how many."""
         owned = [session for session in self.live if session.owner == owner]
         return len(owned) if dry_run else self._remove("deleted", owned)
 
     def grouped(self) -> dict[str | None, tuple[int, int, float]]:
-        """Number, bytes and the age of the oldest of the live sessions, by owner."""
+        """Return number, bytes and the age of the oldest of the live sessions, by owner."""
         owners = {session.owner for session in self.live}
         return {
             owner: (
@@ -194,6 +207,7 @@ class Model:
         if_version: int | None = None,
         if_versions: Mapping[str, int] | None = None,
     ) -> ModelSession:
+        """Write values by key, all or nothing, and return the session; its version is not set yet."""
         session = self.find(session_id)
         if if_version is not None and session.version != if_version:
             raise StateConflict(session_id, "the state", if_version, session.version)
@@ -220,15 +234,16 @@ class Model:
                 session.versions[key] = version
 
     def sweep(self) -> int:
+        """Remove what has expired, emit what is due, and return the number removed."""
         count = self._remove("ttl", self.expired)
         self._pruned({"ttl": count})
         if len(self.stored) >= self.settings.max_sessions:
             self._occurrences["quota_exceeded"] += 1
         elif self._too_many(len(self.stored)):
             self._occurrences["threshold_warning"] += 1
-        self._speak("threshold_warning")
-        self._speak("quota_exceeded")
-        self._speak("owner_quota_exceeded")
+        self._emit_due("threshold_warning")
+        self._emit_due("quota_exceeded")
+        self._emit_due("owner_quota_exceeded")
         return count
 
     def _touch(self, session: ModelSession) -> None:
@@ -252,9 +267,9 @@ class Model:
 
     def _warn(self, reason: str) -> None:
         self._occurrences[reason] += 1
-        self._speak(reason)
+        self._emit_due(reason)
 
-    def _speak(self, reason: str) -> None:
+    def _emit_due(self, reason: str) -> None:
         interval = self.settings.cleanup_interval / 1000
         if self._occurrences[reason] and self.now >= self._last_warning.get(reason, -interval) + interval:
             live = len(self.stored)

@@ -1,4 +1,4 @@
-"""A session store and the model side by side, done to and compared."""
+"""Session store and model side by side, used in the same way and compared."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.errors import SessionError
-from snakepit_otel.sessions import Overflow, SessionBackend, SessionSettings, SessionStore
+from snakepit_otel.sessions import Limits, Overflow, SessionBackend, SessionSettings, SessionStore
 from snakepit_otel.telemetry import names
 from snakepit_otel.telemetry._definitions import Event
-from snakepit_otel.testing import FakeClock
-from tests.sessions.model import Model, ModelSession, Pruned, Warned
+from snakepit_otel.testing._clock import FakeClock
+from snakepit_otel.testing.backends._model import Model, ModelSession, Pruned, Warned
 
-MakeBackend = Callable[[SessionSettings, Clock], SessionBackend]
+MakeBackend = Callable[[Limits, Clock], SessionBackend]
 
 
 class Comparison(RuleBasedStateMachine):
     """Drives a store and the model with the same calls, and compares what both return, hold and emit."""
 
-    make_backend: ClassVar[MakeBackend]
     overflow: ClassVar[Overflow]
+
+    def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
+        """Return the backend to test."""
+        raise NotImplementedError
 
     @initialize(
         quota=st.sampled_from([1, 2, 3, 5, 6, math.inf]),
@@ -36,6 +39,7 @@ class Comparison(RuleBasedStateMachine):
         strict=st.booleans(),
     )
     def start(self, quota: float, owner_quota: float, threshold: float, strict: bool) -> None:
+        """Make both, with settings drawn for this run."""
         settings = SessionSettings(
             default_ttl=10,
             max_sessions=quota,
@@ -47,12 +51,13 @@ class Comparison(RuleBasedStateMachine):
             max_session_bytes=256,
         )
         self.clock = FakeClock()
-        self.backend = self.make_backend(settings, self.clock)
+        self.loop = asyncio.new_event_loop()
+        self.backend = self.make_backend(settings.limits, self.clock)
         self.events: list[Pruned | Warned] = []
         self.totals: Counter[str] = Counter()
         self.store = SessionStore(settings, backend=self.backend, clock=self.clock, emit=self.emitted)
         self.model = Model(settings, self.clock)
-        self.loop = asyncio.new_event_loop()
+        self.loop.run_until_complete(self.backend.open())
 
     def emitted(
         self, event: Event, attributes: Mapping[str, Any], measurements: Mapping[str, Any], *, body: str
@@ -84,6 +89,7 @@ class Comparison(RuleBasedStateMachine):
         self.events.append(Warned(attributes["reason"], measurements["count"], current))
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Return the result of a call."""
         return self.loop.run_until_complete(self._finished(call))
 
     async def _finished(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -124,10 +130,12 @@ class Comparison(RuleBasedStateMachine):
         return ids[pick % len(ids)]
 
     def number(self, session: ModelSession) -> None:
+        """Take over the version of a session that was written."""
         self.model.numbered(session, self.run(self.store.get(session.id, touch=False)).version)
 
     @invariant()
     def invariants_hold(self) -> None:
+        """Compare the events, the ledger, and all live sessions."""
         self.events_agree()
         ledger = self.backend.last_stats
         assert ledger._replace(reported=0) == self.model.stats
@@ -144,7 +152,8 @@ class Comparison(RuleBasedStateMachine):
             assert_same(got, wanted)
 
     def events_agree(self) -> None:
-        assert sorted(self.events) == sorted(self.model.events)
+        """Compare the events since the last comparison."""
+        assert sorted(self.events, key=repr) == sorted(self.model.events, key=repr)
         warned = [event.reason for event in self.events if isinstance(event, Warned)]
         if "owner_quota_exceeded" in warned:
             assert self.model.refused[self.named_owner] == max(self.model.refused.values())
@@ -154,13 +163,17 @@ class Comparison(RuleBasedStateMachine):
         self.model.events.clear()
 
     def teardown(self) -> None:
-        self.clock.advance(61)
-        self.same(self.store.sweep(), self.model.sweep)
-        self.invariants_hold()
-        ledger = self.backend.last_stats
-        assert ledger.reported == ledger.pruned_ttl + ledger.pruned_overflow
-        assert self.backend.last_stats.live == self.backend.last_stats.memory_bytes == 0
-        self.loop.close()
+        """Let everything expire, and compare what is left: nothing, of which every end was reported."""
+        try:
+            self.clock.advance(61)
+            self.same(self.store.sweep(), self.model.sweep)
+            self.invariants_hold()
+            ledger = self.backend.last_stats
+            assert ledger.reported == ledger.pruned_ttl + ledger.pruned_overflow
+            assert ledger.live == ledger.memory_bytes == 0
+        finally:
+            self.loop.run_until_complete(self.backend.close())
+            self.loop.close()
 
 
 def assert_same(got: Any, wanted: ModelSession) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from snakepit_otel.sessions import _state as state
-from tests.sessions.comparison import Comparison
-from tests.sessions.model import REMOVED
+from snakepit_otel.testing.backends._comparison import Comparison
+from snakepit_otel.testing.backends._model import REMOVED
 
 PICKS = st.integers(0, 7)
 KEYS = st.sampled_from(["k", "l", "schlüssel"])
@@ -24,21 +24,25 @@ class StateRules(Comparison):
 
     @rule(pick=PICKS)
     def read_state(self, pick: int) -> None:
+        """Read the versions of all keys."""
         session_id = self.picked(pick)
         self.same(self.store.list_state(session_id), lambda: self.model.find(session_id).versions)
 
     @rule(pick=PICKS, key=KEYS)
     def read_value(self, pick: int, key: str) -> None:
+        """Read one value."""
         session_id = self.picked(pick)
         self.same(self.store.get_state(session_id, key), lambda: self.model.find(session_id).state.get(key))
 
     @rule(pick=PICKS, key=KEYS, value=VALUES)
     def set_state(self, pick: int, key: str, value: Any) -> None:
+        """Write one value."""
         session_id = self.picked(pick)
         self.wrote(self.store.set_state(session_id, key, value), lambda: self.model.write(session_id, {key: value}))
 
     @rule(pick=PICKS, key=KEYS, value=VALUES, error=st.sampled_from([0, 0, -1, 1]))
     def compare_and_set(self, pick: int, key: str, value: Any, error: int) -> None:
+        """Write one value if it is at a version."""
         session_id = self.picked(pick)
         known = {session.id: session.versions for session in self.model.live}
         version = max(0, known.get(session_id, {}).get(key, 0) + error)
@@ -49,6 +53,7 @@ class StateRules(Comparison):
 
     @rule(pick=PICKS, changes=CHANGES, error=st.sampled_from([None, 0, 0, -1, 1]))
     def write(self, pick: int, changes: dict[str, Any], error: int | None) -> None:
+        """Write several values, perhaps at a version of the session."""
         session_id = self.picked(pick)
         known = {session.id: session.version for session in self.model.live}
         version = None if error is None else known.get(session_id, 0) + error
@@ -60,6 +65,7 @@ class StateRules(Comparison):
 
     @rule(pick=PICKS, key=KEYS)
     def delete_state(self, pick: int, key: str) -> None:
+        """Remove one value."""
         session_id = self.picked(pick)
         there = self.same(self.store.list_state(session_id), lambda: self.model.find(session_id).versions)
         if there is None or key not in there:
@@ -70,6 +76,7 @@ class StateRules(Comparison):
 
     @rule(pick=PICKS, changes=CHANGES, in_place=st.booleans())
     def update(self, pick: int, changes: dict[str, Any], in_place: bool) -> None:
+        """Change the state by a function."""
         session_id = self.picked(pick)
 
         def change(current: dict[str, Any]) -> dict[str, Any] | None:
