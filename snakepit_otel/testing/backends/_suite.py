@@ -21,11 +21,13 @@ class BackendTests:
     """Tests of a session backend.
 
     Derive a class whose name begins with `Test`, and define `make_backend` and, where several authorities may share
-    a store, `make_second`. Fixtures may be used, as `autouse` fixtures of the class.
+    a store, `make_second`. Fixtures may be used, as `autouse` fixtures of the class. Where the backend takes no clock,
+    `has_clock` is False, and what needs time to pass is skipped. A slow one may try a `share_of_examples`, of those
+    that hypothesis' profile asks for.
     """
 
     has_clock: ClassVar[bool] = True
-    property_settings: ClassVar[settings | None] = None
+    share_of_examples: ClassVar[float] = 1.0
 
     def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
         """Return a backend over a new, empty store, which decides by the clock, and is not open yet."""
@@ -46,8 +48,10 @@ class BackendTests:
     def _run_machine(self, overflow: Overflow) -> None:
         if not self.has_clock:
             pytest.skip("the backend takes no clock")
+        machine = store_machine(self.make_backend, overflow)
+        examples = max(1, round(settings().max_examples * self.share_of_examples))
         with _quiet():
-            run_state_machine_as_test(store_machine(self.make_backend, overflow), settings=self.property_settings)
+            run_state_machine_as_test(machine, settings=settings(machine.TestCase.settings, max_examples=examples))
 
 
 @contextmanager
