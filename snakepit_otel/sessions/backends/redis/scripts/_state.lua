@@ -1,0 +1,20 @@
+-- State: values by `incarnation:key`, each after the 16 digits of its version, and a set of these names in order.
+-- An incarnation is never used again, so that no state of an earlier session is ever read.
+local DIGITS = 16
+local MOST = 1000  -- arguments of one call; Lua's stack holds 8,000
+
+local function names_of(incarnation, after, most)
+  return redis.call('ZRANGEBYLEX', KEYSET, after and '(' .. after or '[' .. text(incarnation) .. ':',
+    '(' .. text(incarnation) .. ';', 'LIMIT', 0, most)
+end
+
+local function forget(incarnation)
+  local names
+  repeat
+    names = names_of(incarnation, nil, MOST)
+    if #names > 0 then
+      redis.call('HDEL', STATE, unpack(names))
+      redis.call('ZREM', KEYSET, unpack(names))
+    end
+  until #names < MOST
+end
