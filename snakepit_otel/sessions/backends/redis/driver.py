@@ -1,64 +1,177 @@
-"""Connections of the Redis backend to its server."""
+"""Calls of scripts at a Redis or Valkey: within a time limit, and made again once if the reply was lost."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis import exceptions
+from redis.crc import key_slot
 
-from snakepit_otel.errors import SessionStoreUnavailable
+from snakepit_otel.common.printable import printable, printable_error
+from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable
+from snakepit_otel.sessions.backends._client_counters import ClientCounters
+from snakepit_otel.sessions.backends.redis._address import Address, Kind, parse_url
+from snakepit_otel.sessions.backends.redis._checks import Finding, findings_of, read_info
+from snakepit_otel.sessions.backends.redis._failures import CallFailed, Moved, NotDone, ReplyLost
 from snakepit_otel.sessions.backends.redis._options import RedisOptions
 from snakepit_otel.sessions.backends.redis._scripts import Script
+from snakepit_otel.sessions.backends.redis._server import Argument, Call, Server, packed_command
+from snakepit_otel.sessions.backends.redis._topology import Cluster, Connector, Single, Topology
+
+_log = logging.getLogger("snakepit_otel.sessions")
+_LEAST_TO_OPEN_S = 5.0
+_FIRST_ATTEMPT = 0.6  # of the time limit, so that there is time for a second one
+_CONFIRMATION = 0.4  # of the time limit, for replicas or disks to confirm
+_PAUSE_S = 0.05  # before a call is made again, at most; drawn from nothing to that
 
 
 class Driver(Protocol):
-    """Runs scripts."""
+    """Calls scripts; `client` has its counters."""
+
+    client: ClientCounters
 
     async def open(self) -> None:
-        """Connect and check the server. Raises `SessionStoreUnavailable` and `ConfigurationError`."""
+        """Connect, and check the servers. Raises `ConfigurationError`, `SessionStoreUnavailable`."""
 
-    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int | float | str]) -> Any:
-        """Return a script's reply. Raises `SessionStoreUnavailable`."""
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> Any:
+        """Call a script once, or again with the same arguments if the reply was lost, and return its reply.
+
+        Keys are in one slot. A caller that is cancelled leaves the call to its end. Raises
+        `SessionStoreUnavailable` at the time limit, and for what the server refuses.
+        """
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close all connections."""
 
 
-def create_driver(options: RedisOptions) -> Driver:
-    """Return the driver for an address."""
-    return _Standalone(options)
+def create_driver(options: RedisOptions) -> RedisDriver:
+    """Return the driver for the options' URL, not open yet. Raises `ConfigurationError`."""
+    return RedisDriver(options)
 
 
-class _Standalone:
+class RedisDriver:
+    """Driver on the connections of redis-py; see `Driver`."""
+
     def __init__(self, options: RedisOptions) -> None:
+        self.address: Address = parse_url(options.url)
+        self.client = ClientCounters(connections_used=0, connections_limit=options.connections)
+        self.findings: Sequence[Finding] = ()
         self._options = options
-        self._client: Any = None
+        self._confirm = b""
+        self._topology: Topology = self._make_topology()
+        self._slots: dict[bytes, int] = {}
 
     async def open(self) -> None:
-        pool = BlockingConnectionPool.from_url(
-            self._options.url,
-            max_connections=self._options.connections,
-            timeout=self._options.timeout,
-            socket_timeout=self._options.timeout,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client = Redis.from_pool(pool)
-
-    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int | float | str]) -> Any:
-        assert self._client is not None
+        """Connect, and check the servers; see `Driver`."""
+        durability = self._options.durability
         try:
+            async with asyncio.timeout(max(_LEAST_TO_OPEN_S, self._options.timeout)):
+                await self._topology.open()
+                masters = self._topology.masters()
+                infos = [await read_info(await master.connect()) for master in masters]
+        except TimeoutError:
+            raise self._unavailable("did not answer in time") from None
+        except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
+            raise ConfigurationError(
+                f"session_store.username, session_store.password_file: the session store at {self.address} refuses "
+                f"them: {printable(error, 200)}"
+            ) from None
+        except (exceptions.RedisError, OSError) as error:
+            raise self._unavailable(f"cannot be reached: {printable_error(error)}") from None
+        self.findings = [finding for info in infos for finding in findings_of(info, durability)]
+        if refusals := [finding.text for finding in self.findings if finding.is_refusal]:
+            raise ConfigurationError(
+                f"session_store.url: the server at {self.address} would lose sessions: {'; '.join(refusals)}"
+            )
+        for finding in self.findings:
+            _log.warning("the session store at %s: %s", printable(self.address), finding.text)
+        patience = int(self._options.timeout * _CONFIRMATION * 1000)
+        if durability == "replica":
+            self._confirm = packed_command((b"WAIT", 1, patience))
+        elif durability == "fsync" and all(info.has_waitaof for info in infos):
+            self._confirm = packed_command((b"WAITAOF", 1, 0, patience))
+        for master in masters:
+            master.confirm = self._confirm
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument]) -> Any:
+        """Call a script; see `Driver`."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = started + self._options.timeout
+        limit = started + self._options.timeout * _FIRST_ATTEMPT
+        slot = self._slot(keys[0])
+        asked: Moved | None = None
+        is_repeated = False
+        while True:
             try:
-                return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return await self._client.execute_command("EVAL", script.source, len(keys), *keys, *args)
-        except RedisError as error:
-            raise SessionStoreUnavailable(f"{type(error).__name__}: {error}") from error
+                server = (
+                    self._topology.server(slot) if asked is None else self._topology.server_at(asked.host, asked.port)
+                )
+                call = Call(script, keys, args, asking=asked is not None)
+                return await server.call(call, limit)
+            except NotDone as failure:
+                last: CallFailed = failure
+                asked = failure if isinstance(failure, Moved) and failure.asking else None
+            except ReplyLost as failure:
+                last, asked = failure, None
+                if is_repeated:
+                    raise self._unavailable(f"{failure}, twice") from None
+                is_repeated = True
+                self.client.retries += 1
+            except CallFailed as failure:
+                raise self._unavailable(str(failure)) from None
+            limit = deadline
+            if asked is None:
+                await self._topology.on_failed(slot, last)
+                if not isinstance(last, Moved):
+                    await asyncio.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311
+            if loop.time() >= deadline or (isinstance(last, NotDone) and self._is_gone(slot)):
+                raise self._unavailable(str(last)) from None
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        """Close all connections; the driver can be opened again."""
+        await self._topology.close()
+        for server in self._topology.servers():
+            await server.close()
+        self._topology = self._make_topology()
+
+    def _is_gone(self, slot: int) -> bool:
+        try:
+            return self._topology.server(slot).is_gone
+        except NotDone:
+            return False
+
+    def _slot(self, key: bytes) -> int:
+        # There are as many keys as shards and kinds of keys.
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = key_slot(key)
+        return slot
+
+    def _make_topology(self) -> Topology:
+        connector = Connector(self.address, self._options)
+        kind = Cluster if self.address.kind is Kind.CLUSTER else Single
+        return kind(self.address, connector, self._make_server)
+
+    def _make_server(self, name: str, connect: Any) -> Server:
+        options = self._options
+        return Server(
+            name,
+            connect,
+            limit=options.connections,
+            timeout=options.timeout,
+            counters=self.client,
+            confirm=self._confirm,
+            is_confirmed=_is_confirmed,
+        )
+
+    def _unavailable(self, reason: str) -> SessionStoreUnavailable:
+        return SessionStoreUnavailable(f"the session store at {self.address}: {reason}")
+
+
+def _is_confirmed(reply: Any) -> bool:
+    return bool(reply[0] if isinstance(reply, list) else reply)
