@@ -167,9 +167,10 @@ class SessionStore(StateOperations):
         if created.ended:
             self._record_ended(created.ended, created.live - created.new)
         on_session(created.session)
-        if created.new and self._watchdog.is_threshold(created.live):
-            # Expired sessions do not count: they are pruned before the count is compared.
-            _, live = await self._prune()
+        if created.new and self._watchdog.is_threshold(live := created.live):
+            # Expired sessions do not count: they are pruned before the count is compared, and before one is evicted.
+            if not any(one.reason is EndReason.OVERFLOW for one in created.ended):
+                _, live = await self._prune()
             await self._watchdog.on_created(live)
         return created.session
 

@@ -85,7 +85,7 @@ async def test_an_eviction_is_reported_as_overflow(clock: FakeClock, emissions: 
     (event,) = [one for one in emissions if one.event is names.EVENT_BRIDGE_SESSION_PRUNED]
     assert event.attributes == {"reason": "overflow", "table_name": "sessions"}
     assert event.measurements == {"count": 1, "remaining_sessions": 1}
-    assert store.stats_snapshot() == Stats(created=3, pruned_overflow=1, live=2, memory_bytes=2, reported=1)
+    assert await store.stats() == Stats(created=3, pruned_overflow=1, live=2, memory_bytes=2, reported=1)
 
 
 async def test_without_a_quota_nothing_is_refused() -> None:
