@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 _BUSY_PAUSE_S = 0.001  # the longest between two attempts
 _WAL_PAGES = 4_000  # of 4 KiB, from which the log is copied into the file
 _MOST_LOG_BYTES = 64 << 20  # that the log keeps of the disk once it has been copied
+_LOG_PAUSE_MS = 100
 _CACHE_KIB = 16_384
 _MOST_CHECKED_BYTES = 64 << 20  # of a file that is checked from end to end when it is opened
 _LIMITS = ("max_sessions", "overflow", "max_session_bytes", "max_total_bytes", "max_sessions_per_owner")
@@ -65,6 +67,13 @@ def busy(path: Path) -> SessionStoreUnavailable:
     )
 
 
+def lost(path: Path) -> SessionStoreUnavailable:
+    """Return the error for a file that has been removed, or replaced by another."""
+    return SessionStoreUnavailable(
+        f"session store {printable(str(path))}: the file has been removed or replaced; restart its authorities"
+    )
+
+
 def unavailable(path: Path, error: Exception) -> SessionStoreUnavailable:
     """Return the error for a file that cannot be read or written just now."""
     reason = f"{type(error).__name__}: {error}"
@@ -76,30 +85,79 @@ def unavailable(path: Path, error: Exception) -> SessionStoreUnavailable:
     return SessionStoreUnavailable(f"session store {printable(str(path))}: {reason}")
 
 
-def connect(path: Path, *, is_durable: bool, deadline: float) -> sqlite3.Connection:
-    """Return a connection to the file, which is made a session store if it is new.
+def open_store(
+    path: Path,
+    clock: StoreClock,
+    limits: Limits,
+    *,
+    is_durable: bool = False,
+    replace_limits: bool = False,
+    deadline: float,
+) -> tuple[sqlite3.Connection, str]:
+    """Return a connection to the file, which is made a session store if it is new, and the store's name.
 
-    Raises `ConfigurationError` for a file that is something else, and leaves it as it is.
+    Raises `ConfigurationError` for a file that is something else, and leaves it as it is; likewise for other limits
+    than the store's, unless they are to be replaced. Raises `SessionStoreUnavailable` from `deadline` on, on the clock
+    of `time.monotonic`.
     """
-    try:
-        with _opening:
-            make_ready(path)
-            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            try:
-                persist(lambda: _recognise(connection, path), path, deadline)
-            except BaseException:
-                connection.close()
-                raise
-    except sqlite3.Error as error:
-        raise refusal(path, f"it cannot be opened as one: {error}") from error
+    connection = _connect(path, deadline)
     try:
         _set_up(connection, path, is_durable=is_durable, deadline=deadline)
+        return connection, _agree(connection, path, clock, limits, deadline, replace_limits=replace_limits)
     except sqlite3.Error as error:
         connection.close()
         raise refusal(path, f"it cannot be used as one: {error}") from error
     except BaseException:
         connection.close()
         raise
+
+
+def replace_limits(path: Path, clock: StoreClock, limits: Limits, *, deadline: float) -> None:
+    """Write limits to the file in place of those it has. Raises what `open_store` does."""
+    connection, _ = open_store(path, clock, limits, replace_limits=True, deadline=deadline)
+    connection.close()
+
+
+def stored_limits(path: Path, *, deadline: float) -> Limits | None:
+    """Return the limits of the file; None if there is none, or an empty one. Raises what `open_store` does."""
+    if not path.exists():
+        return None
+    connection = _connect(path, deadline)
+    try:
+        return persist(lambda: None if _recognise(connection, path) else _kept_limits(connection), path, deadline)
+    except sqlite3.Error as error:
+        raise refusal(path, f"it cannot be used as one: {error}") from error
+    finally:
+        connection.close()
+
+
+def keep_log_short(connection: sqlite3.Connection, path: Path) -> None:
+    """Empty a log that has grown since others were always reading it; for a moment, they wait."""
+    log = path.with_name(path.name + "-wal")
+    with suppress(OSError, sqlite3.Error):
+        if log.stat().st_size > _MOST_LOG_BYTES:
+            connection.execute(f"PRAGMA busy_timeout = {_LOG_PAUSE_MS}")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute("PRAGMA busy_timeout = 0")
+
+
+def _connect(path: Path, deadline: float) -> sqlite3.Connection:
+    with _opening:
+        make_ready(path)
+        try:
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise refusal(path, f"it cannot be opened: {error}") from error
+        try:
+            persist(lambda: _recognise(connection, path), path, deadline)
+        except sqlite3.Error as error:
+            connection.close()
+            raise refusal(path, f"it cannot be opened as one: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -137,19 +195,16 @@ def _set_up(connection: sqlite3.Connection, path: Path, *, is_durable: bool, dea
             raise refusal(path, f"the file is damaged ({problem}); put a copy in its place, or remove it")
 
 
-def agree(
+def _agree(
     connection: sqlite3.Connection,
     path: Path,
     clock: StoreClock,
     limits: Limits,
     deadline: float,
     *,
-    replace_limits: bool = False,
+    replace_limits: bool,
 ) -> str:
-    """Write the tables of a new file, compare limits with those of another, set the clock, and return the name.
-
-    Raises `ConfigurationError` for other limits than those of the file, unless they are to be replaced.
-    """
+    """Write the tables of a new file, compare limits with those of another, set the clock, and return the name."""
     execute = connection.execute
     persist(lambda: execute("BEGIN IMMEDIATE"), path, deadline)
     try:
@@ -198,7 +253,8 @@ def _compare(ours: Limits, kept: Limits, path: Path) -> None:
         if our != their:
             raise ConfigurationError(
                 f"session_store.{setting} is {_shown(our)} here, and {_shown(their)} in the session store "
-                f"{printable(str(path))}, which all its authorities share; set one of them to the other's value"
+                f"{printable(str(path))}, whose limits hold for all that share it: "
+                "set the same here, or change the store's limits"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 import time
@@ -13,15 +14,27 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from snakepit_otel.errors import SessionError
+from snakepit_otel.common.guard import guard
+from snakepit_otel.errors import SessionError, SessionStoreUnavailable
 from snakepit_otel.sessions._quota import Limits
+from snakepit_otel.sessions.backends._client_counters import ClientCounters
 from snakepit_otel.sessions.backends.base import Stats
 from snakepit_otel.sessions.backends.sqlite._clock import StoreClock
-from snakepit_otel.sessions.backends.sqlite._database import agree, busy, connect, is_busy, pause, unavailable
+from snakepit_otel.sessions.backends.sqlite._database import (
+    busy,
+    is_busy,
+    keep_log_short,
+    lost,
+    open_store,
+    pause,
+    unavailable,
+)
 from snakepit_otel.sessions.backends.sqlite._reading import Reading, WriteNeeded
 from snakepit_otel.sessions.backends.sqlite._touches import Touches
 from snakepit_otel.sessions.backends.sqlite._writing import Writing
 
+_log = logging.getLogger("snakepit_otel.sessions")
+_COMMITS_BETWEEN_LOOKS = 256  # at the size of the log
 _MOST_AT_ONCE = 256  # operations in one transaction
 Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -51,65 +64,73 @@ class Engine:
     `limit` is in seconds: an operation that cannot begin to write for so long fails.
     """
 
-    def __init__(self, path: Path, limits: Limits, clock: StoreClock, *, is_durable: bool, limit: float) -> None:
-        self.name = "sqlite"
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        clock: StoreClock,
+        client: ClientCounters,
+        *,
+        is_durable: bool,
+        limit: float,
+    ) -> None:
+        self.name = ""
         self.last_stats = Stats()
         self.taken = 0
-        self.busy_retries = 0
-        self.clock_skew = 0.0
         self._path = path
         self._limits = limits
         self._clock = clock
+        self._client = client
         self._is_durable = is_durable
         self._limit = limit
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._touches = Touches()
         self._waiting: list[Operation] = []
+        self._commits = 0
+        self._checked = time.monotonic()
+        self._loss: SessionStoreUnavailable | None = None
 
-    def start(self, opened: asyncio.Future[Any], closed: Future[None], *, replace_limits: bool = False) -> None:
+    def start(self, opened: asyncio.Future[None], closed: Future[None]) -> None:
         """Start the thread; the futures are resolved once the file is open, and once it is closed again."""
-        threading.Thread(
-            target=self._run, args=(opened, closed, replace_limits), name="sqlite session store", daemon=True
-        ).start()
+        threading.Thread(target=self._run, args=(opened, closed), name="sqlite session store", daemon=True).start()
 
     def submit(self, operation: Operation | None) -> None:
         """Give an operation to the thread; None closes the file after those before it."""
         self._queue.put(operation)
 
-    def _run(self, opened: asyncio.Future[Any], closed: Future[None], replace_limits: bool) -> None:
+    def _run(self, opened: asyncio.Future[None], closed: Future[None]) -> None:
         deadline = time.monotonic() + self._limit
         try:
-            self._connection = connect(self._path, is_durable=self._is_durable, deadline=deadline)
+            self._connection, self.name = open_store(
+                self._path, self._clock, self._limits, is_durable=self._is_durable, deadline=deadline
+            )
+            self._reading = Reading(self._connection, self._clock, self._limits, self._touches)
+            self._writing = Writing(self._connection, self._clock, self._limits, self._touches)
+            self.last_stats = self._reading.stats()
+            self._identity = _identity(self._path)
         except BaseException as error:  # noqa: BLE001 - raised to the caller
             closed.set_result(None)
-            deliver([(opened, None, error)])
+            deliver([(opened, None, self._translated(error))])
             return
-        try:
-            try:
-                self.name = agree(
-                    self._connection, self._path, self._clock, self._limits, deadline, replace_limits=replace_limits
-                )
-                self._reading = Reading(self._connection, self._clock, self._limits, self._touches)
-                self._writing = Writing(self._connection, self._clock, self._limits, self._touches)
-                self.last_stats = self._reading.stats()
-            except sqlite3.Error as error:
-                deliver([(opened, None, unavailable(self._path, error))])
-                return
-            except BaseException as error:  # noqa: BLE001 - raised to the caller
-                deliver([(opened, None, error)])
-                return
-            deliver([(opened, None, None)])
-            while self._step():
-                pass
-        finally:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-            closed.set_result(None)
+        deliver([(opened, None, None)])
+        is_open = True
+        while is_open:
+            with guard("the thread of the session store", _log) as guarded:
+                is_open = self._step()
+            if guarded.error is not None:
+                self._fail_waiting(self._translated(guarded.error))
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        closed.set_result(None)
 
     def _step(self) -> bool:
         """Take what there is, and do it; False once all is done and the file is to be closed."""
         operations, is_last = self._take()
-        if operations:
+        if self._is_lost():
+            self._waiting += operations
+            self._touches.clear()
+            self._fail_waiting(self._loss)
+        elif operations:
             self._read(operations)
         if is_last:
             self._finish()
@@ -158,7 +179,11 @@ class Engine:
             except SessionError as error:
                 results.append((operation.future, None, error))
             except Exception as error:  # noqa: BLE001 - raised to the caller
-                results.append((operation.future, None, self._translated(error)))
+                if isinstance(error, sqlite3.Error) and is_busy(error):
+                    # Another process recovers or closes the file just now.
+                    self._waiting.append(operation)
+                else:
+                    results.append((operation.future, None, self._translated(error)))
             else:
                 results.append((operation.future, result, None))
         if begun:
@@ -183,12 +208,12 @@ class Engine:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            self._touches.postpone()
+            self._touches.postpone(pause())
             if not is_busy(error):
-                waiting, self._waiting = self._waiting, []
-                deliver([(operation.future, None, self._translated(error)) for operation in waiting])
+                self._touches.postpone()
+                self._fail_waiting(self._translated(error))
                 return False
-            self.busy_retries += 1
+            self._client.retries += len(self._waiting)
             early = time.monotonic() - self._limit
             late = [operation for operation in self._waiting if operation.since <= early]
             if late:
@@ -205,7 +230,7 @@ class Engine:
         try:
             writing.begin()
             if self._touches.is_due():
-                writing.flush()
+                writing.settle()
             for operation in operations:
                 if operation.future.done():
                     continue
@@ -225,10 +250,13 @@ class Engine:
                     self._connection.execute("ROLLBACK")
             self._touches.postpone()
             return None
-        if writing.has_flushed:
+        if writing.has_settled:
             self._touches.clear()
         self.last_stats = writing.ledger.stats()
-        self.clock_skew = self._clock.skew(now, wall)
+        self._client.clock_skew = self._clock.skew(now, wall)
+        self._commits += 1
+        if self._commits % _COMMITS_BETWEEN_LOOKS == 0:
+            keep_log_short(self._connection, self._path)
         return results
 
     def _alone(self, operation: Operation) -> list[Result]:
@@ -258,8 +286,29 @@ class Engine:
             if self._waiting:
                 time.sleep(pause())
 
+    def _fail_waiting(self, error: BaseException | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        deliver([(operation.future, None, error) for operation in waiting])
+
+    def _is_lost(self) -> bool:
+        """Return whether the file is not the one under this name any more, looking once a second."""
+        now = time.monotonic()
+        if self._loss is None and now - self._checked >= 1.0:
+            self._checked = now
+            if _identity(self._path) != self._identity:
+                self._loss = lost(self._path)
+        return self._loss is not None
+
     def _translated(self, error: BaseException) -> BaseException:
         return unavailable(self._path, error) if isinstance(error, sqlite3.Error) else error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def deliver(results: list[Result]) -> None:

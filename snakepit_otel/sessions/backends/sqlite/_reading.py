@@ -93,7 +93,7 @@ class Reading:
             self._touches.assign(row.incarnation, worker_id)
 
     def page(self, after: str | None, limit: int, owner: str | None) -> Sequence[Session]:
-        """Return live sessions; all accesses must be in the file."""
+        self.settle()
         now, begin = self._clock.now(), after or ""
         if owner is None:
             rows = self._execute(_PAGE, (begin, now, limit))
@@ -102,7 +102,8 @@ class Reading:
         return [self.session(row, row.accessed, now) for row in map(Row._make, rows.fetchall())]
 
     def scan(self, after: int, last: int, limit: int, owner: str | None) -> tuple[list[Session], int]:
-        """Return live sessions by incarnation, and the incarnation to go on after; all accesses must be in the file."""
+        """Return live sessions by incarnation, and the incarnation to go on after."""
+        self.settle()
         now = self._clock.now()
         rows = [Row._make(row) for row in self._execute(_SCAN, (after, last, now, limit)).fetchall()]
         sessions = [self.session(row, row.accessed, now) for row in rows if owner is None or row.owner == owner]
@@ -120,6 +121,11 @@ class Reading:
 
     def stats(self) -> Stats:
         return self.ledger.stats()
+
+    def settle(self) -> None:
+        """Have all accesses in the file, by whose times sessions are then chosen."""
+        if self._touches.accessed:
+            raise WriteNeeded
 
     def find(self, session_id: str) -> Row | None:
         """Return the session's row, whether it has expired or not."""
@@ -167,7 +173,7 @@ class Reading:
         Another process goes by what is in the file: an access is there long before the session would end without it,
         and at once where that process might evict the session for it.
         """
-        if row.expires - now < LEAST_LEFT_S or (self._evicts and not self._has_room()):
+        if row.expires - now < LEAST_LEFT_S or (self._evicts and not self._has_room()) or self._touches.is_late():
             return False
         self._touches.touch(row.incarnation, now)
         return True

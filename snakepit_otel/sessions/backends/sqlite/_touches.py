@@ -7,6 +7,7 @@ import time
 
 from snakepit_otel.sessions.backends.sqlite._rows import storable
 
+LATE_S = 0.5  # after which an access that is not written yet makes further ones wait for it
 FLUSH_S = 0.1  # from an access to the write that has it
 LEAST_LEFT_S = 1.0  # an access of a session that would end earlier is written at once
 
@@ -21,6 +22,7 @@ class Touches:
         self.accessed: dict[int, tuple[float, int]] = {}
         self.workers: dict[int, str] = {}
         self._due: float | None = None
+        self._since = 0.0
         self._used = 0
 
     def next_use(self, now: float) -> int:
@@ -46,15 +48,19 @@ class Touches:
         """Return whether it is time to flush."""
         return self._due is not None and time.monotonic() >= self._due
 
+    def is_late(self) -> bool:
+        """Return whether the oldest has waited for too long, as the file cannot be written."""
+        return self._due is not None and time.monotonic() - self._since > LATE_S
+
     def hasten(self) -> None:
         """Flush at the next opportunity, if there is anything."""
         if self._due is not None:
             self._due = time.monotonic()
 
-    def postpone(self) -> None:
-        """Try again later, after a flush that failed."""
+    def postpone(self, seconds: float = FLUSH_S) -> None:
+        """Flush later, as it failed just now."""
         if self._due is not None:
-            self._due = time.monotonic() + FLUSH_S
+            self._due = time.monotonic() + seconds
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write all to the file; they stay here until `clear`, after the commit."""
@@ -73,4 +79,5 @@ class Touches:
 
     def _schedule(self) -> None:
         if self._due is None:
-            self._due = time.monotonic() + FLUSH_S
+            self._since = time.monotonic()
+            self._due = self._since + FLUSH_S

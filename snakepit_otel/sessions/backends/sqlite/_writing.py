@@ -81,30 +81,22 @@ class Writing(Reading):
 
     def __init__(self, connection: sqlite3.Connection, clock: StoreClock, limits: Limits, touches: Touches) -> None:
         super().__init__(connection, clock, limits, touches)
-        self.has_flushed = False
+        self.has_settled = False
 
     def begin(self) -> None:
         """Start in a transaction that has just begun."""
         self._ledger = Ledger(self._connection)
-        self.has_flushed = False
+        self.has_settled = False
 
-    def flush(self) -> None:
+    def settle(self) -> None:
         """Write the accesses that are kept, once in a transaction."""
-        if not self.has_flushed:
+        if not self.has_settled:
             self._touches.write(self._connection)
-            self.has_flushed = True
+            self.has_settled = True
 
     def _touched(self, row: Row, now: float) -> bool:
         self._execute(_TOUCH, (now, self._touches.next_use(now), now + row.ttl, row.incarnation))
         return True
-
-    def page(self, after: str | None, limit: int, owner: str | None) -> Sequence[Session]:
-        self.flush()
-        return super().page(after, limit, owner)
-
-    def scan(self, after: int, last: int, limit: int, owner: str | None) -> tuple[list[Session], int]:
-        self.flush()
-        return super().scan(after, last, limit, owner)
 
     def create(self, new: NewSession) -> Created:
         ledger, limits = self.ledger, self._limits
@@ -131,7 +123,7 @@ class Writing(Reading):
         self._reserve(weight)
         overflow: dict[int, EndedRow] = {}
         if ledger.live - len(going) >= limits.max_sessions:
-            self.flush()
+            self.settle()
             going |= self._rows(_DUE, (now, _SWEEP_AT_QUOTA))
             over = int(ledger.live - len(going) - limits.max_sessions) + 1
             if over > 0:
@@ -259,13 +251,13 @@ class Writing(Reading):
         self.ledger.reported += reported
         if limit <= 0:
             return Pruned([], self.ledger.live, False)
-        self.flush()
+        self.settle()
         now, most = self._clock.now(), min(limit, MOST_PRUNED)
         ended = self._end(self._rows(_DUE, (now, most)).values(), EndReason.TTL, now)
         return Pruned(ended, self.ledger.live, len(ended) == most)
 
     def evict(self, size: int, keep: str) -> Sequence[Ended]:
-        self.flush()
+        self.settle()
         now, goal = self._clock.now(), self.ledger.weight - size
         ended: list[Ended] = []
         while self.ledger.weight > goal and (rows := self._rows(_OLDEST, (keep, _EVICTED_AT_ONCE))):
@@ -300,7 +292,7 @@ class Writing(Reading):
         count = "SELECT count(*) FROM (SELECT 1 FROM session WHERE owner = ? LIMIT ?)"
         if self._execute(count, (owner, int(quota))).fetchone()[0] < quota:
             return {}
-        self.flush()
+        self.settle()
         if not (expired := self._rows(_DUE_OF_OWNER, (owner, now))):
             ledger.rejected += 1
             ledger.rejected_per_owner += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable, St
 from snakepit_otel.sessions._attribution import MADE_BEFORE, Creator, CreatorReport, CreatorTally
 from snakepit_otel.sessions._quota import Limits
 from snakepit_otel.sessions._session import Session
+from snakepit_otel.sessions.backends._client_counters import ClientCounters
 from snakepit_otel.sessions.backends.base import (
     Claim,
     Created,
@@ -30,18 +33,32 @@ from snakepit_otel.sessions.backends.base import (
     WarningReason,
 )
 from snakepit_otel.sessions.backends.sqlite._clock import StoreClock
+from snakepit_otel.sessions.backends.sqlite._database import replace_limits, stored_limits
 from snakepit_otel.sessions.backends.sqlite._engine import Engine, Operation
 from snakepit_otel.sessions.backends.sqlite._reading import Reading
 from snakepit_otel.sessions.backends.sqlite._rows import origin_of
 from snakepit_otel.sessions.backends.sqlite._writing import Writing
+from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 
 T = TypeVar("T")
 
 _MOST_WAITING = 10_000  # operations that the thread has not taken yet
 _MOST_CONFLICTS = 100
+_CONFLICT_PAUSE_S = 0.005
+_SHARE_OF_TIMEOUT = 0.8  # after which the thread fails an operation, before its caller gives up
 _SCAN_BATCH = 500
 _GROUP_BATCH = 5_000
 _DURABILITIES = ("memory", "fsync")
+
+
+class _Turn:
+    """The turn to update one session, and how many in this process use or wait for it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
 
 
 class SqliteBackend:
@@ -75,6 +92,7 @@ class SqliteBackend:
         self._clock = clock
         self._is_durable = durability == "fsync"
         self._timeout = timeout
+        self.client = ClientCounters()
         self._engine: Engine | None = None
         self._closed: Future[None] | None = None
         self._process = os.getpid()
@@ -82,7 +100,7 @@ class SqliteBackend:
         self._pending: deque[Operation] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_loop: asyncio.AbstractEventLoop | None = None
-        self._updates: dict[str, asyncio.Lock] = {}
+        self._updates: dict[str, _Turn] = {}
         self._name = "sqlite"
         self._stats = Stats()
 
@@ -102,29 +120,36 @@ class SqliteBackend:
         Raises `ConfigurationError` for a file that is something else, that others can write to, or that has other
         limits; `SessionStoreUnavailable` if another process keeps it locked.
         """
-        await self._open()
-
-    async def set_limits(self) -> None:
-        """Write this backend's limits to the file, in place of those it has; called instead of `open`.
-
-        Authorities that have the file open keep their own until they are started again.
-        """
-        await self._open(replace_limits=True)
-        await self.close()
-
-    async def _open(self, *, replace_limits: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._process = os.getpid()
         engine = Engine(
-            self.path, self.limits, StoreClock(self._clock), is_durable=self._is_durable, limit=self._timeout * 0.8
+            self.path,
+            self.limits,
+            StoreClock(self._clock),
+            self.client,
+            is_durable=self._is_durable,
+            limit=self._timeout * _SHARE_OF_TIMEOUT,
         )
         opened: asyncio.Future[None] = loop.create_future()
         closed: Future[None] = Future()
-        engine.start(opened, closed, replace_limits=replace_limits)
-        # Sessions are lost by no one who waits longer here: a large file may have to be recovered.
+        engine.start(opened, closed)
+        # Without a limit of its own: after a kill, SQLite recovers what is left of a large file first.
         await opened
         self._submitted = 0
         self._engine, self._closed, self._name = engine, closed, engine.name
+
+    async def stored_limits(self) -> Limits | None:
+        """Return the limits that the file has, None for a new one; also of a backend that is not open."""
+        deadline = time.monotonic() + self._timeout
+        return await run_in_daemon_thread(lambda: stored_limits(self.path, deadline=deadline))
+
+    async def set_limits(self) -> None:
+        """Give the file the limits of this backend, for all authorities; also of one that is not open.
+
+        Authorities that have it open keep their own until they are started again.
+        """
+        clock, deadline = StoreClock(self._clock), time.monotonic() + self._timeout
+        await run_in_daemon_thread(lambda: replace_limits(self.path, clock, self.limits, deadline=deadline))
 
     async def close(self) -> None:
         """Write what is left, and close the file; waits no longer than an operation may take."""
@@ -163,31 +188,32 @@ class SqliteBackend:
 
     async def update(self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]) -> int:
         """Write what `change` makes of the state, in the caller's event loop; see the contract."""
-        lock = self._updates.get(session_id)
-        if lock is None:
-            lock = self._updates[session_id] = asyncio.Lock()
+        turn = self._updates.setdefault(session_id, _Turn())
+        turn.users += 1
         try:
             # Those of this process wait for each other: only other processes can be faster.
-            async with lock:
+            async with turn.lock:
                 return await self._update(session_id, change)
         finally:
-            if not lock.locked() and self._updates.get(session_id) is lock:
+            turn.users -= 1
+            if not turn.users:
                 del self._updates[session_id]
 
     async def _update(
         self, session_id: str, change: Callable[[Mapping[str, Entry]], Mapping[str, bytes | None]]
     ) -> int:
-        for attempt in range(_MOST_CONFLICTS):
+        for attempt in itertools.count(1):
             view = await self.read(session_id)
             changes = change(view.entries)
             if not changes:
-                return view.version
+                break
             try:
                 return await self.write(session_id, changes, if_version=view.version)
             except StateConflict:
-                if attempt == _MOST_CONFLICTS - 1:
+                if attempt == _MOST_CONFLICTS:
                     raise
-        raise AssertionError
+                await asyncio.sleep(random.uniform(0, _CONFLICT_PAUSE_S))  # noqa: S311 - no secret
+        return view.version
 
     async def assign_worker(self, session_id: str, worker_id: str) -> None:
         """Keep the session's last worker; see the contract."""
@@ -207,13 +233,13 @@ class SqliteBackend:
 
     async def page(self, after: str | None, limit: int, *, owner: str | None = None) -> Sequence[Session]:
         """Return live sessions in order of id."""
-        return await self._call(None, Writing.page, after, limit, owner)
+        return await self._call(Reading.page, Writing.page, after, limit, owner)
 
     async def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
         """Yield the live sessions in batches; see the contract."""
         after, last = 0, await self._call(Reading.last_incarnation, Writing.last_incarnation)
         while after < last:
-            sessions, after = await self._call(None, Writing.scan, after, last, _SCAN_BATCH, owner)
+            sessions, after = await self._call(Reading.scan, Writing.scan, after, last, _SCAN_BATCH, owner)
             if sessions:
                 yield sessions
 
