@@ -1,31 +1,34 @@
-"""Conformance of the backend over a SQLite file."""
+"""Conformance of the backend in a SQLite file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from snakepit_otel.sessions import Limits, SessionBackend
-from snakepit_otel.sessions.backends import Clock
+from snakepit_otel.sessions import Limits
+from snakepit_otel.sessions.backends import Clock, SessionBackend
 from snakepit_otel.sessions.backends.sqlite import SqliteBackend
 from snakepit_otel.testing.backends import BackendTests
 
 
 class TestSqlite(BackendTests):
-    """Sessions in a file, that several authorities of one machine may share."""
+    """Sessions in a file, each store in one of its own."""
 
-    share_of_examples = 0.25
+    share_of_examples = 0.3
 
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.folder = tmp_path
+    def _files(self) -> Iterator[None]:
+        with TemporaryDirectory() as directory:
+            self.paths = (Path(directory) / f"{number}.db" for number in count())
+            yield
 
-    def make_backend(self, limits: Limits, clock: Clock) -> SqliteBackend:
-        self.clock = clock
-        return SqliteBackend(limits, Path(mkdtemp(dir=self.folder)) / "sessions.db", clock=clock)
+    def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
+        return SqliteBackend(limits, next(self.paths), clock=clock, timeout=30)
 
-    def make_second(self, first: SessionBackend, limits: Limits) -> SqliteBackend:
+    def make_second(self, first: SessionBackend, limits: Limits) -> SessionBackend:
         assert isinstance(first, SqliteBackend)
-        return SqliteBackend(limits, first.path, clock=self.clock)
+        return SqliteBackend(limits, first.path, clock=first.clock, timeout=30)

@@ -89,7 +89,7 @@ class SqliteBackend:
             )
         self.limits = limits or Limits()
         self.path = Path(path).absolute()
-        self._clock = clock
+        self.clock = clock
         self._is_durable = durability == "fsync"
         self._timeout = timeout
         self.client = ClientCounters()
@@ -125,7 +125,7 @@ class SqliteBackend:
         engine = Engine(
             self.path,
             self.limits,
-            StoreClock(self._clock),
+            StoreClock(self.clock),
             self.client,
             is_durable=self._is_durable,
             limit=self._timeout * _SHARE_OF_TIMEOUT,
@@ -148,7 +148,7 @@ class SqliteBackend:
 
         Authorities that have it open keep their own until they are started again.
         """
-        clock, deadline = StoreClock(self._clock), time.monotonic() + self._timeout
+        clock, deadline = StoreClock(self.clock), time.monotonic() + self._timeout
         await run_in_daemon_thread(lambda: replace_limits(self.path, clock, self.limits, deadline=deadline))
 
     async def close(self) -> None:
