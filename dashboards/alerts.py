@@ -6,14 +6,17 @@ from collections.abc import Callable
 from functools import partial
 
 from dashboards import foreign, objectives, recording
-from dashboards.promql import PRESENT, SERVICE, Matcher, Where, occurrences_of, one_of, share
+from dashboards.promql import ABSENT, PRESENT, SERVICE, Matcher, Where, none_of, occurrences_of, one_of, share
 from dashboards.promql import RULES as R
 from dashboards.registry import OVERFLOW
 from dashboards.rules import Alert, Group
+from semconv.prometheus_names import label_name
+from snakepit_otel import errors
 from snakepit_otel.telemetry import names as n
 from snakepit_otel.telemetry._definitions import Metric
 
 _SERVICE = "{{ $labels.service_name }}"
+_STORE = label_name(n.SNAKEPIT_SESSION_STORE)
 _POOL = "pool {{ $labels.snakepit_pool_name }} of " + _SERVICE
 _THE_POOL = "P" + _POOL[1:]
 _BY_SERVICE = f"sum by ({', '.join(SERVICE)})"
@@ -25,6 +28,7 @@ def groups() -> list[Group]:
         Group("snakepit-objectives", _objectives()),
         Group("snakepit-workers", _workers()),
         Group("snakepit-sessions", _sessions()),
+        Group("snakepit-session-stores", _stores()),
         Group("snakepit-adapters", _adapters()),
         Group("snakepit-telemetry", _telemetry()),
     ]
@@ -46,15 +50,17 @@ def _fullest(metric: Metric, limit: Metric) -> str:
 
 
 def _objectives() -> list[Alert]:
-    errors, late = 1 - objectives.AVAILABILITY, 1 - objectives.IN_TIME
-    gone = R.total(n.METRIC_SESSION_COUNT)
+    failing, late = 1 - objectives.AVAILABILITY, 1 - objectives.IN_TIME
+    # One whose session store is away has no count of sessions, and one that is set up by others may have no role.
+    process = R.series(n.METRIC_PROCESS_MEMORY_USAGE, where={n.SNAKEPIT_ROLE: "authority"})
+    there = f"({R.total(n.METRIC_SESSION_COUNT)} or {_BY_SERVICE} ({process}))"
     seen = f"{_BY_SERVICE} (last_over_time({R.series(n.METRIC_SESSION_COUNT)}[15m]))"
     alert = partial(Alert, page="snakepit-overview")
     return [
         alert(
             "ErrorBudgetBurnFast",
             "critical",
-            _burning(recording.error_ratio, "1h", "5m", objectives.BURN_FAST, errors),
+            _burning(recording.error_ratio, "1h", "5m", objectives.BURN_FAST, failing),
             f"{_SERVICE} fails so many requests that its month's error budget is gone in two days",
             "{{ $value | humanizePercentage }} of the last hour's requests failed, and it goes on.",
             lasts="2m",
@@ -62,9 +68,9 @@ def _objectives() -> list[Alert]:
         alert(
             "ErrorBudgetBurnSlow",
             "warning",
-            _burning(recording.error_ratio, "6h", "30m", objectives.BURN_SLOW, errors)
+            _burning(recording.error_ratio, "6h", "30m", objectives.BURN_SLOW, failing)
             + " or "
-            + _burning(recording.error_ratio, "3d", "6h", objectives.BURN_LONG, errors),
+            + _burning(recording.error_ratio, "3d", "6h", objectives.BURN_LONG, failing),
             f"{_SERVICE} fails more requests than its error budget allows",
             "{{ $value | humanizePercentage }} of requests failed, over hours, and it goes on.",
             lasts="15m",
@@ -80,7 +86,7 @@ def _objectives() -> list[Alert]:
         alert(
             "AuthorityDown",
             "critical",
-            f"{seen} unless {gone}",
+            f"{seen} unless {there}",
             f"The authority of {_SERVICE} sends no metrics any more",
             "It was there within the last 15 minutes. Without it there are no sessions, and its workers end.",
             lasts="1m",
@@ -176,9 +182,11 @@ def _sessions() -> list[Alert]:
         f"min_over_time({quarter}{later}) > max_over_time({quarter} offset {earlier})"
         for later, earlier in (("", "30m"), (" offset 30m", "1h"), (" offset 1h", "90m"))
     )
-    # An authority begins without sessions, and fills up for as long as its first ones live.
-    series = R.series(n.METRIC_SESSION_COUNT)
-    young = f"{_BY_SERVICE} ({series} unless {series} offset 3h)"
+    # A store begins without sessions, and fills up for as long as its first ones live.
+    of_stores, before = (R.per_store(n.METRIC_SESSION_COUNT, offset=offset) for offset in ("", "3h"))
+    young = f"{_BY_SERVICE} ({of_stores} unless {before})"
+    # Each store has a quota of its own.
+    used = f"max by ({', '.join(SERVICE)}) ({of_stores} / {R.per_store(n.METRIC_SESSION_LIMIT)})"
     # One owner at its own quota is that owner's affair.
     rejected = R.occurrences(n.METRIC_SESSION_REJECTED, where={n.SNAKEPIT_SESSION_QUOTA: "store"}, window="5m")
     evicted = R.occurrences(n.METRIC_SESSION_ENDED, where={n.SNAKEPIT_SESSION_END_REASON: "overflow"}, window="5m")
@@ -187,7 +195,7 @@ def _sessions() -> list[Alert]:
         alert(
             "SessionQuotaNear",
             "warning",
-            f"{_fullest(n.METRIC_SESSION_COUNT, n.METRIC_SESSION_LIMIT)} > {objectives.QUOTA_NEAR}",
+            f"{used} > {objectives.QUOTA_NEAR}",
             f"{_SERVICE} has {{{{ $value | humanizePercentage }}}} of its session quota in use",
             "At the quota creating is refused, or the least recently used sessions are evicted.",
             lasts="5m",
@@ -215,6 +223,63 @@ def _sessions() -> list[Alert]:
             f"Sessions of {_SERVICE} accumulate",
             "There are {{ $value | humanize }} and more, and the number has only grown for an hour and a half.",
             lasts="15m",
+        ),
+    ]
+
+
+def _stores() -> list[Alert]:
+    of_store, operations = [n.SNAKEPIT_SESSION_STORE], n.METRIC_SESSION_STORE_OPERATION_DURATION
+    store = "session store {{ $labels.snakepit_session_store }} of " + _SERVICE
+    failed = R.rate(operations, of_store, {n.ERROR_TYPE: errors.SessionStoreUnavailable.__name__}, "2m")
+    # These take as long as there are sessions to look at.
+    quick: Where = {n.SNAKEPIT_SESSION_STORE_OPERATION: none_of(["evict", "page", "prune", "suspects"])}
+    slow = R.quantile(0.99, operations, of_store, {**quick, n.ERROR_TYPE: ABSENT}, "5m")
+    behind = f"max by ({', '.join((*SERVICE, _STORE))}) ({R.series(n.METRIC_SESSION_STORE_CLOCK_SKEW)})"
+    # What is to be confirmed yet comes and goes; what stays is lost.
+    floor = f"min_over_time(({R.per_store(n.METRIC_SESSION_UNREPORTED)})[15m:1m]"
+    alert = partial(Alert, page="snakepit-stores")
+    return [
+        alert(
+            "SessionStoreUnavailable",
+            "critical",
+            f"{share(failed, R.rate(operations, of_store, window='2m'))} > {objectives.STORE_UNAVAILABLE}",
+            f"The {store} does not answer",
+            "{{ $value | humanizePercentage }} of its operations fail. Requests with a session do, too; those without "
+            "one are served.",
+            lasts="1m",
+        ),
+        alert(
+            "SessionStoreSlow",
+            "warning",
+            f"{slow} > {objectives.STORE_SECONDS}",
+            f"The {store} is slow",
+            "One in a hundred operations takes longer than {{ $value | humanizeDuration }}. Each request with a "
+            "session waits for one or more.",
+            lasts="5m",
+        ),
+        alert(
+            "SessionStoreClockSkewed",
+            "warning",
+            f"{behind} > {objectives.CLOCK_SKEW_SECONDS}",
+            f"The clock of the {store} has been set back",
+            "It is {{ $value | humanizeDuration }} behind the time that the store had reached. Until it has caught "
+            "up no session expires.",
+            lasts="2m",
+        ),
+        alert(
+            "SessionWritesNotDurable",
+            "warning",
+            R.occurrences(n.METRIC_SESSION_STORE_NOT_DURABLE, of_store, window="10m") + " > 0",
+            f"Writes to the {store} are not as durable as was asked for",
+            "{{ $value | humanize }} within ten minutes were not acknowledged in time by a replica or the disk. If "
+            "the server is lost now, so are they.",
+        ),
+        alert(
+            "SessionEventsLost",
+            "info",
+            f"{floor}) - {floor} offset 1h) > 0",
+            f"Events of sessions that were pruned from the {store} were lost",
+            "{{ $value | humanize }} within an hour: an authority died with them. The ledger has counted the sessions.",
         ),
     ]
 

@@ -59,3 +59,9 @@ SHARED_MEMORY_NEAR = 0.8
 COPIED = 0.5
 # The share of spans, log records and metric points that were not delivered.
 TELEMETRY_LOST = 0.01
+# The share of a session store's operations that fail because it does not answer.
+STORE_UNAVAILABLE = 0.05
+# P99 of its operations, without those that take as long as there are sessions.
+STORE_SECONDS = 0.1
+# By which the clock of its server is behind the time that the store has reached.
+CLOCK_SKEW_SECONDS = 5

@@ -10,12 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from semconv.prometheus_names import label_name, series_name
+from snakepit_otel.telemetry import names as n
 from snakepit_otel.telemetry._definitions import Metric
 
 # The window of Grafana's own choice: at least four scrapes long, and no shorter than a pixel.
 RATE = "$__rate_interval"
 # The whole time that the dashboard shows.
 RANGE = "$__range"
+
+# Of which store a reading of a ledger is, and the names of stores in memory, each of which is one authority's.
+STORE = n.SNAKEPIT_SESSION_STORE
+IN_MEMORY = "memory-.*"
 
 # The labels that say which deployment a series is of.
 SERVICE = ("service_namespace", "service_name")
@@ -79,11 +84,14 @@ class Scope:
         return f"{name}{{{matchers}}}" if matchers else name
 
     def total(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None) -> str:
-        return self._sum(self.series(metric, where=where), by)
+        by = tuple(by)
+        return self._sum(self._each_once(metric, self.series(metric, where=where), by), by)
 
     def rate(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, window: str = RATE) -> str:
         """How often a second: of a counter its increase, of a histogram its count's."""
-        return self._sum(f"rate({self.series(metric, _count(metric), where)}[{window}])", by)
+        by = tuple(by)
+        rates = f"rate({self.series(metric, _count(metric), where)}[{window}])"
+        return self._sum(self._each_once(metric, rates, by), by)
 
     def rate_of_sum(
         self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, window: str = RATE
@@ -94,8 +102,16 @@ class Scope:
     def occurrences(
         self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, window: str = RANGE
     ) -> str:
-        """How many within the window, the first one of a series included: see `occurrences_of`."""
+        """How many within the window, the first one of a series included: see `occurrences_of` and `_growth`."""
+        by = tuple(by)
+        if metric.combine != "sum":
+            return self._sum(self._growth(metric, by, where or {}, window), by)
         return self._sum(occurrences_of(self.series(metric, _count(metric), where), window), by)
+
+    def per_store(self, metric: Metric, by: Iterable[str] = (), where: Where | None = None, offset: str = "") -> str:
+        """Return a metric of the ledger for each store by itself, the authorities' figures being one."""
+        series = self.series(metric, where=where)
+        return self._each_once(metric, f"{series} offset {offset}" if offset else series, tuple(by))
 
     def quantile(
         self,
@@ -128,8 +144,42 @@ class Scope:
         by = tuple(by)
         return f"{self.rate_of_sum(metric, by, where, window)} / ({self.rate(metric, by, where, window)} > 0)"
 
+    def _each_once(self, metric: Metric, expression: str, by: tuple[str, ...]) -> str:
+        """Take one figure for each store, where all authorities over it report the same one; else all there are."""
+        if metric.combine == "sum":
+            return expression
+        return f"{metric.combine} by ({', '.join(self._of_ledger(metric, by))}) ({expression})"
+
+    def _growth(self, metric: Metric, by: tuple[str, ...], where: Where, window: str) -> str:
+        """How many a store's ledger has counted within the window, in whole numbers, whoever was there to report it.
+
+        It is the difference of two readings of the store. `increase` knows series: an authority that begins anew and
+        reports what the store has long counted would be a beginning to it. The reading before the window is looked
+        for in an hour; else a store in memory has begun within the window, from nothing, and of another there is
+        nothing but the first reading in it, with which each authority begins before it counts.
+        """
+        series = self.series(metric, where=where)
+
+        def each(function: str, expression: str) -> str:
+            return f"{function} by ({', '.join(self._of_ledger(metric, by))}) ({expression})"
+
+        def first(operator: str) -> str:
+            chosen = self.series(metric, where={**where, STORE: Matcher(operator, IN_MEMORY)})
+            return each("min", f"min_over_time({chosen}[{window}])")
+
+        before = each("max", f"last_over_time({series}[1h] offset {window})")
+        begin = f"{before} or {first('!~')} or {first('=~')} * 0"
+        return f"clamp_min({each('max', f'max_over_time({series}[{window}])')} - ({begin}), 0)"
+
+    def _of_ledger(self, metric: Metric, by: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the labels of one figure of a store: all but those of the authority that reports it."""
+        return self._labels((*by, *sorted(metric.attributes)))
+
+    def _labels(self, by: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.by, *map(label_name, by))))
+
     def _sum(self, expression: str, by: Iterable[str]) -> str:
-        labels = (*self.by, *map(label_name, by))
+        labels = self._labels(by)
         return f"sum by ({', '.join(labels)}) ({expression})" if labels else f"sum({expression})"
 
 

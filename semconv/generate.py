@@ -108,8 +108,8 @@ def names_module(registry: Registry) -> str:
             lines.append(f"    attributes=frozenset({{{', '.join(quoted(n) for n in names)}}}),")
         if "boundaries" in notes:
             lines.append(f"    boundaries=({', '.join(f'{float(b):g}' for b in notes['boundaries'])}),")
-        if notes.get("observable"):
-            lines.append("    observable=True,")
+        lines += ["    observable=True,"] if notes.get("observable") else []
+        lines += [f"    combine={quoted(notes['combine'])},"] if "combine" in notes else []
         lines.append(")")
     lines += ["", "# Lifecycle points"]
     for group in registry.spans:
@@ -184,8 +184,10 @@ def reference_page(registry: Registry) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for group in registry.metrics:
+        combine = ours(group).get("combine")
+        brief = f"{group['brief']} Read as the {combine} by store." if combine else group["brief"]
         lines.append(
-            f"| `{group['metric_name']}` | {group['instrument']} | `{group['unit']}` | {group['brief']} | {ticked(attribute_names(group))} |"
+            f"| `{group['metric_name']}` | {group['instrument']} | `{group['unit']}` | {brief} | {ticked(attribute_names(group))} |"
         )
     lines += [
         "",

@@ -1,10 +1,11 @@
 """The pages, in the order in which one looks at them."""
 
-from dashboards.pages import adapters, overview, pools, rpc, session, sessions, telemetry, zero_copy
+from dashboards.pages import adapters, overview, pools, rpc, session, sessions, stores, telemetry, zero_copy
 
 PAGES = (
     overview.page,
     sessions.page,
+    stores.page,
     pools.page,
     adapters.page,
     rpc.page,

@@ -24,7 +24,8 @@ _WORDS = """\
 **Read from the top:** are the promises kept, does an alert fire, does every pool serve? If not: which tool or pool \
 fails, and with what error?
 
-[Sessions]({sessions}) – do they leak? · [Pools and workers]({pools}) – saturated, crashing? · \
+[Sessions]({sessions}) – do they leak? · [Session stores]({stores}) – one ledger, in time? · \
+[Pools and workers]({pools}) – saturated, crashing? · \
 [Adapters and tools]({adapters}) – which phase? · [RPC and call-backs]({rpc}) – which call? · \
 [Zero-copy and memory]({zero_copy}) – what is held? · [Telemetry health]({telemetry}) – is anything missing here? · \
 [One session]({session}) – what happened to it?
@@ -57,8 +58,8 @@ def _kept(broken: str, of: str) -> str:
 
 
 def _now() -> Row:
-    live, limit = _Q.total(n.METRIC_SESSION_COUNT, SERVICE), _Q.total(n.METRIC_SESSION_LIMIT, SERVICE)
-    pages = ("sessions", "pools", "adapters", "rpc", "zero_copy", "telemetry", "session")
+    live, limit = _Q.per_store(n.METRIC_SESSION_COUNT), _Q.per_store(n.METRIC_SESSION_LIMIT)
+    pages = ("sessions", "stores", "pools", "adapters", "rpc", "zero_copy", "telemetry", "session")
     return Row(
         "Now",
         [
@@ -111,7 +112,7 @@ def _now() -> Row:
             stat(
                 "Of the session quota",
                 Query(f"max({share(live, limit)})"),
-                "Live sessions as a share of `max_sessions`; of several services, the nearest. At 100 % creating is "
+                "Live sessions as a share of `max_sessions`; of several stores, the nearest. At 100 % creating is "
                 "refused, or the least recently used are evicted. Empty where no quota is set.",
                 unit="percentunit",
                 steps=at_least(objectives.QUOTA_NEAR, 1),

@@ -8,7 +8,7 @@ from dashboards.house import Query, each, heatmap, log_lines, stat, timeseries
 from dashboards.logql import RECORDS
 from dashboards.page import Page, Row
 from dashboards.promql import PANELS as Q
-from dashboards.promql import PRESENT, RANGE, RATE, SERVICE, share
+from dashboards.promql import RANGE, RATE, share
 from semconv.prometheus_names import label_name
 from snakepit_otel.telemetry import names as n
 
@@ -26,13 +26,13 @@ def page() -> Page:
         title="Snakepit / Sessions",
         question="Do sessions leak, and how near is the quota? Who made those that accumulate?",
         logs=True,
-        rows=[_now(), _level(), _accumulation(), _ends(), _store()],
+        rows=[_now(), _level(), _accumulation(), _ends()],
     )
 
 
 def _now() -> Row:
-    before = f"sum({Q.series(n.METRIC_SESSION_COUNT)} offset {RANGE})"
-    by_service = share(Q.total(n.METRIC_SESSION_COUNT, SERVICE), Q.total(n.METRIC_SESSION_LIMIT, SERVICE))
+    before = f"sum({Q.per_store(n.METRIC_SESSION_COUNT, offset=RANGE)})"
+    by_store = share(Q.per_store(n.METRIC_SESSION_COUNT), Q.per_store(n.METRIC_SESSION_LIMIT))
     return Row(
         "Now",
         [
@@ -45,8 +45,8 @@ def _now() -> Row:
             ),
             stat(
                 "Of the quota",
-                Query(f"max({by_service})"),
-                "Live sessions as a share of `max_sessions`; of several services, the nearest. At 100 % creating is "
+                Query(f"max({by_store})"),
+                "Live sessions as a share of `max_sessions`; of several stores, the nearest. At 100 % creating is "
                 "refused, or the least recently used are evicted. Empty where no quota is set.",
                 unit="percentunit",
                 steps=at_least(objectives.QUOTA_NEAR, 1),
@@ -219,9 +219,9 @@ def _ends() -> Row:
             ),
             timeseries(
                 "Remaining after pruning",
-                Query(f"sum by ({_REASON}) ({remaining})", pruned),
-                "Sessions that the last pruning left. Good is a level well below the quota. If ttl's climbs, "
-                "sessions are made faster than they expire: shorten the TTL, or delete them.",
+                Query(f"max by ({_REASON}) ({remaining})", pruned),
+                "Sessions that the last pruning left; of several authorities, the most. Good is a level well below the "
+                "quota. If ttl's climbs, sessions are made faster than they expire: shorten the TTL, or delete them.",
                 zero="none pruned",
                 width=8,
             ),
@@ -233,39 +233,6 @@ def _ends() -> Row:
                 width=8,
                 zero="none pruned",
                 height=8,
-            ),
-        ],
-    )
-
-
-def _store() -> Row:
-    metric, by = n.METRIC_SESSION_OPERATION_DURATION, [n.SNAKEPIT_OPERATION]
-    return Row(
-        "The store",
-        [
-            timeseries(
-                "Operations",
-                Query(Q.rate(metric, by), each(n.SNAKEPIT_OPERATION)),
-                "A second. Good follows the requests: many times more of them is a tool that reads or writes its "
-                "state bit by bit.",
-                unit="ops",
-            ),
-            timeseries(
-                "Time for an operation, p99",
-                Query(Q.quantile(0.99, metric, by), each(n.SNAKEPIT_OPERATION), exemplars=True),
-                "Good is far below a millisecond, but for prune, which takes as long as it has sessions to remove. "
-                "If all are slow, the authority has no processor to itself.",
-                unit="s",
-            ),
-            timeseries(
-                "Operations that failed",
-                Query(
-                    Q.occurrences(metric, [n.SNAKEPIT_OPERATION, n.ERROR_TYPE], {n.ERROR_TYPE: PRESENT}, RATE),
-                    f"{each(n.SNAKEPIT_OPERATION)}: {each(n.ERROR_TYPE)}",
-                ),
-                "In the interval up to each point. Good is none. SessionNotFound is a caller that comes too late for "
-                "a session's TTL; SessionQuotaExceeded is the quota.",
-                zero="no failures",
             ),
         ],
     )

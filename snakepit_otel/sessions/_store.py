@@ -34,7 +34,8 @@ from snakepit_otel.sessions._settings import SessionSettings
 from snakepit_otel.sessions._state_operations import StateOperations, session_details
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
-from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, Pruned, SessionBackend, Stats
+from snakepit_otel.sessions.backends._measured import measured
+from snakepit_otel.sessions.backends.base import Created, Ended, NewSession, Pruned, SessionBackend, Stats
 from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
@@ -72,14 +73,13 @@ class SessionStore(StateOperations):
             )
         self.settings = settings = settings or build(SessionSettings, values)
         self._clock = clock or SystemClock()
-        self._backend = create_backend(backend, settings, self._clock)
+        self._backend = measured(create_backend(backend, settings, self._clock))
         self._is_open = False
         self._is_lasting: bool = getattr(self._backend, "is_lasting", True)
         self._watchdog = Watchdog(settings, self._clock, self._backend, emit)
-        self._metrics = SessionMetrics(self._backend, settings.table_name, emit)
+        self._metrics = SessionMetrics(self._backend, settings.table_name, emit, self._clock)
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
         self._bindings = Bindings(self._delete_incarnation)
-        self._unreported = 0
         self._hints = WorkerHints()
         self._ended_listeners: list[Callable[[str], object]] = []
 
@@ -105,6 +105,7 @@ class SessionStore(StateOperations):
         if not self._is_open:
             await open_backend(self._backend)
             self._is_open = True
+            await self._metrics.ledger.start()
         self._sweeper.start()
 
     async def stop(self) -> None:
@@ -116,6 +117,7 @@ class SessionStore(StateOperations):
             await self._hints.wait()
             with guard("counting the last events of sessions", _log, traceback=False):
                 await self._report_pruned()
+            await self._metrics.ledger.stop()
             await self._backend.close()
 
     async def create(
@@ -363,14 +365,14 @@ class SessionStore(StateOperations):
                     await asyncio.sleep(0)
         finally:
             # Also for a sweep that is cancelled half-way: the backend reports no end twice.
-            self._emit_ended(ended, live)
-        if self._unreported:
+            self._metrics.record_ended(ended, live)
+        if self._metrics.unconfirmed:
             await self._report_pruned()
         return ended, live
 
     async def _report_pruned(self, limit: int = 0) -> Pruned:
         """Confirm to the backend what was emitted, and prune; confirmed once, also where the reply is lost."""
-        reported, self._unreported = self._unreported, 0
+        reported, self._metrics.unconfirmed = self._metrics.unconfirmed, 0
         return await self._backend.prune(limit, reported=reported)
 
     async def stats(self) -> Stats:
@@ -387,11 +389,7 @@ class SessionStore(StateOperations):
 
     def _record_ended(self, ended: Sequence[Ended], live: int) -> None:
         self._release_ended(ended)
-        self._emit_ended(ended, live)
-
-    def _emit_ended(self, ended: Sequence[Ended], live: int) -> None:
         self._metrics.record_ended(ended, live)
-        self._unreported += sum(one.reason is not EndReason.DELETED for one in ended)
 
     def _release_ended(self, ended: Sequence[Ended]) -> None:
         for one in ended:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric: its instrument, its unit (UCUM) and the only attributes that it may have."""
+    """A metric: its instrument, its unit (UCUM) and the only attributes that it may have.
+
+    `combine` is how readings with the same attributes become one, here and in queries: `sum`, or `max` or `min` where
+    they are several processes' views of one number.
+    """
 
     name: str
     instrument: str
@@ -17,6 +22,7 @@ class Metric:
     attributes: frozenset[str] = frozenset()
     boundaries: tuple[float, ...] | None = None
     observable: bool = False
+    combine: Literal["sum", "max", "min"] = "sum"
 
 
 @dataclass(frozen=True, eq=False)

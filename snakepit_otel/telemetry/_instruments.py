@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import add
 from time import time_ns
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ class _Source:
     last: _Totals
 
 
+_COMBINE: dict[str, Callable[[float, float], float]] = {"sum": add, "max": max, "min": min}
 _IN_CELLS = frozenset({"histogram", "counter"})
 _INFINITY = float("inf")
 _NO_SPAN = (0, 0)
@@ -124,14 +126,14 @@ def _sampled_span() -> tuple[int, int]:
 def observe(owner: Owner, metric: Metric, read: Callable[[Owner], Iterable[Reading]]) -> None:
     """Read the metric from `owner` at every collection, while `owner` lives.
 
-    `read` runs in the exporter's thread and must not change anything. Readings with the same attributes are added up;
-    the last readings of a counter's owner stay counted when the owner is gone.
+    `read` runs in the exporter's thread and must not change anything. Readings with the same attributes become one as
+    the metric's `combine` has it; of a counter that is a sum, the last ones stay counted when their owner is gone.
     """
     if metric not in _owners:
         _owners[metric] = weakref.WeakKeyDictionary()
         _create(metric)
     source = _owners[metric][owner] = _Source(read, {})
-    if metric.instrument == "counter":
+    if metric.instrument == "counter" and metric.combine == "sum":
         weakref.finalize(owner, _retire, metric, source.last).atexit = False
 
 
@@ -180,15 +182,15 @@ def _collect(metric: Metric, _options: CallbackOptions) -> Iterator[Observation]
         with guard(f"reading {metric.name}"):
             readings = {tuple(sorted(attributes.items())): value for value, attributes in source.read(owner)}
             source.last.update(readings)
-            _add(totals, readings)
+            _combine(totals, readings, _COMBINE[metric.combine])
     for key, value in totals.items():
         yield Observation(value, dict(key))
 
 
 def _retire(metric: Metric, last: _Totals) -> None:
-    _add(_retired.setdefault(metric, {}), last)
+    _combine(_retired.setdefault(metric, {}), last, add)
 
 
-def _add(totals: _Totals, more: _Totals) -> None:
+def _combine(totals: _Totals, more: _Totals, function: Callable[[float, float], float]) -> None:
     for key, value in more.items():
-        totals[key] = totals.get(key, 0) + value
+        totals[key] = function(totals[key], value) if key in totals else value

@@ -6,6 +6,8 @@ SCHEMA_URL = "https://snakepit-otel.invalid/schemas/0.1.0"
 
 # Attributes
 SNAKEPIT_OPERATION = "snakepit.operation"
+SNAKEPIT_SESSION_STORE = "snakepit.session.store"
+SNAKEPIT_SESSION_STORE_OPERATION = "snakepit.session.store.operation"
 SNAKEPIT_SESSION_END_REASON = "snakepit.session.end_reason"
 SNAKEPIT_SESSION_CREATED = "snakepit.session.created"
 SNAKEPIT_SESSION_CREATOR = "snakepit.session.creator"
@@ -409,45 +411,55 @@ METRIC_SESSION_COUNT = Metric(
     name="snakepit.session.count",
     instrument="updowncounter",
     unit="{session}",
-    description="Live sessions.",
+    description="Live sessions of a store.",
+    attributes=frozenset({"snakepit.session.store"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_LIMIT = Metric(
     name="snakepit.session.limit",
     instrument="updowncounter",
     unit="{session}",
-    description="The quota of live sessions; absent where it is infinite.",
+    description="The quota of a store's live sessions; absent where it is infinite.",
+    attributes=frozenset({"snakepit.session.store"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_MEMORY_USAGE = Metric(
     name="snakepit.session.memory.usage",
     instrument="updowncounter",
     unit="By",
     description="Bytes of ids, metadata and JSON state of the live sessions.",
+    attributes=frozenset({"snakepit.session.store"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_CREATED = Metric(
     name="snakepit.session.created",
     instrument="counter",
     unit="{session}",
-    description="Sessions created.",
+    description="Sessions created in a store.",
+    attributes=frozenset({"snakepit.session.store"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_ENDED = Metric(
     name="snakepit.session.ended",
     instrument="counter",
     unit="{session}",
     description="Sessions ended, each counted once. Created minus ended is live, always.",
-    attributes=frozenset({"snakepit.session.end_reason"}),
+    attributes=frozenset({"snakepit.session.store", "snakepit.session.end_reason"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_REJECTED = Metric(
     name="snakepit.session.rejected",
     instrument="counter",
     unit="{session}",
     description="Sessions refused because a quota was reached.",
-    attributes=frozenset({"snakepit.session.quota"}),
+    attributes=frozenset({"snakepit.session.store", "snakepit.session.quota"}),
     observable=True,
+    combine="max",
 )
 METRIC_SESSION_LIFETIME = Metric(
     name="snakepit.session.lifetime",
@@ -456,6 +468,63 @@ METRIC_SESSION_LIFETIME = Metric(
     description="How long ended sessions had lived.",
     attributes=frozenset({"snakepit.session.end_reason"}),
     boundaries=(0.1, 1, 10, 60, 300, 900, 3600, 14400, 86400, 604800),
+)
+METRIC_SESSION_UNREPORTED = Metric(
+    name="snakepit.session.unreported",
+    instrument="updowncounter",
+    unit="{session}",
+    description="Pruned sessions whose event no authority has confirmed yet; those that stay were pruned by one that died. Absent for stores in memory.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
+    combine="min",
+)
+METRIC_SESSION_STORE_OPERATION_DURATION = Metric(
+    name="snakepit.session.store.operation.duration",
+    instrument="histogram",
+    unit="s",
+    description="How long a store outside the authority's memory took for one operation, waiting and retry included.",
+    attributes=frozenset({"snakepit.session.store", "snakepit.session.store.operation", "error.type"}),
+    boundaries=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+METRIC_SESSION_STORE_RETRIES = Metric(
+    name="snakepit.session.store.retries",
+    instrument="counter",
+    unit="{retry}",
+    description="Operations that were sent again, because the reply was lost, or the server or the file not ready.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
+)
+METRIC_SESSION_STORE_NOT_DURABLE = Metric(
+    name="snakepit.session.store.not_durable",
+    instrument="counter",
+    unit="{operation}",
+    description="Operations that took place, but which the replica or the disk that `durability` asks for did not acknowledge in time.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
+)
+METRIC_SESSION_STORE_CONNECTION_USAGE = Metric(
+    name="snakepit.session.store.connection.usage",
+    instrument="updowncounter",
+    unit="{connection}",
+    description="Connections of an authority to the server of its store that are in use.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
+)
+METRIC_SESSION_STORE_CONNECTION_LIMIT = Metric(
+    name="snakepit.session.store.connection.limit",
+    instrument="updowncounter",
+    unit="{connection}",
+    description="How many connections to the server of its store an authority may have; more operations at a time wait.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
+)
+METRIC_SESSION_STORE_CLOCK_SKEW = Metric(
+    name="snakepit.session.store.clock.skew",
+    instrument="gauge",
+    unit="s",
+    description="How far the clock of a store's server, or of its machine, is behind the time that the store has reached; its time stands still meanwhile.",
+    attributes=frozenset({"snakepit.session.store"}),
+    observable=True,
 )
 METRIC_BRIDGE_SESSION_PRUNED_COUNT = Metric(
     name="snakepit.bridge.session.pruned.count",

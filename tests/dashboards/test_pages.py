@@ -30,6 +30,7 @@ DASHBOARDS: dict[str, Plain] = {dashboard["uid"]: dashboard for dashboard in map
 UIDS = {
     "snakepit-overview",
     "snakepit-sessions",
+    "snakepit-stores",
     "snakepit-pools",
     "snakepit-adapters",
     "snakepit-rpc",

@@ -26,6 +26,8 @@ OF_WEB = Scope({"service_name": Matcher("=", "web")}, ("service_name",))
 EXITS = "snakepit_worker_exits_total"
 NEW_EXITS = f"(last_over_time({EXITS}[10m]) unless last_over_time({EXITS}[1h] offset 10m))"
 REQUESTS = "snakepit_request_duration_seconds"
+STORE = "snakepit_session_store"
+ENDED_RATE = 'rate(snakepit_session_ended_total{service_name="web"}[5m])'
 BY_TOOLS = "sum by (snakepit_tool_name)"
 
 
@@ -35,7 +37,17 @@ BY_TOOLS = "sum by (snakepit_tool_name)"
         (ALL.series(n.METRIC_SESSION_COUNT), "snakepit_session_count"),
         (OF_WEB.series(n.METRIC_SESSION_COUNT), 'snakepit_session_count{service_name="web"}'),
         (ALL.series(n.METRIC_REQUEST_DURATION, "_sum"), f"{REQUESTS}_sum"),
-        (ALL.total(n.METRIC_SESSION_COUNT), "sum(snakepit_session_count)"),
+        (ALL.total(n.METRIC_POOL_QUEUE_LENGTH), "sum(snakepit_pool_queue_length)"),
+        (ALL.total(n.METRIC_SESSION_COUNT), f"sum(max by ({STORE}) (snakepit_session_count))"),
+        (
+            OF_WEB.rate(n.METRIC_SESSION_ENDED, window="5m"),
+            f"sum by (service_name) (max by (service_name, snakepit_session_end_reason, {STORE}) ({ENDED_RATE}))",
+        ),
+        (ALL.per_store(n.METRIC_SESSION_UNREPORTED), f"min by ({STORE}) (snakepit_session_unreported)"),
+        (
+            ALL.per_store(n.METRIC_SESSION_COUNT, offset="3h"),
+            f"max by ({STORE}) (snakepit_session_count offset 3h)",
+        ),
         (
             OF_WEB.total(n.METRIC_POOL_WORKER_COUNT, [n.SNAKEPIT_WORKER_STATE]),
             'sum by (service_name, snakepit_worker_state) (snakepit_pool_worker_count{service_name="web"})',
@@ -120,16 +132,16 @@ def test_a_choice_of_pools_or_tools_applies_where_there_are_any() -> None:
 
 def test_panels_look_at_what_is_chosen_and_rules_at_each_service() -> None:
     """Panels have a matcher for each variable and no groups of their own; rules the other way round."""
-    assert PANELS.total(n.METRIC_SESSION_COUNT) == (
-        "sum(snakepit_session_count"
+    assert PANELS.total(n.METRIC_ZERO_COPY_HELD_COUNT) == (
+        "sum(snakepit_zero_copy_held_count"
         '{service_namespace=~"$service_namespace",service_name=~"$service_name",instance=~"$instance"})'
     )
-    expected = "sum by (service_namespace, service_name) (snakepit_session_count)"
-    assert RULES.total(n.METRIC_SESSION_COUNT) == expected
+    expected = "sum by (service_namespace, service_name) (snakepit_zero_copy_held_count)"
+    assert RULES.total(n.METRIC_ZERO_COPY_HELD_COUNT) == expected
 
 
 def test_a_narrower_scope_leaves_the_wider_one_as_it_is() -> None:
     """Pages narrow the scope that they share."""
     narrow = RULES.also(service_name=Matcher("=", "web"))
     assert (narrow.by, RULES.matchers) == (RULES.by, {})
-    assert narrow.total(n.METRIC_SESSION_COUNT).endswith('(snakepit_session_count{service_name="web"})')
+    assert narrow.total(n.METRIC_ZERO_COPY_HELD_COUNT).endswith('(snakepit_zero_copy_held_count{service_name="web"})')

@@ -42,7 +42,7 @@ def test_a_program_passes_a_backend(given: str) -> None:
     backend = SessionStore(max_sessions=5, backend=backends[given])._backend
     assert isinstance(backend, RemoteBackend)
     assert backend.limits.max_sessions == 5
-    assert (backend is instance) == (given == "instance")
+    assert (backend == instance) == (given == "instance")
     assert backend.url == ("x:1" if given == "partial" else "")
 
 
@@ -194,7 +194,8 @@ async def test_a_request_at_the_same_worker_assigns_it_no_more() -> None:
     call = backend._call
 
     async def counted(method: str, *args: object, **kwargs: object) -> object:
-        calls.append(method)
+        if method != "stats":  # for metrics, once at the start and with each export
+            calls.append(method)
         return await call(method, *args, **kwargs)
 
     backend._call = counted  # type: ignore[method-assign]

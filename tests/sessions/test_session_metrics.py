@@ -1,4 +1,4 @@
-"""Metrics of the session store."""
+"""Metrics of a session store in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from snakepit_otel import SessionStore
 from snakepit_otel.testing import Capture
 
-DURATION = "snakepit.session.operation.duration"
+STORE = "snakepit.session.store"
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +28,26 @@ async def test_sessions_do_not_become_series(capture: Capture) -> None:
     assert {name: len(points) for name, points in capture.metrics().items()} == before
 
 
-async def test_stores_of_one_process_add_up(capture: Capture) -> None:
-    """Two stores are one number; one that is gone is no longer live, and what it has counted stays counted."""
-    gc.collect()  # those of other tests
+async def test_stores_of_one_process_are_told_apart(capture: Capture) -> None:
+    """Each store in memory has a series of its own, which ends with it."""
     one, two = SessionStore(), SessionStore()
     await one.create("a")
     await two.create("a")
     await two.create("b")
-    assert [point.value for point in capture.points("snakepit.session.count")] == [3]
+    assert one.name.startswith("memory-")
+    count = {point.attributes[STORE]: point.value for point in capture.points("snakepit.session.count")}
+    assert count == {one.name: 1, two.name: 2}
     del two
     gc.collect()
+    for metric in ("snakepit.session.count", "snakepit.session.created"):
+        assert [point.attributes for point in capture.points(metric)] == [{STORE: one.name}]
+
+
+async def test_a_store_in_memory_has_no_client(capture: Capture) -> None:
+    """What is about a store elsewhere is absent, and its operations are not measured a second time."""
+    store = SessionStore()
+    await store.create("a")
     metrics = capture.metrics()
-    assert [point.value for point in metrics["snakepit.session.count"]] == [1]
-    assert [point.value for point in metrics["snakepit.session.created"]] == [0], "a counter fell with its owner"
+    about_clients = [name for name in metrics if name.startswith("snakepit.session.store.")]
+    assert not [name for name in about_clients for point in metrics[name] if point.attributes[STORE] == store.name]
+    assert "snakepit.session.unreported" not in metrics

@@ -48,7 +48,7 @@ async def open_backend(backend: SessionBackend) -> None:
         await backend.close()
         if not isinstance(error, Exception) or isinstance(error, SnakepitError):
             raise
-        kind = type(backend).__qualname__
+        kind = backend.__class__.__qualname__  # of the backend itself, where it is measured
         raise ConfigurationError(
             f"session_store.backend: {kind} cannot be opened: {type(error).__name__}: {error}"
         ) from error
