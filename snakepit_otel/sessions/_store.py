@@ -35,7 +35,7 @@ from snakepit_otel.sessions._state_operations import StateOperations, session_de
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
 from snakepit_otel.sessions.backends._measured import measured
-from snakepit_otel.sessions.backends.base import Created, Ended, NewSession, Pruned, SessionBackend, Stats
+from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, Pruned, SessionBackend, Stats
 from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
