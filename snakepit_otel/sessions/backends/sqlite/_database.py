@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from snakepit_otel.common.printable import printable
-from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable
+from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable, SnakepitError
 from snakepit_otel.sessions._quota import Limits, Overflow
 from snakepit_otel.sessions.backends.sqlite._clock import Anchor, StoreClock
 from snakepit_otel.sessions.backends.sqlite._file import make_ready, refusal
@@ -35,8 +35,7 @@ _opening = threading.Lock()
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Return whether another process or connection was in the way, and it may be tried again."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def pause() -> float:
@@ -60,6 +59,10 @@ def persist(attempt: Callable[[], T], path: Path, deadline: float) -> T:
         time.sleep(pause())
 
 
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def busy(path: Path) -> SessionStoreUnavailable:
     """Return the error for a file that another process did not release in time."""
     return SessionStoreUnavailable(
@@ -77,7 +80,7 @@ def lost(path: Path) -> SessionStoreUnavailable:
 def unavailable(path: Path, error: Exception) -> SessionStoreUnavailable:
     """Return the error for a file that cannot be read or written just now."""
     reason = f"{type(error).__name__}: {error}"
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code == sqlite3.SQLITE_FULL:
         reason = "its disk is full; nothing was written"
     elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -106,7 +109,7 @@ def open_store(
         return connection, _agree(connection, path, clock, limits, deadline, replace_limits=replace_limits)
     except sqlite3.Error as error:
         connection.close()
-        raise refusal(path, f"it cannot be used as one: {error}") from error
+        raise _opening_error(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -126,7 +129,7 @@ def stored_limits(path: Path, *, deadline: float) -> Limits | None:
     try:
         return persist(lambda: None if _recognise(connection, path) else _kept_limits(connection), path, deadline)
     except sqlite3.Error as error:
-        raise refusal(path, f"it cannot be used as one: {error}") from error
+        raise _opening_error(path, error) from error
     finally:
         connection.close()
 
@@ -143,6 +146,13 @@ def keep_log_short(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute("PRAGMA busy_timeout = 0")
 
 
+def _opening_error(path: Path, error: sqlite3.Error) -> SnakepitError:
+    """Return the error for a file that cannot be opened: of the file itself, unless its disk may recover."""
+    if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
+        return unavailable(path, error)
+    return refusal(path, f"it cannot be opened as one: {error}")
+
+
 def _connect(path: Path, deadline: float) -> sqlite3.Connection:
     with _opening:
         make_ready(path)
@@ -154,7 +164,7 @@ def _connect(path: Path, deadline: float) -> sqlite3.Connection:
             persist(lambda: _recognise(connection, path), path, deadline)
         except sqlite3.Error as error:
             connection.close()
-            raise refusal(path, f"it cannot be opened as one: {error}") from error
+            raise _opening_error(path, error) from error
         except BaseException:
             connection.close()
             raise

@@ -43,22 +43,21 @@ def refusal(path: Path, reason: str) -> ConfigurationError:
 
 
 def _check(path: Path) -> None:
-    directory = path.parent
-    if (link := foreign_link(path if path.is_symlink() else directory)) is not None:
+    exists = path.exists()
+    if path.is_symlink() and not exists:
+        raise refusal(path, "this link leads to no file")
+    if (link := foreign_link(path if exists else path.parent)) is not None:
         raise refusal(path, f"{printable(str(link[0]))} is a link that user {user(link[1])} has made")
-    _check_owner(path, directory.stat(), f"its directory, {printable(str(directory))}")
-    if (kind := file_system(directory)) in _NETWORK:
-        raise refusal(
-            path, f"it is on a network file system ({kind}), where processes cannot share it; use a local disk"
-        )
-    if os.path.lexists(path):
-        status = path.stat()
+    file = path.resolve()
+    _check_owner(path, file.parent.stat(), f"its directory, {printable(str(file.parent))},")
+    if (kind := file_system(file.parent)) in _NETWORK:
+        raise refusal(path, f"it is on a network file system ({kind}), which processes cannot share; use a local disk")
+    if exists:
+        status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             raise refusal(path, "this is not a file")
         _check_owner(path, status, "it")
-        path = path.resolve()
-    for suffix in _BESIDES:
-        beside = path.with_name(path.name + suffix)
+    for beside in (file.with_name(file.name + suffix) for suffix in _BESIDES):
         if os.path.lexists(beside):
             status = beside.lstat()
             if not stat.S_ISREG(status.st_mode):
@@ -67,11 +66,10 @@ def _check(path: Path) -> None:
 
 
 def _check_owner(path: Path, status: os.stat_result, what: str) -> None:
-    if (problem := file_problem(status)) is None:
-        return
-    reason = problem.removeprefix("it ") if problem.startswith("it ") else f"is unsafe: {problem}"
-    remedy = "others could read and change sessions; use a directory and a file of your own (chmod 700 and 600)"
-    raise refusal(path, f"{what} {reason}; {remedy}")
+    if (problem := file_problem(status)) is not None:
+        reason = problem.removeprefix("it ") if problem.startswith("it ") else f"is not safe: {problem}"
+        remedy = "use a directory and a file that are yours alone (chmod 700 and 600)"
+        raise refusal(path, f"{what} {reason}; {remedy}")
 
 
 def file_system(directory: Path) -> str:
