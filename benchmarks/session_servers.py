@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ class Server:
 
     def clear(self) -> None:
         """Remove every key."""
-        self._client.flushall()
+        self._client.execute_command("FLUSHALL", "SYNC")
 
     def seconds(self) -> float:
         """Return the processor time it has used."""
@@ -72,12 +73,13 @@ class Server:
 
 @contextmanager
 def server(command: str) -> Iterator[Server]:
-    """Yield a server of this executable, which keeps nothing on disk and ends with the block."""
+    """Yield a server of this executable, which writes its log to disk each second, and ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [command, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    directory = tempfile.mkdtemp(prefix="sp-", dir="/tmp")
+    arguments = [command, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
+    process = subprocess.Popen([*arguments, "--appendonly", "yes"], stdout=subprocess.DEVNULL)
     try:
         running = Server(f"redis://127.0.0.1:{port}", process.pid)
         for _ in range(200):
@@ -89,6 +91,7 @@ def server(command: str) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+        shutil.rmtree(directory)
 
 
 def executables() -> dict[str, str]:

@@ -3,6 +3,13 @@
 local DIGITS = 16
 local MOST = 1000  -- arguments of one call; Lua's stack holds 8,000
 
+-- Call a command with a list of arguments, which may be too long for one call.
+local function in_parts(command, key, list)
+  for i = 1, #list, MOST do
+    redis.call(command, key, unpack(list, i, math.min(i + MOST - 1, #list)))
+  end
+end
+
 local function names_of(incarnation, after, most)
   return redis.call('ZRANGEBYLEX', KEYSET, after and '(' .. after or '[' .. text(incarnation) .. ':',
     '(' .. text(incarnation) .. ';', 'LIMIT', 0, most)

@@ -28,18 +28,26 @@ for i = 0, conditions - 1 do
 end
 
 local limits = redis.call('HMGET', STAT, 'max_session_bytes', 'max_total_bytes')
+local digits = string.format('%016.0f', count.version + 1)
 local begin, growth, more = 5 + 2 * conditions, 0, 0
+local added, values, removed = {}, {}, {}
 for i = begin, #ARGV, 2 do
-  local size = record.keys > 0 and redis.call('HSTRLEN', STATE, prefix .. ARGV[i]) or 0
-  if string.sub(ARGV[i + 1], 1, 1) == '+' then
-    growth = growth + #ARGV[i + 1] - 1
+  local name, value = prefix .. ARGV[i], ARGV[i + 1]
+  local size = record.keys > 0 and redis.call('HSTRLEN', STATE, name) or 0
+  if string.sub(value, 1, 1) == '+' then
+    growth = growth + #value - 1
     if size > 0 then
       growth = growth - (size - DIGITS)
     else
       growth, more = growth + #ARGV[i], more + 1
+      added[#added + 1] = 0
+      added[#added + 1] = name
     end
+    values[#values + 1] = name
+    values[#values + 1] = digits .. string.sub(value, 2)
   elseif size > 0 then
     growth, more = growth - (size - DIGITS) - #ARGV[i], more - 1
+    removed[#removed + 1] = name
   end
 end
 if growth > 0 and record.memory + growth > tonumber(limits[1]) then
@@ -57,17 +65,10 @@ end
 add('version', 1)
 add('memory', growth)
 add('weight', heavier)
-local digits = string.format('%016.0f', count.version)
-for i = begin, #ARGV, 2 do
-  local name = prefix .. ARGV[i]
-  if string.sub(ARGV[i + 1], 1, 1) == '+' then
-    redis.call('HSET', STATE, name, digits .. string.sub(ARGV[i + 1], 2))
-    redis.call('ZADD', KEYSET, 0, name)
-  else
-    redis.call('HDEL', STATE, name)
-    redis.call('ZREM', KEYSET, name)
-  end
-end
+in_parts('HSET', STATE, values)
+in_parts('ZADD', KEYSET, added)
+in_parts('HDEL', STATE, removed)
+in_parts('ZREM', KEYSET, removed)
 record.version, record.memory, record.weight = count.version, record.memory + growth, record.weight + heavier
 record.keys, record.write_token = record.keys + more, token
 redis.call('HSET', META, id, line_of(record))
