@@ -38,7 +38,6 @@ from snakepit_otel.pool.context import authority_socket
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
 from snakepit_otel.sessions._live_record import LiveRecord
-from snakepit_otel.sessions._settings import MEMORY
 from snakepit_otel.sessions.backends.factory import BackendFactory
 from snakepit_otel.settings._pools import pool_settings, settings_of
 from snakepit_otel.system.private_directory import PrivateDirectory
@@ -337,8 +336,7 @@ class Snakepit(LocalCaller):
             self._hand_over.complete(pid)
         else:
             self._hand_over.offer(pid)
-        ends = self.sessions.settings.backend == MEMORY
-        return self.address or "", (await self.sessions.stats()).live if ends else 0
+        return self.address or "", 0 if self.sessions.is_lasting else (await self.sessions.stats()).live
 
     def _live_record(self, run_id: str, *, report: bool) -> LiveRecord | None:
         """Begin the record of live sessions, where they end with this process and it has a place of its own."""

@@ -66,6 +66,7 @@ RELYING_ON_PRIVATE_NAMES = {
     "telemetry/export/size_estimate.py",
     "telemetry/spans/fast/compat.py",
     "testing/_capture.py",
+    "sessions/backends/redis/_server.py",  # whether the server has closed a connection, and to abort one
 }
 """Files that use private names of other packages, nearly all of them OpenTelemetry's own `_logs`."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from snakepit_otel.common.validation import Number, Whole
+from snakepit_otel.common.validation import Milliseconds, Number, Whole
 from snakepit_otel.sessions._quota import Limits, Overflow, checked_quota
 from snakepit_otel.sessions._session import checked_ttl
+from snakepit_otel.sessions._store_url import Durability, check_store, checked_url
 
 MEMORY = "memory"
 
@@ -89,8 +91,56 @@ class SessionSettings(BaseModel):
     ] = MEMORY
     backend_options: Annotated[dict[str, Any], Field(description="Keyword arguments of another backend's class.")] = {}
 
+    url: Annotated[
+        str | None,
+        AfterValidator(checked_url),
+        Field(
+            description="Where sessions are kept: none for the memory of this process, `sqlite:///FILE`, "
+            "`redis://HOST:PORT`, or `rediss`, `redis+sentinel`, `redis+cluster` for TLS, Sentinel and clusters."
+        ),
+    ] = None
+    namespace: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,64}$",
+            description="The first part of all keys in a Redis or Valkey; stores of different names share nothing.",
+        ),
+    ] = "snakepit"
+    username: Annotated[str | None, Field(description="The user of the Redis or Valkey.")] = None
+    password_file: Annotated[
+        Path | None, Field(description="A file with that user's password, read for each connection.")
+    ] = None
+    ca: Annotated[
+        Path | None, Field(description="PEM file of the authority that signed the server's certificate, for `rediss`.")
+    ] = None
+    certificate: Annotated[Path | None, Field(description="PEM file, for mutual TLS; with `key`.")] = None
+    key: Annotated[Path | None, Field(description="PEM file, for mutual TLS; with `certificate`.")] = None
+    durability: Annotated[
+        Durability,
+        Field(
+            description="What an acknowledged write survives: `memory` the end of this process, `fsync` that of the "
+            "machine, `replica` that of the Redis server."
+        ),
+    ] = Durability.MEMORY
+    timeout: Annotated[
+        Milliseconds, Field(ge=10, description="Milliseconds that an operation may take in a store by URL.")
+    ] = 1_000
+    connections: Annotated[
+        Whole, Field(ge=1, le=1_000, description="Connections to one Redis or Valkey server, at most.")
+    ] = 32
+    shards: Annotated[
+        Whole,
+        Field(
+            ge=1,
+            le=1_024,
+            description="Parts into which sessions in Redis are divided; each has its share of the quota to itself.",
+        ),
+    ] = 1
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        given = {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+        check_store(self.url, self.backend, given)
         if self.default_ttl > self.max_ttl:
             raise ValueError(f"default_ttl is {self.default_ttl:g} seconds, and max_ttl only {self.max_ttl:g}")
         if self.backend == MEMORY and self.backend_options:

@@ -157,7 +157,10 @@ class SessionBackend(Protocol):
     """
 
     limits: Limits
-    name: str
+
+    @property
+    def name(self) -> str:
+        """The store's name in metrics; a plain attribute will do, final once the backend is open."""
 
     @property
     def last_stats(self) -> Stats:

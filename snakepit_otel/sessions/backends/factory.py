@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.errors import ConfigurationError, SnakepitError
 from snakepit_otel.sessions._settings import MEMORY, SessionSettings
+from snakepit_otel.sessions._store_url import sqlite_path
 from snakepit_otel.sessions.backends.base import SessionBackend
 from snakepit_otel.sessions.backends.memory import MemoryBackend
 
@@ -24,6 +26,8 @@ def create_backend(
     """
     if given is not None and not callable(given):
         return given
+    if given is None and settings.url:
+        return _by_url(settings.url, settings)
     if given is None and settings.backend == MEMORY:
         return MemoryBackend(settings.limits, clock)
     factory, name = (given, getattr(given, "__qualname__", repr(given))) if given is not None else _imported(settings)
@@ -55,6 +59,39 @@ async def open_backend(backend: SessionBackend) -> None:
 
 
 _METHODS = tuple(name for name in vars(SessionBackend) if not name.startswith("_"))
+
+
+def _by_url(url: str, settings: SessionSettings) -> SessionBackend:
+    timeout = settings.timeout / 1000
+    if (path := sqlite_path(url)) is not None:
+        from snakepit_otel.sessions.backends.sqlite import SqliteBackend
+
+        return SqliteBackend(settings.limits, path, durability=settings.durability.value, timeout=timeout)
+    try:
+        from snakepit_otel.sessions.backends.redis import RedisBackend, RedisOptions
+    except ImportError as error:
+        raise ConfigurationError(
+            f"session_store.url: a Redis or Valkey needs the package `redis`: "
+            f"pip install 'snakepit-otel[redis]' ({error})"
+        ) from error
+    options = RedisOptions(
+        url,
+        settings.namespace,
+        settings.username,
+        password_file=_text(settings.password_file),
+        ca=_text(settings.ca),
+        certificate=_text(settings.certificate),
+        key=_text(settings.key),
+        durability=settings.durability.value,
+        timeout=timeout,
+        connections=settings.connections,
+        shards=settings.shards,
+    )
+    return RedisBackend(settings.limits, options)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _imported(settings: SessionSettings) -> tuple[Any, str]:

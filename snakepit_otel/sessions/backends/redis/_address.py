@@ -50,7 +50,7 @@ class Address(NamedTuple):
 def parse_url(url: str) -> Address:
     """Return the address in a URL such as `redis://host:6379/0` or `redis+sentinel://a:26379,b:26379/mymaster`.
 
-    Raises `ConfigurationError` that names `session_store.url`, and shows nothing of it that could be a secret.
+    Raises `ConfigurationError`, which shows nothing of the URL that could be a secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
@@ -97,4 +97,4 @@ def _database(path: list[str], kind: Kind) -> int:
 
 
 def _invalid(reason: str) -> ConfigurationError:
-    return ConfigurationError(f"session_store.url {reason}")
+    return ConfigurationError(f"the URL {reason}")

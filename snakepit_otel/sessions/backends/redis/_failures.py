@@ -24,13 +24,13 @@ class ReplyLost(CallFailed):
 
 
 class Moved(NotDone):
-    """Another server has the slot; with `asking`, for this call only."""
+    """Another server has the slot; with `for_this_call`, for this call only."""
 
-    def __init__(self, host: str, port: int, *, asking: bool) -> None:
+    def __init__(self, host: str, port: int, *, for_this_call: bool) -> None:
         super().__init__(f"the slot is at {host}:{port}")
         self.host = host
         self.port = port
-        self.asking = asking
+        self.for_this_call = for_this_call
 
 
 def is_reply(error: exceptions.RedisError) -> bool:
@@ -41,7 +41,7 @@ def is_reply(error: exceptions.RedisError) -> bool:
 def failure_of(error: exceptions.RedisError) -> CallFailed:
     """Return what a server's error is for the call that it is the reply to."""
     if isinstance(error, exceptions.AskError):
-        return Moved(error.host, int(error.port), asking=not isinstance(error, exceptions.MovedError))
+        return Moved(error.host, int(error.port), for_this_call=not isinstance(error, exceptions.MovedError))
     text = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
     if isinstance(error, exceptions.ReadOnlyError):
         failure = NotDone(printable(text, 200))

@@ -16,14 +16,16 @@ class RedisOptions:
     """The address of a store and how it is used.
 
     `url` is `redis://`, `rediss://`, `redis+cluster://`, `rediss+cluster://` or `redis+sentinel://`, `timeout` is in
-    seconds and for a whole operation, `connections` the most that are open at a time. `password` is the secret itself;
-    `ca`, `certificate` and `key` are paths. Raises `ConfigurationError` naming the setting.
+    seconds and for a whole operation, `connections` the most that are open at a time. `password` is the secret itself,
+    and `password_file` has it, read for each connection; `ca`, `certificate` and `key` are paths. Raises
+    `ConfigurationError` naming the setting.
     """
 
     url: str
     namespace: str = "snakepit"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None

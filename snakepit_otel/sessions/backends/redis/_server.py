@@ -33,16 +33,16 @@ Argument = bytes | str | int | float
 class Call:
     """One call of a script; `sent` once it may have reached the server. `reply` is the future of its result."""
 
-    __slots__ = ("args", "asking", "by_source", "keys", "reply", "script", "sent", "since")
+    __slots__ = ("args", "by_source", "for_this_call", "keys", "reply", "script", "sent", "since")
 
     def __init__(
-        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, asking: bool = False
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, for_this_call: bool = False
     ) -> None:
         loop = asyncio.get_running_loop()
         self.script = script
         self.keys = keys
         self.args = args
-        self.asking = asking
+        self.for_this_call = for_this_call
         self.by_source = False
         self.sent = False
         self.reply: asyncio.Future[Any] = loop.create_future()
@@ -52,7 +52,7 @@ class Call:
         """Return the command as it is sent."""
         name, what = (b"EVAL", self.script.source) if self.by_source else (b"EVALSHA", self.script.sha)
         command = packed_command((name, what, len(self.keys), *self.keys, *self.args))
-        return packed_command((b"ASKING",)) + command if self.asking else command
+        return packed_command((b"ASKING",)) + command if self.for_this_call else command
 
     def complete(self, value: Any) -> None:
         """Set the result, unless nobody waits for it any more."""
@@ -294,7 +294,7 @@ class Server:
     async def _reply(self, connection: AbstractConnection, call: Call) -> Any:
         """Return a call's reply. If it is an error, fail the call; return the failure if it was not done, else None."""
         try:
-            if call.asking:
+            if call.for_this_call:
                 await _read(connection)
             return await _read(connection)
         except exceptions.NoScriptError:

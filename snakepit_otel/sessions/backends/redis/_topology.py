@@ -1,4 +1,4 @@
-"""Arrangements of servers: which one is asked for a slot, and where it is now."""
+"""Arrangements of servers: which one is moved for a slot, and where it is now."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from redis import exceptions
@@ -30,6 +31,7 @@ class Connector:
     """Makes connections with the credentials and certificates of the options."""
 
     def __init__(self, address: Address, options: RedisOptions) -> None:
+        self._password_file = options.password_file
         self._common: dict[str, Any] = {
             "db": address.database,
             "username": options.username or address.username,
@@ -51,8 +53,12 @@ class Connector:
             }
 
     def connection(self, host: str, port: int) -> AbstractConnection:
-        """Return a connection to a server, not connected yet."""
-        return self._kind(host=host, port=port, **self._common)
+        """Return a connection to a server, not connected yet. Raises `OSError` if there is no password to read."""
+        secret = {}
+        if self._password_file is not None:
+            # Read anew each time, so that a new password needs no restart.
+            secret["password"] = Path(self._password_file).read_text(encoding="utf-8").strip()
+        return self._kind(host=host, port=port, **(self._common | secret))
 
     def sentinel(self, address: Address) -> Sentinel:
         """Return a client of Sentinels, which have the same certificates and no credentials."""
@@ -205,7 +211,7 @@ class Cluster:
     async def on_failed(self, slot: int, failure: CallFailed) -> None:
         """Take the new master of a slot from the failure, or ask for all slots."""
         if isinstance(failure, Moved):
-            if not failure.asking:
+            if not failure.for_this_call:
                 self._slots[slot] = (failure.host, failure.port)
             return
         if self._refreshing is None or self._refreshing.done():

@@ -104,20 +104,20 @@ class RedisDriver:
         deadline = started + self._options.timeout
         limit = started + self._options.timeout * _FIRST_ATTEMPT
         slot = self._slot(keys[0])
-        asked: Moved | None = None
+        moved: Moved | None = None
         is_repeated = False
         while True:
             try:
                 server = (
-                    self._topology.server(slot) if asked is None else self._topology.server_at(asked.host, asked.port)
+                    self._topology.server(slot) if moved is None else self._topology.server_at(moved.host, moved.port)
                 )
-                call = Call(script, keys, args, asking=asked is not None)
+                call = Call(script, keys, args, for_this_call=moved is not None)
                 return await server.call(call, limit)
             except NotDone as failure:
                 last: CallFailed = failure
-                asked = failure if isinstance(failure, Moved) and failure.asking else None
+                moved = failure if isinstance(failure, Moved) and failure.for_this_call else None
             except ReplyLost as failure:
-                last, asked = failure, None
+                last, moved = failure, None
                 if is_repeated:
                     raise self._unavailable(f"{failure}, twice") from None
                 is_repeated = True
@@ -125,7 +125,7 @@ class RedisDriver:
             except CallFailed as failure:
                 raise self._unavailable(str(failure)) from None
             limit = deadline
-            if asked is None:
+            if moved is None:
                 await self._topology.on_failed(slot, last)
                 if not isinstance(last, Moved):
                     await asyncio.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311
