@@ -4,6 +4,7 @@ Keys of a shard, `{namespace:shard}:` and one of
 
 * `stat`: hash of the store time, counters, limits, layout version, store name;
 * `meta`: hash of records by id; `state`: hash of values by incarnation and key; `keyset`: their names in order;
+* `gone`: incarnations that ended with many values, which sweeps remove, some at a time;
 * `exp`, `lru`: ids by expiry, and by last access; `ids`: ids in order;
 * `made`: ids by owner, creator and time; `due`: owners at their quota by the time when it may change;
 * `replies`, `times`: replies that may be asked for again, and their times; `warn`: warnings that are pending.

@@ -1,5 +1,6 @@
 -- The end of a session, which is counted here and nowhere else.
 local BATCH = 100  -- sessions that one script ends, to hold the server for milliseconds only
+local FEW = 10  -- keys that are removed with their session; more of them are left to sweeps
 
 local function finish(id, reason)
   local record = parse(redis.call('HGET', META, id))
@@ -10,8 +11,10 @@ local function finish(id, reason)
   redis.call('ZREM', LRU, id)
   redis.call('ZREM', IDS, id)
   redis.call('ZREM', MADE, member_of(id, record))
-  if record.keys > 0 then
-    forget(record.incarnation)
+  if record.keys > FEW then
+    redis.call('ZADD', GONE, 0, text(record.incarnation))
+  elseif record.keys > 0 then
+    forget(record.incarnation, FEW)
   end
   add(reason, 1)
   add('memory', -record.memory)

@@ -15,13 +15,12 @@ local function names_of(incarnation, after, most)
     '(' .. text(incarnation) .. ';', 'LIMIT', 0, most)
 end
 
-local function forget(incarnation)
-  local names
-  repeat
-    names = names_of(incarnation, nil, MOST)
-    if #names > 0 then
-      redis.call('HDEL', STATE, unpack(names))
-      redis.call('ZREM', KEYSET, unpack(names))
-    end
-  until #names < MOST
+-- Remove at most so many keys of an incarnation, and return how many.
+local function forget(incarnation, most)
+  local names = names_of(incarnation, nil, most)
+  if #names > 0 then
+    redis.call('HDEL', STATE, unpack(names))
+    redis.call('ZREM', KEYSET, unpack(names))
+  end
+  return #names
 end

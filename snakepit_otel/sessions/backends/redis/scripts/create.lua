@@ -1,4 +1,4 @@
--- keys: stat meta exp lru ids made keyset state due replies times
+-- keys: stat meta exp lru ids made keyset state gone due replies times
 -- parts: clock ledger record state ending replies safety
 -- flags: durable
 -- Create a session, or touch and return the live one. Sessions are ended before it only where it is then created.

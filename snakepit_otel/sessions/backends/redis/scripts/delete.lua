@@ -1,4 +1,4 @@
--- keys: stat meta exp lru ids made keyset state
+-- keys: stat meta exp lru ids made keyset state gone
 -- parts: clock ledger record state ending
 -- flags: allow-oom durable
 -- Delete a session, perhaps only one with an owner or an incarnation. One that has expired is left to the sweep.

@@ -1,4 +1,4 @@
--- keys: stat meta exp lru ids made keyset state replies times
+-- keys: stat meta exp lru ids made keyset state gone replies times
 -- parts: clock ledger record state ending replies
 -- flags: allow-oom durable
 -- Remove the least recently used sessions until some bytes are free; the reply has how many are still missing.

@@ -1,4 +1,4 @@
--- keys: stat exp lru ids made meta keyset state due replies times warn
+-- keys: stat exp lru ids made meta keyset state gone due replies times warn
 -- flags: durable
 -- Agree with the store on its layout, its name, the number of shards and the limits; what is there is returned.
 local layout, name, shards, force = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
