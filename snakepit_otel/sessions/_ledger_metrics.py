@@ -163,6 +163,8 @@ class LedgerMetrics:
         return self._counted(names.METRIC_SESSION_REJECTED, names.SNAKEPIT_SESSION_QUOTA, by_quota)
 
     def _read_client(self, field: str) -> _Readings:
+        if self._loop is None and self._shown is None:
+            return []  # not open, so that the store's name need not be the right one
         client: ClientCounters | None = getattr(self._backend, "client", None)
         value = getattr(client, field, None)
         return [] if value is None else self._of_store(value)

@@ -1,4 +1,4 @@
-"""The run: two deployments that are well, two that are not, two Elixirs, and all that can be asked of it afterwards."""
+"""The run: deployments that are well and some that are not, two Elixirs, and all that can be asked of it afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.collector.landscape import free_ports
 from tests.dashboards.proof.answers import Span
 from tests.dashboards.proof.deployment import Deployment, Sending
 from tests.dashboards.proof.elixirs import ours, upstreams
+from tests.dashboards.proof.faltering import FALTERING
 from tests.dashboards.proof.health import live
+from tests.dashboards.proof.sharing import Account, two
+from tests.dashboards.proof.sharing import live as sharing_live
 from tests.dashboards.proof.stack import Programs, Stack, stack
 from tests.dashboards.proof.troubles import (
     DOOM,
@@ -45,6 +48,8 @@ class Run:
     fired: dict[tuple[str, str], float]
     """Alerts and services, and when they were first seen firing."""
     dashboards: list[dict[str, Any]]
+    account: Account
+    """Of the store that two authorities share."""
 
 
 @asynccontextmanager
@@ -52,11 +57,11 @@ async def run(programs: Programs, folder: Path) -> AsyncIterator[Run]:
     """Run all of it, and keep the stack for as long as the block lasts."""
     async with stack(programs, folder) as running:
         with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as short:
-            span, began, fired = await _deployments(running, Path(short))
-        yield Run(running, span, began, fired, [as_plain(page) for page in pages()])
+            span, began, fired, account = await _deployments(running, Path(short))
+        yield Run(running, span, began, fired, [as_plain(page) for page in pages()], account)
 
 
-async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[tuple[str, str], float]]:
+async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[tuple[str, str], float], Account]:
     """Run the deployments from start to stop."""
     good = {
         "adapter": "tests.dashboards.proof.adapter:Good",
@@ -82,10 +87,14 @@ async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[
         {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": running.otlp_for_logs},
         running.otlp,
     )
+    faltering = Sending(
+        FALTERING, folder, ["tests.dashboards.proof.faltering", str(folder / "faltering.db")], {}, running.otlp
+    )
+    sharing = two(folder, running.otlp)
     elixirs = [upstreams(folder, running.otlp), ours(folder, running.otlp)]
     start, over = time.time(), asyncio.Event()
     async with AsyncExitStack() as to_stop, watch(running) as watching:
-        everything: list[Sending] = [*made.values(), elsewhere]
+        everything: list[Sending] = [*made.values(), elsewhere, faltering, *sharing]
         for sending in everything:
             to_stop.push_async_callback(sending.stop)
         for elixir in elixirs:
@@ -100,13 +109,14 @@ async def _deployments(running: Stack, folder: Path) -> tuple[Span, float, dict[
                 group.create_task(live(made[name], over))
             for elixir in elixirs:
                 group.create_task(elixir.live(over))
+            account = group.create_task(sharing_live(*sharing, over))
             async with asyncio.timeout(60):
                 while not await asyncio.to_thread(_is_recorded, running):
                     await asyncio.sleep(0.2)
             began = time.time()
             troubles = Troubles(made[TROUBLED], made[EVICTING], running, watching, doom, over)
             await troubles.all()
-        return Span(start, time.time()), began, watching.fired
+        return Span(start, time.time()), began, watching.fired, account.result()
 
 
 def _is_recorded(running: Stack) -> bool:

@@ -1,8 +1,9 @@
 """Dashboards, rules and alerts, held against a real Prometheus, and log records, that real deployments have fed.
 
-Six deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, in two
-others everything goes wrong on purpose, and two are Elixirs, of which nothing is seen but their Python workers:
-upstream's, which `opentelemetry-instrument` starts, and ours. Time passes quicker than in the field: see `pace`.
+Deployments run for some two minutes: one is well, one is well and sends its metrics straight to Prometheus, one is two
+authorities that share a session store, of which one is killed; in two others everything goes wrong on purpose, and in a
+third its session store; and two are Elixirs, of which nothing is seen but their Python workers: upstream's, which
+`opentelemetry-instrument` starts, and ours. Time passes quicker than in the field: see `pace`.
 
 Queries for log records are not read by Loki: the data that they are made from selects among the records that the
 collector has sent to where Loki would be, as Loki's documentation says that it keeps them. Their text is read by
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,7 +23,7 @@ import pytest_asyncio
 from dashboards import recording
 from dashboards.alerts import alerts
 from dashboards.logql import SEVERITY, LogQuery
-from dashboards.promql import PRESENT, Matcher, one_of
+from dashboards.promql import PRESENT, Matcher, Scope, one_of
 from dashboards.registry import known
 from dashboards.rules import Recording
 from snakepit_otel.telemetry import names as n
@@ -28,8 +31,9 @@ from tests.collector.conftest import installed
 from tests.dashboards.proof.answers import Answer, answer
 from tests.dashboards.proof.deployment import NAMESPACE
 from tests.dashboards.proof.elixirs import OURS, UPSTREAMS
-from tests.dashboards.proof.questions import Question, questions
+from tests.dashboards.proof.questions import Question, filled_in, questions
 from tests.dashboards.proof.run import STEADY, WELL, Run, expected, run
+from tests.dashboards.proof.sharing import KEPT, SHARING
 from tests.dashboards.proof.stack import Programs, numbers
 from tests.dashboards.proof.troubles import COLLECTOR, TROUBLED
 from tests.dashboards.proof.workers import NEVER, RIGHTLY, absent, concerns, every_metric
@@ -175,10 +179,34 @@ async def test_no_alert_has_fired_where_nothing_was_wrong(over: Run, say: Say) -
     for series in firing:
         labels, first = series["metric"], float(series["values"][0][0])
         service = labels.get("service_name", COLLECTOR)
-        if service in WELL or (service == COLLECTOR and first < over.troubles_began):
+        if service in (*WELL, SHARING) or (service == COLLECTOR and first < over.troubles_began):
             loud.add((labels["alertname"], service, f"{first - over.span.start:.0f} s"))
     say(f"alerts that were silent: {len(names - {name for name, *_ in loud})}/{len(names)}")
     assert not loud
+
+
+async def test_two_authorities_over_one_store_are_one_ledger(over: Run, asked: list[Question], say: Say) -> None:
+    """At rest the panels have the store's own account, once, although one of the authorities was killed meanwhile."""
+    account = over.account
+    assert account.live == KEPT
+    assert account.created - account.deleted - account.pruned == KEPT
+    shown = partial(_shown_at_rest, over, asked)
+    assert shown("snakepit-stores", "Live sessions by store") == [(account.store, KEPT)]
+    assert shown("snakepit-stores", "Created less ended less live") == [(account.store, 0)]
+    assert shown("snakepit-stores", "Authorities") == [("", 2)]
+    assert shown("snakepit-sessions", "Live sessions") == [("", KEPT)]
+    assert shown("snakepit-overview", "Live sessions") == [("", KEPT)]
+    seconds = f"{int(account.at - over.span.start)}s"
+    for metric, count in (
+        (n.METRIC_SESSION_CREATED, account.created),
+        (n.METRIC_SESSION_ENDED, account.deleted + account.pruned),
+    ):
+        query = Scope({"service_name": Matcher("=", SHARING)}).occurrences(metric, window=seconds)
+        ((_, value),) = _of_stores(over.stack.query(query, account.at))
+        assert value == count, query
+    instances = {labels["instance"] for labels in _series(over, SHARING) if "snakepit_session_store" in labels}
+    say(f"sessions of {len(instances)} authorities over {account.store}: {account.created} created, {KEPT} live")
+    assert len(instances) == 3, "of which one was killed, and one started in its place"
 
 
 async def test_alerts_fire_for_workers_alone_where_they_should(over: Run, say: Say) -> None:
@@ -200,6 +228,17 @@ async def test_names_and_labels_are_the_same_both_ways(over: Run, say: Say) -> N
     assert "1.0" in scraped - sent
     assert "1" in sent - scraped
     assert set(map(float, scraped)) == set(map(float, sent))
+
+
+def _shown_at_rest(over: Run, asked: list[Question], page: str, panel: str) -> list[tuple[str, float]]:
+    """Return what the first query of a panel gives for the authorities that share a store, by store."""
+    question = next(one for one in asked if (one.page, one.where) == (page, panel))
+    query = filled_in(question, over.span.seconds, {"service_namespace": NAMESPACE, "service_name": SHARING})
+    return _of_stores(over.stack.query(query, over.account.at))
+
+
+def _of_stores(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    return [(one["metric"].get("snakepit_session_store", ""), float(one["value"][1])) for one in found]
 
 
 def _lacks_traces(one: Answer) -> bool:

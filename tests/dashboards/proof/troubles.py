@@ -14,6 +14,7 @@ import numpy as np
 
 from snakepit_otel.errors import SnakepitError
 from tests.dashboards.proof.deployment import Deployment
+from tests.dashboards.proof.faltering import FALTERING
 from tests.dashboards.proof.stack import Stack
 from tests.dashboards.proof.watch import Watch
 from tests.waiting import until
@@ -48,6 +49,16 @@ EXPECTED = {
     ),
     **dict.fromkeys(
         ("SessionsEvicted", "ZeroCopyFallback", "TelemetryLost", "AuthorityDown", "WorkersOrphaned"), EVICTING
+    ),
+    **dict.fromkeys(
+        (
+            "SessionStoreUnavailable",
+            "SessionStoreSlow",
+            "SessionStoreClockSkewed",
+            "SessionWritesNotDurable",
+            "SessionEventsLost",
+        ),
+        FALTERING,
     ),
     "CollectorLoses": COLLECTOR,
 }
