@@ -49,7 +49,7 @@ from snakepit_otel.sessions.backends.sqlite._rows import (
 )
 from snakepit_otel.sessions.backends.sqlite._touches import Touches
 
-MOST_PRUNED = 250  # by one call, so that none holds the others up for long
+MOST_PRUNED = 500  # by one call, so that none holds the others up for long
 _SWEEP_AT_QUOTA = 1_000
 _REPLACED_S = 60.0
 _EVICTED_AT_ONCE = 20
@@ -69,6 +69,14 @@ _SET = """
 INSERT INTO state (incarnation, key, version, raw) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET version = excluded.version, raw = excluded.raw"""
 _ENTRY = "SELECT length(raw), version FROM state WHERE incarnation = ? AND key = ?"
+_TABLES = ("session", "state", "large_metadata", "replaced")
+_DELETES = tuple(
+    (
+        " ".join(("DELETE FROM", table, "WHERE incarnation = ?")),
+        " ".join(("DELETE FROM", table, "WHERE incarnation IN (SELECT value FROM json_each(?))")),
+    )
+    for table in _TABLES
+)
 _FORGET_REPLACED = """
 DELETE FROM replaced WHERE at < ? AND incarnation IN (SELECT incarnation FROM replaced ORDER BY incarnation LIMIT 2)"""
 
@@ -306,20 +314,26 @@ class Writing(Reading):
 
     def _end(self, rows: Iterable[EndedRow], reason: EndReason, now: float) -> list[Ended]:
         """Remove sessions, and count them."""
-        ledger, execute = self.ledger, self._execute
+        ledger = self.ledger
+        going, with_state, with_metadata, with_replaced = [], [], [], []
         ended = []
         for row in rows:
-            incarnation = (row.incarnation,)
-            execute("DELETE FROM session WHERE incarnation = ?", incarnation)
+            going.append(row.incarnation)
             if row.keys:
-                execute("DELETE FROM state WHERE incarnation = ?", incarnation)
+                with_state.append(row.incarnation)
             if row.extras & LARGE_METADATA:
-                execute("DELETE FROM large_metadata WHERE incarnation = ?", incarnation)
+                with_metadata.append(row.incarnation)
             if row.extras & REPLACED:
-                execute("DELETE FROM replaced WHERE incarnation = ?", incarnation)
+                with_replaced.append(row.incarnation)
             ledger.memory -= row.memory
             ledger.weight -= row.weight
             ended.append(ended_of(row, reason, now))
+        tables = zip(_DELETES, (going, with_state, with_metadata, with_replaced), strict=True)
+        for (delete_one, delete_some), incarnations in tables:
+            if len(incarnations) == 1:
+                self._execute(delete_one, incarnations)
+            elif incarnations:
+                self._execute(delete_some, (json.dumps(incarnations),))
         ledger.live -= len(ended)
         if reason is EndReason.DELETED:
             ledger.deleted += len(ended)
