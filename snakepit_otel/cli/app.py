@@ -18,6 +18,7 @@ from snakepit_otel.cli import (
     demo,
     doctor,
     new,
+    prove,
     requests,
     restart,
     serve,
@@ -70,6 +71,7 @@ app.command()(telemetry.telemetry)
 app.command()(dashboards.dashboards)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.add_typer(prove.app, name="prove")
 
 
 def main() -> None:
