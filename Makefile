@@ -10,11 +10,12 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 # Of fuzzing: how many targets at a time, and which; all unless some are named, as in make fuzz TARGETS="values arrow".
 FUZZ_JOBS ?= $(shell nproc)
 TARGETS ?=
+LEDGER_MINUTES ?= 0.5
 # What depends on the version of Python most: everything that runs in workers and authorities.
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof fuzz fuzz-short lint types generate dashboards docs audit licences lock bench clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof store-proof prove-ledger fuzz fuzz-short lint types generate dashboards docs audit licences lock bench clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -54,6 +55,14 @@ zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references
 
 pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
 	$(BIN)/pytest tests/pool -m matrix
+
+store-proof: $(READY) ## Let servers of sessions fail in every way, under load: kill them, cut them off, move them; three minutes.
+	scripts/install-redis || [ $$? -eq 69 ]   # 69: it takes root and apt-get, and the tests say that they are skipped
+	$(BIN)/pytest tests/sessions tests/stores -m matrix
+
+prove-ledger: $(READY) ## Kill six authorities over one store, a server's and a file's, for LEDGER_MINUTES (0.5) each: the ledger stays exact.
+	$(BIN)/snakepit-otel prove ledger --cells 6 --kill 6 --minutes $(LEDGER_MINUTES)
+	$(BIN)/snakepit-otel prove ledger --cells 6 --kill 6 --minutes $(LEDGER_MINUTES) --file
 
 hostile-proof: $(READY) ## Attack a server that honest callers use, in every way, then in all at once for HOSTILE_MINUTES (10); half an hour.
 	$(BIN)/pytest tests/hostile -m matrix

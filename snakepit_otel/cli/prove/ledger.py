@@ -44,6 +44,7 @@ def ledger(
             show_default="a Redis or Valkey that is started for it, or a SQLite file",
         ),
     ] = None,
+    file: Annotated[bool, typer.Option("--file", help="Use a SQLite file that is made for it.")] = False,
     restarts: Annotated[
         int | None,
         typer.Option(min=0, help="Times the store is killed and started again.", show_default="once in 20 seconds"),
@@ -59,11 +60,13 @@ def ledger(
     equation of the ledger, the quota, no session served after its end, no update lost or made twice, and no event
     lost unless an authority or the store died. Exit code 1 if one does not.
     """
+    if url is not None and file:
+        raise typer.BadParameter("--url and --file name two stores; give one of them")
     proof = Proof(cells, kill, minutes * 60, restarts, tasks, secrets.randbits(32) if seed is None else seed)
 
     async def work() -> None:
         with tempfile.TemporaryDirectory(prefix="snakepit-prove-") as folder:
-            holds = await proof.run(Path(folder), url, quiet=json_)
+            holds = await proof.run(proof_store(url, Path(folder), file=file), Path(folder), quiet=json_)
         if not holds:
             raise typer.Exit(EXIT_TOOL_FAILED)
 
@@ -91,11 +94,10 @@ class Proof:
         self._stats: Stats | None = None
         self._is_away = False
 
-    async def run(self, folder: Path, url: str | None, *, quiet: bool) -> bool:
-        """Run it, print what is found unless `quiet`, and return whether all holds."""
+    async def run(self, store: ProofStore, folder: Path, *, quiet: bool) -> bool:
+        """Run it with files in a folder, print what is found unless `quiet`, and return whether all holds."""
         _switch.set_enabled(False)
         logging.getLogger("snakepit_otel.sessions").setLevel(logging.CRITICAL)
-        store = proof_store(url, folder)
         started = time.monotonic()
         try:
             await store.start()

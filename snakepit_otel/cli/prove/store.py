@@ -136,10 +136,12 @@ class ServerStore:
             self._process.wait()
 
 
-def proof_store(url: str | None, folder: Path) -> ProofStore:
-    """Return the store of a URL, else a server if there is one and a client for it, else a file."""
+def proof_store(url: str | None, folder: Path, *, file: bool = False) -> ProofStore:
+    """Return the store of a URL, else a server if there is one and a client for it, else, or with `file`, a file."""
     if url is not None:
         return GivenStore(url)
+    if file:
+        return FileStore(folder)
     program = _server() if find_spec("redis") is not None else None
     return FileStore(folder) if program is None else ServerStore(program, folder)
 

@@ -20,11 +20,9 @@ def prove(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_ledger_of_a_file_is_exact(tmp_path: Path) -> None:
+def test_the_ledger_of_a_file_is_exact() -> None:
     """Two cells over one SQLite file, one of which is killed; the verdict is JSON."""
-    tmp_path.chmod(0o700)
-    url = f"sqlite:///{tmp_path / 'sessions.db'}"
-    done = prove("--cells", "2", "--kill", "1", "--minutes", "0.05", "--url", url, "--json")
+    done = prove("--cells", "2", "--kill", "1", "--minutes", "0.05", "--file", "--json")
     verdict = json.loads(done.stdout)
     assert (done.returncode, verdict["holds"], verdict["killed"]) == (0, True, 1), done
     assert verdict["operations"] > 50
@@ -42,9 +40,7 @@ def test_the_ledger_of_a_server_is_exact_though_it_is_killed(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("CountsTwice", "ledger"), ("Forgets", "lost update")])
-async def test_a_fault_of_the_store_is_found(
-    fault: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_of_the_store_is_found(fault: str, kind: str, tmp_path: Path) -> None:
     """A store that counts a deletion twice, or loses writes, fails the proof."""
     tmp_path.chmod(0o700)
     store = FileStore(tmp_path)
@@ -52,9 +48,8 @@ async def test_a_fault_of_the_store_is_found(
         "backend": f"tests.cli.prove.broken:{fault}",
         "backend_options": {"path": str(tmp_path / "sessions.db")},
     }
-    monkeypatch.setattr(ledger, "proof_store", lambda *_: store)
     proof = ledger.Proof(2, 0, 3.0, 0, 5, seed=1)
-    assert not await proof.run(tmp_path, None, quiet=True)
+    assert not await proof.run(store, tmp_path, quiet=True)
     assert kind in proof.verdict.differences
 
 
