@@ -41,6 +41,7 @@ from snakepit_otel.sessions.backends.memory_records import (
     OwnerSessions,
     PendingWarning,
     Record,
+    Replacements,
     base_of,
     new_entry,
     new_view,
@@ -48,8 +49,7 @@ from snakepit_otel.sessions.backends.memory_records import (
     weight_of,
 )
 
-_SWEEP_AT_QUOTA = 1_000
-_SCAN_BATCH = 1_000
+_BATCH = 1_000
 
 
 class MemoryBackend:
@@ -75,12 +75,12 @@ class MemoryBackend:
         self._recent: OrderedDict[str, Record] = OrderedDict()
         self._by_ttl: dict[float, OrderedDict[str, Record]] = {}
         self._due: list[tuple[float, float]] = []
-        self._version = 0
+        self._version = self._weight = 0
+        self._replaced = Replacements()
         self._by_owner: dict[str, OwnerSessions] | None = None if self.limits.max_sessions_per_owner == inf else {}
         self._created = self._deleted = self._ttl = self._overflow = self._memory = 0
         self._rejected = self._rejected_per_owner = self._reported = 0
         self._warnings = {reason: PendingWarning() for reason in WarningReason}
-        self._weight = 0
 
     async def open(self) -> None:
         """Do nothing: there is nothing to connect to."""
@@ -96,7 +96,7 @@ class MemoryBackend:
         if record is not None and now < record.accessed + record.ttl:
             self._touch(new.id, record, now)
             is_new = new.token != 0 and record.token == new.token
-            return Created(record.snapshot(now), is_new, ended, len(self._recent))
+            return Created(record.snapshot(now), is_new, self._replaced.of(new.token), len(self._recent))
         memory = text_bytes(new.id)
         if new.metadata:
             memory += sum(text_bytes(key) + text_bytes(value) for key, value in new.metadata.items())
@@ -116,7 +116,7 @@ class MemoryBackend:
             if expired is not record
         ]
         if len(self._recent) >= self._quota:
-            ended += self._prune(now, _SWEEP_AT_QUOTA)
+            ended += self._prune(now, _BATCH)
             while len(self._recent) >= self._quota:
                 if self.limits.overflow is Overflow.REJECT:
                     self._rejected += 1
@@ -137,6 +137,8 @@ class MemoryBackend:
         if self._by_owner is not None and new.owner is not None:
             self._by_owner.setdefault(new.owner, OwnerSessions()).add(record)
         self._memory += memory
+        if ended:
+            self._replaced.add(new.token, ended)
         return Created(record.snapshot(now), True, ended, len(self._recent))
 
     async def get(self, session_id: str, *, touch: bool = True, incarnation: int | None = None) -> Session:
@@ -255,9 +257,8 @@ class MemoryBackend:
             going = next((one for one in self._recent.items() if one[0] != keep), None)
             if going is None:
                 break
-            session_id, record = going
-            expired = now >= record.accessed + record.ttl
-            ended.append(self._end(session_id, record, EndReason.TTL if expired else EndReason.OVERFLOW, now))
+            expired = now >= going[1].accessed + going[1].ttl
+            ended.append(self._end(*going, EndReason.TTL if expired else EndReason.OVERFLOW, now))
         return ended
 
     async def page(self, after: str | None, limit: int, *, owner: str | None = None) -> Sequence[Session]:
@@ -275,22 +276,22 @@ class MemoryBackend:
     async def scan(self, *, owner: str | None = None) -> AsyncGenerator[Sequence[Session], None]:
         """Yield the live sessions in batches; see the contract."""
         records = [record for record in self._recent.values() if owner is None or record.owner == owner]
-        for begin in range(0, len(records), _SCAN_BATCH):
+        for begin in range(0, len(records), _BATCH):
             now = self._now()
             yield [
                 record.snapshot(now)
-                for record in records[begin : begin + _SCAN_BATCH]
+                for record in records[begin : begin + _BATCH]
                 if self._recent.get(record.id) is record and now < record.accessed + record.ttl
             ]
 
     async def suspects(self, most: int = 5, *, owner: str | None = None) -> CreatorReport:
         """Return the creators with most sessions; see the contract."""
         tally, records = CreatorTally(owner), list(self._recent.values())
-        for begin in range(0, len(records), _SCAN_BATCH):
+        for begin in range(0, len(records), _BATCH):
             now = self._now()
-            for record in records[begin : begin + _SCAN_BATCH]:
+            for record in records[begin : begin + _BATCH]:
                 tally.add(record.origin, record.owner, now - record.began)
-            if begin + _SCAN_BATCH < len(records):
+            if begin + _BATCH < len(records):
                 await asyncio.sleep(0)
         return tally.report(most)
 

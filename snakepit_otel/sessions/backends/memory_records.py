@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 
 from snakepit_otel.sessions._session import Session
-from snakepit_otel.sessions.backends.base import MOST_OWNERS, Entry, NewSession, StateView
+from snakepit_otel.sessions.backends.base import MOST_OWNERS, Ended, Entry, NewSession, StateView
 
 # What a session, and a key of its state, take of memory besides their content.
 _SESSION_BYTES = 1_024
 ENTRY_BYTES = 512
+_MOST_REPLACEMENTS = 64  # creates, each of which may have replaced a thousand sessions
 _NO_STATE: Mapping[str, Entry] = {}
 # A third faster than to call the classes, which an operation would notice.
 _new_session = partial(tuple.__new__, Session)
@@ -117,6 +118,24 @@ class PendingWarning:
         for owner, refused in owners.items():
             if owner in self.owners or len(self.owners) < MOST_OWNERS:
                 self.owners[owner] += refused
+
+
+class Replacements:
+    """The sessions that ended for the last creates, by token, for one that is repeated since its reply was lost."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[int, Sequence[Ended]] = OrderedDict()
+
+    def add(self, token: int, ended: Sequence[Ended]) -> None:
+        """Keep the sessions that ended for a create, and forget those of earlier ones."""
+        if token:
+            self._ended[token] = ended
+            if len(self._ended) > _MOST_REPLACEMENTS:
+                self._ended.popitem(last=False)
+
+    def of(self, token: int) -> Sequence[Ended]:
+        """Return the sessions that ended for a create."""
+        return self._ended.get(token, ())
 
 
 def weight_of(record: Record) -> int:

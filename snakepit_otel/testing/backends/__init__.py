@@ -25,4 +25,15 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}._suite"), name)
 
 
-_WITH_ASSERTIONS = ("_comparison", "_machine", "_model", "_state_rules", "_suite")
+_WITH_ASSERTIONS = (
+    "_comparison",
+    "_ledger_tests",
+    "_machine",
+    "_model",
+    "_scenarios",
+    "_session_tests",
+    "_sharing_tests",
+    "_state_rules",
+    "_state_tests",
+    "_suite",
+)

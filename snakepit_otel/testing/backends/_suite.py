@@ -5,37 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from snakepit_otel.common.clock import Clock
-from snakepit_otel.sessions import Limits, Overflow, SessionBackend
+from snakepit_otel.sessions import Overflow
 from snakepit_otel.telemetry import _switch
+from snakepit_otel.testing.backends._ledger_tests import LedgerTests
 from snakepit_otel.testing.backends._machine import store_machine
+from snakepit_otel.testing.backends._session_tests import SessionTests
+from snakepit_otel.testing.backends._sharing_tests import SharingTests
+from snakepit_otel.testing.backends._state_tests import StateTests
 
 
-class BackendTests:
-    """Tests of a session backend.
+class BackendTests(SessionTests, StateTests, LedgerTests, SharingTests):
+    """Tests of a session backend, of all that its contract promises.
 
     Derive a class whose name begins with `Test`, and define `make_backend` and, where several authorities may share
-    a store, `make_second`. Fixtures may be used, as `autouse` fixtures of the class. Where the backend takes no clock,
-    `has_clock` is False, and what needs time to pass is skipped. A slow one may try a `share_of_examples`, of those
-    that hypothesis' profile asks for.
+    a store, `make_second`. The tests open and close the backends. Fixtures may be used, as `autouse` fixtures of the
+    class. Where the backend takes no clock, `has_clock` is False, and what needs time to pass is skipped. A slow one
+    may try a `share_of_examples`, of those that hypothesis' profile asks for.
     """
-
-    has_clock: ClassVar[bool] = True
-    share_of_examples: ClassVar[float] = 1.0
-
-    def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
-        """Return a backend over a new, empty store, which decides by the clock, and is not open yet."""
-        raise NotImplementedError
-
-    def make_second(self, first: SessionBackend, limits: Limits) -> SessionBackend:
-        """Return another backend over the store and the clock of the first, for another authority, not open yet."""
-        pytest.skip("make_second is not defined")
 
     def test_properties_of_a_store_that_rejects(self) -> None:
         """At the quota, a store that rejects does what the model does, whatever is done in whatever order."""

@@ -186,6 +186,8 @@ class Engine:
                     results.append((operation.future, None, self._translated(error)))
             else:
                 results.append((operation.future, result, None))
+                if isinstance(result, Stats):
+                    self.last_stats = result  # with what other authorities have counted
         if begun:
             with suppress(sqlite3.Error):
                 self._connection.execute("COMMIT")
