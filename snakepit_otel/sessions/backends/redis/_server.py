@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from redis import exceptions
@@ -33,25 +34,28 @@ Argument = bytes | str | int | float
 class Call:
     """One call of a script; `sent` once it may have reached the server. `reply` is the future of its result."""
 
-    __slots__ = ("args", "by_source", "for_this_call", "keys", "reply", "script", "sent", "since")
+    __slots__ = ("_args", "_keys", "command", "for_this_call", "reply", "script", "sent", "since")
 
     def __init__(
         self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], *, for_this_call: bool = False
     ) -> None:
         loop = asyncio.get_running_loop()
         self.script = script
-        self.keys = keys
-        self.args = args
+        self._keys = tuple(keys)
+        self._args = args
         self.for_this_call = for_this_call
-        self.by_source = False
+        self.command = self._command(_packed_name(script.sha, self._keys))
         self.sent = False
         self.reply: asyncio.Future[Any] = loop.create_future()
         self.since = loop.time()
 
-    def packed(self) -> bytes:
-        """Return the command as it is sent."""
-        name, what = (b"EVAL", self.script.source) if self.by_source else (b"EVALSHA", self.script.sha)
-        command = packed_command((name, what, len(self.keys), *self.keys, *self.args))
+    def send_source(self) -> None:
+        """Be sent with the script's text, to a server that does not have it."""
+        self.command = self._command(_packed_words((b"EVAL", self.script.source, len(self._keys), *self._keys)))
+        self.sent = False
+
+    def _command(self, head: bytes) -> bytes:
+        command = b"*%d\r\n%b%b" % (3 + len(self._keys) + len(self._args), head, _packed_words(self._args))
         return packed_command((b"ASKING",)) + command if self.for_this_call else command
 
     def complete(self, value: Any) -> None:
@@ -67,11 +71,21 @@ class Call:
 
 def packed_command(words: Sequence[Argument]) -> bytes:
     """Return a command in the protocol's form."""
-    parts = [b"*%d\r\n" % len(words)]
+    return b"*%d\r\n%b" % (len(words), _packed_words(words))
+
+
+def _packed_words(words: Sequence[Argument]) -> bytes:
+    parts = []
     for word in words:
-        value = word if isinstance(word, bytes) else str(word).encode()
+        value = word if type(word) is bytes else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4_096)
+def _packed_name(sha: str, keys: tuple[bytes, ...]) -> bytes:
+    """Return the part of a call that is the same each time: of each script and shard there is one."""
+    return _packed_words((b"EVALSHA", sha, len(keys), *keys))
 
 
 class Server:
@@ -255,7 +269,7 @@ class Server:
                 # Nobody waits for it any more, and it was never sent.
                 continue
             batch.append(call)
-            size += sum(len(arg) for arg in call.args if isinstance(arg, bytes))
+            size += len(call.command)
         return batch
 
     async def _exchange(self, connection: AbstractConnection, batch: list[Call]) -> None:
@@ -265,7 +279,7 @@ class Server:
         durable: list[tuple[Call, Any]] = []
         is_master = True
         try:
-            payload = [call.packed() for call in batch]
+            payload = [call.command for call in batch]
             if needs_confirmation := bool(self.confirm) and any(call.script.is_durable for call in batch):
                 payload.append(self.confirm)
             for call in batch:
@@ -309,8 +323,7 @@ class Server:
 
     def _send_source(self, call: Call) -> None:
         """Make a call again, first of all, with the script's text: the server has lost its scripts."""
-        call.by_source = True
-        call.sent = False
+        call.send_source()
         self._waiting.appendleft(call)
 
     def _confirm(self, calls: list[tuple[Call, Any]], reply: Any) -> None:

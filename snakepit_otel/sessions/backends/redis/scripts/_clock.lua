@@ -1,7 +1,7 @@
 -- Store time in microseconds, which never runs backwards: not where the server's clock does, nor after a fail-over to
 -- a server whose clock is behind. `tick` differs in each call, and so puts accesses in order. Tests set `manual`.
 local function text(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local times = redis.call('HMGET', STAT, 'clk', 'manual')

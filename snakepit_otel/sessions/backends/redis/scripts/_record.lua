@@ -22,5 +22,5 @@ local function line_of(record)
 end
 
 local function member_of(id, record)
-  return record.group .. string.format('%016.0f', record.created) .. id
+  return record.group .. string.format('%016d', record.created) .. id
 end

@@ -28,7 +28,7 @@ for i = 0, conditions - 1 do
 end
 
 local limits = redis.call('HMGET', STAT, 'max_session_bytes', 'max_total_bytes')
-local digits = string.format('%016.0f', count.version + 1)
+local digits = string.format('%016d', count.version + 1)
 local begin, growth, more = 5 + 2 * conditions, 0, 0
 local added, values, removed = {}, {}, {}
 for i = begin, #ARGV, 2 do
