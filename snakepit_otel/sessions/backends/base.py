@@ -152,8 +152,9 @@ class SessionBackend(Protocol):
 
     A class that is named in `session_store.backend` is called with `Limits`, and with `backend_options` as keyword
     arguments. It must not connect before `open`. One whose sessions end with this process has an attribute
-    `is_lasting` that is False; any other may be shared with further authorities. `name` is the store's in metrics:
-    the same for all authorities that share it, and no other store's. It holds no secrets.
+    `is_lasting` that is False, and a name that begins with `memory-`; any other may be shared with further authorities,
+    and may have an attribute `client`, its `ClientCounters`. `name` is the store's in metrics: the same for all
+    authorities that share it, and no other store's. It holds no secrets, and is right once `open` has returned.
     """
 
     limits: Limits
@@ -264,4 +265,7 @@ class SessionBackend(Protocol):
         """
 
     async def stats(self) -> Stats:
-        """Return the ledger of all authorities as it stands, pruning nothing, and keep it as `last_stats`."""
+        """Return the ledger of all authorities as it stands, pruning nothing, and keep it as `last_stats`.
+
+        It is called for each export of metrics.
+        """
