@@ -100,6 +100,7 @@ docs: $(READY) ## Build the documentation into site/ (open site/index.html), wit
 
 bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.session_backends
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.worker

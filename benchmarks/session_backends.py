@@ -31,7 +31,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from benchmarks.session_servers import LONGEST_US, Server, executables, server
+from benchmarks.session_servers import Server, executables, server
 from benchmarks.worker import serving
 from snakepit_otel import telemetry
 from snakepit_otel.sessions import SessionStore
@@ -217,10 +217,8 @@ async def sweep(backend: Backend, store: SessionStore) -> None:
     swept = await store.sweep()
     seconds = time.perf_counter() - started
     assert swept == SWEPT, swept
-    longest = ""
-    if backend.server is not None:
-        longest = f", longest script {backend.server.longest_script():.1f} ms (at most {LONGEST_US / 1e3:.0f})"
-    print(f"    sweep of {SWEPT:,} expired: {seconds:.2f} s (at most 1){longest}")
+    scripts = f"; {backend.server.script_times()}" if backend.server is not None else ""
+    print(f"    sweep of {SWEPT:,} expired: {seconds:.2f} s (at most 1){scripts}")
 
 
 async def sizes(backend: Backend, count: int) -> None:
@@ -281,7 +279,7 @@ async def million(backend: Backend) -> None:
             taken = await measured(backend, call, keys, 32)
             row("off", 32, name, taken, taken.both)
         if backend.server is not None:
-            print(f"    longest script of these: {backend.server.longest_script():.1f} ms")
+            print(f"    {backend.server.script_times()}")
         await sweep(backend, store)
 
 
