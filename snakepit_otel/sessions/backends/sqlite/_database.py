@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import sqlite3
@@ -123,7 +124,7 @@ def replace_limits(path: Path, clock: StoreClock, limits: Limits, *, deadline: f
 
 def stored_limits(path: Path, *, deadline: float) -> Limits | None:
     """Return the limits of the file; None if there is none, or an empty one. Raises what `open_store` does."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     connection = _connect(path, deadline)
     try:
@@ -175,7 +176,7 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether the file is new. Raises `ConfigurationError` if it is no session store of this layout."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
-    found = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not found and application == version == 0:
@@ -226,7 +227,7 @@ def _agree(
             columns = (f"sqlite-{secrets.token_hex(4)}", *clock.first_anchor(), *_columns(limits))
             execute("INSERT INTO store VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
             times = (clock.now(), clock.wall())
-            execute("INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, ?)", times)
+            execute("INSERT INTO ledger VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, ?)", times)
         name, *anchor = execute("SELECT name, boot, offset FROM store").fetchone()
         if replace_limits:
             execute(_SET_LIMITS, _columns(limits))

@@ -189,6 +189,7 @@ class Engine:
                 if isinstance(result, Stats):
                     self.last_stats = result  # with what other authorities have counted
         if begun:
+            self.last_stats = reading.seen() or self.last_stats
             with suppress(sqlite3.Error):
                 self._connection.execute("COMMIT")
         deliver(results)
@@ -243,7 +244,7 @@ class Engine:
                 else:
                     results.append((operation.future, result, None))
             now, wall = self._clock.now(), self._clock.wall()
-            writing.ledger.save(self._connection, now, wall)
+            writing.finish(now, wall)
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - raised to the caller of the operation that it is of
             self._error = error

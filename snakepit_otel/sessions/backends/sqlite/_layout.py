@@ -29,7 +29,8 @@ TABLES = (
     only INTEGER PRIMARY KEY CHECK (only = 1), created INTEGER NOT NULL, deleted INTEGER NOT NULL,
     pruned_ttl INTEGER NOT NULL, pruned_overflow INTEGER NOT NULL, rejected INTEGER NOT NULL, live INTEGER NOT NULL,
     memory INTEGER NOT NULL, rejected_per_owner INTEGER NOT NULL, reported INTEGER NOT NULL,
-    version INTEGER NOT NULL, weight INTEGER NOT NULL, time REAL NOT NULL, wall REAL NOT NULL)""",
+    version INTEGER NOT NULL, weight INTEGER NOT NULL, used INTEGER NOT NULL,
+    time REAL NOT NULL, wall REAL NOT NULL)""",
     """CREATE TABLE store (
     only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, boot TEXT NOT NULL, offset REAL NOT NULL,
     max_sessions REAL NOT NULL, overflow TEXT NOT NULL, max_session_bytes INTEGER NOT NULL,

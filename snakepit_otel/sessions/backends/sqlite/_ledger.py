@@ -18,13 +18,17 @@ _COLUMNS = (
     "reported",
     "version",
     "weight",
+    "used",
 )
 _SELECT = " ".join(("SELECT", ", ".join(_COLUMNS), "FROM ledger"))
 _UPDATE = " ".join(("UPDATE ledger SET", ", ".join(f"{column} = ?" for column in _COLUMNS), ", time = ?, wall = ?"))
 
 
 class Ledger:
-    """The counts of the store, changed in place; `version` and `weight` are for the next write and the byte limit."""
+    """The counts of the store, changed in place.
+
+    `version` and `used` are those of the last write and the last use, `weight` counts for `max_total_bytes`.
+    """
 
     __slots__ = _COLUMNS
 
@@ -41,6 +45,7 @@ class Ledger:
             self.reported,
             self.version,
             self.weight,
+            self.used,
         ) = connection.execute(_SELECT).fetchone()
 
     def save(self, connection: sqlite3.Connection, now: float, wall: float) -> None:

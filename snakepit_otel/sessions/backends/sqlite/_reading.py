@@ -62,6 +62,10 @@ class Reading:
             self._ledger = Ledger(self._connection)
         return self._ledger
 
+    def seen(self) -> Stats | None:
+        """Return the ledger, if an operation has read it."""
+        return None if self._ledger is None else self._ledger.stats()
+
     def get(self, session_id: str, touch: bool, incarnation: int | None) -> Session:
         row, accessed, now = self.live(session_id, incarnation)
         if touch:

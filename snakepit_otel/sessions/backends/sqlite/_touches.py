@@ -23,12 +23,12 @@ class Touches:
         self.workers: dict[int, str] = {}
         self._due: float | None = None
         self._since = 0.0
-        self._used = 0
+        self.used = 0
 
     def next_use(self, now: float) -> int:
-        """Return the moment of a use in nanoseconds, later than every one before in this process."""
-        self._used = max(self._used + 1, int(now * 1e9))
-        return self._used
+        """Return the moment of a use in nanoseconds, later than every one that this process has seen."""
+        self.used = max(self.used + 1, int(now * 1e9))
+        return self.used
 
     def touch(self, incarnation: int, now: float) -> None:
         """Keep an access for the next flush."""

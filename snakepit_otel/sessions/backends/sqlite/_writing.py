@@ -67,7 +67,7 @@ UPDATE session SET accessed = ?, used = ?, expires = ?, version = ?, memory = ?,
 WHERE incarnation = ?"""
 _SET = """
 INSERT INTO state (incarnation, key, version, raw) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET version = excluded.version, raw = excluded.raw"""
+ON CONFLICT (incarnation, key) DO UPDATE SET version = excluded.version, raw = excluded.raw"""
 _ENTRY = "SELECT length(raw), version FROM state WHERE incarnation = ? AND key = ?"
 _TABLES = ("session", "state", "large_metadata", "replaced")
 _DELETES = tuple(
@@ -94,7 +94,13 @@ class Writing(Reading):
     def begin(self) -> None:
         """Start in a transaction that has just begun."""
         self._ledger = Ledger(self._connection)
+        self._touches.used = max(self._touches.used, self._ledger.used)
         self.has_settled = False
+
+    def finish(self, now: float, wall: float) -> None:
+        """Write the ledger, with the times on the store's axis and on the wall clock."""
+        self.ledger.used = self._touches.used
+        self.ledger.save(self._connection, now, wall)
 
     def settle(self) -> None:
         """Write the accesses that are kept, once in a transaction."""

@@ -45,6 +45,7 @@ T = TypeVar("T")
 _MOST_WAITING = 10_000  # operations that the thread has not taken yet
 _MOST_CONFLICTS = 100
 _CONFLICT_PAUSE_S = 0.005
+_RECOVERY_S = 10.0  # that opening may take longer: SQLite recovers first what a killed process has left
 _SHARE_OF_TIMEOUT = 0.8  # after which the thread fails an operation, before its caller gives up
 _SCAN_BATCH = 500
 _GROUP_BATCH = 5_000
@@ -120,6 +121,8 @@ class SqliteBackend:
         Raises `ConfigurationError` for a file that is something else, that others can write to, or that has other
         limits; `SessionStoreUnavailable` if another process keeps it locked.
         """
+        if self._engine is not None:
+            return
         loop = asyncio.get_running_loop()
         self._process = os.getpid()
         engine = Engine(
@@ -133,8 +136,16 @@ class SqliteBackend:
         opened: asyncio.Future[None] = loop.create_future()
         closed: Future[None] = Future()
         engine.start(opened, closed)
-        # Without a limit of its own: after a kill, SQLite recovers what is left of a large file first.
-        await opened
+        try:
+            await asyncio.wait_for(opened, self._timeout + _RECOVERY_S)
+        except TimeoutError:
+            engine.submit(None)
+            raise SessionStoreUnavailable(
+                f"session store {printable(str(self.path))} could not be opened in time; its disk is too slow"
+            ) from None
+        except BaseException:
+            engine.submit(None)
+            raise
         self._submitted = 0
         self._engine, self._closed, self._name = engine, closed, engine.name
 
