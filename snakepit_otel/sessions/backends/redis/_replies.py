@@ -9,7 +9,7 @@ from snakepit_otel.sessions.backends.base import Ended, EndReason, Stats
 from snakepit_otel.sessions.backends.redis._layout import MICROSECONDS, loads, origin_of
 
 # Words of the first line: status, skew, now, tick, the ledger where the script has it, and what the script adds.
-NOW, TICK, LEDGER, LIVE, MORE = 2, 3, 4, 9, 13
+SKEW, NOW, TICK, LEDGER, LIVE, MORE = 1, 2, 3, 4, 9, 13
 _REASONS = {reason.value.encode(): reason for reason in EndReason}
 
 

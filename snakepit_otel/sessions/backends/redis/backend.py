@@ -19,6 +19,7 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions._attribution import CreatorReport
 from snakepit_otel.sessions._quota import Limits
 from snakepit_otel.sessions._session import Session
+from snakepit_otel.sessions.backends._client_counters import ClientCounters
 from snakepit_otel.sessions.backends.base import (
     Claim,
     Created,
@@ -48,7 +49,7 @@ from snakepit_otel.sessions.backends.redis._layout import (
 from snakepit_otel.sessions.backends.redis._listing import Listing
 from snakepit_otel.sessions.backends.redis._options import RedisOptions
 from snakepit_otel.sessions.backends.redis._refusals import conflict, create_error, write_error
-from snakepit_otel.sessions.backends.redis._replies import MORE, NOW, Ledger, ended_of, session_of
+from snakepit_otel.sessions.backends.redis._replies import MORE, NOW, SKEW, Ledger, ended_of, session_of
 from snakepit_otel.sessions.backends.redis._scripts import Script
 from snakepit_otel.sessions.backends.redis.driver import Driver, create_driver
 
@@ -71,6 +72,7 @@ class RedisBackend:
         self.limits = limits
         self.options = options
         self._driver = driver or create_driver(options)
+        self.client: ClientCounters = getattr(self._driver, "client", ClientCounters())
         self._shards = [Shard(options.namespace, number) for number in range(options.shards)]
         self._agreement = Agreement(limits, options, self._driver, self._shards)
         self._ledger = Ledger(options.shards)
@@ -344,9 +346,13 @@ class RedisBackend:
 
     async def stats(self) -> Stats:
         """Return the ledger; see the contract."""
+        skew = 0
         for shard in self._shards:
             words = (await self._run(scripts.STATS, shard, ())).split(b" ")
             self._ledger.update(shard.number, words)
+            skew = max(skew, int(words[SKEW]))
+        # To the millisecond: two calls within a microsecond are no skew.
+        self.client.clock_skew = round(skew / MICROSECONDS, 3)
         return self.last_stats
 
     def _shard(self, raw_id: bytes) -> Shard:
