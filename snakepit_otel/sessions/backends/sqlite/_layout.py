@@ -6,8 +6,9 @@ APPLICATION_ID = 0x534E504B  # "SNPK", in the header of the file
 VERSION = 1
 
 # Sessions are ordered by incarnation, which grows, so that new ones are appended. The columns that change with an
-# access stay in small rows: state and large metadata have tables of their own. Times are on the store's axis,
-# see `StoreClock`; `used` is that of the last access in nanoseconds, different for each access.
+# access stay in small rows: state and large metadata have tables of their own. That of state has row ids: without them
+# a page holds values of up to 1,000 bytes only, and each above takes a page. Times are on the store's axis, see
+# `StoreClock`; `used` is that of the last access in nanoseconds, different for each access.
 TABLES = (
     """CREATE TABLE session (
     incarnation INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, ttl REAL NOT NULL, began REAL NOT NULL,
@@ -20,7 +21,7 @@ TABLES = (
     "CREATE INDEX session_by_owner ON session (owner, id) WHERE owner IS NOT NULL",
     """CREATE TABLE state (
     incarnation INTEGER NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, raw BLOB NOT NULL,
-    PRIMARY KEY (incarnation, key)) WITHOUT ROWID""",
+    PRIMARY KEY (incarnation, key))""",
     "CREATE TABLE large_metadata (incarnation INTEGER PRIMARY KEY, metadata BLOB NOT NULL)",
     "CREATE TABLE replaced (incarnation INTEGER PRIMARY KEY, at REAL NOT NULL, ended TEXT NOT NULL)",
     """CREATE TABLE warning (
