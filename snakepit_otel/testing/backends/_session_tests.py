@@ -31,7 +31,7 @@ class SessionTests(BackendSuite):
     """One session, from its create to its end."""
 
     @scenario()
-    async def test_a_new_session_is_as_it_was_asked_for(self, backend: SessionBackend, clock: FakeClock) -> None:
+    async def test_a_new_session_is_as_requested(self, backend: SessionBackend, clock: FakeClock) -> None:
         """It has its id, TTL, metadata and owner, and no state; it has been used just now."""
         created = await backend.create(new("a", 30, {"k": "Zoë"}, owner="alice"))
         session = created.session
