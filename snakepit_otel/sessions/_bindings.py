@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from snakepit_otel.common.guard import guard
-from snakepit_otel.errors import InvalidSession, SessionNotFound
+from snakepit_otel.common.printable import printable_error
+from snakepit_otel.errors import InvalidSession, SessionNotFound, SessionStoreUnavailable
 from snakepit_otel.sessions._session import Session, checked_id
 
 _log = logging.getLogger("snakepit_otel.sessions")
+_TOUCHES = 3  # in a TTL
+_TOUCHES_WHILE_UNAVAILABLE = 30
 _SHORTEST_PACE_S = 0.5  # between two touches: a TTL shorter than about three times this may run out
 
 
@@ -82,6 +85,11 @@ class Bindings:
         deletion.add_done_callback(self._on_deleted)
         return deletion
 
+    def delete_unbound(self, session: Session) -> None:
+        """Begin to delete a session, unless it has an owner; nobody has to wait for it."""
+        if not any(binding.incarnation == session.incarnation for binding in self._active.get(session.id, ())):
+            self.end(self.add(Binding(session.id, session.incarnation)))
+
     def release(self, binding: Binding) -> None:
         """Remove the binding without the end of its session."""
         if binding.is_active:
@@ -126,7 +134,11 @@ class Bindings:
 
     def _on_deleted(self, deletion: asyncio.Future[bool]) -> None:
         self._deletions.discard(deletion)
-        if not deletion.cancelled() and (error := deletion.exception()) is not None:
+        if deletion.cancelled() or (error := deletion.exception()) is None:
+            return
+        if isinstance(error, SessionStoreUnavailable):
+            _log.warning("a session stays for its TTL after its owner's end: %s", printable_error(error))
+        else:
             _log.error("a session could not be deleted at its owner's end, and stays for its TTL", exc_info=error)
 
 
@@ -210,7 +222,7 @@ class Lease:
         return [self._bindings.end(binding) for binding in bindings]
 
     async def touch(self) -> None:
-        """Restart the TTL of all held sessions."""
+        """Restart the TTL of all held sessions. Raises `SessionStoreUnavailable`; all are held on then."""
         for session_id, binding in list(self._held.items()):
             try:
                 await self._touch(session_id, incarnation=binding.incarnation)
@@ -245,10 +257,10 @@ class Lease:
             del self._held[session_id]
             self._on_lost(session_id)
 
-    def _schedule_touch(self, ttl: float) -> None:
+    def _schedule_touch(self, ttl: float, part: int = _TOUCHES) -> None:
         """Touch before a TTL that starts now runs out, or earlier if a touch is scheduled already."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + max(_SHORTEST_PACE_S, ttl / 3)
+        due = loop.time() + max(_SHORTEST_PACE_S, ttl / part)
         if self._timer is not None:
             if self._timer.when() <= due:
                 return
@@ -259,8 +271,13 @@ class Lease:
         self._touching = asyncio.ensure_future(self._touch_and_repeat())
 
     async def _touch_and_repeat(self) -> None:
+        part = _TOUCHES
         with guard("touching held sessions", _log):
-            await self.touch()
+            try:
+                await self.touch()
+            except SessionStoreUnavailable:
+                # Who watches the store warns of it; here it matters that its return is not missed.
+                part = _TOUCHES_WHILE_UNAVAILABLE
         self._timer = None
         if self._held and not self._has_ended:
-            self._schedule_touch(min(binding.ttl for binding in self._held.values()))
+            self._schedule_touch(min(binding.ttl for binding in self._held.values()), part)

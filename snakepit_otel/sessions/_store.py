@@ -23,11 +23,13 @@ from snakepit_otel.errors import (
     SessionQuotaExceeded,
     SessionStoreFull,
 )
+from snakepit_otel.sessions._abandoned_creates import AbandonedCreates
 from snakepit_otel.sessions._attribution import Creator, Origin
 from snakepit_otel.sessions._bindings import Bindings, Lease
 from snakepit_otel.sessions._grouping import GroupBy, Grouping, SessionGroup
 from snakepit_otel.sessions._hints import WorkerHints
 from snakepit_otel.sessions._metrics import SessionMetrics
+from snakepit_otel.sessions._pruning import Pruning
 from snakepit_otel.sessions._quota import Overflow
 from snakepit_otel.sessions._session import Session, checked_id, checked_metadata, checked_owner, checked_ttl
 from snakepit_otel.sessions._settings import SessionSettings
@@ -35,11 +37,10 @@ from snakepit_otel.sessions._state_operations import StateOperations, session_de
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
 from snakepit_otel.sessions.backends._measured import measured
-from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, Pruned, SessionBackend, Stats
+from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, SessionBackend, Stats
 from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
-_SWEEP_BATCH = 1_000
 T = TypeVar("T")
 _log = logging.getLogger("snakepit_otel.sessions")
 
@@ -80,6 +81,8 @@ class SessionStore(StateOperations):
         self._metrics = SessionMetrics(self._backend, settings.table_name, emit, self._clock)
         self._sweeper = Sweeper(self.sweep, settings.cleanup_interval / 1000)
         self._bindings = Bindings(self._delete_incarnation)
+        self._abandoned = AbandonedCreates(self._delete_abandoned)
+        self._pruning = Pruning(self._backend, self._metrics, self._release_ended, is_lasting=self._is_lasting)
         self._hints = WorkerHints()
         self._ended_listeners: list[Callable[[str], object]] = []
 
@@ -111,12 +114,13 @@ class SessionStore(StateOperations):
     async def stop(self) -> None:
         """Stop the periodic sweep, remove all bindings and close the backend. Sessions stay."""
         await self._sweeper.stop()
+        await self._abandoned.wait()
         await self._bindings.close()
         if self._is_open:
             self._is_open = False
             await self._hints.wait()
             with guard("counting the last events of sessions", _log, traceback=False):
-                await self._report_pruned()
+                await self._pruning.confirm()
             await self._metrics.ledger.stop()
             await self._backend.close()
 
@@ -159,7 +163,9 @@ class SessionStore(StateOperations):
         elif (creator.tool is None and tool) or (creator.owner is None and owner):
             creator = creator._replace(tool=creator.tool or tool, owner=creator.owner or owner)
         try:
-            created = await self._create(new.id, new, creator, tool)
+            creating = self._create(new.id, new, creator, tool)
+            is_held = on_session is not bool and self.is_lasting
+            created = await (self._abandoned.outcome(creating) if is_held else creating)
         except OwnerQuotaExceeded as error:
             await self._watchdog.on_owner_rejected(error.owner)
             raise
@@ -171,9 +177,10 @@ class SessionStore(StateOperations):
         on_session(created.session)
         if created.new and self._watchdog.is_threshold(live := created.live):
             # Expired sessions do not count: they are pruned before the count is compared, and before one is evicted.
-            if not any(one.reason is EndReason.OVERFLOW for one in created.ended):
-                _, live = await self._prune()
-            await self._watchdog.on_created(live)
+            with guard("the session watchdog", _log, traceback=False):
+                if not any(one.reason is EndReason.OVERFLOW for one in created.ended):
+                    _, live = await self._pruning.prune()
+                await self._watchdog.on_created(live)
         return created.session
 
     @telemetry.observed(
@@ -192,7 +199,7 @@ class SessionStore(StateOperations):
         try:
             return await attempt()
         except (SessionStoreFull, BudgetExceeded):
-            await self._prune()
+            await self._pruning.prune()
         try:
             return await attempt()
         except SessionStoreFull as full:
@@ -348,32 +355,9 @@ class SessionStore(StateOperations):
         result_links=lambda ended: telemetry.links_to(one.origin.trace for one in ended if one.origin),
     )
     async def _sweep(self) -> Sequence[Ended]:
-        ended, live = await self._prune()
+        ended, live = await self._pruning.prune()
         await self._watchdog.on_swept(live)
         return ended
-
-    async def _prune(self) -> tuple[Sequence[Ended], int]:
-        ended: list[Ended] = []
-        live = self._backend.last_stats.live
-        more = True
-        try:
-            while more:
-                gone, live, more = await self._report_pruned(_SWEEP_BATCH)
-                self._release_ended(gone)
-                ended += gone
-                if more:
-                    await asyncio.sleep(0)
-        finally:
-            # Also for a sweep that is cancelled half-way: the backend reports no end twice.
-            self._metrics.record_ended(ended, live)
-        if self._metrics.unconfirmed:
-            await self._report_pruned()
-        return ended, live
-
-    async def _report_pruned(self, limit: int = 0) -> Pruned:
-        """Confirm to the backend what was emitted, and prune; confirmed once, also where the reply is lost."""
-        reported, self._metrics.unconfirmed = self._metrics.unconfirmed, 0
-        return await self._backend.prune(limit, reported=reported)
 
     async def stats(self) -> Stats:
         """Return the ledger: `created - deleted - pruned_ttl - pruned_overflow == live`.
@@ -386,6 +370,13 @@ class SessionStore(StateOperations):
     def stats_snapshot(self) -> Stats:
         """Return the ledger as last seen, unswept, from any thread and without I/O."""
         return self._backend.last_stats
+
+    def _delete_abandoned(self, created: Created) -> None:
+        """Delete a session that was to be held, unless its id's next caller has found it, and holds it."""
+        if created.ended:
+            self._record_ended(created.ended, created.live - created.new)
+        if created.new:
+            self._bindings.delete_unbound(created.session)
 
     def _record_ended(self, ended: Sequence[Ended], live: int) -> None:
         self._release_ended(ended)

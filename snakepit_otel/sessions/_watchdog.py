@@ -145,10 +145,11 @@ class Watchdog:
             "utilization": live / limit,
         }
         if self.strict_mode:
-            report = await self._backend.suspects(owner=owner)
-            if creators := [str(creator) for creator in report.largest]:
-                attributes[names.SNAKEPIT_SESSION_CREATOR] = creators[0]
-                attributes[names.SNAKEPIT_SESSION_CREATORS] = creators
-            text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in report.lines())))
+            with guard("the report of sessions' creators", _log, traceback=False):
+                report = await self._backend.suspects(owner=owner)
+                if creators := [str(creator) for creator in report.largest]:
+                    attributes[names.SNAKEPIT_SESSION_CREATOR] = creators[0]
+                    attributes[names.SNAKEPIT_SESSION_CREATORS] = creators
+                text = "\n".join((f"sessions accumulate, {text}. Made by:", *(f"  {line}" for line in report.lines())))
             _log.warning("%s", printable_lines(text))
         self._emit(names.EVENT_BRIDGE_SESSION_ACCUMULATION_WARNING, attributes, measurements, body=text)
