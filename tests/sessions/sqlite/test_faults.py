@@ -12,7 +12,7 @@ import pytest
 
 from snakepit_otel.errors import SessionNotFound, SessionStoreUnavailable
 from snakepit_otel.sessions.backends.base import NewSession
-from snakepit_otel.sessions.backends.sqlite import SqliteBackend, _database, _engine
+from snakepit_otel.sessions.backends.sqlite import SqliteBackend, _checkpoints, _database, _engine
 from snakepit_otel.testing import FakeClock
 from tests.disks import fill, mounted, needs_mounts
 from tests.sessions.sqlite.files import created, opened
@@ -134,9 +134,10 @@ async def test_a_fault_of_the_program_costs_its_call_only(tmp_path: Path) -> Non
 
 async def test_the_file_and_its_log_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space of sessions that have ended is used again, and the log is emptied where readers keep it long."""
-    monkeypatch.setattr(_database, "_WAL_PAGES", 50)
-    monkeypatch.setattr(_database, "_MOST_LOG_BYTES", 1 << 20)
-    monkeypatch.setattr(_engine, "_COMMITS_BETWEEN_LOOKS", 4)
+    monkeypatch.setattr(_checkpoints, "LOOK", 4)
+    monkeypatch.setattr(_checkpoints, "COMMITS", 8)
+    monkeypatch.setattr(_checkpoints, "MOST_LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(_database, "MOST_LOG_BYTES", 1 << 20)
     path, log, sizes = tmp_path / "sessions.db", tmp_path / "sessions.db-wal", []
     clock = FakeClock()
     async with opened(path, clock=clock) as backend:
@@ -160,3 +161,23 @@ async def test_the_file_and_its_log_stay_small(tmp_path: Path, monkeypatch: pyte
         await backend.stats()
     assert path.stat().st_size < 40 * 5_000 + 100_000
     assert not log.exists()
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_checkpoints_are_made_only_while_nobody_can_write(tmp_path: Path, is_busy: bool) -> None:
+    """Not where another process has the lock; then later, by the commits that follow."""
+    path, statements = tmp_path / "any.db", []
+    connection, lock, other = (sqlite3.connect(path, timeout=0, isolation_level=None) for _ in range(3))
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE anything (id)")
+    checkpoints = _checkpoints.Checkpoints(connection, lock, path)
+    connection.set_trace_callback(lambda statement: statements.append(("connection", statement)))
+    lock.set_trace_callback(lambda statement: statements.append(("lock", statement)))
+    if is_busy:
+        other.execute("BEGIN IMMEDIATE")
+    for _ in range(_checkpoints.COMMITS):
+        checkpoints.on_commit()
+    for one in (connection, lock, other):
+        one.close()
+    made = [("connection", "PRAGMA wal_checkpoint(PASSIVE)"), ("lock", "ROLLBACK")]
+    assert statements == [("lock", "BEGIN IMMEDIATE"), *([] if is_busy else made)]

@@ -9,22 +9,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError, SessionStoreUnavailable, SnakepitError
 from snakepit_otel.sessions._quota import Limits, Overflow
+from snakepit_otel.sessions.backends.sqlite._checkpoints import MOST_LOG_BYTES, Checkpoints
 from snakepit_otel.sessions.backends.sqlite._clock import Anchor, StoreClock
 from snakepit_otel.sessions.backends.sqlite._file import make_ready, refusal
 from snakepit_otel.sessions.backends.sqlite._layout import APPLICATION_ID, TABLES, VERSION
 
 T = TypeVar("T")
 _BUSY_PAUSE_S = 0.001  # the longest between two attempts
-_WAL_PAGES = 4_000  # of 4 KiB, from which the log is copied into the file
-_MOST_LOG_BYTES = 64 << 20  # that the log keeps of the disk once it has been copied
-_LOG_PAUSE_MS = 100
 _CACHE_KIB = 16_384
 _MOST_CHECKED_BYTES = 64 << 20  # of a file that is checked from end to end when it is opened
 _LIMITS = ("max_sessions", "overflow", "max_session_bytes", "max_total_bytes", "max_sessions_per_owner")
@@ -116,6 +113,12 @@ def open_store(
         raise
 
 
+def checkpoints(connection: sqlite3.Connection, path: Path) -> Checkpoints:
+    """Return what makes the checkpoints of an open store."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    return Checkpoints(connection, lock, path)
+
+
 def replace_limits(path: Path, clock: StoreClock, limits: Limits, *, deadline: float) -> None:
     """Write limits to the file in place of those it has. Raises what `open_store` does."""
     connection, _ = open_store(path, clock, limits, replace_limits=True, deadline=deadline)
@@ -133,18 +136,6 @@ def stored_limits(path: Path, *, deadline: float) -> Limits | None:
         raise _opening_error(path, error) from error
     finally:
         connection.close()
-
-
-def keep_log_short(connection: sqlite3.Connection, path: Path) -> None:
-    """Empty a log that has grown since others were always reading it; for a moment, they wait."""
-    log = path.with_name(path.name + "-wal")
-    with suppress(OSError, sqlite3.Error):
-        if log.stat().st_size > _MOST_LOG_BYTES:
-            connection.execute(f"PRAGMA busy_timeout = {_LOG_PAUSE_MS}")
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                connection.execute("PRAGMA busy_timeout = 0")
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> SnakepitError:
@@ -196,8 +187,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, *, is_durable: bool, dea
     if mode != "wal":
         raise refusal(path, "its file system cannot share memory between processes; use a local disk")
     execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-    execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    execute(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
+    execute("PRAGMA wal_autocheckpoint = 0")  # but `Checkpoints`
+    execute(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
     execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     execute("PRAGMA temp_store = MEMORY")
     if path.stat().st_size <= _MOST_CHECKED_BYTES:

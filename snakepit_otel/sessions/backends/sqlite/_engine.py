@@ -22,8 +22,8 @@ from snakepit_otel.sessions.backends.base import Stats
 from snakepit_otel.sessions.backends.sqlite._clock import StoreClock
 from snakepit_otel.sessions.backends.sqlite._database import (
     busy,
+    checkpoints,
     is_busy,
-    keep_log_short,
     lost,
     open_store,
     pause,
@@ -34,7 +34,6 @@ from snakepit_otel.sessions.backends.sqlite._touches import Touches
 from snakepit_otel.sessions.backends.sqlite._writing import Writing
 
 _log = logging.getLogger("snakepit_otel.sessions")
-_COMMITS_BETWEEN_LOOKS = 256  # at the size of the log
 _MOST_AT_ONCE = 256  # operations in one transaction
 Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -86,7 +85,6 @@ class Engine:
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._touches = Touches()
         self._waiting: list[Operation] = []
-        self._commits = 0
         self._checked = time.monotonic()
         self._loss: SessionStoreUnavailable | None = None
 
@@ -108,6 +106,7 @@ class Engine:
             self._writing = Writing(self._connection, self._clock, self._limits, self._touches)
             self.last_stats = self._reading.stats()
             self._identity = _identity(self._path)
+            self._checkpoints = checkpoints(self._connection, self._path)
         except BaseException as error:  # noqa: BLE001 - raised to the caller
             closed.set_result(None)
             deliver([(opened, None, self._translated(error))])
@@ -119,6 +118,7 @@ class Engine:
                 is_open = self._step()
             if guarded.error is not None:
                 self._fail_waiting(self._translated(guarded.error))
+        self._checkpoints.close()
         with suppress(sqlite3.Error):
             self._connection.close()
         closed.set_result(None)
@@ -257,9 +257,7 @@ class Engine:
             self._touches.clear()
         self.last_stats = writing.ledger.stats()
         self._client.clock_skew = self._clock.skew(now, wall)
-        self._commits += 1
-        if self._commits % _COMMITS_BETWEEN_LOOKS == 0:
-            keep_log_short(self._connection, self._path)
+        self._checkpoints.on_commit()
         return results
 
     def _alone(self, operation: Operation) -> list[Result]:
