@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from examples.dict_backend import DictBackend
 from snakepit_otel.sessions import Limits, MemoryBackend
 from snakepit_otel.sessions.backends import Clock, SessionBackend
 from snakepit_otel.testing.backends import BackendTests
@@ -23,3 +24,16 @@ class TestRemote(BackendTests):
 
     def make_second(self, first: SessionBackend, limits: Limits) -> SessionBackend:
         return RemoteBackend(limits, server=first.server)
+
+
+class TestExample(BackendTests):
+    """The example of the page on backends."""
+
+    share_of_examples = 0.1
+
+    def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
+        return DictBackend(limits, clock=clock)
+
+    def make_second(self, first: SessionBackend, limits: Limits) -> SessionBackend:
+        assert isinstance(first, DictBackend)
+        return DictBackend(limits, store=first.store)

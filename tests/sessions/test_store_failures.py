@@ -44,7 +44,7 @@ async def test_calls_fail_while_the_store_is_away(takes_place: bool) -> None:
             lambda: store.get("a"),
             lambda: store.set_state("a", "k", 1),
             lambda: store.delete("x"),
-            lambda: store.list(),
+            store.list,
         ):
             with pytest.raises(SessionStoreUnavailable) as unavailable:
                 await call()

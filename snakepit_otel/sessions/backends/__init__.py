@@ -3,6 +3,7 @@
 from snakepit_otel.common.clock import Clock
 from snakepit_otel.sessions._attribution import CreatorReport, CreatorSummary, CreatorTally
 from snakepit_otel.sessions.backends.base import (
+    MOST_OWNERS,
     Claim,
     Created,
     Deleted,
@@ -18,6 +19,7 @@ from snakepit_otel.sessions.backends.base import (
 )
 
 __all__ = [
+    "MOST_OWNERS",
     "Claim",
     "Clock",
     "Created",
