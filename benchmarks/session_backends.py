@@ -213,11 +213,11 @@ async def sweep(backend: Backend, store: SessionStore) -> None:
     await asyncio.sleep(2.1)
     if backend.server is not None:
         backend.server.watch_scripts()
-    started = time.perf_counter()
+    there, started = backend.seconds(), time.perf_counter()
     swept = await store.sweep()
-    seconds = time.perf_counter() - started
+    seconds, there = time.perf_counter() - started, backend.seconds() - there
     assert swept == SWEPT, swept
-    scripts = f"; {backend.server.script_times()}" if backend.server is not None else ""
+    scripts = f"; {backend.server.script_times()}, {there:.2f} s of the server" if backend.server is not None else ""
     print(f"    sweep of {SWEPT:,} expired: {seconds:.2f} s (at most 1){scripts}")
 
 
