@@ -30,7 +30,7 @@ from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import SessionsStatus, Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls, TelemetryChanges, refuse_if_off
 from snakepit_otel.bridge.wire.tool_listing import ListedTool
-from snakepit_otel.errors import AlreadyStarted, PoolNotStarted
+from snakepit_otel.errors import AlreadyStarted, PoolNotStarted, SessionStoreUnavailable
 from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
 from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPools, status_of
@@ -309,7 +309,11 @@ class Snakepit(LocalCaller):
 
     async def status(self) -> Status:
         """Return how sessions, pools and workers are. Raises `PoolNotStarted` before `start`."""
-        stats, pools = await self.sessions.stats(), self.pools
+        pools, is_away = self.pools, False
+        try:
+            stats = await self.sessions.stats()
+        except SessionStoreUnavailable:
+            stats, is_away = self.sessions.stats_snapshot(), True
         return Status(
             version=VERSION,
             run_id="" if self._directory is None else self._directory.path.name,
@@ -323,6 +327,7 @@ class Snakepit(LocalCaller):
                 max_sessions=self.sessions.settings.max_sessions,
                 max_sessions_per_owner=self.sessions.settings.max_sessions_per_owner,
                 store=self.sessions.name,
+                store_is_away=is_away,
             ),
             pools=tuple(status_of(pool) for pool in pools.values()),
             tools=(*self.tools.statuses(), *pools.tool_statuses()),

@@ -19,6 +19,7 @@ from snakepit_otel.bridge.authority.predecessor import Offer
 from snakepit_otel.bridge.authority.tool_registry import authority_tools_in
 from snakepit_otel.cli.output import EXIT_CODES_HELP, error_console, exit_code, run
 from snakepit_otel.cli.serve_log import DEFAULT, configure_log
+from snakepit_otel.cli.session_store import survival, url_of
 from snakepit_otel.cli.signals import Signals
 from snakepit_otel.cli.socket_folder import may_make_folder
 from snakepit_otel.common.import_failure import import_failure
@@ -63,6 +64,12 @@ def serve(
     strict_mode: Annotated[
         bool | None,
         typer.Option("--strict-mode", help="Warn loudly when sessions accumulate, and name their creators."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where sessions are kept: a SQLite FILE, or a URL as in session_store.url.", show_default="memory"
+        ),
     ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM file, for TCP; a new file is read without a restart.")
@@ -113,6 +120,7 @@ def serve(
             "default_ttl": default_ttl,
             "max_sessions": max_sessions,
             "strict_mode": strict_mode,
+            "url": None if store is None else url_of(store),
         },
         "log": {"level": log_level},
         "server": {
@@ -189,13 +197,9 @@ async def _serve_until_stopped(
             return
         pings = asyncio.ensure_future(service_manager.ping_watchdog())
         try:
-            _print(
-                f"serving {_adapters(pit)} on {pit.socket}"
-                + (f" and {pit.address}" if pit.address else "")
-                + _telemetry_note(exporting)
-            )
-            if pit.predecessor is not None:
-                _print(_succession(pit.predecessor))
+            note = _telemetry_note(exporting)
+            _print(f"serving {_adapters(pit)} on {pit.socket}{f' and {pit.address}' if pit.address else ''}{note}")
+            _print(_survival(pit, settings))
             service_manager.ready(f"serving {_adapters(pit)}")
             await signals.stop_requested.wait()
             if signals.successor is None:
@@ -220,6 +224,12 @@ async def _serve_until_stopped(
         processes = LeftoverProcesses.by_this_process()
         processes.terminate("the authority")
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
+
+
+def _survival(pit: Snakepit, settings: Settings) -> str:
+    """Return what becomes of sessions at this process's end, and of those of the server before it, if there is one."""
+    kept = survival(settings.session_store)
+    return kept if pit.predecessor is None else f"{_succession(pit.predecessor)}\n{kept}"
 
 
 async def _start(pit: Snakepit, signals: Signals, socket: Path | None, *, take_over: bool) -> bool:

@@ -28,7 +28,9 @@ from snakepit_otel.cli.output import (
     run,
 )
 from snakepit_otel.cli.status_view import duration
-from snakepit_otel.sessions import GroupBy
+from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.sessions import GroupBy, Limits, SessionStore
+from snakepit_otel.settings._loading import load
 
 
 class Mode(StrEnum):
@@ -111,6 +113,42 @@ def show(session_id: SessionId, as_json: AsJson = False, address: SocketAddress 
             text = json.dumps(entry["value"], ensure_ascii=False)
             table.add_row(key, str(entry["version"]), text if len(text) <= 200 else text[:200] + "…")
         print_wide(table if state else "no state")
+
+    run(work)
+
+
+@app.command()
+def limits(
+    set_: Annotated[
+        bool, typer.Option("--set", help="Give the store the limits of the settings; then restart its servers.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Show the limits that a shared store has, and those of the settings; a server with others does not start.
+
+    Reads session_store.url, and needs no running server.
+    """
+
+    async def work() -> None:
+        settings = load(config).settings.session_store
+        if not settings.url:
+            raise ConfigurationError("session_store.url: there is none, and sessions in memory have a server's limits")
+        backend: Any = SessionStore(settings)._backend
+        if set_:
+            await backend.set_limits()
+        stored: Limits | None = await backend.stored_limits()
+        ours = asdict(settings.limits)
+        theirs = {} if stored is None else asdict(stored)
+        if as_json:
+            print_json({name: {"store": theirs.get(name), "settings": value} for name, value in ours.items()})
+            return
+        table = _table("session_store.", "store", "settings")
+        for name, value in ours.items():
+            table.add_row(name, str(theirs.get(name, "-")), str(value))
+        print_wide(table)
+        if theirs and theirs != ours:
+            console.print("they differ: --set gives the store those of the settings", soft_wrap=True)
 
     run(work)
 

@@ -98,12 +98,16 @@ def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
     quota = "" if math.isinf(sessions.max_sessions) else f" of {sessions.max_sessions:.0f}"
     yield (
         "sessions",
-        line(
-            f"{sessions.live}{quota} live, {size(sessions.memory_bytes)}; {sessions.created} created, "
-            f"{sessions.deleted} deleted, {sessions.pruned_ttl} expired, {sessions.pruned_overflow} evicted, "
-            f"{sessions.rejected} rejected"
-            + (f" ({sessions.rejected_per_owner} at their owner's quota)" if sessions.rejected_per_owner else "")
-            + (", strict mode" if status.strict_mode else "")
+        _joined(
+            line(
+                f"{sessions.live}{quota} live, {size(sessions.memory_bytes)}; {sessions.created} created, "
+                f"{sessions.deleted} deleted, {sessions.pruned_ttl} expired, {sessions.pruned_overflow} evicted, "
+                f"{sessions.rejected} rejected"
+                + (f" ({sessions.rejected_per_owner} at their owner's quota)" if sessions.rejected_per_owner else "")
+                + (", strict mode" if status.strict_mode else "")
+                + (f"; store {sessions.store}" if sessions.store and not sessions.store.startswith("memory-") else "")
+            ),
+            line("the store does not answer", style="bold red") if sessions.store_is_away else None,
         ),
     )
 

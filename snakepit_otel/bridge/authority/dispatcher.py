@@ -46,6 +46,7 @@ from snakepit_otel.bridge.wire.references import has_references
 from snakepit_otel.bridge.wire.request_attributes import taking_attributes, without_attributes
 from snakepit_otel.bridge.wire.retries import retry_in
 from snakepit_otel.errors import (
+    SessionStoreUnavailable,
     SessionWorkerUnavailable,
     SnakepitError,
 )
@@ -252,13 +253,18 @@ class Dispatcher:
         session_id = request.session_id
         if not session_id:
             return None
-        if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
-            return self.sessions.worker_of(await self.sessions.get(session_id))
-        charge = Charge(self.lasting, peer, 0, SESSIONS)
-        owner = request.metadata.get(OWNER) or None
-        session = await self.sessions.create(
-            session_id, owner=owner, creator=creator, tool=request.tool_name, charge=charge
-        )
+        try:
+            if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
+                return self.sessions.worker_of(await self.sessions.get(session_id))
+            charge = Charge(self.lasting, peer, 0, SESSIONS)
+            owner = request.metadata.get(OWNER) or None
+            session = await self.sessions.create(
+                session_id, owner=owner, creator=creator, tool=request.tool_name, charge=charge
+            )
+        except SessionStoreUnavailable as error:
+            # The session may have been created, but the tool was not called.
+            error.may_have_run = False
+            raise
         return self.sessions.worker_of(session)
 
     async def _forget_worker(self, session_id: str) -> None:

@@ -94,7 +94,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions", "rejected_per_owner", "max_sessions_per_owner", "reported", "store")
+    __slots__ = ("created", "deleted", "pruned_ttl", "pruned_overflow", "rejected", "live", "memory_bytes", "max_sessions", "rejected_per_owner", "max_sessions_per_owner", "reported", "store", "store_is_away")
     CREATED_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     PRUNED_TTL_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class GetStatsResponse(_message.Message):
     MAX_SESSIONS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     REPORTED_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    STORE_IS_AWAY_FIELD_NUMBER: _ClassVar[int]
     created: int
     deleted: int
     pruned_ttl: int
@@ -119,7 +120,8 @@ class GetStatsResponse(_message.Message):
     max_sessions_per_owner: float
     reported: int
     store: str
-    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ..., rejected_per_owner: _Optional[int] = ..., max_sessions_per_owner: _Optional[float] = ..., reported: _Optional[int] = ..., store: _Optional[str] = ...) -> None: ...
+    store_is_away: bool
+    def __init__(self, created: _Optional[int] = ..., deleted: _Optional[int] = ..., pruned_ttl: _Optional[int] = ..., pruned_overflow: _Optional[int] = ..., rejected: _Optional[int] = ..., live: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., max_sessions: _Optional[float] = ..., rejected_per_owner: _Optional[int] = ..., max_sessions_per_owner: _Optional[float] = ..., reported: _Optional[int] = ..., store: _Optional[str] = ..., store_is_away: _Optional[bool] = ...) -> None: ...
 
 class Patterns(_message.Message):
     __slots__ = ("patterns",)

@@ -12,8 +12,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from snakepit_otel.bridge.wire.errors import to_status
 from snakepit_otel.common.printable import printable
-from snakepit_otel.errors import MessageTooLarge, SnakepitError
+from snakepit_otel.errors import MessageTooLarge, SessionStoreUnavailable, SnakepitError
 from snakepit_otel.rpc import Listener
 
 DEFAULT_MAX_BYTES = 1 << 20  # of a request for which its service sets no limit
@@ -147,6 +148,9 @@ def _checking(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
             return await behaviour(request, context)
         except MemoryError:
             await context.abort(_EXHAUSTED, _NO_MEMORY)
+        except SessionStoreUnavailable as error:
+            # Whatever a method does with sessions, it may happen to it.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
 
     return serve
 

@@ -87,6 +87,7 @@ class SessionsStatus:
     max_sessions_per_owner: float = float("inf")
     reported: int = 0  # of the pruned ones, those whose event an authority has confirmed
     store: str = ""
+    store_is_away: bool = False  # the figures are those of the last answer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import typer
 from snakepit_otel.cli.doctor.environment import check_environment, check_providers
 from snakepit_otel.cli.doctor.packages import check_packages
 from snakepit_otel.cli.doctor.report import Section, Status, as_json, count, show
+from snakepit_otel.cli.doctor.session_store import check_session_store
 from snakepit_otel.cli.doctor.settings import check_listen, check_settings, check_shared_memory, check_sockets
 from snakepit_otel.cli.doctor.telemetry import check_telemetry
 from snakepit_otel.cli.doctor.user_code import check_adapter, check_middleware
@@ -38,9 +39,9 @@ def doctor(
 ) -> None:
     """Check this installation, and name a remedy for each fault.
 
-    Checks the installed packages, the settings, the sockets, the adapter and the OTEL_* and SNAKEPIT_* variables.
-    With --telemetry it checks those variables, and whether telemetry arrives where they point. Secrets are not
-    printed. Exit codes: 0 no problem, 1 a problem.
+    Checks the installed packages, the settings, the sockets, the session store, the adapter and the OTEL_* and
+    SNAKEPIT_* variables. With --telemetry it checks those variables, and whether telemetry arrives where they point.
+    Secrets are not printed. Exit codes: 0 no problem, 1 a problem.
     """
     environment = Section("Environment", [*check_environment(os.environ), *check_providers()])
     if telemetry:
@@ -65,6 +66,7 @@ def _installation(adapter: str | None, listen: str | None, config: Path | None) 
             certified = server.tls is not None and server.tls.client_ca is not None
             machine.append(check_listen(address, certified=certified, insecure=server.insecure))
         sections.append(Section("Machine", machine))
+        sections.append(Section("Sessions", check_session_store(settings.session_store)))
         if adapters := _adapters(settings):
             checks = [check_adapter(spec, seconds) for spec, seconds in adapters.items()]
             sections.append(Section("Adapter" if len(checks) == 1 else "Adapters", checks))

@@ -41,7 +41,8 @@ class Agreement:
             if here != there:
                 raise ConfigurationError(
                     f"session_store.{name} is {_shown(here)} here, and {_shown(there)} in {self._place}, whose limits "
-                    "hold for all that share it: set the same here, or change the store's limits"
+                    "hold for all that share it: set the same here, or change the store's "
+                    "(snakepit-otel sessions limits --set)"
                 )
 
     async def set_limits(self) -> None:

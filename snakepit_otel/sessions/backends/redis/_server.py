@@ -134,7 +134,7 @@ class Server:
         if self.is_gone:
             raise NotDone(self.failure)
         if len(self._waiting) >= _MOST_WAITING:
-            raise NotDone(f"{_MOST_WAITING} calls are waiting for {self.name}")
+            raise NotDone(f"{_MOST_WAITING} calls are waiting for it")
         self._waiting.append(call)
         self._wake()
         timer = asyncio.get_running_loop().call_at(deadline, self._on_deadline, call)
@@ -162,9 +162,9 @@ class Server:
 
     def _on_deadline(self, call: Call) -> None:
         if call.sent:
-            call.fail(ReplyLost(f"{self.name} did not answer in time"))
+            call.fail(ReplyLost("it did not answer in time"))
         else:
-            call.fail(NotDone(self.failure or f"{self.name} has no connection free in time"))
+            call.fail(NotDone(self.failure or "no connection to it was free in time"))
 
     def _wake(self) -> None:
         while self._idle:
@@ -242,7 +242,7 @@ class Server:
 
     def _on_failed(self, error: BaseException) -> None:
         reason = printable_error(error)
-        self.failure = f"{self.name} cannot be reached: {reason}"
+        self.failure = f"it cannot be reached: {reason}"
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
             _log.warning("the session store at %s is lost: %s", printable(self.name), reason)
@@ -301,7 +301,7 @@ class Server:
         finally:
             limit.cancel()
             for call in (*unanswered, *(call for call, _ in durable)):
-                call.fail(ReplyLost(f"the connection to {self.name} was lost before the answer"))
+                call.fail(ReplyLost("the connection was lost before it answered"))
         if not is_master:
             self.drop()
 
@@ -333,7 +333,7 @@ class Server:
             return
         self.counters.not_durable += len(calls)
         for call, _ in calls:
-            call.fail(CallFailed(f"{self.name} has done it, but no replica or disk has confirmed it: it may be lost"))
+            call.fail(CallFailed("it has done it, but no replica or disk has confirmed that in time: it may be lost"))
 
 
 async def _read(connection: AbstractConnection) -> Any:

@@ -24,6 +24,7 @@ from snakepit_otel.sessions.backends.redis._topology import Cluster, Connector, 
 
 _log = logging.getLogger("snakepit_otel.sessions")
 _LEAST_TO_OPEN_S = 5.0
+_ALL_ATTEMPTS = 0.95  # of the time limit; the rest is for the answer to the caller
 _FIRST_ATTEMPT = 0.6  # of the time limit, so that there is time for a second one
 _CONFIRMATION = 0.4  # of the time limit, for replicas or disks to confirm
 _PAUSE_S = 0.05  # before a call is made again, at most; drawn from nothing to that
@@ -101,7 +102,7 @@ class RedisDriver:
         """Call a script; see `Driver`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        deadline = started + self._options.timeout
+        deadline = started + self._options.timeout * _ALL_ATTEMPTS
         limit = started + self._options.timeout * _FIRST_ATTEMPT
         slot = self._slot(keys[0])
         moved: Moved | None = None

@@ -256,7 +256,7 @@ def _compare(ours: Limits, kept: Limits, path: Path) -> None:
             raise ConfigurationError(
                 f"session_store.{setting} is {_shown(our)} here, and {_shown(their)} in the session store "
                 f"{printable(str(path))}, whose limits hold for all that share it: "
-                "set the same here, or change the store's limits"
+                "set the same here, or change the store's (snakepit-otel sessions limits --set)"
             )
 
 
