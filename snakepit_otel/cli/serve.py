@@ -199,7 +199,7 @@ async def _serve_until_stopped(
         try:
             note = _telemetry_note(exporting)
             _print(f"serving {_adapters(pit)} on {pit.socket}{f' and {pit.address}' if pit.address else ''}{note}")
-            _print(_survival(pit, settings))
+            _print_survival(pit, settings)
             service_manager.ready(f"serving {_adapters(pit)}")
             await signals.stop_requested.wait()
             if signals.successor is None:
@@ -226,10 +226,11 @@ async def _serve_until_stopped(
         await asyncio.gather(processes.end(), run_in_daemon_thread(partial(exporting.shutdown, left)))
 
 
-def _survival(pit: Snakepit, settings: Settings) -> str:
-    """Return what becomes of sessions at this process's end, and of those of the server before it, if there is one."""
-    kept = survival(settings.session_store)
-    return kept if pit.predecessor is None else f"{_succession(pit.predecessor)}\n{kept}"
+def _print_survival(pit: Snakepit, settings: Settings) -> None:
+    """Print what becomes of the sessions of the server before, if there is one, and of those of this one."""
+    if pit.predecessor is not None:
+        _print(_succession(pit.predecessor))
+    _print(survival(settings.session_store))
 
 
 async def _start(pit: Snakepit, signals: Signals, socket: Path | None, *, take_over: bool) -> bool:
