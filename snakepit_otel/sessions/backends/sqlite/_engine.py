@@ -27,6 +27,7 @@ from snakepit_otel.sessions.backends.sqlite._database import (
     lost,
     open_store,
     pause,
+    persist,
     unavailable,
 )
 from snakepit_otel.sessions.backends.sqlite._reading import Reading, WriteNeeded
@@ -34,6 +35,7 @@ from snakepit_otel.sessions.backends.sqlite._touches import Touches
 from snakepit_otel.sessions.backends.sqlite._writing import Writing
 
 _log = logging.getLogger("snakepit_otel.sessions")
+_LOOK_S = 1.0  # between two looks at which file has the name
 _MOST_AT_ONCE = 256  # operations in one transaction
 Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -86,7 +88,8 @@ class Engine:
         self._touches = Touches()
         self._waiting: list[Operation] = []
         self._checked = time.monotonic()
-        self._loss: SessionStoreUnavailable | None = None
+        self._has_lost_file = False
+        self._is_waiting_for_lock = False
 
     def start(self, opened: asyncio.Future[None], closed: Future[None]) -> None:
         """Start the thread; the futures are resolved once the file is open, and once it is closed again."""
@@ -117,7 +120,7 @@ class Engine:
             with guard("the thread of the session store", _log) as guarded:
                 is_open = self._step()
             if guarded.error is not None:
-                self._fail_waiting(self._translated(guarded.error))
+                self._fail_waiting(guarded.error)
         self._checkpoints.close()
         with suppress(sqlite3.Error):
             self._connection.close()
@@ -129,7 +132,8 @@ class Engine:
         if self._is_lost():
             self._waiting += operations
             self._touches.clear()
-            self._fail_waiting(self._loss)
+            waiting, self._waiting = self._waiting, []
+            deliver([(operation.future, None, lost(self._path)) for operation in waiting])
         elif operations:
             self._read(operations)
         if is_last:
@@ -206,6 +210,8 @@ class Engine:
             for operation in operations:
                 results += self._alone(operation)
         deliver(results)
+        # After the replies, which have what they wait for.
+        self._checkpoints.on_commit()
 
     def _begin(self) -> bool:
         try:
@@ -214,15 +220,18 @@ class Engine:
             self._touches.postpone(pause())
             if not is_busy(error):
                 self._touches.postpone()
-                self._fail_waiting(self._translated(error))
+                self._fail_waiting(error)
                 return False
-            self._client.retries += len(self._waiting)
+            if not self._is_waiting_for_lock:
+                self._is_waiting_for_lock = True
+                self._client.retries += len(self._waiting)
             early = time.monotonic() - self._limit
             late = [operation for operation in self._waiting if operation.since <= early]
             if late:
                 self._waiting = [operation for operation in self._waiting if operation.since > early]
                 deliver([(operation.future, None, busy(self._path)) for operation in late])
             return False
+        self._is_waiting_for_lock = False
         return True
 
     def _attempt(self, operations: list[Operation]) -> list[Result] | None:
@@ -257,26 +266,23 @@ class Engine:
             self._touches.clear()
         self.last_stats = writing.ledger.stats()
         self._client.clock_skew = self._clock.skew(now, wall)
-        self._checkpoints.on_commit()
         return results
 
     def _alone(self, operation: Operation) -> list[Result]:
-        while not self._begin_again():
-            if time.monotonic() - operation.since >= self._limit:
-                return [(operation.future, None, busy(self._path))]
-            time.sleep(pause())
+        """Do one operation in a transaction of its own."""
+
+        def begin() -> None:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+        try:
+            persist(begin, self._path, operation.since + self._limit)
+        except (sqlite3.Error, SessionStoreUnavailable) as error:
+            return [(operation.future, None, self._translated(error))]
         results = self._attempt([operation])
         if results is None:
             assert self._error is not None
             return [(operation.future, None, self._translated(self._error))]
         return results
-
-    def _begin_again(self) -> bool:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            return not is_busy(error)
-        return True
 
     def _finish(self) -> None:
         """Do what is left, for as long as an operation may take."""
@@ -287,18 +293,17 @@ class Engine:
             if self._waiting:
                 time.sleep(pause())
 
-    def _fail_waiting(self, error: BaseException | None) -> None:
+    def _fail_waiting(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, []
-        deliver([(operation.future, None, error) for operation in waiting])
+        deliver([(operation.future, None, self._translated(error)) for operation in waiting])
 
     def _is_lost(self) -> bool:
-        """Return whether the file is not the one under this name any more, looking once a second."""
+        """Return whether the file is not the one under its name any more, looking now and then."""
         now = time.monotonic()
-        if self._loss is None and now - self._checked >= 1.0:
+        if now - self._checked >= _LOOK_S:
             self._checked = now
-            if _identity(self._path) != self._identity:
-                self._loss = lost(self._path)
-        return self._loss is not None
+            self._has_lost_file = self._has_lost_file or _identity(self._path) != self._identity
+        return self._has_lost_file
 
     def _translated(self, error: BaseException) -> BaseException:
         return unavailable(self._path, error) if isinstance(error, sqlite3.Error) else error
