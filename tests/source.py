@@ -14,6 +14,8 @@ GENERATED = ("_pb2.py", "_pb2_grpc.py", "telemetry/names.py")
 BESIDE = ("benchmarks", "collector", "dashboards", "documentation", "examples", "semconv", "supply_chain")
 PUBLIC = ("adapters", "errors", "settings", "sessions", "telemetry", "testing", "zero_copy")
 """Rooms and modules that users may import from, besides the package itself."""
+PUBLIC_BELOW = ("sessions.backends", "testing.backends")
+"""Modules inside of these rooms that are for those who write a session backend."""
 
 
 def sources() -> list[Path]:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.source import PACKAGE, PUBLIC, ROOT
+from tests.source import PACKAGE, PUBLIC, PUBLIC_BELOW, ROOT
 
-BELOW = ("sessions.backends", "testing.backends")
-MODULES = ("snakepit_otel", *(f"snakepit_otel.{name}" for name in (*PUBLIC, *BELOW)))
+MODULES = ("snakepit_otel", *(f"snakepit_otel.{name}" for name in (*PUBLIC, *PUBLIC_BELOW)))
 ENTRY_POINTS = {"snakepit_otel.testing.plugin"}
 MOST_NAMES = 300
 INTERNAL = {
