@@ -29,7 +29,6 @@ class StoreClock:
         self._clock = clock or SystemClock()
         self._monotonic, self.wall = self._clock.monotonic, self._clock.time
         self._offset = 0.0
-        self._epoch = 0.0
         # An injected clock has no boots; it is a new one where its time is behind that of the file.
         self._boot = "" if clock is not None else boot_id()
 
@@ -51,12 +50,7 @@ class StoreClock:
             passed = max(0.0, self.wall() - wall)
             anchor = Anchor(self._boot, last + passed - self._monotonic())
         self._offset = anchor.offset
-        self._epoch = self.wall() - self.now()
         return anchor
-
-    def skew(self, now: float, wall: float) -> float:
-        """Return the seconds by which the wall clock was set back since `set_anchor`."""
-        return max(0.0, now + self._epoch - wall)
 
 
 def boot_id() -> str:

@@ -252,8 +252,7 @@ class Engine:
                     results.append((operation.future, None, error))
                 else:
                     results.append((operation.future, result, None))
-            now, wall = self._clock.now(), self._clock.wall()
-            writing.finish(now, wall)
+            writing.finish(self._clock.now(), self._clock.wall())
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - raised to the caller of the operation that it is of
             self._error = error
@@ -265,7 +264,6 @@ class Engine:
         if writing.has_settled:
             self._touches.clear()
         self.last_stats = writing.ledger.stats()
-        self._client.clock_skew = self._clock.skew(now, wall)
         return results
 
     def _alone(self, operation: Operation) -> list[Result]:

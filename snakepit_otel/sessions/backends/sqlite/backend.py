@@ -93,7 +93,8 @@ class SqliteBackend:
         self.clock = clock
         self._is_durable = durability == "fsync"
         self._timeout = timeout
-        self.client = ClientCounters()
+        # Steps of the wall clock do not count, and the machine's monotonic clock is never behind.
+        self.client = ClientCounters(clock_skew=0.0)
         self._engine: Engine | None = None
         self._closed: Future[None] | None = None
         self._process = os.getpid()
