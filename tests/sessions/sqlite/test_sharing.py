@@ -134,8 +134,11 @@ async def test_what_a_killed_authority_ended_is_counted_and_not_reported(tmp_pat
         assert (stats.created, stats.pruned_ttl, stats.reported, stats.live) == (3, 3, 1, 0)
 
 
-async def test_a_file_that_another_keeps_locked_fails_writes_in_time_and_reads_not_at_all(tmp_path: Path) -> None:
-    """Sessions are served, as long as their accesses need not be written; nothing is done half."""
+async def test_a_file_that_another_keeps_locked_fails_writes_in_time_and_reads_not_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions are served, as long as their accesses need not be written; the log has a line, and one of the return."""
+    caplog.set_level("INFO", "snakepit_otel.sessions")
     path = tmp_path / "sessions.db"
     async with opened(path) as one, opened(path, timeout=0.5) as other:
         await created(one, "a")
@@ -159,6 +162,9 @@ async def test_a_file_that_another_keeps_locked_fails_writes_in_time_and_reads_n
         assert (await other.stats()).live == 1
         await other.delete("a")
         assert other.client.retries > 0
+        texts = ["another process has kept it locked for too long; nothing was written", "can be used again"]
+        assert len(caplog.messages) == len(texts)
+        assert all(text in message for text, message in zip(texts, caplog.messages, strict=True))
 
 
 def _locked(path: Path) -> sqlite3.Connection:

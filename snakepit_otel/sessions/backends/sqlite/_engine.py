@@ -19,6 +19,7 @@ from snakepit_otel.errors import SessionError, SessionStoreUnavailable
 from snakepit_otel.sessions._quota import Limits
 from snakepit_otel.sessions.backends._client_counters import ClientCounters
 from snakepit_otel.sessions.backends.base import Stats
+from snakepit_otel.sessions.backends.sqlite._availability import Availability
 from snakepit_otel.sessions.backends.sqlite._clock import StoreClock
 from snakepit_otel.sessions.backends.sqlite._database import (
     busy,
@@ -88,6 +89,7 @@ class Engine:
         self._touches = Touches()
         self._waiting: list[Operation] = []
         self._checked = time.monotonic()
+        self.availability = Availability(path)
         self._has_lost_file = False
         self._is_waiting_for_lock = False
 
@@ -132,8 +134,8 @@ class Engine:
         if self._is_lost():
             self._waiting += operations
             self._touches.clear()
-            waiting, self._waiting = self._waiting, []
-            deliver([(operation.future, None, lost(self._path)) for operation in waiting])
+            self._fail(self._waiting, lambda: lost(self._path))
+            self._waiting = []
         elif operations:
             self._read(operations)
         if is_last:
@@ -229,7 +231,7 @@ class Engine:
             late = [operation for operation in self._waiting if operation.since <= early]
             if late:
                 self._waiting = [operation for operation in self._waiting if operation.since > early]
-                deliver([(operation.future, None, busy(self._path)) for operation in late])
+                self._fail(late, lambda: busy(self._path))
             return False
         self._is_waiting_for_lock = False
         return True
@@ -263,6 +265,7 @@ class Engine:
             return None
         if writing.has_settled:
             self._touches.clear()
+        self.availability.on_success()
         self.last_stats = writing.ledger.stats()
         return results
 
@@ -274,8 +277,11 @@ class Engine:
 
         try:
             persist(begin, self._path, operation.since + self._limit)
-        except (sqlite3.Error, SessionStoreUnavailable) as error:
+        except sqlite3.Error as error:
             return [(operation.future, None, self._translated(error))]
+        except SessionStoreUnavailable as error:
+            self.availability.on_failure(error)
+            return [(operation.future, None, error)]
         results = self._attempt([operation])
         if results is None:
             assert self._error is not None
@@ -293,7 +299,14 @@ class Engine:
 
     def _fail_waiting(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, []
-        deliver([(operation.future, None, self._translated(error)) for operation in waiting])
+        self._fail(waiting, lambda: self._translated(error))
+
+    def _fail(self, operations: Iterable[Operation], error: Callable[[], BaseException]) -> None:
+        """Fail operations, each with an error of its own."""
+        for operation in operations:
+            failure = error()
+            self.availability.on_failure(failure)
+            deliver([(operation.future, None, failure)])
 
     def _is_lost(self) -> bool:
         """Return whether the file is not the one under its name any more, looking now and then."""
@@ -304,7 +317,11 @@ class Engine:
         return self._has_lost_file
 
     def _translated(self, error: BaseException) -> BaseException:
-        return unavailable(self._path, error) if isinstance(error, sqlite3.Error) else error
+        if not isinstance(error, sqlite3.Error):
+            return error
+        translated = unavailable(self._path, error)
+        self.availability.on_failure(translated)
+        return translated
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

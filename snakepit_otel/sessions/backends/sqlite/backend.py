@@ -308,10 +308,11 @@ class SqliteBackend:
         while pending and (pending[0].future.done() or pending[0].since <= early):
             future = pending.popleft().future
             if not future.done() and future.get_loop() is loop:
-                future.set_exception(
-                    SessionStoreUnavailable(
-                        f"session store {printable(str(self.path))} did not answer within {self._timeout:g} s; "
-                        "its disk, or another process that has locked it, is too slow"
-                    )
+                error = SessionStoreUnavailable(
+                    f"session store {printable(str(self.path))} did not answer within {self._timeout:g} s; "
+                    "its disk, or another process that has locked it, is too slow"
                 )
+                future.set_exception(error)
+                if self._engine is not None:
+                    self._engine.availability.on_failure(error)
         self._timer = loop.call_later(max(0.001, pending[0].since - early), self._expire) if pending else None
