@@ -155,12 +155,18 @@ async def main(configuration: dict[str, Any]) -> None:
             done, _ = await asyncio.wait([*tasks, stopping], timeout=_REPORT_S, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
                 task.result()  # a task that ends has failed
-            print(cell.report(), flush=True)  # noqa: T201
+            _write(cell.report())
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        print(cell.report(), flush=True)  # noqa: T201
+        _write(cell.report())
         await store.sweep()
+
+
+def _write(line: str) -> None:
+    """Write a line to the process that has started this one, and reads it as JSON."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ class Server:
         self.failure = f"it cannot be reached: {reason}"
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
-            _log.warning("the session store at %s is lost: %s", printable(self.name), reason)
+            _log.warning("the session store at %s is lost: %s", printable(self.name), printable_error(error))
 
     async def _exchange_batches(self, connection: AbstractConnection, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()

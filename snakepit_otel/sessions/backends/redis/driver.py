@@ -89,7 +89,7 @@ class RedisDriver:
                 f"session_store.url: the server at {self.address} would lose sessions: {'; '.join(refusals)}"
             )
         for finding in self.findings:
-            _log.warning("the session store at %s: %s", printable(self.address), finding.text)
+            _log.warning("the session store at %s: %s", printable(self.address), printable(finding.text))
         patience = int(self._options.timeout * _CONFIRMATION * 1000)
         if durability == "replica":
             self._confirm = packed_command((b"WAIT", 1, patience))
