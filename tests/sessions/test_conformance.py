@@ -19,6 +19,8 @@ class TestMemory(BackendTests):
 class TestRemote(BackendTests):
     """Sessions of a server, whose replies are copies and come later."""
 
+    share_of_examples = 0.6
+
     def make_backend(self, limits: Limits, clock: Clock) -> SessionBackend:
         return RemoteBackend(limits, clock)
 

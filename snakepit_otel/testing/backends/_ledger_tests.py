@@ -204,6 +204,7 @@ class LedgerTests(BackendSuite):
         ids = ["A", "Z", "a", "ab", "b", "z", "é", "€", "\uffee", "𝄞"]
         await create_many(backend, ids[::-1], owner="alice")
         await create_many(backend, ["c"], owner="bob")
+        assert [session.id for session in await backend.page(None, 99, owner="alice")] == ids
         seen: list[str] = []
         while page := await backend.page(seen[-1] if seen else None, 3, owner="alice"):
             assert len(page) <= 3
