@@ -73,6 +73,29 @@ async def test_a_store_with_another_layout_is_left_alone(tmp_path: Path) -> None
         await _refused(path, text)
 
 
+async def test_a_copy_and_a_compacted_file_are_the_store(tmp_path: Path) -> None:
+    """As made by SQLite's own means, the copy of a file in use."""
+    path, copy = tmp_path / "sessions.db", tmp_path / "copy.db"
+    async with opened(path) as backend:
+        for session_id in "abc":
+            await created(backend, session_id, metadata={"text": "x" * 5_000})
+        await backend.write("b", {"k": b"1"})
+        await backend.delete("a")
+        with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        for connection in (source, target):
+            connection.close()
+    copy.chmod(0o600)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("VACUUM")
+    connection.close()
+    for file in (path, copy):
+        async with opened(file) as backend:
+            assert [session.id for session in await backend.page(None, 10)] == ["b", "c"]
+            assert (await backend.read("b")).entries["k"].raw == b"1"
+            assert backend.last_stats.deleted == 1
+
+
 async def test_a_damaged_file_is_noticed(tmp_path: Path) -> None:
     """When it is opened, or when the damage is met: whatever page it is in, no call hangs or ends the process."""
     path = tmp_path / "sessions.db"

@@ -167,7 +167,7 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether the file is new. Raises `ConfigurationError` if it is no session store of this layout."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
-    found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not found and application == version == 0:
@@ -176,7 +176,7 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> bool:
         raise refusal(path, "it is another program's database; name a file of its own")
     if version != VERSION:
         raise refusal(path, f"it has layout {version}, and this version of snakepit-otel reads layout {VERSION}")
-    if [sql for (sql,) in found] != list(TABLES):
+    if sorted(sql for (sql,) in found) != sorted(TABLES):  # VACUUM changes the order
         raise refusal(path, "its tables are not those of a session store; they have been changed")
     return False
 
