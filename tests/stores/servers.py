@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,13 +57,23 @@ class StoreServer:
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._environment = environment
+        self.arguments: tuple[str, ...] = ()  # before the settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [binary(self.program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        if "--save" not in self.settings:
+        command = [
+            binary(self.program),
+            *self.arguments,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.directory),
+        ]
+        if self.program != "redis-sentinel" and "--save" not in self.settings:
             command += ["--save", ""]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -169,8 +179,8 @@ def _info(client: redis.Redis) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.split())
 
 
-def _until(condition: object) -> None:
+def _until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + _START_S
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "the servers did not come to agree"
         time.sleep(0.05)

@@ -9,8 +9,14 @@ from snakepit_otel.common.printable import printable
 _NOT_DONE = ("LOADING", "BUSY ", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
 
 
-class CallFailed(Exception):
-    """A call has failed; its text is for people."""
+class CallFailed:
+    """The failure of a call, in place of its reply; its text is for people.
+
+    It is no exception: thousands may fail at once, and the frames of each would be kept until they are collected.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class NotDone(CallFailed):

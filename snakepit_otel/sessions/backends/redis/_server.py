@@ -59,14 +59,9 @@ class Call:
         return packed_command((b"ASKING",)) + command if self.for_this_call else command
 
     def complete(self, value: Any) -> None:
-        """Set the result, unless nobody waits for it any more."""
+        """Set the reply, or the failure, unless nobody waits for it any more."""
         if not self.reply.done():
             self.reply.set_result(value)
-
-    def fail(self, failure: CallFailed) -> None:
-        """Set the failure, unless nobody waits for it any more."""
-        if not self.reply.done():
-            self.reply.set_exception(failure)
 
 
 def packed_command(words: Sequence[Argument]) -> bytes:
@@ -128,13 +123,13 @@ class Server:
         return since is not None and asyncio.get_running_loop().time() - since > self.timeout
 
     async def call(self, call: Call, deadline: float) -> Any:
-        """Make a call, and return the reply. Raises `NotDone` or `ReplyLost` also at the deadline, `CallFailed`."""
+        """Make a call, and return the reply, or a failure, which it is also at the deadline."""
         if self._is_closed:
-            raise NotDone("the store is closed")
+            return NotDone("the store is closed")
         if self.is_gone:
-            raise NotDone(self.failure)
+            return NotDone(self.failure)
         if len(self._waiting) >= _MOST_WAITING:
-            raise NotDone(f"{_MOST_WAITING} calls are waiting for it")
+            return NotDone(f"{_MOST_WAITING} calls are waiting for it")
         self._waiting.append(call)
         self._wake()
         timer = asyncio.get_running_loop().call_at(deadline, self._on_deadline, call)
@@ -157,14 +152,14 @@ class Server:
         if tasks := list(self._connections):
             await asyncio.wait(tasks)
         for call in self._waiting:
-            call.fail(NotDone("the store is closed"))
+            call.complete(NotDone("the store is closed"))
         self._waiting.clear()
 
     def _on_deadline(self, call: Call) -> None:
         if call.sent:
-            call.fail(ReplyLost("it did not answer in time"))
+            call.complete(ReplyLost("it did not answer in time"))
         else:
-            call.fail(NotDone(self.failure or "no connection to it was free in time"))
+            call.complete(NotDone(self.failure or "no connection to it was free in time"))
 
     def _wake(self) -> None:
         while self._idle:
@@ -301,7 +296,7 @@ class Server:
         finally:
             limit.cancel()
             for call in (*unanswered, *(call for call, _ in durable)):
-                call.fail(ReplyLost("the connection was lost before it answered"))
+                call.complete(ReplyLost("the connection was lost before it answered"))
         if not is_master:
             self.drop()
 
@@ -318,7 +313,7 @@ class Server:
             if not is_reply(error):
                 raise
             failure = failure_of(error)
-            call.fail(failure)
+            call.complete(failure)
             return failure if isinstance(failure, NotDone) else None
 
     def _send_source(self, call: Call) -> None:
@@ -333,7 +328,9 @@ class Server:
             return
         self.counters.not_durable += len(calls)
         for call, _ in calls:
-            call.fail(CallFailed("it has done it, but no replica or disk has confirmed that in time: it may be lost"))
+            call.complete(
+                CallFailed("it has done it, but no replica or disk has confirmed that in time: it may be lost")
+            )
 
 
 async def _read(connection: AbstractConnection) -> Any:

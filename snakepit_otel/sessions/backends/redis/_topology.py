@@ -17,7 +17,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from snakepit_otel.sessions.backends.redis._address import Address, Kind
-from snakepit_otel.sessions.backends.redis._failures import CallFailed, Moved, NotDone
+from snakepit_otel.sessions.backends.redis._failures import CallFailed, Moved
 from snakepit_otel.sessions.backends.redis._options import RedisOptions
 from snakepit_otel.sessions.backends.redis._server import Server, packed_command
 
@@ -77,8 +77,8 @@ class Topology(Protocol):
     async def close(self) -> None:
         """Close what `open` opened, but no servers."""
 
-    def server(self, slot: int) -> Server:
-        """Return the server of a slot."""
+    def server(self, slot: int) -> Server | None:
+        """Return the server of a slot, None if no server is known to have it."""
 
     def server_at(self, host: str, port: int) -> Server:
         """Return the server at an address."""
@@ -179,13 +179,13 @@ class Cluster:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
-    def server(self, slot: int) -> Server:
-        """Return the master of a slot. Raises `NotDone` if none has it."""
+    def server(self, slot: int) -> Server | None:
+        """Return the master of a slot, None if no server is known to have it."""
         address = self._slots.get(slot)
         if address is None:
             address = next((at for first, last, at in self._ranges if first <= slot <= last), None)
             if address is None:
-                raise NotDone(f"no server of the cluster has slot {slot}")
+                return None
             self._slots[slot] = address
         return self.server_at(*address)
 

@@ -26,7 +26,7 @@ _log = logging.getLogger("snakepit_otel.sessions")
 _LEAST_TO_OPEN_S = 5.0
 _ALL_ATTEMPTS = 0.95  # of the time limit; the rest is for the answer to the caller
 _FIRST_ATTEMPT = 0.6  # of the time limit, so that there is time for a second one
-_CONFIRMATION = 0.4  # of the time limit, for replicas or disks to confirm
+_CONFIRMATION = 0.25  # of the time limit, for replicas or disks to confirm
 _PAUSE_S = 0.05  # before a call is made again, at most; drawn from nothing to that
 
 
@@ -108,30 +108,30 @@ class RedisDriver:
         moved: Moved | None = None
         is_repeated = False
         while True:
-            try:
-                server = (
-                    self._topology.server(slot) if moved is None else self._topology.server_at(moved.host, moved.port)
-                )
-                call = Call(script, keys, args, for_this_call=moved is not None)
-                return await server.call(call, limit)
-            except NotDone as failure:
-                last: CallFailed = failure
-                moved = failure if isinstance(failure, Moved) and failure.for_this_call else None
-            except ReplyLost as failure:
-                last, moved = failure, None
+            at = self._topology
+            server = at.server(slot) if moved is None else at.server_at(moved.host, moved.port)
+            if server is None:
+                reply: Any = NotDone("no server of the cluster has the slot")
+            else:
+                reply = await server.call(Call(script, keys, args, for_this_call=moved is not None), limit)
+            if not isinstance(reply, CallFailed):
+                return reply
+            if isinstance(reply, ReplyLost):
                 if is_repeated:
-                    raise self._unavailable(f"{failure}, twice") from None
+                    raise self._unavailable(f"{reply.text}, twice")
                 is_repeated = True
                 self.client.retries += 1
-            except CallFailed as failure:
-                raise self._unavailable(str(failure)) from None
-            limit = deadline
+            elif not isinstance(reply, NotDone):
+                raise self._unavailable(reply.text)
+            moved = reply if isinstance(reply, Moved) and reply.for_this_call else None
             if moved is None:
-                await self._topology.on_failed(slot, last)
-                if not isinstance(last, Moved):
-                    await asyncio.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311
-            if loop.time() >= deadline or (isinstance(last, NotDone) and self._is_gone(slot)):
-                raise self._unavailable(str(last)) from None
+                await self._topology.on_failed(slot, reply)
+            if not isinstance(reply, Moved):
+                await asyncio.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311
+            limit = deadline
+            is_gone = isinstance(reply, NotDone) and server is not None and server.is_gone
+            if loop.time() >= deadline or is_gone:
+                raise self._unavailable(reply.text)
 
     async def close(self) -> None:
         """Close all connections; the driver can be opened again."""
@@ -139,12 +139,6 @@ class RedisDriver:
         for server in self._topology.servers():
             await server.close()
         self._topology = self._make_topology()
-
-    def _is_gone(self, slot: int) -> bool:
-        try:
-            return self._topology.server(slot).is_gone
-        except NotDone:
-            return False
 
     def _slot(self, key: bytes) -> int:
         # There are as many keys as shards and kinds of keys.
