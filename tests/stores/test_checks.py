@@ -28,7 +28,9 @@ async def test_a_replica_is_refused(tmp_path: Path) -> None:
         await backend_at(replica.url).open()
 
 
-@pytest.mark.parametrize(("durability", "reason"), [("fsync", "no append-only file"), ("replica", "no replica")])
+@pytest.mark.parametrize(
+    ("durability", "reason"), [("fsync", "no append-only file"), ("replica", "no replica of it is online")]
+)
 async def test_a_server_without_what_durability_needs_is_refused(
     shared_server: StoreServer, durability: str, reason: str
 ) -> None:

@@ -88,8 +88,9 @@ def findings_of(info: ServerInfo, durability: str) -> Sequence[Finding]:
                 False,
             )
         )
-    if durability == "replica" and values.get("connected_slaves", "0") == "0":
-        found.append(Finding('durability is "replica", and no replica is connected to it', True))
+    # One that is still copying is counted by WAIT before it has anything.
+    if durability == "replica" and not any("state=online" in value for value in values.values()):
+        found.append(Finding('durability is "replica", and no replica of it is online', True))
     if durability == "memory" and values.get("aof_enabled") == "0":
         found.append(Finding("it has no append-only file, so that sessions since its last snapshot end with it", False))
     return found
