@@ -30,8 +30,8 @@ class StateOperations:
     _is_lasting: bool
 
     def _token(self) -> int:
-        """Return a token for a call whose reply may be lost, 0 where none can be."""
-        return secrets.randbits(63) | 1 if self._is_lasting else 0
+        """Return a token for a call whose reply may be lost."""
+        return secrets.randbits(63) | 1
 
     @abstractmethod
     async def _with_space(self, session_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -134,7 +134,7 @@ class StateOperations:
 
         The JSON must have passed `state.encode` or `state.checked_json`.
         """
-        token = self._token()
+        token = self._token() if self._is_lasting else 0
         return await self._with_space(
             checked_id(session_id),
             lambda: self._backend.write(

@@ -37,7 +37,7 @@ from snakepit_otel.sessions._state_operations import StateOperations, session_de
 from snakepit_otel.sessions._sweeper import Sweeper
 from snakepit_otel.sessions._watchdog import Emit, Watchdog
 from snakepit_otel.sessions.backends._measured import measured
-from snakepit_otel.sessions.backends.base import Created, Ended, EndReason, NewSession, SessionBackend, Stats
+from snakepit_otel.sessions.backends.base import Created, Deleted, Ended, EndReason, NewSession, SessionBackend, Stats
 from snakepit_otel.sessions.backends.factory import BackendFactory, create_backend, open_backend
 from snakepit_otel.telemetry import names
 
@@ -154,9 +154,9 @@ class SessionStore(StateOperations):
             checked_metadata(metadata),
             checked_owner(owner),
             charge=charge,
-            token=self._token(),
+            token=self._token() if self._is_lasting else 0,
         )
-        if not self.strict_mode:
+        if not self._watchdog.strict_mode:
             creator = None
         elif creator is None:
             creator = Creator(call_site(), tool, owner)
@@ -223,18 +223,17 @@ class SessionStore(StateOperations):
     @telemetry.observed(names.SESSION_DELETE, details=session_details)
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
-        return await self._delete(session_id)
+        return self._on_deleted(await self._backend.delete(checked_id(session_id)))
 
     @telemetry.observed(names.SESSION_DELETE, details=session_details)
     async def _delete_incarnation(self, session_id: str, incarnation: int) -> bool:
         """Delete the session, unless its id is another session's by now; False if there was none."""
-        return await self._delete(session_id, incarnation)
+        return self._on_deleted(await self._backend.delete(checked_id(session_id), incarnation=incarnation))
 
-    async def _delete(self, session_id: str, incarnation: int | None = None) -> bool:
-        ended, live = await self._backend.delete(checked_id(session_id), incarnation=incarnation)
-        if ended is None:
+    def _on_deleted(self, deleted: Deleted) -> bool:
+        if deleted.ended is None:
             return False
-        self._record_ended([ended], live)
+        self._record_ended([deleted.ended], deleted.live)
         return True
 
     async def list(self, *, after: str | None = None, limit: int = 1_000, owner: str | None = None) -> list[Session]:

@@ -21,9 +21,9 @@ class WatchedStore(SessionStore):
         super().__init__()
         self.deleted = asyncio.Event()
 
-    async def _delete(self, session_id: str, incarnation: int | None = None) -> bool:
+    async def _delete_incarnation(self, session_id: str, incarnation: int) -> bool:
         """Delete the session and set the event."""
-        done = await super()._delete(session_id, incarnation)
+        done = await super()._delete_incarnation(session_id, incarnation)
         self.deleted.set()
         return done
 
