@@ -1,4 +1,4 @@
-"""What an acknowledged write survives, by `durability`."""
+"""Survival of acknowledged writes, by `durability`."""
 
 from __future__ import annotations
 
