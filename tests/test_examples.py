@@ -19,6 +19,7 @@ PRINTED = {
     ),
     "db_pool": "orders: [1, 2, 3]\nitems: ['milk', 'sugar', 'tea']\n",
     "counter": "1\n3\n6\n",
+    "dict_backend": "",  # its tests are those of every backend: tests/sessions
     "short_lived_session": "total: 6\nsessions left: 0\n",
     "long_lived_session": "user_42 10\nuser_42 20\nuser_42 30\nsessions created: 1\n",
     "shared_session": "total: 20\nthe session ended with its owner\n",

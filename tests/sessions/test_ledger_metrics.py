@@ -201,18 +201,27 @@ async def test_operations_are_measured_with_their_errors(capture: Capture) -> No
         }
 
 
+def of_client(capture: Capture) -> dict[str, float]:
+    """Return the figures of the client of the store `shared-with-a-client`."""
+    return {
+        name.removeprefix("snakepit.session.store."): point.value
+        for name, points in capture.metrics().items()
+        for point in points
+        if point.attributes.get(STORE) == "shared-with-a-client"
+    }
+
+
 async def test_figures_of_the_client_are_read_where_there_are_any(capture: Capture) -> None:
     """A backend's `client` becomes metrics; what it does not have does not."""
     async with authority(MemoryBackend(Limits())) as store:
+        faulty(store).name = "shared-with-a-client"  # by which no other test's store is taken for it
         faulty(store).client = ClientCounters(retries=2, not_durable=1, clock_skew=0.5)
-        metrics = capture.metrics()
-        values = {name.removeprefix("snakepit.session.store."): metrics[name][0].value for name in metrics}
+        values = of_client(capture)
         assert (values["retries"], values["not_durable"], values["clock.skew"]) == (2, 1, 0.5)
         assert "connection.usage" not in values
         faulty(store).client = ClientCounters(connections_used=3, connections_limit=32)
-        metrics = capture.metrics()
-        assert metrics["snakepit.session.store.connection.usage"][0].value == 3
-        assert metrics["snakepit.session.store.connection.limit"][0].value == 32
+        values = of_client(capture)
+        assert (values["connection.usage"], values["connection.limit"]) == (3, 32)
 
 
 async def test_a_store_that_is_away_at_the_start_is_read_later(capture: Capture) -> None:
