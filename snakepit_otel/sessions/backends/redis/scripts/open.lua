@@ -17,7 +17,7 @@ if not there[1] then
   -- Incarnations begin at the time, so that a store which lost everything does not repeat those it had.
   local time = redis.call('TIME')
   redis.call('HSET', STAT, 'layout', layout, 'name', name, 'shards', shards, 'incarnation',
-    string.format('%d', time[1] * 1000))
+    string.format('%d', time[1] * 1000000 + time[2]))
   force = true
 elseif there[1] ~= layout or there[3] ~= shards then
   return there
