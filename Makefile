@@ -62,7 +62,7 @@ store-proof: $(READY) ## Let servers of sessions fail in every way, under load: 
 
 prove-ledger: $(READY) ## Kill six authorities over one store, a server's and a file's, for LEDGER_MINUTES (0.5) each: the ledger stays exact.
 	$(BIN)/snakepit-otel prove ledger --cells 6 --kill 6 --minutes $(LEDGER_MINUTES)
-	$(BIN)/snakepit-otel prove ledger --cells 6 --kill 6 --minutes $(LEDGER_MINUTES) --file
+	$(BIN)/snakepit-otel prove ledger --cells 6 --kill 6 --minutes $(LEDGER_MINUTES) --file --overflow evict
 
 hostile-proof: $(READY) ## Attack a server that honest callers use, in every way, then in all at once for HOSTILE_MINUTES (10); half an hour.
 	$(BIN)/pytest tests/hostile -m matrix

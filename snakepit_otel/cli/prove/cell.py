@@ -1,7 +1,7 @@
 """One cell of the proof: a process with a session store, and tasks that use it in every way.
 
-Started as `python -m snakepit_otel.cli.prove.cell CONFIGURATION`. What it sees is written to standard output, a line of
-JSON at a time; it ends with SIGTERM, or with its standard input.
+Started as `python -m snakepit_otel.cli.prove.cell`. Its configuration is the only line of standard input, since it may
+have a password; it ends with that input. What it sees is written to standard output, a line of JSON at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +79,25 @@ class Cell:
 
     async def _increment(self) -> None:
         counter = self._random.randrange(COUNTERS)
-        self._tally.begin(counter)
-        await self._store.update(f"counter-{counter}", _increment)
-        self._tally.acknowledge(counter)
+        with self._counted(counter):
+            await self._store.update(f"counter-{counter}", _increment)
 
     async def _compare_and_set(self) -> None:
         counter = self._random.randrange(COUNTERS)
         session_id = f"counter-{counter}"
         before = await self._store.get_versioned(session_id, "n")
+        with self._counted(counter):
+            await self._store.compare_and_set(session_id, "n", (before.value or 0) + 1, before.version)
+
+    @contextmanager
+    def _counted(self, counter: int) -> Iterator[None]:
+        """Count an increment; one that fails otherwise than by a refusal may have been done."""
         self._tally.begin(counter)
-        await self._store.compare_and_set(session_id, "n", (before.value or 0) + 1, before.version)
+        try:
+            yield
+        except (StateConflict, SessionNotFound):
+            self._tally.refuse(counter)
+            raise
         self._tally.acknowledge(counter)
 
     async def _expire(self) -> None:
@@ -137,14 +148,13 @@ def _increment(state: dict[str, Any]) -> None:
 
 
 async def main(configuration: dict[str, Any]) -> None:
-    """Run a cell until its standard input ends, or a signal stops it."""
+    """Run a cell until its standard input ends."""
     _switch.set_enabled(False)
     logging.getLogger("snakepit_otel.sessions").setLevel(logging.CRITICAL)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, bool)
-    # Nothing is written to it: it is readable when it has ended.
+    # Nothing more is written to it: it is readable when it has ended.
     loop.add_reader(sys.stdin.fileno(), stop.set)
     number = configuration["number"]
     async with SessionStore(**configuration["session_store"]) as store:
@@ -170,4 +180,4 @@ def _write(line: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    asyncio.run(main(json.loads(sys.stdin.readline())))

@@ -7,10 +7,12 @@ import json
 import logging
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,7 @@ from snakepit_otel.cli.prove.store import ProofStore, proof_store
 from snakepit_otel.cli.prove.tally import COUNTERS, Tally
 from snakepit_otel.cli.prove.verdict import Verdict, as_json, equation, summed, unreported
 from snakepit_otel.errors import SessionStoreUnavailable
-from snakepit_otel.sessions import SessionStore, Stats
+from snakepit_otel.sessions import Overflow, SessionStore, Stats
 from snakepit_otel.telemetry import _switch
 
 _QUOTA = 200
@@ -50,6 +52,9 @@ def ledger(
         typer.Option(min=0, help="Times the store is killed and started again.", show_default="once in 20 seconds"),
     ] = None,
     tasks: Annotated[int, typer.Option(min=1, max=1000, help="Tasks of each authority.")] = 10,
+    overflow: Annotated[
+        Overflow, typer.Option(help="At the quota: reject new sessions, or evict those that were used least recently.")
+    ] = Overflow.REJECT,
     seed: Annotated[int | None, typer.Option(help="Seed of what is done.", show_default="drawn")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print only the verdict, as JSON.")] = False,
 ) -> None:
@@ -62,7 +67,8 @@ def ledger(
     """
     if url is not None and file:
         raise typer.BadParameter("--url and --file name two stores; give one of them")
-    proof = Proof(cells, kill, minutes * 60, restarts, tasks, secrets.randbits(32) if seed is None else seed)
+    seed = secrets.randbits(32) if seed is None else seed
+    proof = Proof(cells, kill, minutes * 60, restarts, tasks, seed, overflow)
 
     async def work() -> None:
         with tempfile.TemporaryDirectory(prefix="snakepit-prove-") as folder:
@@ -79,8 +85,18 @@ ledger.__doc__ = f"{ledger.__doc__}\n\n{EXIT_CODES_HELP}"
 class Proof:
     """One proof: its cells, its store and what was found; `seconds` is how long it lasts."""
 
-    def __init__(self, cells: int, kills: int, seconds: float, restarts: int | None, tasks: int, seed: int) -> None:
+    def __init__(
+        self,
+        cells: int,
+        kills: int,
+        seconds: float,
+        restarts: int | None,
+        tasks: int,
+        seed: int,
+        overflow: Overflow = Overflow.REJECT,
+    ) -> None:
         self.verdict = Verdict(_QUOTA)
+        self._settings = {**_SETTINGS, "overflow": overflow.value}
         self._cells = cells
         self._tasks = tasks
         self._seed = seed
@@ -90,6 +106,7 @@ class Proof:
         self._restarts = int(seconds / 20) if restarts is None else restarts
         self._running: dict[int, tuple[asyncio.subprocess.Process, asyncio.Task[None]]] = {}
         self._tallies: list[Tally] = []
+        self._ends: set[int] = set()  # the cells that are killed
         self._killed = self._restarted = 0
         self._stats: Stats | None = None
         self._is_away = False
@@ -99,9 +116,13 @@ class Proof:
         _switch.set_enabled(False)
         logging.getLogger("snakepit_otel.sessions").setLevel(logging.CRITICAL)
         started = time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None
+        # As by Ctrl-C, so that nothing is left behind.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             await store.start()
-            async with SessionStore(**store.settings, **_SETTINGS) as observer:
+            async with SessionStore(**store.settings, **self._settings) as observer:
                 for counter in range(COUNTERS):
                     await observer.create(f"counter-{counter}", ttl=86_400)
                 if not quiet:
@@ -115,10 +136,9 @@ class Proof:
                     await self._watch(folder, store, observer, quiet=quiet)
                 except asyncio.CancelledError:
                     # Interrupted: what was found so far is the verdict.
-                    task = asyncio.current_task()
-                    assert task is not None
                     task.uncancel()
                 await self._settle(observer)
+                await _remove_counters(observer)
         finally:
             await self._stop_cells()
             store.remove()
@@ -175,25 +195,29 @@ class Proof:
     async def _settle(self, observer: SessionStore) -> None:
         """Stop the cells, let everything expire that is to, and check what is left."""
         await self._stop_cells()
-        async with asyncio.timeout(_SETTLE_S):
-            while True:
-                try:
-                    await observer.sweep()
-                    listed = sum([len(batch) async for batch in observer._backend.scan()])
-                    await observer.sweep()
-                    self._stats = await observer._backend.stats()
-                    if self._stats.live == listed or self._stats.live <= COUNTERS:
-                        break
-                except SessionStoreUnavailable:
-                    pass
-                await asyncio.sleep(_READ_S)
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            try:
+                await observer.sweep()
+                listed = sum([len(batch) async for batch in observer._backend.scan()])
+                await observer.sweep()
+                self._stats = await observer._backend.stats()
+            except SessionStoreUnavailable as error:
+                if time.monotonic() > deadline:
+                    self.verdict.difference("store", f"it does not answer at the end: {error}")
+                    return
+            else:
+                # Sessions may expire between the two; only in the end must they agree.
+                if listed == self._stats.live or time.monotonic() > deadline:
+                    break
+            await asyncio.sleep(_READ_S)
         self.verdict.on_end(self._stats, listed, died=self._killed, outages=self._restarted)
-        begun = summed([tally.begun for tally in self._tallies])
+        possible = summed([tally.possible for tally in self._tallies])
         acknowledged = summed([tally.acknowledged for tally in self._tallies])
         for counter in range(COUNTERS):
             name = f"counter-{counter}"
             value = await observer.get_state(name, "n", 0)
-            self.verdict.on_counted(value, acknowledged[counter], begun[counter], name)
+            self.verdict.on_counted(value, acknowledged[counter], possible[counter], name)
 
     async def _start_cell(self, folder: Path, store: ProofStore) -> None:
         number = len(self._tallies)
@@ -204,14 +228,16 @@ class Proof:
             "tally": str(file),
             "tasks": self._tasks,
             "seed": self._random.getrandbits(32),
-            "session_store": {**store.settings, **_SETTINGS},
+            "session_store": {**store.settings, **self._settings},
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "snakepit_otel.cli.prove.cell", json.dumps(configuration)),
+            *(sys.executable, "-m", "snakepit_otel.cli.prove.cell"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+        assert process.stdin is not None
+        process.stdin.write(f"{json.dumps(configuration)}\n".encode())
         self._running[number] = (process, asyncio.ensure_future(self._take_reports(number, process)))
 
     async def _take_reports(self, number: int, process: asyncio.subprocess.Process) -> None:
@@ -226,13 +252,15 @@ class Proof:
                 self.verdict.on_served(tuple(one) for one in report["served"])
                 for example in report["wrong"]:
                     self.verdict.difference("served after its end", example)
-        if await process.wait() > 0:
+        if await process.wait() != 0 and number not in self._ends:
             self.verdict.difference("cell", f"cell {number} ended by itself, with status {process.returncode}")
 
     async def _kill_cell(self, folder: Path, store: ProofStore) -> None:
         number = self._random.choice([*self._running])
         process, reports = self._running.pop(number)
-        process.kill()
+        self._ends.add(number)
+        with suppress(ProcessLookupError):
+            process.kill()
         await reports
         self._killed += 1
         await self._start_cell(folder, store)
@@ -246,14 +274,16 @@ class Proof:
         for process, _ in running.values():
             if process.stdin is not None:
                 process.stdin.close()
-        for process, reports in running.values():
+        for number, (process, reports) in running.items():
             try:
                 async with asyncio.timeout(_STOP_S):
                     await asyncio.shield(reports)
             except TimeoutError:
-                process.kill()
+                self.verdict.difference("cell", f"cell {number} did not stop within {_STOP_S:g} s")
+                self._ends.add(number)
+                with suppress(ProcessLookupError):
+                    process.kill()
                 await reports
-                self._killed += 1
 
     def _print(self, store: ProofStore, seconds: float, *, quiet: bool) -> None:
         verdict = self.verdict
@@ -291,6 +321,13 @@ class Proof:
         for example in verdict.examples:
             _show(f"DIFFERENCE  {example}")
         console.print("the proof has failed", style="red")
+
+
+async def _remove_counters(observer: SessionStore) -> None:
+    """Delete what would stay in a store that others use; all else in it has expired, or does by itself."""
+    with suppress(SessionStoreUnavailable):
+        for counter in range(COUNTERS):
+            await observer.delete(f"counter-{counter}")
 
 
 def _show(text: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snakepit_otel.errors import ConfigurationError
+from snakepit_otel.sessions._store_url import sqlite_path
 
 _START_S = 20.0
 _SERVERS = ("valkey-server", "redis-server")
@@ -39,15 +40,21 @@ class ProofStore(Protocol):
 
 
 class GivenStore:
-    """The store of a URL, in a namespace of the proof's own."""
+    """The store of a URL: a namespace of the proof's own in a Redis, or a new file.
+
+    Raises `ConfigurationError` for a file that there is already.
+    """
 
     can_restart = False
 
     def __init__(self, url: str) -> None:
         self.name = url.rpartition("@")[2] if "@" in url else url
         self.settings: dict[str, Any] = {"url": url}
-        if not url.startswith("sqlite:"):
+        self._file = sqlite_path(url)
+        if self._file is None:
             self.settings["namespace"] = f"prove-{secrets.token_hex(4)}"
+        elif self._file.exists():
+            raise ConfigurationError(f"{self._file} exists; name a new file, which the proof removes at its end")
 
     async def start(self) -> None:
         """Do nothing: it is there."""
@@ -56,7 +63,10 @@ class GivenStore:
         """Do nothing: others may use it."""
 
     def remove(self) -> None:
-        """Do nothing: what is left in it ends by itself."""
+        """Remove the file, if it is one. In a Redis a few counters are left, which end by themselves within days."""
+        if self._file is not None:
+            for ending in ("", "-wal", "-shm"):
+                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
 
 
 class FileStore:

@@ -7,13 +7,13 @@ import struct
 from pathlib import Path
 
 COUNTERS = 8  # sessions whose counters are incremented by all cells
-_FORMAT = struct.Struct(f"<{2 * COUNTERS + 2}Q")
+_FORMAT = struct.Struct(f"<{3 * COUNTERS + 2}Q")
 
 
 class Tally:
-    """Increments that one cell has begun, and those that were acknowledged, by session; operations and failures.
+    """Increments that one cell has begun, those that were acknowledged or refused, by session; operations and failures.
 
-    An increment that was begun and not acknowledged may have been done or not.
+    An increment that was begun, and neither acknowledged nor refused, may have been done or not.
     """
 
     def __init__(self, file: Path) -> None:
@@ -30,14 +30,19 @@ class Tally:
         """Count an increment that is done."""
         self._add(COUNTERS + counter)
 
+    def refuse(self, counter: int) -> None:
+        """Count an increment that was certainly not done."""
+        self._add(2 * COUNTERS + counter)
+
     def add_operation(self, *, failed: bool = False) -> None:
         """Count an operation, or one that failed since the store was away."""
-        self._add(2 * COUNTERS + failed)
+        self._add(3 * COUNTERS + failed)
 
     @property
-    def begun(self) -> tuple[int, ...]:
-        """Increments begun, by session."""
-        return self._values[:COUNTERS]
+    def possible(self) -> tuple[int, ...]:
+        """Increments that may have been done, by session."""
+        begun, refused = self._values[:COUNTERS], self._values[2 * COUNTERS : 3 * COUNTERS]
+        return tuple(one - other for one, other in zip(begun, refused, strict=True))
 
     @property
     def acknowledged(self) -> tuple[int, ...]:

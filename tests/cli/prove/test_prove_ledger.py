@@ -22,21 +22,24 @@ def prove(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_ledger_of_a_file_is_exact() -> None:
     """Two cells over one SQLite file, one of which is killed; the verdict is JSON."""
-    done = prove("--cells", "2", "--kill", "1", "--minutes", "0.05", "--file", "--json")
+    done = prove("--cells", "2", "--kill", "1", "--minutes", "0.05", "--file", "--overflow", "evict", "--json")
     verdict = json.loads(done.stdout)
     assert (done.returncode, verdict["holds"], verdict["killed"]) == (0, True, 1), done
     assert verdict["operations"] > 50
+    assert verdict["ledger"]["live"] <= verdict["most_live"] <= verdict["quota"]
     assert verdict["increments"] > 5
 
 
-def test_the_ledger_of_a_server_is_exact_though_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of the proof's own is killed, too; what is printed has the equation, and nothing is left behind."""
+def test_the_ledger_of_a_server_is_exact_though_it_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server of the proof's own is killed, too; what is printed has the equation, and no folder is left behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("PATH", str(Path(binary("valkey-server")).parent), prepend=":")
     done = prove("--cells", "2", "--kill", "1", "--minutes", "0.06", "--restarts", "1", "--tasks", "5")
     assert done.returncode == 0, done
     assert "valkey-server with an append-only file" in done.stdout
     assert "1 cells and 1 stores killed" in done.stdout
     assert done.stdout.splitlines()[-1] == "the ledger is exact"
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("CountsTwice", "ledger"), ("Forgets", "lost update")])

@@ -64,8 +64,8 @@ def test_a_session_that_is_served_after_its_end_is_found(first: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "kind"), [(4, "lost update"), (5, ""), (6, ""), (7, "double update")])
-def test_counters_are_between_what_was_acknowledged_and_what_was_begun(value: int, kind: str) -> None:
-    """Five were acknowledged and six begun."""
+def test_counters_are_between_what_was_acknowledged_and_what_may_have_been_done(value: int, kind: str) -> None:
+    """Five were acknowledged, and six may have been done."""
     found = verdict()
     found.on_counted(value, 5, 6, "counter-0")
     assert "".join(found.differences) == kind
@@ -77,10 +77,12 @@ def test_counters_are_between_what_was_acknowledged_and_what_was_begun(value: in
         (EXACT, 3, 1, "ledger"),
         (EXACT._replace(reported=2), 4, 0, "events"),
         (EXACT._replace(reported=2), 4, 1, ""),
+        (EXACT._replace(created=20, pruned_ttl=12, reported=3), 4, 1, "events"),
+        (EXACT._replace(created=20, pruned_ttl=12, reported=3), 4, 2, ""),
     ],
 )
 def test_the_end_is_checked_against_a_listing_and_the_dead(stats: Stats, listed: int, died: int, kind: str) -> None:
-    """Events are lost only with those who died."""
+    """Events are lost only with those who died, and of each no more than the quota."""
     found = verdict()
     found.on_end(stats, listed, died=died, outages=0)
     assert "".join(found.differences) == kind
@@ -96,11 +98,12 @@ def test_the_equation_shows_whether_it_holds() -> None:
 def test_a_tally_is_there_for_others_at_once(tmp_path: Path) -> None:
     """What one process counts, another one reads from the file, whatever became of the first."""
     tally = Tally(tmp_path / "tally")
-    tally.begin(1)
-    tally.begin(1)
+    for _ in range(3):
+        tally.begin(1)
+    tally.refuse(1)
     tally.acknowledge(1)
     tally.add_operation()
     tally.add_operation(failed=True)
     read = Tally(tmp_path / "tally")
-    assert (read.begun[1], read.acknowledged[1], read.operations, read.failures) == (2, 1, 1, 1)
-    assert summed([read.begun, read.begun]) == tuple(4 * (place == 1) for place in range(COUNTERS))
+    assert (read.possible[1], read.acknowledged[1], read.operations, read.failures) == (2, 1, 1, 1)
+    assert summed([read.possible, read.possible]) == tuple(4 * (place == 1) for place in range(COUNTERS))
