@@ -75,6 +75,7 @@ async def test_series_say_whose_they_are(after: Landscape) -> None:
     labels = series["metric"]
     instance = labels.pop("service_instance_id")
     assert labels.pop("service_version")
+    assert labels.pop("snakepit_session_store").startswith("memory-")
     assert labels == {
         "__name__": "snakepit_session_count",
         "service_name": "shop",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from snakepit_otel.errors import SessionNotFound
 from tests.stores.conftest import store_at
 from tests.stores.servers import AT_ONCE, StoreServer, running
+
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 def _faketime() -> str:
@@ -30,6 +33,15 @@ def _server(directory: Path, offset: Path) -> StoreServer:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     return StoreServer(directory, "--appendonly", "yes", environment=environment)
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers() -> Iterator[None]:
+    """Remove what the library leaves in shared memory where its process is killed."""
+    before = set(_SHARED_MEMORY.glob("*faketime_*"))
+    yield
+    for left in set(_SHARED_MEMORY.glob("*faketime_*")) - before:
+        left.unlink(missing_ok=True)
 
 
 async def _set_clock(server: StoreServer, file: Path, offset: int) -> None:

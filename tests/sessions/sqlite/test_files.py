@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,14 @@ async def test_another_file_is_left_alone(tmp_path: Path) -> None:
         path.write_bytes(content)
         await _refused(path, "session store .*: it cannot be opened as one: file is not a database")
     path.unlink()
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE account (id)")
-    await _refused(path, "it is another program's database")
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    await _refused(path, "it has layout 0, and this version")
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    await _refused(path, "its tables are not those of a session store")
-    connection.close()
+    for statement, text in (
+        ("CREATE TABLE account (id)", "it is another program's database"),
+        (f"PRAGMA application_id = {APPLICATION_ID}", "it has layout 0, and this version"),
+        ("PRAGMA user_version = 1", "its tables are not those of a session store"),
+    ):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+        await _refused(path, text)
 
 
 async def test_a_store_with_another_layout_is_left_alone(tmp_path: Path) -> None:
