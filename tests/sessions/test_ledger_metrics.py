@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,21 +22,25 @@ COUNT, CREATED, ENDED = "snakepit.session.count", "snakepit.session.created", "s
 STORE = "snakepit.session.store"
 
 
+_numbers = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
-def _alone() -> None:
-    """Let go of the stores of other tests, which would be counted as well."""
-    gc.collect()
+def _own_name() -> None:
+    """Name this test's store as no other's: those of other tests may still be there, and would be counted as well."""
+    Faulty.store_name = f"shared-{next(_numbers)}"
 
 
 class Faulty(RemoteBackend):
     """A remote backend that does not reach its server while `is_away`, and waits for it while it is `stuck`."""
 
+    store_name = ""
     is_away = False
     stuck: asyncio.Event | None = None
 
     def __init__(self, server: MemoryBackend) -> None:
         super().__init__(server.limits, server=server)
-        self.name = "shared-1"
+        self.name = self.store_name
 
     async def stats(self) -> Stats:
         """Return the ledger, or raise."""
@@ -59,9 +64,14 @@ def faulty(store: SessionStore) -> Any:
     return store._backend
 
 
+def own(points: Iterable[Any]) -> list[Any]:
+    """Return the points of this test's store."""
+    return [point for point in points if point.attributes.get(STORE) == Faulty.store_name]
+
+
 async def collected(capture: Capture, metric: str) -> list[float]:
     """Return the values of a metric at a collection, and let what that has asked for be fetched."""
-    values = [point.value for point in capture.points(metric)]
+    values = [point.value for point in own(capture.points(metric))]
     for _ in range(10):
         await asyncio.sleep(0)
     return values
@@ -78,8 +88,8 @@ async def test_two_authorities_over_one_store_are_one_ledger(capture: Capture) -
         await two.delete("a0")
         assert await collected(capture, COUNT) == [3]
         points = capture.metrics()
-        assert [(p.value, p.attributes) for p in points[COUNT]] == [(3, {STORE: "shared-1"})]
-        assert sum(p.value for p in points[CREATED]) == 0, "all four were counted at the collection before"
+        assert [(p.value, p.attributes) for p in own(points[COUNT])] == [(3, {STORE: Faulty.store_name})]
+        assert sum(p.value for p in own(points[CREATED])) == 0, "all four were counted at the collection before"
 
 
 async def test_an_authority_that_begins_later_adds_nothing(capture: Capture) -> None:
@@ -190,8 +200,8 @@ async def test_operations_are_measured_with_their_errors(capture: Capture) -> No
         points = capture.points("snakepit.session.store.operation.duration")
         found = {
             (p.attributes["snakepit.session.store.operation"], p.attributes.get("error.type")): p.count
-            for p in points
-            if p.attributes[STORE] == "shared-1" and p.count
+            for p in own(points)
+            if p.count
         }
         assert found == {
             ("create", None): 1,
@@ -233,4 +243,4 @@ async def test_a_store_that_is_away_at_the_start_is_read_later(capture: Capture)
         assert await collected(capture, COUNT) == []
         backend.is_away = False
         await store.create("a")
-        await until(lambda: [point.value for point in capture.points(COUNT)] == [1])
+        await until(lambda: [point.value for point in own(capture.points(COUNT))] == [1])

@@ -91,8 +91,9 @@ async def test_callers_wait_for_a_few_connections(server: StoreServer) -> None:
 
 
 @pytest.mark.matrix
-async def test_a_long_outage_costs_no_memory(server: StoreServer) -> None:
+async def test_a_long_outage_costs_no_memory(server: StoreServer, request: pytest.FixtureRequest) -> None:
     """Twenty thousand calls at a store that is gone: each fails at once, and nothing of them is kept."""
+    request.addfinalizer(lambda: _switch.set_enabled(True))
     _switch.set_enabled(False)  # the spans would be kept by the test's own telemetry
     store = store_at(server.url, timeout=0.2)
     await store.start()
@@ -114,7 +115,6 @@ async def test_a_long_outage_costs_no_memory(server: StoreServer) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
     server.start()
     await store.stop()
-    _switch.set_enabled(True)
 
 
 def test_options_show_no_secret() -> None:

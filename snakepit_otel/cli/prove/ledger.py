@@ -71,6 +71,12 @@ def ledger(
     proof = Proof(cells, kill, minutes * 60, restarts, tasks, seed, overflow)
 
     async def work() -> None:
+        _switch.set_enabled(False)
+        logging.getLogger("snakepit_otel.sessions").setLevel(logging.CRITICAL)
+        task = asyncio.current_task()
+        assert task is not None
+        # As by Ctrl-C, so that nothing is left behind.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with tempfile.TemporaryDirectory(prefix="snakepit-prove-") as folder:
             holds = await proof.run(proof_store(url, Path(folder), file=file), Path(folder), quiet=json_)
         if not holds:
@@ -113,13 +119,9 @@ class Proof:
 
     async def run(self, store: ProofStore, folder: Path, *, quiet: bool) -> bool:
         """Run it with files in a folder, print what is found unless `quiet`, and return whether all holds."""
-        _switch.set_enabled(False)
-        logging.getLogger("snakepit_otel.sessions").setLevel(logging.CRITICAL)
         started = time.monotonic()
         task = asyncio.current_task()
         assert task is not None
-        # As by Ctrl-C, so that nothing is left behind.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             await store.start()
             async with SessionStore(**store.settings, **self._settings) as observer:
