@@ -6,7 +6,9 @@ import logging
 import os
 import time
 from importlib.util import find_spec
+from typing import Annotated
 
+import typer
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -15,19 +17,27 @@ from snakepit_otel.app import Snakepit
 from snakepit_otel.cli.demo import report, workload
 from snakepit_otel.cli.demo.adapter import DigitReader
 from snakepit_otel.cli.output import console, lines, run, styled
+from snakepit_otel.cli.session_store import url_of
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.testing import OtlpSink
 
 
-def demo() -> None:
+def demo(
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where sessions are kept: a SQLite FILE, or a URL as in session_store.url.", show_default="memory"
+        ),
+    ] = None,
+) -> None:
     """Read handwritten digits on two workers, watch sessions come, leak and go, and pass a batch by reference.
 
     Trains a classifier on scikit-learn's digits (install snakepit-otel[demo]). Takes less than a minute.
     """
-    run(_demo)
+    run(lambda: _demo(store))
 
 
-async def _demo() -> None:
+async def _demo(store: str | None) -> None:
     if find_spec("sklearn") is None:
         raise ConfigurationError("the demo needs scikit-learn: pip install 'snakepit-otel[demo]'")
     logging.getLogger("snakepit_otel").addHandler(_Panels())
@@ -42,7 +52,7 @@ async def _demo() -> None:
         }
         process = telemetry.setup("snakepit-authority")
         try:
-            batch = await _run_the_day()
+            batch = await _run_the_day(store)
         finally:
             process.shutdown()
         _print_heading("9. The trace of one request")
@@ -57,7 +67,7 @@ async def _demo() -> None:
     _print("   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 snakepit-otel serve your.module:YourAdapter")
 
 
-async def _run_the_day() -> workload.Batch:
+async def _run_the_day(store: str | None) -> workload.Batch:
     _print_heading("1. Start an authority and two workers")
     started = time.perf_counter()
     pit = Snakepit(
@@ -69,6 +79,7 @@ async def _run_the_day() -> workload.Batch:
             "overflow": "evict",
             "strict_mode": True,
             "cleanup_interval": 500,
+            "url": None if store is None else url_of(store),
         },
     )
     async with pit:
