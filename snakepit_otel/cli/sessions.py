@@ -28,8 +28,10 @@ from snakepit_otel.cli.output import (
     run,
 )
 from snakepit_otel.cli.status_view import duration
+from snakepit_otel.common.clock import SystemClock
 from snakepit_otel.errors import ConfigurationError
-from snakepit_otel.sessions import GroupBy, Limits, SessionStore
+from snakepit_otel.sessions import GroupBy, Limits
+from snakepit_otel.sessions.backends.factory import create_backend
 from snakepit_otel.settings._loading import load
 
 
@@ -134,7 +136,7 @@ def limits(
         settings = load(config).settings.session_store
         if not settings.url:
             raise ConfigurationError("session_store.url: there is none, and sessions in memory have a server's limits")
-        backend: Any = SessionStore(settings)._backend
+        backend: Any = create_backend(None, settings, SystemClock())
         if set_:
             await backend.set_limits()
         stored: Limits | None = await backend.stored_limits()

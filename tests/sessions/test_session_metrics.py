@@ -28,7 +28,7 @@ async def test_sessions_do_not_become_series(capture: Capture) -> None:
     assert {name: len(points) for name, points in capture.metrics().items()} == before
 
 
-async def test_stores_of_one_process_are_told_apart(capture: Capture) -> None:
+async def test_each_store_of_a_process_has_series_of_its_own(capture: Capture) -> None:
     """Each store in memory has a series of its own, which ends with it."""
     one, two = SessionStore(), SessionStore()
     names = (one.name, two.name)  # there may be stores of other tests, too

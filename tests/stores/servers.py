@@ -167,12 +167,12 @@ def join(servers: Sequence[StoreServer], masters: int = 3) -> None:
         client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for client in clients[1:]:
         client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, servers[0].settings[-1])
-    _until(lambda: all(_info(client)["cluster_known_nodes"] == str(len(servers)) for client in clients))
+    wait_until(lambda: all(_info(client)["cluster_known_nodes"] == str(len(servers)) for client in clients))
     for number, client in enumerate(clients[masters:]):
         master = clients[number % masters].execute_command("CLUSTER", "MYID")
         client.execute_command("CLUSTER", "REPLICATE", master)
-    _until(lambda: all(_info(client)["cluster_state"] == "ok" for client in clients))
-    _until(lambda: all(client.info("replication")["master_link_status"] == "up" for client in clients[masters:]))
+    wait_until(lambda: all(_info(client)["cluster_state"] == "ok" for client in clients))
+    wait_until(lambda: all(client.info("replication")["master_link_status"] == "up" for client in clients[masters:]))
 
 
 def _info(client: redis.Redis) -> dict[str, str]:
@@ -183,7 +183,8 @@ def _info(client: redis.Redis) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.split())
 
 
-def _until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for servers to come to agree."""
     deadline = time.monotonic() + _START_S
     while not condition():
         assert time.monotonic() < deadline, "the servers did not come to agree"

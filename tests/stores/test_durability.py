@@ -9,16 +9,16 @@ import pytest
 from snakepit_otel.errors import SessionStoreUnavailable
 from tests.stores.conftest import store_at
 from tests.stores.load import Load
-from tests.stores.servers import AT_ONCE, StoreServer, _until, running
+from tests.stores.servers import AT_ONCE, StoreServer, running, wait_until
 
 
 @pytest.mark.matrix
 async def test_what_a_replica_has_confirmed_survives_its_master(tmp_path: Path) -> None:
-    """The replica is cut off for a while, then promoted: nothing that was acknowledged is lost, the rest was told."""
+    """The replica is cut off for a while, then promoted: nothing that was acknowledged is lost."""
     master = StoreServer(tmp_path / "master", *AT_ONCE)
     replica = StoreServer(tmp_path / "replica", "--replicaof", "127.0.0.1", str(master.port))
     with running(master, replica):
-        _until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+        wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up")
         safe = store_at(master.url, "safe", durability="replica", timeout=0.5)
         fast = store_at(master.url, "fast")
         for store in (safe, fast):
@@ -76,7 +76,7 @@ async def test_a_write_that_no_replica_confirms_is_an_error(tmp_path: Path) -> N
     master = StoreServer(tmp_path / "master", *AT_ONCE)
     replica = StoreServer(tmp_path / "replica", "--replicaof", "127.0.0.1", str(master.port))
     with running(master, replica):
-        _until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+        wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up")
         store = store_at(master.url, durability="replica", timeout=0.4)
         await store.start()
         await store.create("a")

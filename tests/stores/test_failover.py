@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import redis
 from snakepit_otel.errors import SessionStoreUnavailable
 from tests.stores.conftest import store_at
 from tests.stores.load import Load
-from tests.stores.servers import StoreServer, free_port, running
+from tests.stores.servers import StoreServer, free_port, running, wait_until
 from tests.waiting import BUSY
 
 GAP_S = 3.0
@@ -61,9 +60,9 @@ def watched(directory: Path) -> Iterator[Watched]:
             sentinels.append(Sentinel(folder, port=free_port()))
         with running(*sentinels):
             for one in replicas:
-                _wait_for(lambda one=one: one.client().info("replication")["master_link_status"] == "up")
+                wait_until(lambda one=one: one.client().info("replication")["master_link_status"] == "up")
             for one in sentinels:
-                _wait_for(lambda one=one: _knows(one))
+                wait_until(lambda one=one: _knows(one))
             yield Watched([first, *replicas], sentinels)
 
 
@@ -78,13 +77,6 @@ class Sentinel(StoreServer):
 def _knows(sentinel: StoreServer) -> bool:
     state = sentinel.client().sentinel_master("main")
     return bool(state["num-slaves"] == 2 and state["num-other-sentinels"] == 2)
-
-
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the servers did not come to agree"
-        time.sleep(0.05)
 
 
 @pytest.mark.matrix

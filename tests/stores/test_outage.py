@@ -121,5 +121,5 @@ def test_options_show_no_secret() -> None:
     """Neither by their text nor by that of an address."""
     url = "redis://user:very-secret@cache:6379"
     options = RedisOptions(url, password="very-secret")
-    assert "very-secret" not in repr(options).replace(url, "")
+    assert "very-secret" not in repr(options)
     assert "very-secret" not in str(parse_url(url))

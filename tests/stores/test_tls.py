@@ -97,8 +97,7 @@ async def test_few_rights_are_enough(tmp_path: Path, program: str, caplog: pytes
         await store.sweep()
         assert (await store.stats()).created == 2
         await store.stop()
-        for findings in (store._backend._driver.findings,):
-            assert not [finding for finding in findings if finding.is_refusal]
+        assert not [finding for finding in store._backend._driver.findings if finding.is_refusal]
         other = backend_at(server.url, "other", username="app", password_file=str(password))
         with pytest.raises((SessionStoreUnavailable, ConfigurationError)) as caught:
             await other.open()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from snakepit_otel.cli.doctor.report import Check, ok, problem, warning
 from snakepit_otel.cli.session_store import survival
+from snakepit_otel.common.clock import SystemClock
 from snakepit_otel.errors import ConfigurationError, SnakepitError
-from snakepit_otel.sessions import SessionSettings, SessionStore
+from snakepit_otel.sessions import SessionSettings
+from snakepit_otel.sessions.backends.factory import create_backend, open_backend
 
 _TOPIC = "session store"
 
@@ -25,14 +28,18 @@ def check_session_store(settings: SessionSettings) -> list[Check]:
 
 
 async def _check(settings: SessionSettings) -> list[Check]:
-    store = SessionStore(settings)
-    async with store:
-        ledger = await store._backend.stats()
-        found = [ok(_TOPIC, f"{store.name}: {survival(settings)}; {ledger.live} sessions are live")]
-        findings = getattr(getattr(store._backend, "_driver", None), "findings", ())
-        found += [warning(_TOPIC, finding.text, "see docs/shared-store.md", "store_warning") for finding in findings]
-        if skew := getattr(getattr(store._backend, "client", None), "clock_skew", None):
-            found.append(
-                warning(_TOPIC, f"its clock is {skew:.1f} s behind the time of its sessions", "set its clock", "skew")
-            )
+    backend: Any = create_backend(None, settings, SystemClock())
+    await open_backend(backend)
+    try:
+        ledger = await backend.stats()
+    finally:
+        await backend.close()
+    found = [ok(_TOPIC, f"{backend.name}: {survival(settings)}; {ledger.live} sessions are live")]
+    found += [
+        warning(_TOPIC, text, "see docs/shared-store.md", "store_warning") for text in getattr(backend, "warnings", ())
+    ]
+    if skew := backend.client.clock_skew:
+        found.append(
+            warning(_TOPIC, f"its clock is {skew:.1f} s behind the time of its sessions", "set its clock", "skew")
+        )
     return found

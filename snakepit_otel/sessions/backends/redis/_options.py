@@ -21,7 +21,7 @@ class RedisOptions:
     `ConfigurationError` naming the setting.
     """
 
-    url: str
+    url: str = field(repr=False)  # which may have a password
     namespace: str = "snakepit"
     username: str | None = None
     password: str | None = field(default=None, repr=False)

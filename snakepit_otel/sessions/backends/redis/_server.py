@@ -111,7 +111,7 @@ class Server:
         self._limit = limit
         self._waiting: deque[Call] = deque()
         self._idle: list[tuple[asyncio.Task[None], asyncio.Future[None]]] = []
-        self._connections: dict[asyncio.Task[None], AbstractConnection | None] = {}
+        self._connections: set[asyncio.Task[None]] = set()
         self._failing_since: float | None = None
         self._crowded: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -182,12 +182,12 @@ class Server:
 
     def _open(self) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"session store {self.name}")
-        self._connections[task] = None
+        self._connections.add(task)
         self.counters.connections_used = (self.counters.connections_used or 0) + 1
         task.add_done_callback(self._on_closed)
 
     def _on_closed(self, task: asyncio.Task[None]) -> None:
-        del self._connections[task]
+        self._connections.discard(task)
         self.counters.connections_used = (self.counters.connections_used or 1) - 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a connection to the session store failed", exc_info=error)
@@ -204,7 +204,7 @@ class Server:
             try:
                 try:
                     async with asyncio.timeout(self.timeout):
-                        connection = self._connections[task] = await self.connect()
+                        connection = await self.connect()
                         await connection.connect()  # type: ignore[no-untyped-call]
                 except _CONNECTION_ERRORS as error:
                     self._on_failed(error)
@@ -240,7 +240,7 @@ class Server:
         self.failure = f"it cannot be reached: {reason}"
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
-            _log.warning("the session store at %s is lost: %s", printable(self.name), printable_error(error))
+            _log.warning("the session store at %s is lost: %s", printable(self.name), reason)
 
     async def _exchange_batches(self, connection: AbstractConnection, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()

@@ -91,6 +91,11 @@ class RedisBackend:
         """The ledger as this process last saw it."""
         return self._ledger.stats
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was found at the server when it was opened, and does not keep it from being used."""
+        return [finding.text for finding in self._driver.findings]
+
     async def open(self) -> None:
         """Connect, and agree with the store on its limits; see the contract.
 

@@ -34,6 +34,7 @@ class Driver(Protocol):
     """Calls scripts; `client` has its counters."""
 
     client: ClientCounters
+    findings: Sequence[Finding]
 
     async def open(self) -> None:
         """Connect, and check the servers. Raises `ConfigurationError`, `SessionStoreUnavailable`."""
