@@ -236,11 +236,10 @@ class Server:
         self._failing_since, self.failure = None, ""
 
     def _on_failed(self, error: BaseException) -> None:
-        reason = printable_error(error)
-        self.failure = f"it cannot be reached: {reason}"
+        self.failure = f"it cannot be reached: {printable_error(error)}"
         if self._failing_since is None:
             self._failing_since = asyncio.get_running_loop().time()
-            _log.warning("the session store at %s is lost: %s", printable(self.name), reason)
+            _log.warning("the session store at %s is lost: %s", printable(self.name), printable_error(error))
 
     async def _exchange_batches(self, connection: AbstractConnection, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
