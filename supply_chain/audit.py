@@ -29,6 +29,7 @@ FOUND, NOT_EVERYTHING = 1, 69
 UNMAINTAINED = timedelta(days=730)
 # Packages that have had none for longer, and why they may stay.
 MAY_BE_QUIET: dict[str, str] = {
+    "async-timeout": "redis-py's, on Python before 3.11.3; the standard library has it since 3.11",
     "click-didyoumean": "Celery's, for its command line; runs in an example's tests alone",
     "colorama": "pytest and click have it for Windows, where nothing of ours runs",
     "ghp-import": "mkdocs's, for publishing, which we do not do with it",
@@ -37,6 +38,7 @@ MAY_BE_QUIET: dict[str, str] = {
     "mkdocs-material-extensions": "the theme's, by the same authors; maps icons' names, and builds pages alone",
     "paginate": "the theme's, for blogs, of which we have none",
     "shellingham": "typer's, for shell completion alone; it reads the names of processes",
+    "six": "python-dateutil's, which Celery and ghp-import use; in an example's tests and for building pages",
     "sortedcontainers": "hypothesis's; runs in tests alone",
     "vine": "Celery's, for promises; runs in an example's tests alone",
 }
