@@ -6,16 +6,18 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from grpc import aio
+from typing import TYPE_CHECKING, Any
 
 from snakepit_otel.common.loopback import is_loopback
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.targets import target_of
-from snakepit_otel.rpc.tls import ReloadingCredentials, Tls
 from snakepit_otel.system.socket_files import SocketFile, make_socket
+
+if TYPE_CHECKING:
+    from grpc import aio
+
+    from snakepit_otel.rpc.tls import ReloadingCredentials, Tls
 
 MAX_MESSAGE_BYTES = 100 << 20  # either way, as upstream's workers have it
 # gRPC's own limit, 8 KiB, is what W3C allows baggage alone.
@@ -63,7 +65,7 @@ def listen(
     wide = [ip for ip in found if not is_loopback(ip)]
     if open_to_all and wide:
         raise ConfigurationError(f"{host} is {', '.join(wide)} here; {_too_open(address, tls)}")
-    files = ReloadingCredentials(tls) if tls else None
+    files = _credentials(tls) if tls else None
     return f"{host}:{_bind_all(server, address, found, port, files)}"
 
 
@@ -135,6 +137,13 @@ def _can_be_had(ip: str) -> bool:
         probe.bind((ip, 0, 0, socket.if_nametoindex(scope)) if scope else (ip, 0))
         return True
     return False
+
+
+def _credentials(tls: Tls) -> ReloadingCredentials:
+    # Imported late: it takes gRPC along.
+    from snakepit_otel.rpc.tls import ReloadingCredentials
+
+    return ReloadingCredentials(tls)
 
 
 def _bind_all(server: aio.Server, address: str, found: list[str], port: int, files: ReloadingCredentials | None) -> int:

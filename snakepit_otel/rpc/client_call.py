@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-import grpc
-
-from snakepit_otel.rpc.method import CANCELLED, MAX_STATUS_CHARACTERS, OK, UNKNOWN, Method, error_text
-from snakepit_otel.rpc.status import RpcError
+from snakepit_otel.rpc.method import CANCELLED, MAX_STATUS_CHARACTERS, OK, Method, error_text
+from snakepit_otel.rpc.status import RpcError, StatusCode
 from snakepit_otel.telemetry import AttributeSet, Operation, names
 
 
@@ -53,13 +49,13 @@ class ClientCall(Operation):
             self._set_status(error)
         super().__exit__(None, None, None)
 
-    def note(self, code: grpc.StatusCode, details: str | None = "") -> None:
+    def note(self, code: StatusCode, details: str | None = "") -> None:
         """Set the status."""
         self.labels = self._method.by_status[code]
         if code is not OK:
             self.fail(code.name, (details or "")[:MAX_STATUS_CHARACTERS])
 
-    def settle(self, code: grpc.StatusCode, details: str | None = "") -> None:
+    def settle(self, code: StatusCode, details: str | None = "") -> None:
         """End the operation of a call that ended so."""
         self.note(code, details)
         self.end()
@@ -75,60 +71,13 @@ class ClientCall(Operation):
         elif isinstance(error, asyncio.CancelledError):
             self.note(CANCELLED)
         else:
-            code, details = _status_of(error)
+            code, details = self._status_of(error)
             if code is None:
                 # It failed before there was a call: no status.
                 self.fail(type(error).__qualname__, error_text(error))
             else:
                 self.note(code, details)
 
-    def follow(self, call: Any) -> None:
-        """Settle when a call on a blocking channel has ended, as gRPC reports it."""
-
-        # The callback does not keep the call alive: dropping a call is to cancel it.
-        def done() -> None:
-            ended = found()
-            if ended is None:
-                self.settle(CANCELLED, "the caller dropped it")
-            else:
-                self.settle(ended.code() or UNKNOWN, ended.details())
-
-        try:
-            found = weakref.ref(call)
-            if call.done() or not call.add_callback(done):
-                done()
-        except (AttributeError, TypeError):
-            # An inner interceptor returned something else in place of a call, such as an iterator.
-            self.end()
-
-    def follow_aio(self, call: Any) -> None:
-        """Settle when a call on an aio channel has ended, as gRPC reports it."""
-        try:
-            call.add_done_callback(self._aio_done)
-        except NotImplementedError:
-            # An inner interceptor returned a response in place of a call, with its status.
-            self._aio_done(call)
-
-    def _aio_done(self, call: Any) -> None:
-        code = _result_of(call.code())
-        self.settle(UNKNOWN if code is None else code, _result_of(call.details()))
-
-
-def _status_of(error: BaseException) -> tuple[grpc.StatusCode | None, str]:
-    if isinstance(error, RpcError):
-        return grpc.StatusCode[error.code.name], error.details
-    code: Callable[[], Any] | None = getattr(error, "code", None)
-    if not isinstance(error, grpc.RpcError) or code is None:
-        return None, ""
-    found = code()
-    return found if isinstance(found, grpc.StatusCode) else None, error.details() or ""
-
-
-def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result of a coroutine that need not wait; None if it would."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    return None
+    def _status_of(self, error: BaseException) -> tuple[StatusCode | None, str]:
+        """Return the status that an error has, and its details."""
+        return (error.code, error.details) if isinstance(error, RpcError) else (None, "")

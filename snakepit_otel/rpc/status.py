@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 from snakepit_otel.errors import (
     AuthorityUnavailable,
@@ -27,26 +27,39 @@ _NEVER_SENT = (
 _BROKEN = ("Stream removed", "RST_STREAM", "Internal error from Core")
 
 
-class StatusCode(IntEnum):
-    """The status of a call, with gRPC's names and numbers."""
+class StatusCode(Enum):
+    """The status of a call, with gRPC's names; the first part of a value is its number, so that gRPC takes it, too."""
 
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
+    OK = (0,)
+    CANCELLED = (1,)
+    UNKNOWN = (2,)
+    INVALID_ARGUMENT = (3,)
+    DEADLINE_EXCEEDED = (4,)
+    NOT_FOUND = (5,)
+    ALREADY_EXISTS = (6,)
+    PERMISSION_DENIED = (7,)
+    RESOURCE_EXHAUSTED = (8,)
+    FAILED_PRECONDITION = (9,)
+    ABORTED = (10,)
+    OUT_OF_RANGE = (11,)
+    UNIMPLEMENTED = (12,)
+    INTERNAL = (13,)
+    UNAVAILABLE = (14,)
+    DATA_LOSS = (15,)
+    UNAUTHENTICATED = (16,)
+
+    @property
+    def number(self) -> int:
+        """The number on the wire."""
+        return self.value[0]
+
+    @classmethod
+    def of(cls, number: int) -> StatusCode:
+        """Return the status of a number; `UNKNOWN` for what is none."""
+        return _BY_NUMBER.get(number, cls.UNKNOWN)
+
+
+_BY_NUMBER = {code.value[0]: code for code in StatusCode}
 
 
 class RpcError(Exception):

@@ -17,8 +17,8 @@ from typing import Any, Final, Self, Unpack
 
 from snakepit_otel.bridge.client.client import Client
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as admin_pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.tool_calls import RequestOptions
 from snakepit_otel.errors import ConfigurationError
@@ -75,7 +75,7 @@ class SnakepitServer:
         except BaseException:
             self._kill()
             raise
-        self._connection = transport_of(self.address).connect_blocking(self.address, (AdminServiceStub,))
+        self._connection = transport_of(self.address).connect_blocking(self.address, (ADMIN,))
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.adapters._adapter_loading import spec_of
@@ -21,19 +20,17 @@ from snakepit_otel.bridge.authority.service import AuthorityService, authority_l
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
-    BridgeServiceServicer,
-    BridgeServiceStub,
-    add_BridgeServiceServicer_to_server,
-)
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire import methods
-from snakepit_otel.bridge.wire.method_guards import GuardedServer
-from snakepit_otel.bridge.wire.raw_messages import worker_stub
+from snakepit_otel.bridge.wire.method_guards import guarded
+from snakepit_otel.bridge.wire.services import BRIDGE, WORKER
 from snakepit_otel.bridge.wire.tool_calls import stream_error
 from snakepit_otel.bridge.worker.server import WorkerServer
 from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.errors import PoolNotStarted
 from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.services import Handler, handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.sessions import SessionStore
 
 STRING = "type.googleapis.com/google.protobuf.StringValue"
@@ -74,7 +71,7 @@ class NoWorkers:
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[rpc.Connection]:
     """Yield a connection to a bridge service, with spans around its calls."""
-    connection = rpc.transport_of(address).connect(address, (BridgeServiceStub,), max_message_bytes=MAX_MESSAGE_BYTES)
+    connection = rpc.transport_of(address).connect(address, (BRIDGE,), max_message_bytes=MAX_MESSAGE_BYTES)
     try:
         yield connection
     finally:
@@ -86,7 +83,7 @@ class OneWorker:
 
     def __init__(self, address: str, tools: Iterable[str] = ()) -> None:
         self._tools = frozenset(tools)
-        self.connection = rpc.transport_of(address).connect(address, [worker_stub], max_message_bytes=MAX_MESSAGE_BYTES)
+        self.connection = rpc.transport_of(address).connect(address, [WORKER], max_message_bytes=MAX_MESSAGE_BYTES)
 
     def label(self, tool: str) -> str:
         """Know the tools given, or all if none are."""
@@ -121,19 +118,21 @@ def _left(job: Job) -> float | None:
     return None if job.deadline is None else job.deadline - time.monotonic()
 
 
-def _guarded(service: BridgeServiceServicer, server: aio.Server) -> Any:
-    """Return what the service is added to: guarded as the real one is, unless it stands for Elixir."""
+def _handlers(service: object) -> list[Handler]:
+    """Return handlers of the bridge: guarded as the real ones are, unless the service stands for Elixir."""
     if isinstance(service, AuthorityService):
-        return GuardedServer(server, authority_limits(MAX_MESSAGE_BYTES, 1 << 20))
-    return GuardedServer(server, worker_limits(MAX_MESSAGE_BYTES)) if isinstance(service, WorkerService) else server
+        return guarded(BRIDGE, service, authority_limits(MAX_MESSAGE_BYTES, 1 << 20))
+    if isinstance(service, WorkerService):
+        return guarded(BRIDGE, service, worker_limits(MAX_MESSAGE_BYTES))
+    return handlers_of(BRIDGE, service)
 
 
 @asynccontextmanager
-async def serving(service: BridgeServiceServicer, address: str, *, observed: bool = False) -> AsyncIterator[Any]:
+async def serving(service: object, address: str, *, observed: bool = False) -> AsyncIterator[Any]:
     """Serve a bridge service at `unix:PATH`, and yield a stub to call it by."""
     interceptors = [rpc.ServerInterceptor()] if observed else []
     server = rpc.aio_server(interceptors=interceptors, options=options(MAX_MESSAGE_BYTES))
-    add_BridgeServiceServicer_to_server(service, _guarded(service, server))
+    add_handlers(server, _handlers(service))
     listen(server, address)
     await server.start()
     try:

@@ -12,11 +12,13 @@ from grpc import aio
 
 from snakepit_otel import SessionStore
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, ToolStatus, WorkerStatus
 from snakepit_otel.errors import PoolNotFound
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 
 STATUS = Status(
     version="1.2.3",
@@ -115,7 +117,7 @@ async def scripted(directory: Path) -> AsyncIterator[Scripted]:
     said = Scripted(f"unix:{directory}/a.sock")
     said.hold.set()
     service = AdminService(SessionStore(), status=said.tell, restart=said.restart)
-    add_AdminServiceServicer_to_server(service, server)
+    add_handlers(server, handlers_of(ADMIN, service))
     listen(server, said.address)
     await server.start()
     try:

@@ -13,8 +13,9 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer, BridgeServiceStub
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, PING
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.rpc.transports.grpc import GrpcTransport
 from snakepit_otel.telemetry import _switch, names
 from snakepit_otel.testing import Capture
@@ -81,7 +82,7 @@ async def stub(service: Endings, short_path: Path) -> AsyncIterator[Any]:
 @pytest.fixture
 async def connection(stub: Any, short_path: Path) -> AsyncIterator[rpc.Connection]:
     """A connection to it."""
-    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BridgeServiceStub,))
+    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BRIDGE,))
     yield connection
     await connection.close()
 
@@ -184,7 +185,7 @@ async def test_a_blocking_client_tells_the_status(stub: Any, capture: Capture, s
     """Calls from threads are observed as those from the loop are."""
 
     def call(how: str) -> grpc.StatusCode:
-        connection = GrpcTransport().connect_blocking(f"unix:{short_path}/s", (BridgeServiceStub,))
+        connection = GrpcTransport().connect_blocking(f"unix:{short_path}/s", (BRIDGE,))
         try:
             connection.call(PING, pb.PingRequest(message=how))
         except rpc.RpcError as error:
@@ -227,7 +228,7 @@ async def test_a_taker_that_fails(connection: rpc.Connection, service: Endings, 
 
 async def test_a_call_that_cannot_be_made(capture: Capture, short_path: Path) -> None:
     """A call that fails before it is one has no status, and its error's class for an error."""
-    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BridgeServiceStub,))
+    connection = GrpcTransport().connect(f"unix:{short_path}/s", (BRIDGE,))
     await connection.close()
     with pytest.raises(rpc.ConnectionClosed):
         await connection.call(PING, pb.PingRequest())

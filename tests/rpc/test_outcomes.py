@@ -14,7 +14,7 @@ import pytest
 from grpc import aio
 
 from snakepit_otel import rpc
-from snakepit_otel.rpc.server_call import AioServerCall
+from snakepit_otel.rpc.grpc_server_call import AioServerCall
 from snakepit_otel.telemetry import _guard
 from snakepit_otel.testing import Capture
 from tests.rpc.ends import (

@@ -7,35 +7,26 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as buffers_pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
-    BridgeServiceServicer,
-    BridgeServiceStub,
-    add_BridgeServiceServicer_to_server,
-)
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import (
-    BufferServiceServicer,
-    BufferServiceStub,
-    add_BufferServiceServicer_to_server,
-)
 from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, HEARTBEAT, PING, WRITE_BUFFER
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc import RpcError, StatusCode
+from snakepit_otel.rpc.services import handlers_of
 from snakepit_otel.rpc.transports.base import Transport
 from snakepit_otel.rpc.transports.grpc import GrpcTransport
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
-from tests.rpc.memory_transport import SCHEME, MemoryTransport
 
-SERVICES = (BridgeServiceStub, BufferServiceStub)
+TRANSPORTS = {"grpc": GrpcTransport}
+SERVICES = (BRIDGE, BUFFERS)
 
 
-class Service(BridgeServiceServicer, BufferServiceServicer):
+class Service:
     """Answers with what it was sent, or ends a call as its message wants it."""
 
     def __init__(self) -> None:
@@ -74,19 +65,19 @@ class Service(BridgeServiceServicer, BufferServiceServicer):
                 self.cancelled.set()
                 raise
         if how in StatusCode.__members__:
-            await context.abort(grpc.StatusCode[how], "as asked")
+            await context.abort(StatusCode[how], "as asked")
 
 
-@pytest.fixture(params=["grpc", "memory"])
+@pytest.fixture(params=["grpc"])
 def transport(request: pytest.FixtureRequest) -> Transport:
     """Each transport."""
-    return GrpcTransport() if request.param == "grpc" else MemoryTransport()
+    return TRANSPORTS[request.param]()
 
 
 @pytest.fixture
 def address(transport: Transport, short_path: Path) -> str:
     """An address of the transport's kind."""
-    return f"unix:{short_path}/s" if isinstance(transport, GrpcTransport) else f"{SCHEME}s"
+    return f"unix:{short_path}/s"
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +97,8 @@ async def service() -> Service:
 async def listener(transport: Transport, address: str, service: Service) -> AsyncIterator[rpc.Listener]:
     """A listener that serves it."""
     listener = transport.listen(address, trusted=True)
-    add_BridgeServiceServicer_to_server(service, listener)
-    add_BufferServiceServicer_to_server(service, listener)
+    listener.add(handlers_of(BRIDGE, service))
+    listener.add(handlers_of(BUFFERS, service))
     assert listener.bind() == address
     await listener.start()
     yield listener
@@ -270,12 +261,3 @@ async def test_a_listener_that_stops(connection: rpc.Connection, listener: rpc.L
     with pytest.raises(RpcError) as raised:
         await connection.call(PING, pb.PingRequest(), 10.0)
     assert raised.value.code is StatusCode.UNAVAILABLE
-
-
-def test_an_address_chooses_its_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first transport that serves an address makes its connections; gRPC serves all others."""
-    memory = MemoryTransport()
-    monkeypatch.setattr("snakepit_otel.rpc.transports.TRANSPORTS", (memory, GrpcTransport()))
-    assert rpc.transport_of(f"{SCHEME}x") is memory
-    for address in ("unix:/run/s", "127.0.0.1:5051", "dns:///somewhere:1"):
-        assert isinstance(rpc.transport_of(address), GrpcTransport)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import grpc
-from grpc import aio
 
 from snakepit_otel.bridge.authority.live_requests import LiveRequests
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer
 from snakepit_otel.bridge.wire.errors import to_status
 from snakepit_otel.bridge.wire.restart_report import Replacement, Restart, RestartReport
 from snakepit_otel.bridge.wire.status import Status
@@ -29,15 +25,16 @@ from snakepit_otel.errors import (
     SessionNotFound,
     SnakepitError,
 )
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.sessions import Session, SessionStore
 
-Context = aio.ServicerContext[Any, Any]
 _MAX_PAGE = 10_000
 _MAX_PAGE_BYTES = 1 << 20
 _log = logging.getLogger("snakepit_otel.admin")
 
 
-class AdminService(AdminServiceServicer):
+class AdminService:
     """Looks at sessions without touching them, deletes them, turns telemetry up and down, and replaces workers.
 
     `set_telemetry` takes what is to change, as `Controls.changed` does, and returns what is in force. What is
@@ -88,7 +85,7 @@ class AdminService(AdminServiceServicer):
             session = await self._sessions.get(request.session_id, touch=False)
             view = await self._sessions.read(request.session_id, touch=False)
         except (SessionNotFound, InvalidSession) as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, to_status(error, {}))
+            await context.abort(StatusCode.NOT_FOUND, to_status(error, {}))
         entries = [pb.StateEntry(key=key, json=entry.raw, version=entry.version) for key, entry in view.entries.items()]
         return pb.ShowSessionResponse(session=self._info(session), state=entries)
 
@@ -97,7 +94,7 @@ class AdminService(AdminServiceServicer):
         try:
             deleted = await self._sessions.delete(request.session_id)
         except InvalidSession as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
+            await context.abort(StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         return pb.DeleteSessionResponse(deleted=deleted)
 
     async def GroupSessions(self, request: pb.GroupSessionsRequest, context: Context) -> pb.GroupSessionsResponse:
@@ -105,7 +102,7 @@ class AdminService(AdminServiceServicer):
         try:
             groups = await self._sessions.group(request.by)
         except ValueError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "configuration: by must be owner, site or tool")
+            await context.abort(StatusCode.INVALID_ARGUMENT, "configuration: by must be owner, site or tool")
         shown = groups[: min(request.limit or 1_000, _MAX_PAGE)]
         return pb.GroupSessionsResponse(
             groups=[
@@ -125,7 +122,7 @@ class AdminService(AdminServiceServicer):
         try:
             count = await self._sessions.delete_owned(request.owner, dry_run=request.dry_run)
         except InvalidSession as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
+            await context.abort(StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         return pb.DeleteSessionsResponse(count=count)
 
     async def SetStrictMode(self, request: pb.SetStrictModeRequest, context: Context) -> pb.SetStrictModeResponse:
@@ -133,7 +130,7 @@ class AdminService(AdminServiceServicer):
         try:
             await (self._set_strict_mode or self._sessions.set_strict_mode)(request.strict_mode)
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            await context.abort(StatusCode.UNAVAILABLE, str(error))
         return pb.SetStrictModeResponse(strict_mode=self._sessions.strict_mode)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
@@ -150,7 +147,7 @@ class AdminService(AdminServiceServicer):
     async def SetTelemetry(self, request: pb.SetTelemetryRequest, context: Context) -> pb.SetTelemetryResponse:
         """Change the telemetry controls that the request has, and return the controls in force."""
         if self._set_telemetry is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no telemetry to set")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there is no telemetry to set")
         values: dict[str, Any] = {}
         for name in ("level", "sampling", "allow", "deny"):
             if request.HasField(name):
@@ -159,51 +156,49 @@ class AdminService(AdminServiceServicer):
         try:
             now = await self._set_telemetry(**values)
         except ConfigurationError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, to_status(error, {}))
+            await context.abort(StatusCode.INVALID_ARGUMENT, to_status(error, {}))
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
+            await context.abort(StatusCode.UNAVAILABLE, to_status(error, {}))
         return pb.SetTelemetryResponse(level=now.level, sampling=now.sampling, allow=now.allow, deny=now.deny)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """Return how server, sessions, pools and workers are."""
         if self._status is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no status to tell")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there is no status to tell")
         try:
             return (await self._status()).to_message()
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
+            await context.abort(StatusCode.UNAVAILABLE, to_status(error, {}))
 
     async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
         """Return the tools that callers may call."""
         if self._tools is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no tools to list")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there are no tools to list")
         try:
             return to_listing(self._tools())
         except PoolNotStarted as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            await context.abort(StatusCode.UNAVAILABLE, str(error))
 
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
         """Return the oldest of the requests that wait or run."""
         if self._requests is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no requests to list")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there are no requests to list")
         found = self._requests.list(min(request.limit or 1_000, _MAX_PAGE))
         return pb.ListRequestsResponse(requests=[one.to_message() for one in found.requests], total=found.total)
 
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
         """Cancel one request, whose caller gets `RequestCancelled`."""
         if self._requests is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no requests to cancel")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there are no requests to cancel")
         try:
             return pb.CancelRequestResponse(cancelled=self._requests.cancel(request.id))
         except ConfigurationError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
+            await context.abort(StatusCode.INVALID_ARGUMENT, f"configuration: {error}")
 
-    async def RestartWorkers(
-        self, request: pb.RestartWorkersRequest, context: Context
-    ) -> AsyncIterator[pb.Replacement]:
-        """Replace the workers of one pool or of all, and yield each replacement; go on if the caller leaves."""
+    async def RestartWorkers(self, request: pb.RestartWorkersRequest, context: Context) -> None:
+        """Replace the workers of one pool or of all, and send each replacement; go on if the caller leaves."""
         if self._restart is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no workers to restart")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there are no workers to restart")
         replacements: asyncio.Queue[Replacement | None] = asyncio.Queue()
         # In a task of its own: half a restart would leave two versions of an adapter side by side.
         roll = asyncio.ensure_future(self._restart(request.pool or None, replacements.put_nowait))
@@ -211,7 +206,7 @@ class AdminService(AdminServiceServicer):
         roll.add_done_callback(self._rolled)
         roll.add_done_callback(lambda _: replacements.put_nowait(None))
         while (replacement := await replacements.get()) is not None:
-            yield replacement.to_message()
+            await context.write(replacement.to_message())
         try:
             roll.result()
         except SnakepitError as error:
@@ -220,11 +215,11 @@ class AdminService(AdminServiceServicer):
     async def HandOver(self, request: pb.HandOverRequest, context: Context) -> pb.HandOverResponse:
         """Let a process take the addresses; once it listens there, stop."""
         if self._hand_over is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there are no addresses to hand over")
+            await context.abort(StatusCode.UNIMPLEMENTED, "there are no addresses to hand over")
         try:
             listen, sessions = await self._hand_over(request.pid, request.listening)
         except (HandOverRefused, PoolNotStarted) as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            await context.abort(StatusCode.FAILED_PRECONDITION, str(error))
         return pb.HandOverResponse(pid=os.getpid(), listen=listen, sessions=sessions)
 
     def _rolled(self, roll: asyncio.Future[RestartReport]) -> None:
@@ -248,7 +243,7 @@ class AdminService(AdminServiceServicer):
         )
 
 
-def _code(error: SnakepitError) -> grpc.StatusCode:
+def _code(error: SnakepitError) -> StatusCode:
     if isinstance(error, PoolNotFound):
-        return grpc.StatusCode.NOT_FOUND
-    return grpc.StatusCode.UNAVAILABLE if isinstance(error, PoolNotStarted) else grpc.StatusCode.INTERNAL
+        return StatusCode.NOT_FOUND
+    return StatusCode.UNAVAILABLE if isinstance(error, PoolNotStarted) else StatusCode.INTERNAL

@@ -15,6 +15,7 @@ from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.authority.partial_messages import IncomingCall, PartialMessages
 from snakepit_otel.bridge.wire.peers import peer_of
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
+from snakepit_otel.rpc.transports.base import EOF
 from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections
 
@@ -166,13 +167,13 @@ class _Call:
             return await self.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message cannot be decoded: {error}"[:200])
 
     async def read(self, timeout: float | None = None) -> Any:
-        """Return the next message of a stream, or `aio.EOF`."""
+        """Return the next message of a stream, or `EOF`."""
         raw = await self._receive(timeout)
-        return raw if raw is aio.EOF else self._deserialize(raw)
+        return EOF if raw is aio.EOF else self._deserialize(raw)
 
     async def messages(self, timeout: float | None) -> AsyncIterator[Any]:
         """Yield the messages of a stream, each of which has `timeout` seconds to arrive."""
-        while (message := await self.read(timeout)) is not aio.EOF:
+        while (message := await self.read(timeout)) is not EOF:
             yield message
             del message
 

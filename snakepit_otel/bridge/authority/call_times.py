@@ -6,15 +6,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
-
-from grpc import aio
 
 from snakepit_otel.bridge.wire.methods import TIMEOUT_HEADER
 from snakepit_otel.errors import DeadlineExceeded
+from snakepit_otel.rpc.transports.base import CallContext
 
 
-def time_of(headers: Mapping[str, str], context: aio.ServicerContext[Any, Any]) -> float | None:
+def time_of(headers: Mapping[str, str], context: CallContext) -> float | None:
     """Return the seconds for a call: those that its caller's header gives, or those until its deadline if fewer."""
     left = context.time_remaining()
     text = headers.get(TIMEOUT_HEADER)
@@ -30,7 +28,7 @@ def time_of(headers: Mapping[str, str], context: aio.ServicerContext[Any, Any]) 
 
 
 @asynccontextmanager
-async def in_time(headers: Mapping[str, str], context: aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+async def in_time(headers: Mapping[str, str], context: CallContext) -> AsyncIterator[None]:
     """Run a block within the call's time. Raises `DeadlineExceeded`."""
     seconds = time_of(headers, context) if TIMEOUT_HEADER in headers else None
     try:

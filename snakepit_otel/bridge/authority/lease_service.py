@@ -8,18 +8,18 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.authority.dispatcher import SESSIONS
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceServicer
 from snakepit_otel.bridge.wire.errors import to_wire
 from snakepit_otel.bridge.wire.peers import Peer, peer_of
 from snakepit_otel.common.guard import guard
 from snakepit_otel.errors import BudgetExceeded, MessageTooLarge, SessionQuotaExceeded, SnakepitError, ValueRefused
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import EOF
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.sessions._session import MAX_ID_BYTES
 from snakepit_otel.telemetry import incoming, within
@@ -31,10 +31,8 @@ _STREAM_BYTES = 16 << 10
 _HELD_BYTES = 1 << 10  # to hold a session, besides the session
 _REQUEST_OVERHEAD = 16 << 10  # of a request besides a session's metadata, half of it for baggage
 
-Context = aio.ServicerContext[Any, Any]
 
-
-class LeaseService(LeaseServiceServicer):
+class LeaseService:
     """Holds sessions for clients, each for as long as its stream lasts.
 
     The requests of `trusted` callers continue their traces. A stream holds at most `max_held` sessions. The stream is
@@ -65,7 +63,7 @@ class LeaseService(LeaseServiceServicer):
         try:
             charge = self._budget.charge(peer, _STREAM_BYTES, "leases")
         except BudgetExceeded as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
+            await context.abort(StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
         with charge:
             stream = _Stream(self, context, peer, charge)
             if self._closed:
@@ -117,7 +115,7 @@ class _Stream:
             reading.cancel()
             self._lease.end_soon()  # goes on by itself, also where this is cancelled
         if self._released:
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "the authority stops; sessions stay for their TTL")
+            await self._context.abort(StatusCode.UNAVAILABLE, "the authority stops; sessions stay for their TTL")
 
     def release(self) -> None:
         """End the stream, and leave the sessions to their TTL."""
@@ -138,7 +136,7 @@ class _Stream:
 
     async def _read(self) -> None:
         try:
-            while (request := await self._context.read()) is not aio.EOF:
+            while (request := await self._context.read()) is not EOF:
                 # In a task of its own, which nothing cancels: a session that was created must be held.
                 step = self._begin(request)
                 del request  # or a silent stream would keep its last request

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
 from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.errors import HandOverRefused
 from snakepit_otel.rpc import RpcError, StatusCode, transport_of
 from snakepit_otel.system.file_ownership import callable_users, peer_of
@@ -30,7 +30,7 @@ class Predecessor:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = transport_of(f"unix:{path}").connect(f"unix:{path}", (AdminServiceStub,))
+        self._connection = transport_of(f"unix:{path}").connect(f"unix:{path}", (ADMIN,))
 
     @classmethod
     def at(cls, path: Path) -> Self | None:

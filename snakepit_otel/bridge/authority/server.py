@@ -19,12 +19,10 @@ from snakepit_otel.bridge.authority.predecessor import Offer, Predecessor
 from snakepit_otel.bridge.authority.service import AuthorityService, authority_limits
 from snakepit_otel.bridge.authority.settings import ServerSettings
 from snakepit_otel.bridge.authority.socket_watcher import WatchedSocket
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
+from snakepit_otel.bridge.wire.authority_services import ADMIN, LEASES
 from snakepit_otel.bridge.wire.buffer_service import BufferService
-from snakepit_otel.bridge.wire.method_guards import GuardedServer
+from snakepit_otel.bridge.wire.method_guards import guarded
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import HandOverRefused
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers, split
@@ -183,14 +181,14 @@ class AuthorityServer:
             trusted=trusted,
             replace=replace,
         )
-        guarded = GuardedServer(listener.server, authority_limits(largest, self._sessions.settings.max_session_bytes))
-        add_BridgeServiceServicer_to_server(AuthorityService(dispatcher, dispatcher.fencing_tokens), guarded)
+        limits = authority_limits(largest, self._sessions.settings.max_session_bytes)
         buffers = BufferService(dispatcher.buffer_store, largest, new_charge=dispatcher.budget.for_references)
-        add_BufferServiceServicer_to_server(buffers, guarded)
         leases = LeaseService(self._sessions, trusted=trusted, budget=dispatcher.budget, lasting=dispatcher.lasting)
-        add_LeaseServiceServicer_to_server(leases, guarded)
+        bridge = AuthorityService(dispatcher, dispatcher.fencing_tokens)
+        for methods, service in ((BRIDGE, bridge), (BUFFERS, buffers), (LEASES, leases)):
+            listener.server.add(guarded(methods, service, limits))
         if admin:
-            add_AdminServiceServicer_to_server(self._admin, guarded)
+            listener.server.add(guarded(ADMIN, self._admin, limits))
         bound = await listener.start()
         if not only_known_callers(bound, tls):
             _log_unknown_callers(bound, encrypted=tls is not None)

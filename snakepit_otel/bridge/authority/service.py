@@ -9,10 +9,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import aio
 
 from snakepit_otel.bridge.authority.byte_budget import Charge
 from snakepit_otel.bridge.authority.call_times import in_time, time_of
@@ -21,7 +19,6 @@ from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.bridge.authority.tool_error_log import Place
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.identifiers import check_call_back, where
@@ -61,30 +58,31 @@ from snakepit_otel.errors import (
     ZeroCopyLimitExceeded,
 )
 from snakepit_otel.middleware import _current_caller as current_caller
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.sessions import Creator
 from snakepit_otel.sessions._session import MAX_OWNER
 from snakepit_otel.zero_copy._current_scope import within
 from snakepit_otel.zero_copy._descriptor import Owner
 from snakepit_otel.zero_copy._scope import Scope
 
-Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T", bound=ToolResponse)
 _SESSION_OVERHEAD_BYTES = 64 << 10  # of a request to begin a session, besides the session's metadata
 _UPLOAD_MESSAGE_BYTES = 4 << 20  # of one message of an upload; our own have 1 MiB
 
-_CODES: tuple[tuple[type[SnakepitError], grpc.StatusCode], ...] = (
-    (InvalidSession, grpc.StatusCode.INVALID_ARGUMENT),
-    (SessionNotFound, grpc.StatusCode.NOT_FOUND),
-    (SessionStoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (SessionQuotaExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (MessageTooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (ZeroCopyLimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (RequestCancelled, grpc.StatusCode.CANCELLED),
-    (WorkerFenced, grpc.StatusCode.PERMISSION_DENIED),
-    (PoolError, grpc.StatusCode.UNAVAILABLE),
-    (ToolError, grpc.StatusCode.INTERNAL),
+_CODES: tuple[tuple[type[SnakepitError], StatusCode], ...] = (
+    (InvalidSession, StatusCode.INVALID_ARGUMENT),
+    (SessionNotFound, StatusCode.NOT_FOUND),
+    (SessionStoreFull, StatusCode.RESOURCE_EXHAUSTED),
+    (SessionQuotaExceeded, StatusCode.RESOURCE_EXHAUSTED),
+    (MessageTooLarge, StatusCode.RESOURCE_EXHAUSTED),
+    (BudgetExceeded, StatusCode.RESOURCE_EXHAUSTED),
+    (ZeroCopyLimitExceeded, StatusCode.RESOURCE_EXHAUSTED),
+    (DeadlineExceeded, StatusCode.DEADLINE_EXCEEDED),
+    (RequestCancelled, StatusCode.CANCELLED),
+    (WorkerFenced, StatusCode.PERMISSION_DENIED),
+    (PoolError, StatusCode.UNAVAILABLE),
+    (ToolError, StatusCode.INTERNAL),
 )
 
 
@@ -105,7 +103,7 @@ def authority_limits(max_message_bytes: int, max_session_bytes: int) -> dict[str
     }
 
 
-class AuthorityService(BridgeServiceServicer):
+class AuthorityService:
     """Serves workers, our own and upstream's, and other gRPC clients.
 
     With `fencing_tokens`, a call of one of our own workers must have its token.
@@ -371,10 +369,10 @@ def _ttl(text: str | None) -> float | None:
         raise InvalidSession(f"{methods.TTL_HEADER} is {text[:40]!r}; it must be a number of seconds") from None
 
 
-def _code(error: SnakepitError) -> grpc.StatusCode:
+def _code(error: SnakepitError) -> StatusCode:
     if isinstance(error, RequestRefused):
         return code_of(error)
-    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), StatusCode.INTERNAL)
 
 
 async def _abort(context: Context, error: SnakepitError) -> Any:

@@ -10,11 +10,11 @@ from snakepit_otel.bridge.authority.jobs import CallFailed, CallTimedOut, Connec
 from snakepit_otel.bridge.authority.worker_telemetry_controls import WorkerTelemetryControls
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as supervision_pb
-from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceStub
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.failures import failure_in
-from snakepit_otel.bridge.wire.raw_messages import LargeRequest, worker_stub
+from snakepit_otel.bridge.wire.raw_messages import LargeRequest
 from snakepit_otel.bridge.wire.reference_list import UNLISTED
+from snakepit_otel.bridge.wire.services import SUPERVISION, WORKER
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.wire.tool_calls import stream_error
 from snakepit_otel.rpc import RpcError, StatusCode, transport_of
@@ -30,7 +30,7 @@ class WorkerChannel:
     def __init__(self, address: str, worker_id: str, max_message_bytes: int) -> None:
         self._worker_id = worker_id
         self._connection = transport_of(address).connect(
-            address, (worker_stub, SupervisionServiceStub), max_message_bytes=max_message_bytes
+            address, (WORKER, SUPERVISION), max_message_bytes=max_message_bytes
         )
         self._telemetry: WorkerTelemetryControls | None = None
 

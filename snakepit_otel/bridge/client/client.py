@@ -16,16 +16,14 @@ from snakepit_otel.bridge.client.lease import LeaseHolder
 from snakepit_otel.bridge.client.restarts import REPEATED, Repetition, Restarts
 from snakepit_otel.bridge.client.sessions import SessionCalls, site_header
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceStub
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
 from snakepit_otel.bridge.wire import codec, methods
+from snakepit_otel.bridge.wire.authority_services import ADMIN, LEASES
 from snakepit_otel.bridge.wire.chunk_stream import chunks
 from snakepit_otel.bridge.wire.copy_fallback import Copier
 from snakepit_otel.bridge.wire.raw_messages import LARGE_BYTES
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.request_metadata import checked_metadata
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS
 from snakepit_otel.bridge.wire.tool_calls import (
     MessageOptions,
     RequestOptions,
@@ -42,8 +40,6 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.rpc import Connection, socket_of, transport_of
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
-from snakepit_otel.rpc.tls import client_credentials
-from snakepit_otel.rpc.transports.grpc import rpc_error
 from snakepit_otel.zero_copy._descriptor import Owner, replaced
 from snakepit_otel.zero_copy._fd_client import FdClient
 from snakepit_otel.zero_copy._fd_server import fd_server_path
@@ -73,6 +69,16 @@ def _call_options(timeout: float | None) -> tuple[float | None, list[tuple[str, 
     if timeout is None:
         return None, None
     return timeout + _ANSWER_TIME_S, [(methods.TIMEOUT_HEADER, repr(timeout))]
+
+
+def _credentials(root_certificates: Path | None, certificate: Path | None, key: Path | None) -> Any:
+    """Return what makes a connection secure; None where no file is given. Raises `ConfigurationError`."""
+    if root_certificates is None and certificate is None and key is None:
+        return None
+    # Imported late: it takes gRPC along.
+    from snakepit_otel.rpc.tls import client_credentials
+
+    return client_credentials(root_certificates, certificate, key)
 
 
 class Client(SessionCalls, AdminCalls):
@@ -111,14 +117,14 @@ class Client(SessionCalls, AdminCalls):
         # Also where it is not used: another user's socket is refused now, and not with the first call.
         shared = socket_of(address)
         self._fd_client = None if shared is None or not self._memory.enabled else FdClient(fd_server_path(shared.path))
-        credentials = client_credentials(root_certificates, certificate, key)
+        credentials = _credentials(root_certificates, certificate, key)
         if credentials is not None and address.startswith("unix:"):
             raise ConfigurationError("TLS is for HOST:PORT; on a Unix socket there is none, and the files are not used")
 
         def connect() -> Connection:
             return transport_of(address).connect(
                 address,
-                (BridgeServiceStub, AdminServiceStub, BufferServiceStub, LeaseServiceStub),
+                (BRIDGE, ADMIN, BUFFERS, LEASES),
                 max_message_bytes=max_message_bytes,
                 credentials=credentials,
                 keepalive=True,
@@ -127,7 +133,7 @@ class Client(SessionCalls, AdminCalls):
         self._authority = AuthorityConnection(address, connect, is_secure=credentials is not None)
         raw = RawConnection(self._authority)
         self._copier = Copier(raw, max_message_bytes)
-        self._leases = LeaseHolder(raw, lambda error: self._authority.public(rpc_error(error)))
+        self._leases = LeaseHolder(raw, self._authority.public)
 
     @property
     def repeated(self) -> int:

@@ -17,7 +17,6 @@ from snakepit_otel.errors import (
     ToolError,
 )
 from snakepit_otel.rpc import Connection, ConnectionClosed, RpcError, StatusCode, snakepit_error
-from snakepit_otel.rpc.tls import advice
 from snakepit_otel.rpc.transports.base import Metadata
 
 _ADVICE = (
@@ -120,7 +119,7 @@ class AuthorityConnection:
             return error
         error.address, text = self.address, str(error)
         is_new = not self.has_answered and not self.address.startswith("unix:")
-        found = advice(text, secure=self._is_secure) if is_new else None
+        found = _advice(text, is_secure=self._is_secure) if is_new else None
         if found is None and not error.may_have_run:
             why = next((f"{meaning}: " for words, meaning in _ADVICE if words in text), "")
             found = f"{why}{_WHAT_TO_DO}"
@@ -135,6 +134,13 @@ class AuthorityConnection:
             raise ClientClosed(
                 "this client was closed while the call ran; the request may have run", may_have_run=True
             ) from None
+
+
+def _advice(text: str, *, is_secure: bool) -> str | None:
+    # Imported late: it takes gRPC along, which a connection on TCP has already.
+    from snakepit_otel.rpc.tls import advice
+
+    return advice(text, secure=is_secure)
 
 
 def _described(error: RpcError, session_id: str, address: str) -> SnakepitError | None:

@@ -10,15 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from grpc import aio
-
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.methods import HOLD
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import AuthorityUnavailable, SessionNotFound, SnakepitError
-from snakepit_otel.rpc import Connection
+from snakepit_otel.rpc import Connection, RpcError
+from snakepit_otel.rpc.transports.base import EOF
 from snakepit_otel.sessions._session import checked_owner, checked_ttl
 from snakepit_otel.telemetry import outgoing
 
@@ -29,7 +28,7 @@ _CLOSE_TIMEOUT_S = 2.0
 # gRPC's asyncio fails with this where the peer refuses a call before its headers count as sent.
 _REFUSED_EARLY = "Internal error from Core"
 
-Translate = Callable[[aio.AioRpcError], SnakepitError]
+Translate = Callable[[RpcError], SnakepitError]
 
 
 class LeaseHolder:
@@ -105,8 +104,8 @@ class LeaseHolder:
             try:
                 await self._stream.request(request)
                 break
-            except aio.AioRpcError as error:
-                if error.details() != _REFUSED_EARLY or not tries_left:
+            except RpcError as error:
+                if error.details != _REFUSED_EARLY or not tries_left:
                     raise self._translate(error) from None
         self._lost.pop(request.session_id, None)
 
@@ -117,7 +116,7 @@ class LeaseHolder:
             return False
         try:
             return (await stream.request(request)).held
-        except (aio.AioRpcError, AuthorityUnavailable):
+        except (RpcError, AuthorityUnavailable):
             # The stream broke, and the authority deletes the session.
             self._lost.pop(request.session_id, None)
             return False
@@ -172,19 +171,19 @@ class _Stream:
 
     async def _send(self) -> None:
         # A failed stream is reported by the reading task.
-        with suppress(aio.AioRpcError, asyncio.InvalidStateError):
+        with suppress(RpcError):
             while (request := await self._requests.get()) is not None:
                 await self._call.write(request)
             await self._call.done_writing()
 
     async def _read(self) -> None:
-        error: SnakepitError | aio.AioRpcError = AuthorityUnavailable("the authority ended the stream")
+        error: SnakepitError | RpcError = AuthorityUnavailable("the authority ended the stream")
         reason = "the authority ended it"
         try:
-            while (response := await self._call.read()) is not aio.EOF:
+            while (response := await self._call.read()) is not EOF:
                 self._on_response(response)
-        except aio.AioRpcError as failure:
-            error, reason = failure, f"{failure.code().name}: {failure.details()}"
+        except RpcError as failure:
+            error, reason = failure, f"{failure.code.name}: {failure.details}"
         finally:
             self._on_end(error, reason)
 

@@ -9,12 +9,9 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
-import grpc
 import orjson
-from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceServicer
 from snakepit_otel.bridge.wire.peers import Peer, peer_of
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.errors import (
@@ -24,6 +21,8 @@ from snakepit_otel.errors import (
     ZeroCopyLimitExceeded,
 )
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description
 from snakepit_otel.zero_copy._memory import Buffer, BufferWriter
@@ -35,11 +34,10 @@ _MACHINE_SHARE = 4  # the copies of one machine are at most a quarter of the ref
 _MAX_DESCRIPTION_BYTES = 16 << 10
 _MESSAGE_OVERHEAD_BYTES = 1 << 10
 
-Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
 
-class BufferService(BufferServiceServicer):
+class BufferService:
     """Serves the buffers of `buffer_store` to peers that know a request's id, or a result's, which are random.
 
     `new_charge` returns the charge for a peer's references, None for no charge.
@@ -186,11 +184,11 @@ def _description(message: pb.WriteRequest | None) -> Description:
 
 
 async def _abort(context: Context, error: SnakepitError) -> Any:
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = StatusCode.FAILED_PRECONDITION
     if isinstance(error, ZeroCopyLimitExceeded | BudgetExceeded):
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        code = StatusCode.RESOURCE_EXHAUSTED
     elif isinstance(error, ReferenceRefused):
-        code = grpc.StatusCode.INVALID_ARGUMENT
+        code = StatusCode.INVALID_ARGUMENT
     await context.abort(code, f"{type(error).__name__}: {error}")
 
 

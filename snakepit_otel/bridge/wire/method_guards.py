@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from snakepit_otel.bridge.wire.errors import to_status
 from snakepit_otel.common.printable import printable
 from snakepit_otel.errors import MessageTooLarge, SessionStoreUnavailable, SnakepitError
-from snakepit_otel.rpc import Listener
+from snakepit_otel.rpc.services import Handler, Methods, handlers_of
+from snakepit_otel.rpc.status import StatusCode
 
 DEFAULT_MAX_BYTES = 1 << 20  # of a request for which its service sets no limit
 AUTHORITY_TOOL_BYTES = 1 << 20  # default limit of JSON in one call of an authority's tool
-_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+_EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
 _NO_MEMORY = "there is no memory left for this request; it may be tried again, or be smaller"
 _Read = Callable[[bytes], Any]
 
@@ -37,34 +34,23 @@ class Limit:
 class _UnreadableRequest(DecodeError):
     """A request that is not read: the status's code, and why."""
 
-    def __init__(self, code: grpc.StatusCode, why: str) -> None:
+    def __init__(self, code: StatusCode, why: str) -> None:
         super().__init__(why)
         self.code = code
 
 
-class GuardedServer:
-    """Stands for an aio server while a service is added to it.
+def guarded(methods: Methods, service: object, limits: Mapping[str, Limit] | None = None) -> list[Handler]:
+    """Return handlers for the methods that a service has, each with its guard.
 
     `limits` are by the method's name; all others have `Limit()`. A request over its limit ends its call with
     RESOURCE_EXHAUSTED, one that is no message with INVALID_ARGUMENT, and one for which there is no memory with
     RESOURCE_EXHAUSTED; in a stream of requests, the reader gets a `DecodeError` with the reason.
     """
-
-    def __init__(self, server: aio.Server | Listener, limits: Mapping[str, Limit] | None = None) -> None:
-        self._server = server
-        self._limits = limits or {}
-
-    def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Leave out what comes again by `add_registered_method_handlers`."""
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Add the service's methods, each with its guard."""
-        guarded = {
-            name: _guarded(f"{service}/{name}", handler, self._limits.get(name, _DEFAULT))
-            for name, handler in handlers.items()
-        }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
-        self._server.add_registered_method_handlers(service, guarded)
+    limits = limits or {}
+    names = {method.name: name for name, method in methods.items()}
+    return [
+        _guarded(handler, limits.get(names[handler.method.name], _DEFAULT)) for handler in handlers_of(methods, service)
+    ]
 
 
 _DEFAULT = Limit()
@@ -75,22 +61,14 @@ def limited(method: str, parse: _Read, most: int) -> _Read:
     return _reader(method, Limit(most), parse)
 
 
-def _guarded(method: str, handler: Any, limit: Limit) -> Any:
-    read = _reader(method, limit, handler.request_deserializer)
-    serializer = limit.write or handler.response_serializer
-    served = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
-    if not inspect.iscoroutinefunction(served) and not inspect.isasyncgenfunction(served):
-        # The generated default of a method that is not served here: it would raise in a thread, with a traceback.
-        return grpc.stream_stream_rpc_method_handler(_refuse)
-    if handler.request_streaming:
-        build = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.stream_unary_rpc_method_handler
-        )
-        return build(_checking_stream(served), read, serializer)
-    build = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-    return build(_checking(served, limit.refuse), _deferring_errors(read), serializer)
+def _guarded(handler: Handler, limit: Limit) -> Handler:
+    method = handler.method
+    read = _reader(method.name, limit, method.read_request)
+    write = limit.write or method.write_response
+    if method.client_streams:
+        return Handler(replace(method, read_request=read, write_response=write), _checking_stream(handler.serve))
+    read = _deferring_errors(read)
+    return Handler(replace(method, read_request=read, write_response=write), _checking(handler.serve, limit.refuse))
 
 
 def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
@@ -109,7 +87,7 @@ def _reader(method: str, limit: Limit, parse: _Read) -> _Read:
             raise _UnreadableRequest(_EXHAUSTED, str(error)) from None
         except (DecodeError, SnakepitError) as error:
             why = f"a request for {name} cannot be read: {printable(error)}"
-            raise _UnreadableRequest(grpc.StatusCode.INVALID_ARGUMENT, why) from None
+            raise _UnreadableRequest(StatusCode.INVALID_ARGUMENT, why) from None
 
     return read
 
@@ -128,17 +106,6 @@ def _deferring_errors(read: _Read) -> _Read:
 
 def _checking(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
     """Return what serves a request, or refuses it where it could not be read."""
-    if inspect.isasyncgenfunction(behaviour):
-
-        async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
-            await _abort_if_unreadable(request, context)
-            async with aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return generate
-    if not inspect.iscoroutinefunction(behaviour):
-        return behaviour
 
     async def serve(request: Any, context: Any) -> Any:
         if refuse is not None and isinstance(request, _UnreadableRequest) and request.code is _EXHAUSTED:
@@ -150,15 +117,13 @@ def _checking(behaviour: Any, refuse: Callable[[str], Any] | None) -> Any:
             await context.abort(_EXHAUSTED, _NO_MEMORY)
         except SessionStoreUnavailable as error:
             # Whatever a method does with sessions, it may happen to it.
-            await context.abort(grpc.StatusCode.UNAVAILABLE, to_status(error, {}))
+            await context.abort(StatusCode.UNAVAILABLE, to_status(error, {}))
 
     return serve
 
 
 def _checking_stream(behaviour: Any) -> Any:
     """Return what serves a stream of requests, and ends its call at one that cannot be read."""
-    if not inspect.iscoroutinefunction(behaviour):
-        return behaviour
 
     async def serve(requests: Any, context: Any) -> Any:
         try:
@@ -169,10 +134,6 @@ def _checking_stream(behaviour: Any) -> Any:
             await context.abort(_EXHAUSTED, _NO_MEMORY)
 
     return serve
-
-
-async def _refuse(_requests: Any, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
 
 
 async def _abort_if_unreadable(request: Any, context: Any) -> None:

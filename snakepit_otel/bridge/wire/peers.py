@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from grpc import aio
+from snakepit_otel.rpc.transports.base import CallContext
 
 
 class Peer(NamedTuple):
@@ -17,7 +17,7 @@ class Peer(NamedTuple):
 UNIX = Peer("unix", is_known=True)  # callers on the Unix socket, which only their user can open, and in this process
 
 
-def peer_of(context: aio.ServicerContext[object, object]) -> Peer:
+def peer_of(context: CallContext) -> Peer:
     """Return who calls: on TCP without a client's certificate, all of a machine are one."""
     peer = context.peer()
     if peer.startswith("unix:"):

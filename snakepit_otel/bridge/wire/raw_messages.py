@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.wire.methods import EXECUTE_STREAMING_TOOL, EXECUTE_TOOL
 from snakepit_otel.errors import MessageTooLarge, ValueRefused
 
 LARGE_BYTES: Final = 64 << 10  # from this size on, messages are passed on without being parsed whole
@@ -186,20 +183,6 @@ def read_chunk(raw: bytes) -> Chunk:
             head.append(view[begun:stop])
         begun = stop
     return LargeChunk(raw, pb.ToolChunk.FromString(b"".join(head)), place)
-
-
-def worker_stub(channel: aio.Channel) -> BridgeServiceStub:
-    """Return a stub for a worker that passes large requests and results on as they came."""
-    stub = BridgeServiceStub(channel)
-    stub.ExecuteTool = channel.unary_unary(
-        f"/{EXECUTE_TOOL}", request_serializer=serialized, response_deserializer=read_response
-    )
-    stub.ExecuteStreamingTool = channel.unary_stream(
-        f"/{EXECUTE_STREAMING_TOOL}",
-        request_serializer=serialized,
-        response_deserializer=read_chunk,
-    )
-    return stub
 
 
 def json_bytes_of(request: Any) -> int:

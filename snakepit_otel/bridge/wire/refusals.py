@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import grpc
-
 from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.errors import RequestRefused
+from snakepit_otel.rpc.status import StatusCode
 
 _CODES = {
-    "permission_denied": grpc.StatusCode.PERMISSION_DENIED,
-    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
-    "resource_exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "permission_denied": StatusCode.PERMISSION_DENIED,
+    "unauthenticated": StatusCode.UNAUTHENTICATED,
+    "resource_exhausted": StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
-def code_of(refusal: RequestRefused) -> grpc.StatusCode:
+def code_of(refusal: RequestRefused) -> StatusCode:
     """Return the status of a refusal."""
-    return _CODES.get(refusal.status, grpc.StatusCode.PERMISSION_DENIED)
+    return _CODES.get(refusal.status, StatusCode.PERMISSION_DENIED)
 
 
 def refusal_in(error_message: str) -> RequestRefused | None:

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.bridge.wire.codec import STRING_VALUE, decode_result, encode_parameters
 from snakepit_otel.bridge.wire.copy_fallback import Copier
@@ -20,6 +18,7 @@ from snakepit_otel.bridge.wire.errors import from_wire
 from snakepit_otel.bridge.wire.messages import message
 from snakepit_otel.bridge.wire.reference_list import Incoming
 from snakepit_otel.bridge.wire.references import Outgoing
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS
 from snakepit_otel.bridge.wire.values import plain_markers
 from snakepit_otel.bridge.worker.elixir_sessions import Call, ElixirSessions
 from snakepit_otel.common import deadline
@@ -58,9 +57,7 @@ class AuthorityClient:
         self._timeout = timeout
         self.headers = [] if token is None else [(methods.WORKER_HEADER, worker_id), (methods.FENCING_HEADER, token)]
         self._max_message_bytes = max_message_bytes
-        self.connection = transport_of(address).connect(
-            address, (BridgeServiceStub, BufferServiceStub), max_message_bytes=max_message_bytes
-        )
+        self.connection = transport_of(address).connect(address, (BRIDGE, BUFFERS), max_message_bytes=max_message_bytes)
         self.copier = Copier(self.connection, max_message_bytes)
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -113,6 +110,9 @@ class AuthorityClient:
         """Return the authority's stub for threads, and begin the session there, as upstream's worker does."""
         if session_id and self.sessions is not None:
             _run(self.sessions.begin(self._timed(self._call_from_thread, methods.INITIALIZE_SESSION), session_id))
+        # Imported late: it takes gRPC along.
+        from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
+
         return self._blocking_connection().stub(BridgeServiceStub)
 
     def end_session(self, session_id: str | None, timeout: float) -> None:
@@ -206,7 +206,7 @@ class AuthorityClient:
         with self._lock:
             if self._blocking is None:
                 self._blocking = transport_of(self.address).connect_blocking(
-                    self.address, (BridgeServiceStub,), max_message_bytes=self._max_message_bytes
+                    self.address, (BRIDGE,), max_message_bytes=self._max_message_bytes
                 )
             return self._blocking
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakepit_otel import telemetry
 from snakepit_otel.adapters import SessionContext
@@ -20,11 +20,9 @@ from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._tool_description import ToolDescription, describe_all
 from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.adapters._worker_hooks import WorkerContext
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import add_SupervisionServiceServicer_to_server
 from snakepit_otel.bridge.wire.buffer_service import BufferService
-from snakepit_otel.bridge.wire.method_guards import GuardedServer
+from snakepit_otel.bridge.wire.method_guards import guarded
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS, SUPERVISION
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
 from snakepit_otel.bridge.worker.memory import WorkerMemory
@@ -37,10 +35,12 @@ from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.middleware._loading import Spec, load_all
 from snakepit_otel.rpc import transport_of
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
-from snakepit_otel.rpc.tls import Tls
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.process_exit import ProcessExit, on_stop_signals
 from snakepit_otel.telemetry import names
+
+if TYPE_CHECKING:
+    from snakepit_otel.rpc.tls import Tls
 
 # With what comes before and after it, a worker is gone two and a half seconds after its grace.
 _TIME_FOR_TELEMETRY_S = 1.7
@@ -148,10 +148,10 @@ class WorkerServer:
             insecure=self.insecure,
             trusted=True,
         )
-        guarded = GuardedServer(self._listener, worker_limits(self.max_message_bytes))
-        add_BridgeServiceServicer_to_server(self._service, guarded)
-        add_BufferServiceServicer_to_server(BufferService(self.memory.kept, self.max_message_bytes), guarded)
-        add_SupervisionServiceServicer_to_server(SupervisionService(running, self.memory.set_strict), guarded)
+        limits = worker_limits(self.max_message_bytes)
+        self._listener.add(guarded(BRIDGE, self._service, limits))
+        self._listener.add(guarded(BUFFERS, BufferService(self.memory.kept, self.max_message_bytes), limits))
+        self._listener.add(guarded(SUPERVISION, SupervisionService(running, self.memory.set_strict), limits))
         self.address = self._listener.bind()
         await self._listener.start()
         if self.whole_process:

@@ -12,15 +12,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import lru_cache
 from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import aio
 
 from snakepit_otel.adapters import SessionContext, StreamChunk
 from snakepit_otel.adapters._lifecycle import AdapterHost
 from snakepit_otel.adapters._request import Request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.method_guards import Limit
@@ -41,7 +38,8 @@ from snakepit_otel.common import deadline
 from snakepit_otel.errors import DeadlineExceeded, RequestRefused, ZeroCopyLimitExceeded
 from snakepit_otel.middleware import _current_caller as current_caller
 from snakepit_otel.rpc import RpcError
-from snakepit_otel.rpc.transports.grpc import grpc_code
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.zero_copy._current_scope import set_current
 from snakepit_otel.zero_copy._scope import Scope
 
@@ -51,7 +49,6 @@ _NO_WATCH = nullcontext()
 _FIRST_WAIT_S = 0.001
 _MAX_WAIT_S = 0.05
 _MAX_BYTES_DECODED_ON_LOOP = 256 << 10
-Context = aio.ServicerContext[Any, Any]
 
 
 def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
@@ -61,7 +58,7 @@ def worker_limits(max_message_bytes: int) -> dict[str, Limit]:
     return dict.fromkeys(("ExecuteTool", "ExecuteStreamingTool", "InitializeSession", "Write"), every)
 
 
-class WorkerService(BridgeServiceServicer):
+class WorkerService:
     """Serves tool calls; passes session calls on to the authority, and registers tools there with `register_tools`."""
 
     def __init__(
@@ -171,7 +168,7 @@ class WorkerService(BridgeServiceServicer):
             self._running.end(scope.request)
         if failed is not None:
             refusal = refusal_in(failed) if scope.request is None else None
-            await context.abort(grpc.StatusCode.INTERNAL if refusal is None else code_of(refusal), failed)
+            await context.abort(StatusCode.INTERNAL if refusal is None else code_of(refusal), failed)
 
     async def _stream(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> str | None:
         """Stream, and return the details of the status for an error that ended it early."""
@@ -358,7 +355,7 @@ class WorkerService(BridgeServiceServicer):
         try:
             return await self._authority.forward(method, request, headers)
         except RpcError as error:
-            await context.abort(grpc_code(error.code), error.details)
+            await context.abort(error.code, error.details)
 
 
 @lru_cache(maxsize=1_000)

@@ -6,17 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import grpc
-from grpc import aio
-
 from snakepit_otel.bridge.proto import snakepit_supervision_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_supervision_pb2_grpc import SupervisionServiceServicer
 from snakepit_otel.bridge.wire.telemetry_patterns import checked
 from snakepit_otel.common.printable import printable_error
 from snakepit_otel.errors import ValueRefused
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import CallContext as Context
 from snakepit_otel.telemetry import Level, _controls
-
-Context = aio.ServicerContext[Any, Any]
 
 
 class RunningRequests:
@@ -53,7 +49,7 @@ class RunningRequests:
             await self._awaited.setdefault(request_id, asyncio.Event()).wait()
 
 
-class SupervisionService(SupervisionServiceServicer):
+class SupervisionService:
     """Serves the authority on the worker's own socket; `set_strict` switches the strict mode of references."""
 
     def __init__(self, running: RunningRequests, set_strict: Callable[[bool], None] = lambda _: None) -> None:
@@ -75,7 +71,7 @@ class SupervisionService(SupervisionServiceServicer):
                 Level(request.level), request.sampling, checked(request.allow), checked(request.deny)
             )
         except (ValueError, ValueRefused) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, printable_error(error))
+            await context.abort(StatusCode.INVALID_ARGUMENT, printable_error(error))
         # A worker that was started off has set up nothing that could be turned up.
         if not self._is_off:
             _controls.apply(controls)

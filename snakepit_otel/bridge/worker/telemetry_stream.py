@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from snakepit_otel import telemetry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
@@ -22,6 +21,7 @@ from snakepit_otel.bridge.wire.telemetry_patterns import checked
 from snakepit_otel.bridge.worker.process_controls import ProcessControls
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import ValueRefused
+from snakepit_otel.rpc.transports.base import EOF
 from snakepit_otel.telemetry import error_type, names
 from snakepit_otel.telemetry._controls import matches
 
@@ -176,7 +176,7 @@ class TelemetryStream:
             try:
                 # An iterator of the controls would end at a message that cannot be parsed.
                 control = await context.read()
-                if control is aio.EOF or self._listener is not listener:
+                if control is EOF or self._listener is not listener:
                     return
                 self.control(control)
             except (DecodeError, ValueRefused) as error:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
-from snakepit_otel.rpc.tls import Tls
+from snakepit_otel.rpc.services import Handler, Methods
+from snakepit_otel.rpc.status import StatusCode
+
+if TYPE_CHECKING:
+    from snakepit_otel.rpc.tls import Tls
 
 Metadata = Sequence[tuple[str, str]]
-Service = Callable[[Any], object]
-"""Client class of a service, as protobuf's compiler generates it: takes anything with gRPC's `Channel.unary_unary`,
-`unary_stream`, `stream_unary` and `stream_stream`, and gives each method's path, serializer and parser there."""
+EOF: Final = object()
+"""What reading a stream returns once it has ended."""
+
+
+class Dialogue(Protocol):
+    """Call that streams both ways, at its caller. Methods raise `RpcError` for a call that has failed."""
+
+    async def read(self) -> Any:
+        """Return the next message, or `EOF` where the peer has ended the call well."""
+
+    async def write(self, message: Any) -> None:
+        """Send a message; return when there is room for the next one."""
+
+    async def done_writing(self) -> None:
+        """Let the peer read the end."""
+
+    def cancel(self) -> None:
+        """End the call, at the peer, too; again does nothing."""
+
+    def done(self) -> bool:
+        """Return whether the call has ended."""
 
 
 class Connection(Protocol):
@@ -45,8 +67,8 @@ class Connection(Protocol):
     async def upload(self, method: str, messages: Iterable[Any]) -> Any:
         """Send a stream of messages and return the answer."""
 
-    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Any:
-        """Begin a call that streams both ways, with the methods and errors of `grpc.aio.StreamStreamCall`; no span."""
+    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Dialogue:
+        """Begin a call that streams both ways; it has no span."""
 
     def connect(self) -> None:
         """Begin to connect now, and not with the first call."""
@@ -72,8 +94,8 @@ class BlockingConnection(Protocol):
     ) -> Any:
         """Send one message and return the answer."""
 
-    def stub(self, service: Service) -> Any:
-        """Return the service's client class over this connection, for code that has to have one; no spans."""
+    def stub(self, service: Callable[[Any], Any]) -> Any:
+        """Return a client class of gRPC's over a channel to the same peer, for code that has to have one; no spans."""
 
     def connect(self) -> None:
         """Begin to connect now, and not with the first call."""
@@ -95,23 +117,23 @@ class CallContext(Protocol):
         """Return the caller's address in gRPC's form, such as `unix:` or `ipv4:127.0.0.1:4711`."""
 
     async def read(self) -> Any:
-        """Return the next message of a stream, or `grpc.aio.EOF`."""
+        """Return the next message of a stream, or `EOF`."""
 
     async def write(self, message: Any) -> None:
         """Send a message of a stream."""
 
-    async def abort(self, code: Any, details: str = "") -> None:
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Return the names in the certificate of the caller, if it has shown one."""
+
+    async def abort(self, code: StatusCode, details: str = "") -> NoReturn:
         """End the call with a status; always raises."""
 
 
 class Listener(Protocol):
-    """Server at one address; services are added before it starts, by the functions of protobuf's compiler."""
+    """Server at one address; handlers are added before it starts."""
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """Add services; see `grpc.Server`."""
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Add the methods of one service by name; see `grpc.Server`. Their contexts are `CallContext`s."""
+    def add(self, handlers: Iterable[Handler]) -> None:
+        """Serve the calls of these methods; those of others end with UNIMPLEMENTED."""
 
     def bind(self) -> str:
         """Take the address, and return the one to call by. Raises `ConfigurationError` if it cannot be used."""
@@ -132,7 +154,7 @@ class Transport(Protocol):
     def connect(
         self,
         address: str,
-        services: Iterable[Service],
+        services: Iterable[Methods],
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         credentials: Any = None,
@@ -144,7 +166,7 @@ class Transport(Protocol):
         """
 
     def connect_blocking(
-        self, address: str, services: Iterable[Service], *, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self, address: str, services: Iterable[Methods], *, max_message_bytes: int = MAX_MESSAGE_BYTES
     ) -> BlockingConnection:
         """Make a connection for threads; errors as of `connect`."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -11,16 +12,25 @@ from grpc import aio
 
 from snakepit_otel.rpc import addresses
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen
-from snakepit_otel.rpc.client_call import ClientCall, Peer
+from snakepit_otel.rpc.client_call import Peer
+from snakepit_otel.rpc.grpc_client_call import GrpcClientCall
 from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_channel
+from snakepit_otel.rpc.grpc_server_interceptors import ServerInterceptor
+from snakepit_otel.rpc.grpc_status import rpc_error
 from snakepit_otel.rpc.keepalive import CALLER
-from snakepit_otel.rpc.local_sockets import without_descriptors
 from snakepit_otel.rpc.method import CANCELLED, Method, error_text, method_of
-from snakepit_otel.rpc.server_interceptors import ServerInterceptor
+from snakepit_otel.rpc.services import Handler, Methods
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.tls import Tls
-from snakepit_otel.rpc.transports.base import Metadata, Service
+from snakepit_otel.rpc.transports.base import EOF, Dialogue, Metadata
 from snakepit_otel.telemetry import _switch, outgoing
+
+_KINDS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
 
 
 class GrpcTransport:
@@ -33,7 +43,7 @@ class GrpcTransport:
     def connect(
         self,
         address: str,
-        services: Iterable[Service],
+        services: Iterable[Methods],
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         credentials: grpc.ChannelCredentials | None = None,
@@ -45,7 +55,7 @@ class GrpcTransport:
         return GrpcConnection(channel, services, Peer(address))
 
     def connect_blocking(
-        self, address: str, services: Iterable[Service], *, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self, address: str, services: Iterable[Methods], *, max_message_bytes: int = MAX_MESSAGE_BYTES
     ) -> GrpcBlockingConnection:
         """See `Transport`."""
         channel = blocking_channel(address, options=addresses.options(max_message_bytes))
@@ -72,30 +82,18 @@ class GrpcTransport:
         return GrpcListener(server, address, tls, insecure, replace=replace)
 
 
-class _MethodRecorder:
-    """Stands for a channel while client classes are made, and records their multicallables by method."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-        self.methods: dict[str, tuple[Any, Method]] = {}
-
-    def __getattr__(self, kind: str) -> Callable[..., Any]:
-        make = getattr(self._channel, kind)
-
-        def record(path: str, *arguments: Any, **options: Any) -> Any:
-            name = path.removeprefix("/")
-            multicallable = make(path, *arguments, **options)
-            self.methods[name] = multicallable, method_of(name)
-            return multicallable
-
-        return record
-
-
-def _methods_of(channel: Any, services: Iterable[Service]) -> dict[str, tuple[Any, Method]]:
-    recorder = _MethodRecorder(channel)
-    for service in services:
-        service(recorder)
-    return recorder.methods
+def _methods_of(channel: Any, services: Iterable[Methods]) -> dict[str, tuple[Any, Method]]:
+    found = {}
+    for method in (method for service in services for method in service.values()):
+        kind = _KINDS[method.client_streams, method.server_streams]
+        multicallable = getattr(channel, kind)(
+            f"/{method.name}",
+            request_serializer=method.write_request,
+            response_deserializer=method.read_response,
+            _registered_method=True,
+        )
+        found[method.name] = multicallable, method_of(method.name)
+    return found
 
 
 class _ClosedMethods(dict[str, tuple[Any, Method]]):
@@ -112,7 +110,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 class GrpcConnection:
     """Connection over an aio channel; its spans are made around calls, as interceptors cost an aio channel much."""
 
-    def __init__(self, channel: aio.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
+    def __init__(self, channel: aio.Channel, services: Iterable[Methods], peer: Peer | None = None) -> None:
         self.channel: aio.Channel | None = channel  # None once closed
         self._methods = _methods_of(channel, services)
         self._peer = peer
@@ -131,7 +129,7 @@ class GrpcConnection:
         try:
             if not (observed and _switch.enabled):
                 return await multicallable(request, timeout=timeout, metadata=metadata)
-            with ClientCall(observed_method, self._peer):
+            with GrpcClientCall(observed_method, self._peer):
                 return await multicallable(request, timeout=timeout, metadata=outgoing(metadata))
         except aio.AioRpcError as error:
             raise rpc_error(error) from None
@@ -152,7 +150,7 @@ class GrpcConnection:
             if not _switch.enabled:
                 await _read_all(multicallable(request, timeout=timeout, metadata=metadata), take)
                 return
-            call = ClientCall(observed_method, self._peer)
+            call = GrpcClientCall(observed_method, self._peer)
             with call:
 
                 async def take_observed(message: Any) -> None:
@@ -178,9 +176,9 @@ class GrpcConnection:
 
         return await self.call(method, each())
 
-    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Any:
+    def bidirectional(self, method: str, metadata: Metadata | None = None) -> Dialogue:
         """See `Connection`."""
-        return self._methods[method][0](metadata=metadata)
+        return _Dialogue(self._methods[method][0](metadata=metadata))
 
     def connect(self) -> None:
         """See `Connection`."""
@@ -206,7 +204,7 @@ class GrpcConnection:
 class GrpcBlockingConnection:
     """Connection over a blocking channel; see `BlockingConnection`."""
 
-    def __init__(self, channel: grpc.Channel, services: Iterable[Service], peer: Peer | None = None) -> None:
+    def __init__(self, channel: grpc.Channel, services: Iterable[Methods], peer: Peer | None = None) -> None:
         self.channel = channel
         self._methods = _methods_of(channel, services)
         self._peer = peer
@@ -225,12 +223,12 @@ class GrpcBlockingConnection:
         try:
             if not (observed and _switch.enabled):
                 return multicallable(request, timeout=timeout, metadata=metadata)
-            with ClientCall(observed_method, self._peer):
+            with GrpcClientCall(observed_method, self._peer):
                 return multicallable(request, timeout=timeout, metadata=outgoing(metadata))
         except grpc.RpcError as error:
             raise rpc_error(error) from None
 
-    def stub(self, service: Service) -> Any:
+    def stub(self, service: Callable[[Any], Any]) -> Any:
         """See `BlockingConnection`."""
         return service(self.channel)
 
@@ -253,15 +251,9 @@ class GrpcListener:
         self._server, self._address, self._tls, self._insecure = server, address, tls, insecure
         self._replace = replace
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def add(self, handlers: Iterable[Handler]) -> None:
         """See `Listener`."""
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-    ) -> None:
-        """See `Listener`."""
-        self._server.add_registered_method_handlers(service, handlers)
+        add_handlers(self._server, handlers)
 
     def bind(self) -> str:
         """See `Listener`."""
@@ -276,18 +268,78 @@ class GrpcListener:
         await self._server.stop(grace)
 
 
-_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+def add_handlers(server: aio.Server, handlers: Iterable[Handler]) -> None:
+    """Have an aio server serve the calls of these methods."""
+    for handler in handlers:
+        method = handler.method
+        kind = _KINDS[method.client_streams, method.server_streams]
+        serve = _reading(handler.serve) if method.client_streams and method.server_streams else handler.serve
+        build = getattr(grpc, f"{kind}_rpc_method_handler")
+        made = {method.name.rpartition("/")[2]: build(serve, method.read_request, method.write_response)}
+        service = method.name.rpartition("/")[0]
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, made),))
+        server.add_registered_method_handlers(service, made)
 
 
-def grpc_code(code: StatusCode) -> grpc.StatusCode:
-    """Return gRPC's form of a status code."""
-    return _GRPC_CODES[code.value]
+def _reading(serve: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    async def behaviour(requests: Any, context: Any) -> Any:
+        return await serve(requests, _ReadingContext(context))
+
+    return behaviour
 
 
-def rpc_error(error: grpc.RpcError) -> RpcError:
-    """Return the neutral form of an error of gRPC's."""
-    code: grpc.StatusCode = error.code()
-    return RpcError(StatusCode(code.value[0]), without_descriptors(error.details() or ""))
+class _ReadingContext:
+    """gRPC's context, with the end of a stream as all transports have it."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        return EOF if message is aio.EOF else message
+
+
+class _Dialogue:
+    """See `Dialogue`."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def read(self) -> Any:
+        try:
+            message = await self._call.read()
+        except aio.AioRpcError as error:
+            raise rpc_error(error) from None
+        return EOF if message is aio.EOF else message
+
+    async def write(self, message: Any) -> None:
+        with _as_rpc_error():
+            await self._call.write(message)
+
+    async def done_writing(self) -> None:
+        with _as_rpc_error():
+            await self._call.done_writing()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def done(self) -> bool:
+        ended: bool = self._call.done()
+        return ended
+
+
+@contextmanager
+def _as_rpc_error() -> Iterator[None]:
+    try:
+        yield
+    except aio.AioRpcError as error:
+        raise rpc_error(error) from None
+    except asyncio.InvalidStateError:
+        # A write after the end of the call, whose status the reading has.
+        raise RpcError(StatusCode.CANCELLED, "the call has ended") from None
 
 
 async def _read_all(stream: Any, take: Callable[[Any], Awaitable[None]]) -> None:

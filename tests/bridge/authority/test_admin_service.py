@@ -10,9 +10,11 @@ from grpc import aio
 
 from snakepit_otel import Client, SessionStore, ToolError
 from snakepit_otel.bridge.authority.admin_service import AdminService
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.errors import InvalidSession, SessionNotFound
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.testing import FakeClock
 from tests.bridge.parts import authority
 
@@ -27,7 +29,7 @@ def sessions(clock: FakeClock) -> SessionStore:
 async def client(sessions: SessionStore, clock: FakeClock, short_path: Path) -> AsyncIterator[Client]:
     """A client of the service."""
     server = aio.server()
-    add_AdminServiceServicer_to_server(AdminService(sessions), server)
+    add_handlers(server, handlers_of(ADMIN, AdminService(sessions)))
     address = listen(server, f"unix:{short_path}/s")
     await server.start()
     async with Client(address) as connected:

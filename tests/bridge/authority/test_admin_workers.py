@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from snakepit_otel import Client, SessionStore, ToolError
 from snakepit_otel.bridge.authority.admin_service import AdminService
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import add_AdminServiceServicer_to_server
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.bridge.wire.restart_report import Replacement, RestartReport
 from snakepit_otel.bridge.wire.status import PoolStatus, SessionsStatus, Status, ToolStatus, WorkerStatus
 from snakepit_otel.errors import PoolNotFound, PoolNotStarted, WorkerStartFailed
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from tests.waiting import until
 
 counts = st.integers(0, 2**63 - 1)
@@ -106,7 +108,7 @@ def test_every_field_is_on_the_wire() -> None:
 async def served(directory: Path, **offered: Any) -> AsyncIterator[Client]:
     """Serve what is offered; gives a client."""
     server = aio.server()
-    add_AdminServiceServicer_to_server(AdminService(SessionStore(), **offered), server)
+    add_handlers(server, handlers_of(ADMIN, AdminService(SessionStore(), **offered)))
     address = listen(server, f"unix:{directory}/s")
     await server.start()
     try:

@@ -16,6 +16,7 @@ from snakepit_otel.bridge.authority.admission import _Call
 from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.bridge.authority.listener import CallerListener
 from snakepit_otel.rpc.addresses import split
+from snakepit_otel.rpc.services import Handler, RpcMethod
 from tests.bridge.raw_http2 import RawClient, message
 from tests.waiting import until
 
@@ -35,13 +36,15 @@ class Served:
         self.ended: list[BaseException] = []
         self.address = ""
         handlers = {
-            "Wait": grpc.unary_unary_rpc_method_handler(self.wait, bytes, bytes),
-            "Answer": grpc.unary_unary_rpc_method_handler(self.answer, bytes, bytes),
-            "Stream": grpc.unary_stream_rpc_method_handler(self.stream, bytes, bytes),
-            "Upload": grpc.stream_unary_rpc_method_handler(self.upload, bytes, bytes),
+            "Wait": (self.wait, False, False),
+            "Answer": (self.answer, False, False),
+            "Stream": (self.stream, False, True),
+            "Upload": (self.upload, True, False),
         }
-        generic = grpc.method_handlers_generic_handler("t.T", handlers)
-        self.listener.server.add_generic_rpc_handlers((generic,))
+        self.listener.server.add(
+            Handler(RpcMethod(f"t.T/{name}", bytes, bytes, bytes, bytes, reads, streams), serve)
+            for name, (serve, reads, streams) in handlers.items()
+        )
 
     @property
     def port(self) -> int:

@@ -17,11 +17,14 @@ from grpc import aio
 from snakepit_otel import rpc
 from snakepit_otel.bridge.authority.byte_budget import Budget, Charge
 from snakepit_otel.bridge.proto import snakepit_buffers_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub, add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import BufferServiceStub
 from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.peers import Peer
+from snakepit_otel.bridge.wire.services import BUFFERS
 from snakepit_otel.errors import BudgetExceeded, ReferenceRefused
 from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.zero_copy._buffer_store import BEARER, BufferStore
 from snakepit_otel.zero_copy._descriptor import Description, Kind, Owner
 from snakepit_otel.zero_copy._limits import Limits
@@ -57,7 +60,7 @@ async def serving(limits: Limits | None = None, room: int = 64 * MIB) -> AsyncIt
     buffer_store, budget = BufferStore(limits), Budget(anonymous=room, anonymous_peer=room)
     service = BufferService(buffer_store, new_charge=budget.for_references)
     server = rpc.aio_server(options=options())
-    add_BufferServiceServicer_to_server(service, server)
+    add_handlers(server, handlers_of(BUFFERS, service))
     address = listen(server, "127.0.0.1:0")
     await server.start()
     try:

@@ -24,10 +24,11 @@ from snakepit_otel.bridge.authority.service import AuthorityService, authority_l
 from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_leases_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub, add_LeaseServiceServicer_to_server
-from snakepit_otel.bridge.wire.method_guards import GuardedServer
+from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import LeaseServiceStub
+from snakepit_otel.bridge.wire.authority_services import LEASES
+from snakepit_otel.bridge.wire.method_guards import guarded
 from snakepit_otel.bridge.wire.peers import UNIX
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     InvalidSession,
@@ -39,6 +40,8 @@ from snakepit_otel.errors import (
 )
 from snakepit_otel.rpc.addresses import listen, options
 from snakepit_otel.rpc.keepalive import LISTENER
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.sessions import MemoryBackend
 from snakepit_otel.sessions.backends.base import Created, NewSession
 from snakepit_otel.testing import Capture, FakeClock
@@ -56,11 +59,9 @@ class Served:
         self.server = rpc.aio_server(
             interceptors=[rpc.ServerInterceptor(trusted=True)], options=[*options(), *keepalive]
         )
-        add_LeaseServiceServicer_to_server(
-            self.leases, GuardedServer(self.server, authority_limits(100 << 20, 1 << 20))
-        )
+        add_handlers(self.server, guarded(LEASES, self.leases, authority_limits(100 << 20, 1 << 20)))
         dispatcher = Dispatcher(sessions, ToolRegistry(STATE_TOOLS), NoWorkers())
-        add_BridgeServiceServicer_to_server(AuthorityService(dispatcher), self.server)
+        add_handlers(self.server, handlers_of(BRIDGE, AuthorityService(dispatcher)))
         self.address = listen(self.server, address)
 
     def balanced(self) -> bool:
@@ -231,7 +232,7 @@ async def test_stopping_the_authority_does_not_wait_for_leases(
 class Overtaken:
     """A call that the peer has refused before gRPC knew that its headers were sent."""
 
-    error = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core")
+    error = rpc.RpcError(rpc.StatusCode.INTERNAL, "Internal error from Core")
 
     async def read(self) -> None:
         raise self.error

@@ -16,13 +16,12 @@ from snakepit_otel import rpc
 from snakepit_otel.bridge.authority.admission import AdmissionInterceptor
 from snakepit_otel.bridge.authority.byte_budget import Budget
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
-    BridgeServiceServicer,
-    BridgeServiceStub,
-    add_BridgeServiceServicer_to_server,
-)
+from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceServicer, BridgeServiceStub
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.errors import InvalidSession
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.services import handlers_of
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from tests.waiting import until
 
 
@@ -64,7 +63,7 @@ async def test_a_refused_call_lets_go_of_its_message(short_path: Path, who: str)
     service = Refusing()
     admission = [AdmissionInterceptor(Budget())] if who == "authority" else []
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor(), *admission])
-    add_BridgeServiceServicer_to_server(service, server)
+    add_handlers(server, handlers_of(BRIDGE, service))
     address = listen(server, f"unix:{short_path}/s")
     await server.start()
     async with rpc.aio_channel(address) as channel:

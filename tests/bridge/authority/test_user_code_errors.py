@@ -16,7 +16,7 @@ from snakepit_otel.bridge.authority.dispatcher import Dispatcher
 from snakepit_otel.bridge.authority.tool_registry import AuthorityContext, ToolRegistry, authority_tool
 from snakepit_otel.bridge.wire.tool_calls import execute_request, result_of, stream_error
 from snakepit_otel.errors import ToolError
-from snakepit_otel.rpc.transports.grpc import rpc_error
+from snakepit_otel.rpc.grpc_status import rpc_error
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.testing import Capture
 from tests.bridge.parts import Authority, NoWorkers, authority

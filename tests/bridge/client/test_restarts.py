@@ -19,9 +19,9 @@ from snakepit_otel.bridge.authority.service import AuthorityService
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.client.restarts import RESTART_SECONDS, Restarts
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_leases_pb2_grpc import add_LeaseServiceServicer_to_server
 from snakepit_otel.bridge.wire import codec
+from snakepit_otel.bridge.wire.authority_services import LEASES
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.errors import (
     AuthorityUnavailable,
     ClientClosed,
@@ -30,6 +30,7 @@ from snakepit_otel.errors import (
     ToolError,
     WorkerExited,
 )
+from snakepit_otel.rpc.services import handlers_of
 from snakepit_otel.rpc.transports import transport_of
 from tests.waiting import until
 
@@ -76,8 +77,8 @@ async def served(address: str, workers: Gate) -> AsyncIterator[str]:
     sessions = SessionStore()
     dispatcher, leases = Dispatcher(sessions, ToolRegistry(), workers), LeaseService(sessions)
     listener = transport_of(address).listen(address)
-    add_BridgeServiceServicer_to_server(AuthorityService(dispatcher), listener)  # type: ignore[arg-type]
-    add_LeaseServiceServicer_to_server(leases, listener)  # type: ignore[arg-type]
+    listener.add(handlers_of(BRIDGE, AuthorityService(dispatcher)))
+    listener.add(handlers_of(LEASES, leases))
     bound = listener.bind()
     await listener.start()
     try:

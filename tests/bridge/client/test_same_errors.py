@@ -16,9 +16,10 @@ from snakepit_otel.bridge.authority.local_caller import LocalCaller
 from snakepit_otel.bridge.authority.service import AuthorityService
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import add_BridgeServiceServicer_to_server
 from snakepit_otel.bridge.wire.errors import to_wire
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.errors import RequestRefused, SnakepitError, ToolError
+from snakepit_otel.rpc.services import handlers_of
 from snakepit_otel.rpc.transports import transport_of
 
 KINDS = [
@@ -98,7 +99,7 @@ async def callers(directory: Path, workers: Failing) -> AsyncIterator[dict[str, 
     async with AsyncExitStack() as stack:
         for way, address in (("unix", f"unix:{directory}/s"), ("tcp", "127.0.0.1:0")):
             listener = transport_of(address).listen(address)
-            add_BridgeServiceServicer_to_server(AuthorityService(dispatcher), listener)  # type: ignore[arg-type]
+            listener.add(handlers_of(BRIDGE, AuthorityService(dispatcher)))
             bound = listener.bind()
             await listener.start()
             stack.push_async_callback(listener.stop, None)

@@ -13,21 +13,19 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
-    BridgeServiceServicer,
-    add_BridgeServiceServicer_to_server,
-)
 from snakepit_otel.bridge.wire.errors import from_wire
-from snakepit_otel.bridge.wire.method_guards import DEFAULT_MAX_BYTES, GuardedServer, Limit
+from snakepit_otel.bridge.wire.method_guards import DEFAULT_MAX_BYTES, Limit, guarded
+from snakepit_otel.bridge.wire.services import BRIDGE
 from snakepit_otel.bridge.wire.values import from_json
 from snakepit_otel.errors import ToolError
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.zero_copy._descriptor import replaced
 
 _CALL = "/snakepit.bridge.BridgeService/"
 
 
-class Failing(BridgeServiceServicer):
+class Failing:
     """Has no memory for anything but heartbeats."""
 
     async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:
@@ -61,7 +59,7 @@ async def channel(short_path: Path) -> AsyncIterator[aio.Channel]:
 
     server = rpc.aio_server(interceptors=[], options=[])
     limits = {"GetSession": Limit(100), "CleanupSession": Limit(100, no_memory)}
-    add_BridgeServiceServicer_to_server(Failing(), GuardedServer(server, limits))
+    add_handlers(server, guarded(BRIDGE, Failing(), limits))
     listen(server, f"unix:{short_path}/guarded")
     await server.start()
     async with rpc.aio_channel(f"unix:{short_path}/guarded", options=[]) as made:
@@ -77,7 +75,7 @@ async def channel(short_path: Path) -> AsyncIterator[aio.Channel]:
         ("Heartbeat", 1, grpc.StatusCode.INVALID_ARGUMENT, "Heartbeat cannot be read"),
         ("Ping", 0, grpc.StatusCode.RESOURCE_EXHAUSTED, "no memory left"),
         ("CleanupSession", 0, grpc.StatusCode.RESOURCE_EXHAUSTED, "no memory left"),
-        ("RegisterTools", 9, grpc.StatusCode.UNIMPLEMENTED, "not implemented"),
+        ("RegisterTools", 9, grpc.StatusCode.UNIMPLEMENTED, "not found"),
     ],
     ids=["own limit", "limit of most", "no message", "no memory to serve it", "no memory to read it", "nobody"],
 )

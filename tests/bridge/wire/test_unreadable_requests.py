@@ -14,27 +14,28 @@ from grpc import aio
 
 from snakepit_otel import rpc
 from snakepit_otel.bridge.proto import snakepit_admin_pb2 as pb
-from snakepit_otel.bridge.proto.snakepit_admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
-from snakepit_otel.bridge.proto.snakepit_buffers_pb2_grpc import add_BufferServiceServicer_to_server
+from snakepit_otel.bridge.wire.authority_services import ADMIN
 from snakepit_otel.bridge.wire.buffer_service import BufferService
-from snakepit_otel.bridge.wire.method_guards import GuardedServer
+from snakepit_otel.bridge.wire.method_guards import guarded
+from snakepit_otel.bridge.wire.services import BUFFERS
 from snakepit_otel.rpc.addresses import listen
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from tests.waiting import until
 
-ADMIN = "/snakepit_otel.admin.AdminService"
+ADMIN_PATH = "/snakepit_otel.admin.AdminService"
 JUNK = b"\xff\xff\xff"
 METHODS = [
-    ("unary_unary", f"{ADMIN}/ShowSession"),
-    ("unary_stream", f"{ADMIN}/RestartWorkers"),
+    ("unary_unary", f"{ADMIN_PATH}/ShowSession"),
+    ("unary_stream", f"{ADMIN_PATH}/RestartWorkers"),
     ("unary_stream", "/snakepit_otel.buffers.BufferService/Read"),
     ("stream_unary", "/snakepit_otel.buffers.BufferService/Write"),
 ]
 
 
-class Admin(AdminServiceServicer):
+class Admin:
     """Counts what reaches it."""
 
     def __init__(self) -> None:
@@ -45,11 +46,11 @@ class Admin(AdminServiceServicer):
         self.reached += 1
         return pb.ShowSessionResponse()
 
-    async def RestartWorkers(self, request: Any, context: Any) -> AsyncIterator[pb.Replacement]:
+    async def RestartWorkers(self, request: Any, context: Any) -> None:
         self.reached += 1
         try:
             while True:
-                yield pb.Replacement(pool="a")
+                await context.write(pb.Replacement(pool="a"))
         finally:
             self.closed.set()
 
@@ -59,9 +60,8 @@ async def served(short_path: Path) -> AsyncIterator[tuple[Admin, aio.Channel]]:
     """A server, observed, and a channel to it."""
     admin, address = Admin(), f"unix:{short_path}/s"
     server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()])
-    guarded = GuardedServer(server)
-    add_AdminServiceServicer_to_server(admin, guarded)
-    add_BufferServiceServicer_to_server(BufferService(BufferStore()), guarded)
+    add_handlers(server, guarded(ADMIN, admin))
+    add_handlers(server, guarded(BUFFERS, BufferService(BufferStore())))
     listen(server, address)
     await server.start()
     try:
@@ -102,9 +102,9 @@ async def test_junk_is_refused(
 async def test_what_can_be_read_is_served(served: tuple[Admin, aio.Channel]) -> None:
     """Messages reach their handlers, and a stream that its reader leaves ends in its handler."""
     admin, channel = served
-    show: Any = channel.unary_unary(f"{ADMIN}/ShowSession", request_serializer=None, response_deserializer=None)
+    show: Any = channel.unary_unary(f"{ADMIN_PATH}/ShowSession", request_serializer=None, response_deserializer=None)
     assert await show(b"") == b""
-    restart: Any = channel.unary_stream(f"{ADMIN}/RestartWorkers", response_deserializer=pb.Replacement.FromString)
+    restart: Any = channel.unary_stream(f"{ADMIN_PATH}/RestartWorkers", response_deserializer=pb.Replacement.FromString)
     call = restart(b"")
     assert (await call.read()).pool == "a"
     call.cancel()

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,17 @@ from snakepit_otel.bridge.authority.state_tools import STATE_TOOLS
 from snakepit_otel.bridge.authority.tool_registry import ToolRegistry
 from snakepit_otel.bridge.proto import (
     snakepit_admin_pb2,
-    snakepit_admin_pb2_grpc,
     snakepit_bridge_pb2,
-    snakepit_bridge_pb2_grpc,
     snakepit_buffers_pb2,
-    snakepit_buffers_pb2_grpc,
     snakepit_leases_pb2,
-    snakepit_leases_pb2_grpc,
     snakepit_supervision_pb2,
-    snakepit_supervision_pb2_grpc,
 )
 from snakepit_otel.bridge.wire import methods
+from snakepit_otel.bridge.wire.authority_services import ADMIN, LEASES
 from snakepit_otel.bridge.wire.buffer_service import BufferService
-from snakepit_otel.bridge.wire.method_guards import GuardedServer, Limit
+from snakepit_otel.bridge.wire.method_guards import Limit, guarded
 from snakepit_otel.bridge.wire.restart_report import RestartReport
+from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS, SUPERVISION
 from snakepit_otel.bridge.wire.status import Status
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
@@ -52,6 +48,8 @@ from snakepit_otel.bridge.worker.service import WorkerService, worker_limits
 from snakepit_otel.bridge.worker.supervision import RunningRequests, SupervisionService
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.rpc.addresses import listen, options
+from snakepit_otel.rpc.services import Methods
+from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from tests.bridge.parts import OneWorker
@@ -171,13 +169,10 @@ class _Servers:
         await self._serve(
             ours,
             authority_limits(_LARGEST, self.sessions.settings.max_session_bytes),
-            partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, self.authority),
-            partial(
-                snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server,
-                BufferService(self.buffer_store, _LARGEST),
-            ),
-            partial(snakepit_leases_pb2_grpc.add_LeaseServiceServicer_to_server, LeaseService(self.sessions)),
-            partial(snakepit_admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
+            (BRIDGE, self.authority),
+            (BUFFERS, BufferService(self.buffer_store, _LARGEST)),
+            (LEASES, LeaseService(self.sessions)),
+            (ADMIN, admin),
         )
         threads, running = ToolThreads(1), RunningRequests()
         link = AuthorityClient(ours, max_message_bytes=_LARGEST, worker_id="worker-1", token=None)
@@ -189,22 +184,17 @@ class _Servers:
         await self._serve(
             theirs,
             worker_limits(_LARGEST),
-            partial(snakepit_bridge_pb2_grpc.add_BridgeServiceServicer_to_server, service),
-            partial(
-                snakepit_buffers_pb2_grpc.add_BufferServiceServicer_to_server, BufferService(BufferStore(), _LARGEST)
-            ),
-            partial(
-                snakepit_supervision_pb2_grpc.add_SupervisionServiceServicer_to_server, SupervisionService(running)
-            ),
+            (BRIDGE, service),
+            (BUFFERS, BufferService(BufferStore(), _LARGEST)),
+            (SUPERVISION, SupervisionService(running)),
         )
         await enter(pool.connection.channel)
         self.channels = [await enter(rpc.aio_channel(address, options=options(_LARGEST))) for address in (ours, theirs)]
 
-    async def _serve(self, address: str, limits: Mapping[str, Limit], *services: Callable[[Any], None]) -> None:
+    async def _serve(self, address: str, limits: Mapping[str, Limit], *services: tuple[Methods, object]) -> None:
         server = rpc.aio_server(interceptors=[rpc.ServerInterceptor()], options=options(_LARGEST))
-        guarded = GuardedServer(server, limits)
-        for add in services:
-            add(guarded)
+        for of_service, service in services:
+            add_handlers(server, guarded(of_service, service, limits))
         listen(server, address)
         await server.start()
         self._running.push_async_callback(server.stop, None)

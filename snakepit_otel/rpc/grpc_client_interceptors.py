@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import grpc
 from grpc import aio
 
-from snakepit_otel.rpc.client_call import ClientCall, Peer
+from snakepit_otel.rpc.client_call import Peer
+from snakepit_otel.rpc.grpc_client_call import GrpcClientCall
 from snakepit_otel.rpc.grpc_factories import without_contrib_spans
-from snakepit_otel.rpc.method import method_of
+from snakepit_otel.rpc.method import OK, method_of
 from snakepit_otel.telemetry import _switch, outgoing
 
 
@@ -27,7 +28,7 @@ class _Aio:
     async def _observe(self, proceed: Any, details: Any, request: Any) -> Any:
         if not _switch.enabled:
             return await proceed(details, request)
-        observed = ClientCall(method_of(details.method), self._peer)
+        observed = GrpcClientCall(method_of(details.method), self._peer)
         try:
             with observed.current():
                 metadata = outgoing(details.metadata)
@@ -79,7 +80,7 @@ class BlockingClientInterceptor(
     def _observe(self, proceed: Any, details: Any, request: Any) -> Any:
         if not _switch.enabled:
             return proceed(details, request)
-        observed = ClientCall(method_of(details.method), self._peer)
+        observed = GrpcClientCall(method_of(details.method), self._peer)
         try:
             with observed.current(), without_contrib_spans():
                 call = proceed(
@@ -127,7 +128,7 @@ class ObservedCallable:
             return self._multicallable(request, *positional, **given)
         given.update(zip(_POSITIONAL, positional, strict=False))
         metadata = given.pop("metadata", None)
-        observed = ClientCall(method_of(self._method))
+        observed = GrpcClientCall(method_of(self._method))
         try:
             with observed.current(), without_contrib_spans():
                 call = self._multicallable(request, metadata=_passed_on(metadata), **given)
@@ -138,7 +139,7 @@ class ObservedCallable:
             observed.follow_aio(call)
         else:
             # The answer of a blocking stub.
-            observed.settle(grpc.StatusCode.OK)
+            observed.settle(OK)
         return call
 
 

@@ -14,14 +14,15 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
-from snakepit_otel.rpc.method import MAX_NAME_CHARACTERS, OTHER_METHOD, method_of
-from snakepit_otel.rpc.server_call import (
+from snakepit_otel.rpc.grpc_server_call import (
     AioServerCall,
     BlockingServerCall,
-    ServerCall,
     StatusRecorder,
     ThreadServerCall,
 )
+from snakepit_otel.rpc.method import MAX_NAME_CHARACTERS, OTHER_METHOD, method_of
+from snakepit_otel.rpc.server_call import ServerCall
+from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.telemetry import _guard, _switch, incoming
 from snakepit_otel.telemetry._links import without_state
 
@@ -257,8 +258,8 @@ class ObservedHandler(_Observing, grpc.GenericRpcHandler):
 class _Unserved(ServerCall):
     """A call of a method that the server does not have."""
 
-    def status(self, error: BaseException | None) -> grpc.StatusCode:
-        return grpc.StatusCode.UNIMPLEMENTED
+    def status(self, error: BaseException | None) -> StatusCode:
+        return StatusCode.UNIMPLEMENTED
 
     def status_details(self) -> str:
         return "Method not found!"
