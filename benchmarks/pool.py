@@ -1,207 +1,129 @@
-"""The cost of a pool beside bare gRPC servers, telemetry off: python -m benchmarks.pool.
+"""The cost of a pool beside bare gRPC servers: python -m benchmarks.pool [--quick].
 
-An async echo tool on two workers of the profile `thread`, 64 calls in flight: through `Snakepit.execute`, in the
-process of the authority, and through `Client`, from another one. Against the same code with nothing between: gRPC's own
-client on two bare grpc.aio servers, 32 calls in flight on each. They take turns in short bursts; figures are medians,
-and shares are of the burst beside. The last line has `Snakepit.execute` with all telemetry on, and a sink for it.
+An echo tool on two workers, 64 calls in flight, telemetry off: through `Snakepit.execute`, in the process of the
+authority, and through `Client`, from another one. Against the same code with nothing between: gRPC's own client on two
+bare grpc.aio servers, 32 calls in flight on each. Every burst has one of the bare servers right beside it, before and
+after by turns; shares are of that one, and what is printed is their median and quartiles. One call at a time is
+measured in the same way. The last line has all telemetry on, exported over OTLP to a sink, beside the same with
+telemetry off; its bursts are long, since what was recorded is sent once a second. Processor time is the caller's
+process's.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from grpc import aio
+from benchmarks.callers import IN_FLIGHT, WORKERS, Burst, Caller
+from benchmarks.figures import LINES, Figure, figure_of, note, options
+from benchmarks.worker import serving
 
-from benchmarks.worker import processor_time, serving
-from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
-from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
-from snakepit_otel.bridge.wire.tool_calls import execute_request
-from snakepit_otel.rpc.addresses import options
-
-WORKERS = 2
-IN_FLIGHT = 64
-CALLS = 1_500
-ROUNDS = 15
-TARGET = 0.60
-POOL = {"size": WORKERS, "profile": "thread", "threads_per_worker": IN_FLIGHT // WORKERS}
-ADAPTER = "benchmarks.pool:Echo"
-
-Call = Callable[[], Awaitable[object]]
+OFF = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
 
 
-class Echo(BaseAdapter):
-    __thread_safe__ = True
+@dataclass(frozen=True)
+class Row:
+    """A case beside its base: who calls what, how many at a time, and in bursts of how many seconds."""
 
-    @tool
-    async def echo(self, value: object) -> object:
-        return value
-
-
-async def burst(calls: list[Call], number: int) -> list[float]:
-    """Make so many calls, `IN_FLIGHT` at a time and as many by each of these; return how long each took, and all."""
-    left, took = iter(range(number)), list[float]()
-
-    async def caller(call: Call) -> None:
-        for _ in left:
-            began = time.perf_counter()
-            await call()
-            took.append(time.perf_counter() - began)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller(calls[place % len(calls)]) for place in range(IN_FLIGHT)))
-    return [*took, time.perf_counter() - began]
+    line: str
+    text: str
+    caller: str
+    base: str = "bare"
+    tool: str = "echo"
+    in_flight: int = IN_FLIGHT
+    seconds: float = 0.5
 
 
-@contextlib.asynccontextmanager
-async def bare(directory: Path) -> AsyncIterator[list[Call]]:
-
-    def call_of(stub: BridgeServiceStub) -> Call:
-        async def call() -> object:
-            return await stub.ExecuteTool(execute_request("echo", {"value": "hello"}, None))
-
-        return call
-
-    async with contextlib.AsyncExitStack() as stack:
-        calls = []
-        for number in range(WORKERS):
-            path = f"{directory}/bare-{number}.sock"
-            stack.enter_context(serving("bare", path))
-            channel = await stack.enter_async_context(aio.insecure_channel(f"unix:{path}", options=options()))
-            calls.append(call_of(BridgeServiceStub(channel)))
-        yield calls
+ROWS = (
+    Row("thread", "Snakepit.execute", "thread"),
+    Row("process", "Snakepit.execute, profile process", "process"),
+    Row("client", "Client, other process", "client"),
+    Row("plain", "Snakepit.execute, plain tool", "thread", tool="echo_plain"),
+    Row("alone", "Snakepit.execute, one at a time", "thread", in_flight=1),
+    Row("recorded", "Snakepit.execute, recorded", "recorded", base="thread", seconds=3.0),
+)
 
 
-@contextlib.asynccontextmanager
-async def pit(_directory: Path) -> AsyncIterator[list[Call]]:
-    async with Snakepit(ADAPTER, pool=POOL) as running:
-        yield [lambda: running.execute("echo", {"value": "hello"})]
+@dataclass
+class Measured:
+    row: Row
+    # Bursts of the case and of its base, in pairs.
+    pairs: list[tuple[Burst, Burst]] = field(default_factory=list)
 
+    @property
+    def ratios(self) -> list[float]:
+        """The case's rates as shares of the base's, or where calls are made one at a time, its p50 by the base's."""
+        if self.row.in_flight == 1:
+            return [statistics.median(ours.took) / statistics.median(base.took) for ours, base in self.pairs]
+        return [ours.rate / base.rate for ours, base in self.pairs]
 
-@contextlib.asynccontextmanager
-async def client(directory: Path) -> AsyncIterator[list[Call]]:
-    socket = directory / "authority.sock"
-    environ = {**os.environ, **{f"SNAKEPIT_OTEL_POOL__{name.upper()}": str(value) for name, value in POOL.items()}}
-    server = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
-        [sys.executable, "-m", "snakepit_otel", "serve", ADAPTER, "--socket", str(socket)],
-        stderr=subprocess.PIPE,
-        env=environ,
-    )
-    try:
-        assert server.stderr is not None
-        while b"serving" not in (line := server.stderr.readline()):
-            if not line:
-                raise RuntimeError("the authority did not start")
-        async with Client(f"unix:{socket}") as connected:
-            yield [lambda: connected.execute("echo", {"value": "hello"})]
-    finally:
-        server.terminate()
-        server.communicate()
-
-
-CASES = {"bare": bare, "pit": pit, "client": client}
-
-
-async def take_turns(case: str, directory: Path) -> None:
-    """Be the caller of a case: make a burst of calls for each line of standard input, and answer with its times."""
-    if case == "recorded":
-        telemetry.setup("snakepit-authority")
-        case = "pit"
-    loop = asyncio.get_running_loop()
-    async with CASES[case](directory) as calls:
-        print("ready", flush=True)
-        while number := await loop.run_in_executor(None, sys.stdin.readline):
-            before = processor_time(os.getpid())
-            took = await burst(calls, int(number))
-            used = processor_time(os.getpid()) - before
-            print(json.dumps({"took": took[:-1], "rate": int(number) / took[-1], "used": used}), flush=True)
-
-
-class Caller:
-    def __init__(self, case: str, directory: Path, environ: dict[str, str]) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.pool", case, str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=inherited | environ,
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the caller of {case!r} did not start")
-
-    def burst(self, number: int) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate()
+    @property
+    def figure(self) -> Figure:
+        percent = 100 if LINES[self.row.line].unit == "%" else 1
+        return figure_of(self.row.line, [percent * ratio for ratio in self.ratios])
 
 
 def main() -> None:
-    off = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, help="pairs of bursts for each line (15; with --quick 5)")
+    given = parser.parse_args()
+    rounds = given.rounds or (5 if given.quick else 15)
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as text, serving("sink", f"{text}/sink.sock"):
-        directory = Path(text)
         full = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{text}/sink.sock",
             "OTEL_EXPORTER_OTLP_INSECURE": "true",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
         }
-        callers = {name: Caller(name, directory, off) for name in CASES}
-        callers["recorded"] = Caller("recorded", directory, full)
+        callers = {name: Caller(name, Path(text), OFF) for name in ("bare", "thread", "process", "client")}
+        callers["recorded"] = Caller("thread", Path(text), full)
         try:
-            measure(callers)
+            measured = measure(callers, rounds, 0.4 if given.quick else 1.0)
         finally:
             for caller in callers.values():
                 caller.close()
+    report(measured, rounds)
+    note(given.figures, [one.figure for one in measured])
 
 
-def measure(callers: dict[str, Caller]) -> None:
-    rates: dict[str, list[float]] = {name: [] for name in callers}
-    took: dict[str, list[float]] = {name: [] for name in callers}
-    used = dict.fromkeys(callers, 0.0)
-    for caller in callers.values():
-        caller.burst(CALLS)
-    for _ in range(ROUNDS):
-        for name, caller in callers.items():
-            answer = caller.burst(CALLS)
-            rates[name].append(answer["rate"])
-            took[name] += answer["took"]
-            used[name] += answer["used"]
-    print(f"echo, {WORKERS} workers, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
-    texts = {
-        "bare": "bare grpc.aio servers",
-        "pit": "Snakepit.execute",
-        "client": "Client, other process",
-        "recorded": "Snakepit.execute, recorded",
-    }
-    for name, text in texts.items():
-        share = statistics.median(ours / theirs for ours, theirs in zip(rates[name], rates["bare"], strict=True))
-        p50, p99 = statistics.quantiles(took[name], n=100)[49], statistics.quantiles(took[name], n=100)[98]
-        target = f"   target {TARGET:.0%}" if name == "pit" else ""
-        print(
-            f"  {text:27} {statistics.median(rates[name]):6.0f}/s  {share:6.1%}  p50 {1e3 * p50:5.1f} ms, "
-            f"p99 {1e3 * p99:5.1f} ms, {1e6 * used[name] / ROUNDS / CALLS:4.0f} µs of the caller's process{target}"
-        )
+def measure(callers: dict[str, Caller], rounds: int, pace: float) -> list[Measured]:
+    """Make the bursts of all rows, in turns, each as many seconds long as its row has, times `pace`."""
+
+    def warmed_up(row: Row, name: str, tool: str) -> int:
+        rate = max(callers[name].burst(20 * row.in_flight, row.in_flight, tool).rate for _ in range(3))
+        return max(int(rate * row.seconds * pace), 4 * row.in_flight)
+
+    numbers = {row: (warmed_up(row, row.caller, row.tool), warmed_up(row, row.base, "echo")) for row in ROWS}
+    measured = [Measured(row) for row in ROWS]
+    for turn in range(rounds):
+        for one in measured:
+            row, (ours, base) = one.row, numbers[one.row]
+            first = callers[row.base].burst(base, row.in_flight) if turn % 2 else None
+            burst = callers[row.caller].burst(ours, row.in_flight, row.tool)
+            # Which of the two comes first is by turns, since the machine's pace changes from second to second.
+            one.pairs.append((burst, first or callers[row.base].burst(base, row.in_flight)))
+    return measured
+
+
+def report(measured: list[Measured], rounds: int) -> None:
+    print(f"echo, {WORKERS} workers, {IN_FLIGHT} in flight; medians (quartiles) of {rounds} pairs of bursts in turns")
+    bare = [base for one in measured if one.row.base == "bare" and one.row.in_flight > 1 for _, base in one.pairs]
+    print(f"  {'bare grpc.aio servers':34} {described(bare)}")
+    for one in measured:
+        line = LINES[one.row.line]
+        base = "level off" if one.row.base != "bare" else "bare p50" if one.row.in_flight == 1 else "bare"
+        ours = described([ours for ours, _ in one.pairs])
+        print(f"  {one.row.text:34} {ours}  {one.figure.text()} of {base}   target {line.in_words()}")
+
+
+def described(bursts: list[Burst]) -> str:
+    took = sorted(seconds for burst in bursts for seconds in burst.took)
+    p50, p99 = took[len(took) // 2], took[int(0.99 * len(took))]
+    used = sum(burst.used for burst in bursts) / len(took)
+    rate = statistics.median(burst.rate for burst in bursts)
+    return f"{rate:6.0f}/s  p50 {1e3 * p50:6.2f}, p99 {1e3 * p99:6.2f} ms  {1e6 * used:4.0f} µs CPU"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(take_turns(sys.argv[1], Path(sys.argv[2])))
-    else:
-        main()
+    main()
