@@ -102,6 +102,7 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.session_backends
 	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.framings
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.worker
 	$(BIN)/python -m benchmarks.points
