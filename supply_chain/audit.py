@@ -172,7 +172,7 @@ def audit_go(report: Report) -> None:
 def programs() -> list[Path]:
     """Return the programs that scripts have built on this machine."""
     cache = Path.home() / ".cache" / "snakepit_otel"
-    return sorted([*cache.glob("otelcol-*/otelcol"), *cache.glob("prometheus-*/prom*")])
+    return sorted([*cache.glob("otelcol-*/otelcol"), *cache.glob("prometheus-*/prom*"), *cache.glob("ttrpc_peer-*")])
 
 
 def _of_index(package: Locked) -> Iterable[tuple[str, str]]:

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import math
 import os
 import statistics
 import subprocess
@@ -157,36 +158,46 @@ class Callers:
         if row not in self._connected:
             self._connected[row] = self._runners[row.loop].run(self._connect(row))
         servers, caller = _processor_time(*self._pids[row.loop]), time.process_time()
-        calls, taken = self._runners[row.loop].run(_calls(self._connected[row], load, seconds))
+        made, taken = self._runners[row.loop].run(calls(self._connected[row], load, seconds=seconds))
         caller, servers = time.process_time() - caller, _processor_time(*self._pids[row.loop]) - servers
-        return Burst(taken / calls, caller / calls, servers / calls)
+        return Burst(taken / made, caller / made, servers / made)
 
     async def _connect(self, row: Row) -> list[Caller]:
-        paths = [f"{self._directory}/{row.loop}{number}/{row.socket}" for number in (1, 2)]
-        if row.framing == "ZeroMQ":
-            return [zeromq.connect(path, FRAMINGS[_SMALLEST], row.reader) for path in paths]
-        framing = FRAMINGS[row.framing]
-        opened = [await links.connect(path, framing, row.reader, row.writer) for path in paths]
-        return [FrameCaller(link, framing) for link in opened]
+        return [await connect(f"{self._directory}/{row.loop}{number}/{row.socket}", row) for number in (1, 2)]
 
 
-async def _calls(callers: list[Caller], load: Load, seconds: float) -> tuple[int, float]:
-    """Call for so many seconds; return how many calls or chunks there were, and how long they took."""
+async def connect(path: str, row: Row) -> Caller:
+    """Return one connection of a row."""
+    if row.framing == "ZeroMQ":
+        return zeromq.connect(path, FRAMINGS[_SMALLEST], row.reader)
+    framing = FRAMINGS[row.framing]
+    return FrameCaller(await links.connect(path, framing, row.reader, row.writer), framing)
+
+
+async def calls(
+    callers: list[Caller], load: Load, *, seconds: float = math.inf, number: float = math.inf
+) -> tuple[int, float]:
+    """Call for so many seconds, or so often; return how many calls or chunks there were, and how long they took."""
     request = execute_request("echo", {"value": "x" * load.bytes}, "s")
     begun = time.perf_counter()
     ends = begun + seconds
-    made = 0
+    made = begun_calls = 0
+
+    def more() -> bool:
+        nonlocal begun_calls
+        begun_calls += 1
+        return begun_calls <= number and time.perf_counter() < ends
 
     async def unary(caller: Caller) -> None:
         nonlocal made
-        while time.perf_counter() < ends:
+        while more():
             response = pb.ExecuteToolResponse.FromString(await caller.call(request.SerializeToString()))
             assert response.success
             made += 1
 
     async def streams(caller: Caller) -> None:
         nonlocal made
-        while time.perf_counter() < ends:
+        while more():
             received = 0
             async for part in caller.stream(request.SerializeToString()):
                 assert pb.ToolChunk.FromString(part).data

@@ -1,0 +1,72 @@
+"""Instructions of a server for a call of each framing: python -m benchmarks.framings.instructions.
+
+Counted by valgrind's callgrind, so that figures do not depend on what else the machine does; an echo of 100 bytes, one
+call in flight and 64, from the difference between a longer and a shorter run. Needs valgrind; takes some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.framings.__main__ import LOADS, Load, Row, calls, connect, framings, runner
+
+FEW, MANY = 500, 2500
+
+
+def main() -> int:
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed (apt-get install valgrind); nothing is counted", file=sys.stderr)
+        return 0
+    loads = [load for load in LOADS if load.bytes == 100 and not load.streams]
+    print("instructions of a server for a call")
+    print(f"{'':44}{loads[0].name:>26}{loads[1].name:>26}")
+    rows = framings()
+    jobs = [(row, load) for row in rows for load in loads]
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = dict(zip(jobs, pool.map(lambda job: count(directory, *job), jobs), strict=True))
+    for row in rows:
+        figures = (
+            f"{counts[row, load] / 1e3:15.1f} k{counts[row, load] / counts[rows[0], load]:7.2f} ×" for load in loads
+        )
+        print(f"{', '.join(row):44}{''.join(figures)}")
+    return 0
+
+
+def count(directory: str, row: Row, load: Load) -> float:
+    """Return the instructions of one call."""
+    few, many = (_total(directory, row, load, number) for number in (FEW, MANY))
+    return (many - few) / (MANY - FEW)
+
+
+def _total(directory: str, row: Row, load: Load, number: int) -> int:
+    name = f"{row.socket}-{row.loop}-{load.in_flight}-{number}"
+    folder, log = Path(directory, name), Path(directory, f"{name}.log")
+    folder.mkdir()
+    arguments = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log}"]
+    arguments += [sys.executable, "-m", "benchmarks.framings", "--serve", str(folder), row.loop]
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": "0"})
+    assert server.stdout is not None
+    try:
+        if server.stdout.readline() != b"ready\n":
+            raise RuntimeError(log.read_text())
+        with runner(row.loop) as running:
+            caller = running.run(connect(f"{folder}/{row.socket}", row))
+            running.run(calls([caller], load, number=number))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+    found = re.search(r"Collected : (\d+)", log.read_text())
+    assert found, log.read_text()
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
