@@ -26,7 +26,7 @@ from snakepit_otel.adapters._calls import (
     stream_result,
 )
 from snakepit_otel.adapters._cancellation import attributed, by_user_code, request_is_cancelled
-from snakepit_otel.adapters._completion import run_isolated
+from snakepit_otel.adapters._completion import run_in_own_task, run_isolated
 from snakepit_otel.adapters._request import Emit, Outcome, Request
 from snakepit_otel.adapters._tool import Tool, tools_of
 from snakepit_otel.adapters._tool_threads import ToolThreads
@@ -80,6 +80,7 @@ class AdapterHost:
         self._hooks = {name: getattr(adapter, name, None) for name in ("set_session_context", "initialize", "cleanup")}
         # What every adapter inherits never waits, and has no telemetry of its own.
         self._initializes = self._overrides("set_session_context", "initialize")
+        self._set_context = self._hooks["set_session_context"]
         self._cleans_up = self._overrides("cleanup")
         forks.watch_children()
         self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
@@ -193,17 +194,13 @@ class AdapterHost:
             arguments = tool.check(arguments)
             request.phase = "build"
         request.has_begun = True
-        adapter: Any = None
-
-        def build() -> None:
-            nonlocal adapter
-            adapter = self._build(request)
-
+        built: list[Any] = []
         try:
             if self._has_constructor:
-                await call(build)
+                await call(self._build, request, built)
             else:
-                adapter = self._allocate(request)
+                self._allocate(request, built)
+            adapter = built[0]
             request.phase = "initialize"
             if self._initializes:
                 await self._initialize(request, adapter, call)
@@ -212,25 +209,29 @@ class AdapterHost:
             request.phase = "execute"
             result = await self._execute(request, adapter, tool, arguments, call, emit)
         except BaseException:
-            if adapter is not None and (error := await self._clean_up(request, adapter, call)) is not None:
+            if built and (error := await self._clean_up(request, built[0], call)) is not None:
                 # The caller gets the first failure; this one must not take its place.
                 log_error(_log, f"cleanup of adapter {self.name} failed as well, after its {request.phase} had", error)
             raise
+        if not self._cleans_up:
+            self._cleanup_inline(request)
+            return Outcome(result, None)
         error = await self._clean_up(request, adapter, call)
         if error is not None:
             log_error(_log, f"cleanup of adapter {self.name} failed after tool '{request.tool}' had succeeded", error)
         return Outcome(result, error)
 
     @telemetry.step(names.ADAPTER_BUILD)
-    def _build(self, _request: Request) -> Any:
+    def _build(self, _request: Request, built: list[Any]) -> None:
+        # Into a list, which has the adapter also where a cancelled request no longer waits for it.
         try:
-            return self.adapter()
+            built.append(self.adapter())
         except asyncio.CancelledError as error:
             raise attributed(error) from None
 
     @telemetry.step(names.ADAPTER_BUILD, quiet=True)
-    def _allocate(self, _request: Request) -> Any:
-        return self.adapter()
+    def _allocate(self, _request: Request, built: list[Any]) -> None:
+        built.append(self.adapter())
 
     @telemetry.step(names.ADAPTER_INITIALIZE)
     async def _initialize(self, request: Request, adapter: Any, call: Call) -> None:
@@ -239,8 +240,9 @@ class AdapterHost:
 
     @telemetry.step(names.ADAPTER_INITIALIZE, quiet=True)
     def _initialize_inline(self, request: Request, adapter: Any) -> None:
-        self._call_inherited(adapter, "set_session_context", request.context)
-        self._call_inherited(adapter, "initialize")
+        # An inherited `initialize` does nothing.
+        if self._set_context is not None:
+            self._set_context(adapter, request.context)
 
     async def _clean_up(self, request: Request, adapter: Any, call: Call) -> BaseException | None:
         """Clean up, and return what that raised. Raises if the request is cancelled meanwhile."""
@@ -248,7 +250,7 @@ class AdapterHost:
             if self._cleans_up:
                 await self._cleanup(request, adapter, call)
             else:
-                self._cleanup_inline(request, adapter)
+                self._cleanup_inline(request)
         except (asyncio.CancelledError, RequestAbandoned):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises
@@ -256,8 +258,8 @@ class AdapterHost:
         return None
 
     @telemetry.step(names.ADAPTER_CLEANUP, quiet=True)
-    def _cleanup_inline(self, _request: Request, adapter: Any) -> None:
-        self._call_inherited(adapter, "cleanup")
+    def _cleanup_inline(self, _request: Request) -> None:
+        """Do nothing, as an inherited `cleanup` does."""
 
     @telemetry.step(names.ADAPTER_CLEANUP)
     async def _cleanup(self, _request: Request, adapter: Any, call: Call) -> None:
@@ -289,18 +291,20 @@ class AdapterHost:
     async def _execute(
         self, request: Request, adapter: Any, tool: Tool, arguments: Mapping[str, Any], call: Call, emit: Emit | None
     ) -> Any:
-        def run_tool() -> Any:
-            if self.takes_any:
-                # By position: both spellings of the second parameter are in use.
-                return adapter.execute_tool(request.tool, arguments, request.context)
-            return tool.function(adapter, **arguments)
-
         # A coroutine function is called here and awaited; a plain one may block, and runs where it may.
         try:
-            result = run_tool() if tool.is_async else await call(run_tool)
-            if hasattr(result, "__await__"):
+            if not tool.is_async:
+                result = await call(self._run_tool, request, adapter, tool, arguments)
+            elif self.takes_any:
+                result = adapter.execute_tool(request.tool, arguments, request.context)
+            else:
+                result = tool.function(adapter, **arguments)
+            if not hasattr(result, "__await__"):
+                forks.exit_if_child()
+            elif request.call is None or request.on_main_thread:
                 result = await run_isolated(result)
-            forks.exit_if_child()
+            else:
+                result = await run_in_own_task(result, request.call)
             if emit is not None:
                 await stream_result(request, result, call, emit)
                 return None
@@ -318,6 +322,12 @@ class AdapterHost:
             await close(result)
             raise ToolRefused(f"tool {request.tool!r} streams its result; call it with stream")
         return result
+
+    def _run_tool(self, request: Request, adapter: Any, tool: Tool, arguments: Mapping[str, Any]) -> Any:
+        if self.takes_any:
+            # By position: both spellings of the second parameter are in use.
+            return adapter.execute_tool(request.tool, arguments, request.context)
+        return tool.function(adapter, **arguments)
 
     async def _in_thread(self, request: Request, function: Callable[..., T], *args: Any) -> T:
         """Run one step of a request in a thread. It cannot be stopped, so what comes next waits for its end."""

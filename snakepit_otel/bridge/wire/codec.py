@@ -12,7 +12,7 @@ from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from snakepit_otel.bridge.wire.references import Opened, has_references
+from snakepit_otel.bridge.wire.references import RAW_MARK, Opened, has_references
 from snakepit_otel.bridge.wire.values import from_json, plain_markers, to_json
 from snakepit_otel.errors import ValueRefused
 from snakepit_otel.zero_copy._descriptor import replaced
@@ -51,6 +51,8 @@ _STRUCTURES: Mapping[str, Any] = {
     "Struct": struct_pb2.Struct,
     "ListValue": struct_pb2.ListValue,
 }
+_CONTAINERS = frozenset({list, tuple, dict})
+_STRING_TAG = 0x0A
 _LARGE_PARTS = 1_000
 _LARGE_TEXT_BYTES = 64 << 10
 T = TypeVar("T")
@@ -91,14 +93,29 @@ def decode_parameters(
     Raises `ValueRefused`, naming the parameter, for what is malformed, of unknown type or pickled.
     """
     values: dict[str, Any] = {}
-    for name, message in parameters.items():
-        values[name] = _opened(decode_any(message, name), message.value, opened)
+    for name in parameters:  # not by `items()`, for which protobuf's maps take ten times as long
+        message = parameters[name]
+        raw = message.value
+        if raw and raw[0] != _STRING_TAG and message.type_url == STRING_VALUE:
+            # As our own programs send nearly everything.
+            value = _loads(raw, name, "StringValue")
+        else:
+            value = decode_any(message, name)
+        values[name] = replaced(value, opened) if opened is not None and RAW_MARK in raw else value
     if binary:
         for name, data in binary.items():
             if (metadata or {}).get(f"binary_format:{name}") == "pickle":
                 raise ValueRefused(f"parameter {name!r:.100} is pickled; {_PICKLE_ADVICE}")
             values[name] = data
     return values
+
+
+def is_long(parameters: Mapping[str, AnyMessage], limit: int) -> bool:
+    """Return whether the values of a call's parameters have more than `limit` bytes in all."""
+    size = 0
+    for name in parameters:
+        size += len(parameters[name].value)
+    return size > limit
 
 
 def decode_any(message: AnyMessage, name: str = "value") -> Any:
@@ -128,18 +145,20 @@ def decode_any(message: AnyMessage, name: str = "value") -> Any:
 
 async def encoded(encode: Callable[[Any, Callable[[Any], Any]], T], value: Any, default: Callable[[Any], Any]) -> T:
     """Return what `encode` makes of a value: in a thread where that is long text, or has many parts."""
-    return await asyncio.to_thread(encode, value, default) if _is_large(value) else encode(value, default)
+    return await asyncio.to_thread(encode, value, default) if is_large(value) else encode(value, default)
 
 
 def encode_result(value: Any, default: Callable[[Any], Any] = plain_markers) -> tuple[AnyMessage, bytes]:
     """Return a result as Any, and as bytes where it is bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return AnyMessage(type_url=_BINARY, value=b"null"), bytes(value)
-    raw = _not_finite(value)
-    if raw is not None:
-        return AnyMessage(type_url=_FLOAT, value=raw), b""
+    kind = _KINDS.get(type(value))
+    if kind is None or kind == "float":
+        raw = _not_finite(value)
+        if raw is not None:
+            return AnyMessage(type_url=_FLOAT, value=raw), b""
     raw = to_json(value, default, "result")
-    kind = _KINDS.get(type(value)) or _KINDS_BY_FIRST_BYTE.get(raw[:1])
+    kind = kind or _KINDS_BY_FIRST_BYTE.get(raw[:1])
     if kind is None:
         kind = "integer" if raw.removeprefix(b"-").isdigit() else "float"
     return AnyMessage(type_url=_OURS + kind, value=raw), b""
@@ -194,8 +213,11 @@ def decode_chunk(data: bytes, metadata: Mapping[str, str] | None = None, opened:
         return data
 
 
-def _is_large(value: Any) -> bool:
+def is_large(value: Any) -> bool:
     """Return whether a value is large, values that are converted first left aside."""
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return kind in (str, bytes) and len(value) > _LARGE_TEXT_BYTES
     parts, pending = 0, [value]
     while pending:
         part = pending.pop()
@@ -239,7 +261,7 @@ def _decode_string(raw: bytes, name: str) -> Any:
     # begins with neither. JSON would take the tag, and some lengths, for white space.
     if not raw:
         return ""
-    if raw[0] == 0x0A:
+    if raw[0] == _STRING_TAG:
         return _parse(wrappers_pb2.StringValue, raw, name).value
     return _loads(raw, name, "StringValue")
 

@@ -21,6 +21,7 @@ from snakepit_otel.errors import SnakepitError, ValueRefused
 
 MAX_DEPTH = 800  # nested containers; orjson alone takes 254
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS
+_LONG_DIGITS = 19
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _VERY_LONG_NUMBER = re.compile(rb"[0-9]{309}")
 _SCALARS = (str, int, float, bool, type(None))
@@ -69,15 +70,18 @@ def _with_other_keys(value: Any, default: Callable[[Any], Any]) -> bytes | None:
 
 def from_json(raw: bytes) -> Any:
     """Return the value of JSON, with integers of any size. Raises `ValueError`."""
+    size = len(raw)
     try:
-        value = _loaded(raw)
-    except ValueError:
+        value = orjson.loads(raw) if size < _LARGE else _loaded(raw)
+    except ValueError as error:
+        if str(error).startswith(_NO_MEMORY):
+            raise MemoryError(str(error)) from None
         # orjson refuses integers beyond the range of a float, of 309 digits and more.
         if not _VERY_LONG_NUMBER.search(raw):
             raise
         return _with_long_numbers(raw, parse_constant=_refuse_constant, parse_float=_finite)
     # orjson makes floats of integers beyond 64 bits.
-    return _with_long_numbers(raw) if _LONG_NUMBER.search(raw) else value
+    return _with_long_numbers(raw) if size >= _LONG_DIGITS and _LONG_NUMBER.search(raw) else value
 
 
 def _with_long_numbers(raw: bytes, **strictly: Any) -> Any:
@@ -109,10 +113,6 @@ def _loaded(raw: bytes) -> Any:
         gc.disable()
     try:
         return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        if error.msg.startswith(_NO_MEMORY):
-            raise MemoryError(error.msg) from None
-        raise
     finally:
         if pause:
             gc.enable()

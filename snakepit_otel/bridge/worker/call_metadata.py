@@ -1,11 +1,13 @@
-"""Deadline and request id of a tool call, from its metadata and its context."""
+"""Deadline, request id and caller of a tool call, from its metadata and its context."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from time import monotonic
+from typing import Any
 
+from snakepit_otel.adapters._request import IncomingCall
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import methods
 from snakepit_otel.errors import ValueRefused
@@ -32,3 +34,9 @@ def request_id_of(request: pb.ExecuteToolRequest, context: CallContext) -> str |
         if key == methods.REQUEST_HEADER and isinstance(value, str):
             return value or None
     return request.metadata.get(methods.REQUEST_ID) or None
+
+
+def known_call(context: CallContext) -> IncomingCall | None:
+    """Return the call, if its transport records that the caller has gone; None for other transports."""
+    call: Any = context
+    return call if hasattr(call, "caller_has_gone") else None

@@ -8,7 +8,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -16,18 +16,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from snakepit_otel.adapters import SessionContext, StreamChunk
 from snakepit_otel.adapters._lifecycle import AdapterHost
-from snakepit_otel.adapters._request import Request
+from snakepit_otel.adapters._request import Outcome, Request
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.wire import codec, methods
 from snakepit_otel.bridge.wire.errors import to_status, to_wire
 from snakepit_otel.bridge.wire.method_guards import Limit
 from snakepit_otel.bridge.wire.reference_list import Incoming
-from snakepit_otel.bridge.wire.references import Opened, Outgoing
+from snakepit_otel.bridge.wire.references import Outgoing
 from snakepit_otel.bridge.wire.refusals import code_of, refusal_in
 from snakepit_otel.bridge.wire.request_attributes import add_attributes
 from snakepit_otel.bridge.wire.unserializable import Unserializable
 from snakepit_otel.bridge.worker.authority_client import AuthorityClient
-from snakepit_otel.bridge.worker.call_metadata import deadline_of, request_id_of
+from snakepit_otel.bridge.worker.call_metadata import deadline_of, known_call, request_id_of
 from snakepit_otel.bridge.worker.failures import described, reported, where_of
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.process_controls import ProcessControls
@@ -115,10 +115,13 @@ class WorkerService:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
                 await self._authority.copier.fetch(scope)
-            async with self._watched(job):
-                outcome = await self._host.run(job)
+            outcome = await (self._run_watched(job) if self._is_watched(job) else self._host.run(job))
             outgoing = self._outgoing(scope)
-            result, binary = await codec.encoded(codec.encode_result, outcome.result, outgoing)
+            result, binary = (
+                await asyncio.to_thread(codec.encode_result, outcome.result, outgoing)
+                if codec.is_large(outcome.result)
+                else codec.encode_result(outcome.result, outgoing)
+            )
             if scope.to_send:
                 await self._memory.send(scope, self._authority)
         except asyncio.CancelledError:
@@ -206,7 +209,7 @@ class WorkerService:
             job = await self._job(request, context, scope)
             if scope.to_fetch:
                 await self._authority.copier.fetch(scope)
-            async with self._watched(job):
+            async with self._watch(job) if self._is_watched(job) else _NO_WATCH:
                 await self._host.stream(job, send)
         except asyncio.CancelledError:
             raise
@@ -255,14 +258,18 @@ class WorkerService:
         """Pass on to the authority."""
         return await self._forward(methods.HEARTBEAT, request, context)
 
-    def _watched(self, job: Request) -> AbstractAsyncContextManager[None]:
-        if not self._events.listening and "timeout_ms" not in job.context.request_metadata:
-            return _NO_WATCH
-        return self._watch(job)
+    def _is_watched(self, job: Request) -> bool:
+        return self._events.listening or "timeout_ms" in job.context.request_metadata
+
+    async def _run_watched(self, job: Request) -> Outcome:
+        async with self._watch(job):
+            return await self._host.run(job)
 
     @asynccontextmanager
     async def _watch(self, job: Request) -> AsyncIterator[None]:
         metadata = job.context.request_metadata
+        # The time limit, too, cancels this task.
+        job.call = None
         with self._events.tool_execution(job.tool, metadata):
             try:
                 left = job.context.time_remaining() if "timeout_ms" in metadata else None
@@ -296,25 +303,36 @@ class WorkerService:
         return Outgoing(scope, self._unserializable.for_python)
 
     async def _job(self, request: pb.ExecuteToolRequest, context: Context, scope: Scope) -> Request:
-        metadata = dict(request.metadata)
+        given = request.metadata
+        # Not by `dict(…)` or `items()`, for which protobuf's maps take ten times as long.
+        metadata = {key: given[key] for key in given}
         metadata.pop(methods.REQUEST_ID, None)
         listed = metadata.pop(methods.REFERENCES, None)
+        headers = context.invocation_metadata() or ()
         if self._host.has_middleware:
             is_local = (peer := context.peer()).startswith("unix:")
-            name = "unix" if is_local else peer
-            current_caller.enter(name, context.invocation_metadata() or (), is_trusted=is_local)
+            current_caller.enter("unix" if is_local else peer, headers, is_trusted=is_local)
         due = deadline_of(metadata, context)
         if due is not None:
             deadline.enter(due)
-        for key, value in context.invocation_metadata() or ():
+        for key, value in headers:
             if key == methods.CORRELATION_HEADER and isinstance(value, str):
                 metadata.setdefault("correlation_id", value)
             elif key == methods.REFERENCES_HEADER and isinstance(value, str):
                 listed = value
         opened = scope.receive if scope.request is None else Incoming.of(scope, listed).receive
-        arguments = await self._arguments(request, metadata, opened)
-        on_main_thread = metadata.get("thread_sensitive", "").strip().lower() in _TRUE_VALUES or (
-            self._host.is_thread_sensitive(request.tool_name, arguments)
+        parameters = request.parameters
+        if codec.is_long(parameters, _MAX_BYTES_DECODED_ON_LOOP):
+            # In a thread, so that heartbeats are answered meanwhile.
+            self._host.find(request.tool_name)
+            arguments = await asyncio.to_thread(
+                codec.decode_parameters, parameters, request.binary_parameters, metadata, opened
+            )
+        else:
+            arguments = codec.decode_parameters(parameters, request.binary_parameters, metadata, opened)
+        tool = request.tool_name
+        on_main_thread = self._host.is_thread_sensitive(tool, arguments) or (
+            "thread_sensitive" in metadata and metadata["thread_sensitive"].strip().lower() in _TRUE_VALUES
         )
         session = self._context(
             request.session_id or None,
@@ -322,19 +340,11 @@ class WorkerService:
             metadata,
             may_block=on_main_thread,
             deadline=due,
-            state_id=None if self._registration is None else self._state_id(request.tool_name, arguments),
+            state_id=None if self._registration is None else self._state_id(tool, arguments),
         )
-        return Request(request.tool_name, arguments, session, on_main_thread)
-
-    async def _arguments(
-        self, request: pb.ExecuteToolRequest, metadata: Mapping[str, str], opened: Opened
-    ) -> dict[str, Any]:
-        """Decode the parameters: many of them in a thread, so that heartbeats are answered meanwhile."""
-        given = (request.parameters, request.binary_parameters, metadata, opened)
-        if sum(len(message.value) for message in request.parameters.values()) <= _MAX_BYTES_DECODED_ON_LOOP:
-            return codec.decode_parameters(*given)
-        self._host.find(request.tool_name)
-        return await asyncio.to_thread(codec.decode_parameters, *given)
+        # Middleware may cancel the task as well, with a time limit of its own.
+        call = None if self._host.has_middleware else known_call(context)
+        return Request(tool, arguments, session, on_main_thread, call)
 
     def _state_id(self, tool: str, arguments: dict[str, Any]) -> str | None:
         """Return the session id in the arguments, as Elixir has no field for it; drop one that the tool lacks."""
