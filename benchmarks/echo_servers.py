@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc import aio
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -40,9 +41,21 @@ class BareEcho(BridgeServiceServicer):
         return pb.ExecuteToolResponse(success=True, result=request.parameters["value"])
 
 
-async def serve_bare(address: str) -> None:
+class BareCounters(BridgeServiceServicer):
+    """Counters of sessions in a dict of the process."""
+
+    def __init__(self) -> None:
+        self._counts = dict[str, int]()
+
+    async def ExecuteTool(self, request: pb.ExecuteToolRequest, context: object) -> pb.ExecuteToolResponse:  # noqa: N802 - gRPC's names
+        session = request.session_id
+        self._counts[session] = count = self._counts.get(session, 0) + 1
+        return pb.ExecuteToolResponse(success=True, result=AnyMessage(value=b"%d" % count))
+
+
+async def serve_bare(address: str, servicer: BridgeServiceServicer | None = None) -> None:
     server = aio.server(options=options())
-    add_BridgeServiceServicer_to_server(BareEcho(), server)
+    add_BridgeServiceServicer_to_server(servicer or BareEcho(), server)
     server.add_insecure_port(address)
     await server.start()
     print("ready", flush=True)
@@ -95,7 +108,17 @@ async def serve_sink(address: str) -> None:
     await server.wait_for_termination()
 
 
-SERVERS = {"bare": serve_bare, "worker": serve_worker, "stock": serve_stock_worker, "sink": serve_sink}
+async def serve_counters(address: str) -> None:
+    await serve_bare(address, BareCounters())
+
+
+SERVERS = {
+    "bare": serve_bare,
+    "bare_counters": serve_counters,
+    "worker": serve_worker,
+    "stock": serve_stock_worker,
+    "sink": serve_sink,
+}
 
 if __name__ == "__main__":
     asyncio.run(SERVERS[sys.argv[1]](sys.argv[2]))

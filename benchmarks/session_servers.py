@@ -79,14 +79,14 @@ class Server:
 
 
 @contextmanager
-def server(command: str) -> Iterator[Server]:
-    """Yield a server of this executable, which writes its log to disk each second, and ends with the block."""
+def server(command: str, *, durable: bool = True) -> Iterator[Server]:
+    """Yield a server of this executable until the block ends; one that is `durable` writes its log each second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     directory = tempfile.mkdtemp(prefix="sp-", dir="/tmp")
     arguments = [command, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
-    process = subprocess.Popen([*arguments, "--appendonly", "yes"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*arguments, "--appendonly", "yes" if durable else "no"], stdout=subprocess.DEVNULL)
     try:
         running = Server(f"redis://127.0.0.1:{port}", process.pid)
         for _ in range(200):

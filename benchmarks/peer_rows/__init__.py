@@ -1,0 +1,1 @@
+"""Echo and a counter for each session on every peer that benchmarks/peers.py measures, a process each."""
