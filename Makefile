@@ -15,7 +15,7 @@ LEDGER_MINUTES ?= 0.5
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof store-proof prove-ledger fuzz fuzz-short lint types generate dashboards docs audit licences lock bench peers clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof store-proof prove-ledger fuzz fuzz-short lint types generate dashboards docs audit licences lock bench bench-local instructions peers clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -114,6 +114,14 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.rolling_restart --runs 3
 	$(BIN)/python -m benchmarks.instrumented
+
+bench-local: $(READY) ## Measure local calls shortly, and print their table with the goal of each line.
+	scripts/install-valgrind || [ $$? -eq 69 ]   # 69: it takes root and apt-get, and no instructions are counted
+	$(BIN)/python -m benchmarks.local
+
+instructions: $(READY) ## Count the instructions of a request, and fail where there are 5 % more than benchmarks/instructions.json has.
+	scripts/install-valgrind || [ $$? -eq 69 ]   # 69: it takes root and apt-get
+	$(BIN)/python -m benchmarks.instructions --check || [ $$? -eq 69 ]   # 69: nothing could be counted or compared
 
 peers: $(READY) ## Measure us against Ray, Celery, dramatiq and bare gRPC, which are installed in the user's cache; ten minutes.
 	scripts/install-redis || [ $$? -eq 69 ]   # 69: it takes root and apt-get, and Valkey of the tests takes its place

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from grpc import aio
 
-from benchmarks.worker import processor_time, serving
+from benchmarks.worker import PYTHON, processor_time, serving
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire.tool_calls import execute_request
@@ -33,7 +33,7 @@ POOLS = {
     # One request a worker at a time.
     "process": {"size": WORKERS},
 }
-# What runs the authority of a Client, in front of its command; for callgrind.
+# Names the command, a JSON list, that runs the module of a Client's authority in place of PYTHON.
 SERVED_BY = "BENCHMARK_SERVED_BY"
 
 Call = Callable[[], Awaitable[object]]
@@ -105,9 +105,9 @@ async def in_process(profile: str) -> AsyncIterator[CallsOf]:
 async def client(directory: Path) -> AsyncIterator[CallsOf]:
     socket = directory / f"authority-{os.getpid()}.sock"
     pool = {f"SNAKEPIT_OTEL_POOL__{name.upper()}": str(value) for name, value in POOLS["thread"].items()}
-    before = json.loads(os.environ.get(SERVED_BY, "[]"))
+    runner = json.loads(os.environ.get(SERVED_BY, "null")) or PYTHON
     server = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
-        [*before, sys.executable, "-m", "snakepit_otel", "serve", ADAPTER, "--socket", str(socket)],
+        [*runner, "snakepit_otel", "serve", ADAPTER, "--socket", str(socket)],
         stderr=subprocess.PIPE,
         env=os.environ | pool,
     )
@@ -146,12 +146,12 @@ async def take_turns(case: str, directory: Path) -> None:
 
 
 class Caller:
-    """A process that is the caller of a case; `before` is what runs it, in front of its command."""
+    """A process that is the caller of a case; `runner` is the command that runs a module."""
 
-    def __init__(self, case: str, directory: Path, environ: Mapping[str, str], before: Sequence[str] = ()) -> None:
+    def __init__(self, case: str, directory: Path, environ: Mapping[str, str], runner: Sequence[str] = PYTHON) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-m", "benchmarks.callers", case, str(directory)],
+            [*runner, "benchmarks.callers", case, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

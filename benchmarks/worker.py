@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.rpc.addresses import options
 
+PYTHON = (sys.executable, "-m")
 IN_FLIGHT = 32
 CALLS = 1_500
 ROUNDS = 21
@@ -101,8 +102,9 @@ async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, ca
     return calls / (time.perf_counter() - started)
 
 
-def start(kind: str, path: str, **environ: str) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "benchmarks.echo_servers", kind, f"unix:{path}"]
+def start(kind: str, path: str, *, runner: Sequence[str] = PYTHON, **environ: str) -> subprocess.Popen[bytes]:
+    """Start one of the servers; `runner` is the command that runs a module."""
+    arguments = [*runner, "benchmarks.echo_servers", kind, f"unix:{path}"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
     server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=inherited | environ)
     assert server.stdout is not None
