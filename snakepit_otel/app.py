@@ -35,6 +35,7 @@ from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
 from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPools, status_of
 from snakepit_otel.pool.context import authority_socket
+from snakepit_otel.pool.workers.fork_server import ForkServer
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore
 from snakepit_otel.sessions._live_record import LiveRecord
@@ -153,8 +154,15 @@ class Snakepit(LocalCaller):
                 strict=self.sessions.strict_mode,
             )
             running.callback(memory.close)
-            tokens, pid_file = FencingTokens(), WorkerPidFile(directory.path)
-            context = PoolContext(directory, memory.store, memory.fd_server, tokens, pid_file, self._worker_middleware)
+            context = PoolContext(
+                directory,
+                memory.store,
+                memory.fd_server,
+                FencingTokens(),
+                WorkerPidFile(directory.path),
+                await running.enter_async_context(ForkServer()),
+                self._worker_middleware,
+            )
             pools = WorkerPools.of(self._pool_settings, context)
             limits = self._server_settings.limits
             dispatcher = dispatcher_with(
@@ -163,7 +171,7 @@ class Snakepit(LocalCaller):
                 self.tools,
                 pools,
                 memory.store,
-                tokens,
+                context.fencing_tokens,
                 budget=limits.budget(),
                 authority_tool_bytes=limits.authority_tool_bytes,
             )

@@ -187,12 +187,15 @@ def test_every_module_says_what_it_is_for() -> None:
         assert ast.get_docstring(tree(path)), path
 
 
-def test_workers_are_never_forked() -> None:
-    """No code forks: workers are started by exec."""
+def test_only_templates_fork() -> None:
+    """No code forks the authority: workers are started by exec, or forked of a template that has one thread."""
+    forking = {PACKAGE / "pool" / "workers" / name for name in ("fork_server.py", "fork_template.py")}
     for path in sources():
         assert "multiprocessing" not in {name.split(".")[0] for name in imports(path)}, path
         for node in ast.walk(tree(path)):
-            assert not (isinstance(node, ast.Attribute) and node.attr in {"fork", "forkpty"}), path
+            is_fork = isinstance(node, ast.Attribute) and node.attr in {"fork", "forkpty"}
+            assert not is_fork or (path in forking or ast.unparse(node) == "self._fork_server.fork"), path
+            assert not (is_fork and ast.unparse(node).startswith("os.")), path
             assert not (isinstance(node, ast.keyword) and node.arg == "preexec_fn"), path
 
 

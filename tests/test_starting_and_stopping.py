@@ -10,7 +10,7 @@ import pytest
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import AlreadyStarted, PoolNotStarted
 from tests.adapters_for_tests import Useful
-from tests.processes import children
+from tests.processes import children, workers_of
 
 
 async def test_one_set_of_workers_whatever_is_asked() -> None:
@@ -24,7 +24,7 @@ async def test_one_set_of_workers_whatever_is_asked() -> None:
     for _ in range(2):  # once stopped, it can be started again
         outcomes = await asyncio.gather(*(pit.start() for _ in range(3)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [type(None), AlreadyStarted, AlreadyStarted]
-        workers = set(children(os.getpid())) - before
+        workers = set(workers_of(os.getpid())) - before
         assert len(workers) == 1
         with pytest.raises(AlreadyStarted, match="running already"):
             async with pit:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from snakepit_otel.bridge.authority.fencing import FencingTokens
 from snakepit_otel.common.printable import printable
 from snakepit_otel.middleware._loading import Spec
+from snakepit_otel.pool.workers.fork_server import ForkServer
 from snakepit_otel.pool.workers.orphans import WorkerPidFile
 from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.zero_copy._buffer_store import BufferStore
@@ -31,6 +32,7 @@ class PoolContext(NamedTuple):
     fd_server: FdServer | None  # None: memory is not shared
     fencing_tokens: FencingTokens
     pid_file: WorkerPidFile
+    fork_server: ForkServer
     middleware: Sequence[Spec] = ()
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client
-from tests.processes import Program, alive, children, program
+from tests.processes import Program, alive, program, workers_of
 from tests.waiting import BUSY, until
 
 GRACE = 0.5
@@ -32,7 +32,7 @@ async def serve(directory: Path, *options: str, environ: Mapping[str, str] | Non
 
 async def ends(server: Program, signals: Iterable[int] = (signal.SIGTERM,)) -> int:
     """Send the signals, and return the exit status; fail if it is late, or if a worker survives."""
-    workers = children(server.process.pid)
+    workers = workers_of(server.process.pid)
     began = time.monotonic()
     for number in signals:
         server.process.send_signal(number)

@@ -19,7 +19,7 @@ from benchmarks.overload import resident, slope
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.honest import Honest
 from tests.pool.proofs.figures import Say, milliseconds, percentile, saying
-from tests.processes import ROOT, Program, children, program, run
+from tests.processes import ROOT, Program, program, run, workers_of
 
 MINUTES = float(os.environ.get("HOSTILE_MINUTES", "10"))
 """Minutes of all attacks at once. In CI it is one, and each attack by itself is short."""
@@ -70,7 +70,7 @@ class Server:
     def memory_of_workers(self) -> int:
         """Return the resident bytes of its workers together."""
         found = 0
-        for pid in children(self.pid):
+        for pid in workers_of(self.pid):
             with suppress(OSError):
                 found += resident(pid)
         return found

@@ -18,7 +18,7 @@ from tests.processes import children
 def workers_of(authority: int) -> list[str]:
     """Return the command lines of the worker processes that a process has."""
     commands = [Path(f"/proc/{child}/cmdline").read_bytes().decode() for child in children(authority)]
-    return [command for command in commands if "worker_main" in command]
+    return [command for command in commands if "worker_main" in command and "fork-server" not in command]
 
 
 async def test_requests_find_the_pool_of_their_tool() -> None:

@@ -11,7 +11,7 @@ from snakepit_otel.adapters._adapter_loading import located
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.pool.context import PoolContext
-from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.pool.settings import PoolSettings, StartMethod
 from snakepit_otel.pool.workers.base import Worker
 from snakepit_otel.pool.workers.process import ProcessWorker, WorkerSpec
 from snakepit_otel.pool.workers.program import this_program
@@ -65,7 +65,8 @@ def process_workers(pool: str, adapter: str, settings: PoolSettings, context: Po
         )
         limits = thread_limits(settings.library_threads, {**os.environ, **environment})
         environ = {**limits, **environment}
-        return ProcessWorker(spec, context.directory.name, environ, context, controls)
+        fork_server = context.fork_server if settings.start_method is StartMethod.FORKSERVER else None
+        return ProcessWorker(spec, context.directory.name, environ, context, controls, fork_server)
 
     return prepare
 

@@ -116,10 +116,13 @@ def _is_worker(orphan: Orphan, run_id: str) -> bool:
     process = Path(f"/proc/{orphan.pid}")
     program = _PROGRAM.match(command_line := (process / "cmdline").read_bytes())
     arguments = command_line[program.end() :] if program is not None else b""
-    expected = os.fsencode(f"{run_id}\0{orphan.worker_id}\0")
+    expected = os.fsencode(f"{run_id}\0{orphan.worker_id}")
     # Not the owner of the directory in /proc: that is root for a process that has changed its user.
     users = re.search(rb"^Uid:(.*)$", (process / "status").read_bytes(), re.MULTILINE)
-    return arguments == expected and users is not None and set(map(int, users[1].split())) == {os.getuid()}
+    # Behind the id of one that was forked there are more null bytes.
+    return (
+        arguments.rstrip(b"\0") == expected and users is not None and set(map(int, users[1].split())) == {os.getuid()}
+    )
 
 
 def _read_workers(file: Path) -> list[tuple[int, Orphan]]:

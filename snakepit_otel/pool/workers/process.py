@@ -25,6 +25,7 @@ from snakepit_otel.middleware._loading import Spec
 from snakepit_otel.pool.context import PoolContext
 from snakepit_otel.pool.workers import start_report
 from snakepit_otel.pool.workers.base import Worker, WorkerState
+from snakepit_otel.pool.workers.fork_server import ForkServer, Launch
 from snakepit_otel.pool.workers.os_process import ChildProcess, describe_exit
 from snakepit_otel.pool.workers.program import WORKER_PROGRAM, Program, interpreter
 from snakepit_otel.pool.workers.recycling import resident_bytes
@@ -79,6 +80,7 @@ class ProcessWorker(Worker):
         environ: Mapping[str, str],
         context: PoolContext | None = None,
         controls: Controls | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         super().__init__(spec.worker_id, spec.pool, slot=spec.slot)
         self.spec = spec
@@ -87,6 +89,9 @@ class ProcessWorker(Worker):
         self._environ = environ
         self._context = context
         self._controls = controls
+        self._fork_server = fork_server  # None: the process is spawned
+        self._variables: dict[str, str] = {}
+        self._is_forked = False
         self._initial_level = Level.FULL
         self._ledger: telemetry.SharedLedger | None = None
         self._socket = Path(spec.listen.removeprefix("unix:"))
@@ -114,41 +119,60 @@ class ProcessWorker(Worker):
     @telemetry.observed(names.WORKER_START, labels=_labels, details=_details)
     async def start(self, timeout: float) -> None:
         """Start the process and wait until it serves. Raises `WorkerStartFailed`, and the adapter's errors."""
-        ledger = self._ledger = _ledger(self.id)
-        process = self._process = ChildProcess(
-            [*interpreter(), WORKER_PROGRAM, self._run_id, self.id],
-            {
-                # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and
-                # can block the worker. It reads this when it is imported, in a worker before any code of this package.
-                "GRPC_ENABLE_FORK_SUPPORT": "0",
-                **os.environ,
-                **self._environ,
-                RUN_ID: self._run_id,
-                WORKER_SLOT: str(self.slot),
-                telemetry.LEDGER_FILE: ledger.path if ledger is not None else "",
-            },
-            () if ledger is None else (ledger.descriptor,),
-        )
+        deadline = time.monotonic() + timeout
+        try:
+            async with asyncio.timeout(timeout):
+                process = self._process = await self._start_process()
+        except TimeoutError:
+            raise self._too_late(timeout) from None
         if self._context is not None:
             self._context.pid_file.add(process.pid, self.id)
         try:
-            await self._become_ready(process, timeout)
+            await self._become_ready(process, timeout, deadline)
         except BaseException:
             await self._kill()
             raise
 
-    async def _become_ready(self, process: ChildProcess, timeout: float) -> None:
+    async def _start_process(self) -> ChildProcess:
+        """Fork or spawn the process. Raises `OSError`."""
+        ledger = self._ledger = _ledger(self.id)
+        self._variables = {
+            # gRPC's own fork handlers, on by default in part, crash or hang the children of adapters that fork, and
+            # can block the worker. It reads this when it is imported, in a worker before any code of this package.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
+            **os.environ,
+            **self._environ,
+            RUN_ID: self._run_id,
+        }
+        command = [*interpreter(), WORKER_PROGRAM, self._run_id]
+        if self._fork_server is not None and self.spec.program is not None:
+            launch = Launch(command, self.id, self._variables, self._environ, ledger.descriptor if ledger else None)
+            process = await self._fork_server.fork(launch)
+            if process is not None:
+                self._is_forked = True
+                return process
+        self._is_forked = False
+        more = {WORKER_SLOT: str(self.slot), telemetry.LEDGER_FILE: ledger.path if ledger is not None else ""}
+        descriptors = () if ledger is None else (ledger.descriptor,)
+        return ChildProcess.spawn([*command, self.id], {**self._variables, **more}, descriptors)
+
+    def _too_late(self, timeout: float) -> WorkerStartFailed:
+        return WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed")
+
+    async def _become_ready(self, process: ChildProcess, timeout: float, deadline: float) -> None:
         message = {
             **asdict(self.spec),
-            "start_deadline": time.monotonic() + timeout,
+            "start_deadline": deadline,
             "started_by": dict(telemetry.outgoing()),
             "reported": telemetry.environment.reported(),
         }
+        if self._is_forked:
+            message["variables"] = {**self._variables, WORKER_SLOT: str(self.slot)}
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 line = await process.exchange(message)
         except TimeoutError:
-            raise WorkerStartFailed(f"worker {self.id} was not ready within {timeout:g} s and was killed") from None
+            raise self._too_late(timeout) from None
         if line is None:
             description = await self.exited(_FAILED_START_EXIT_S)
             if description is None:

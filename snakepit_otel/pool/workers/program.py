@@ -23,7 +23,7 @@ def _portable_path(entries: Iterable[object]) -> list[str]:
 
 
 # As of the import of this module: later entries must not shadow this package's dependencies.
-_PACKAGE_PATH = _portable_path(sys.path)
+PACKAGE_PATH = _portable_path(sys.path)
 
 
 class Program(NamedTuple):
@@ -41,7 +41,7 @@ def this_program(adapter: str, python_path: str = "") -> Program:
     main = main_module_of(adapter)
     if main is not None:
         main.share_name()
-    return Program(_PACKAGE_PATH, path, main)
+    return Program(PACKAGE_PATH, path, main)
 
 
 def interpreter() -> list[str]:

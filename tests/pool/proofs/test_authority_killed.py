@@ -13,7 +13,7 @@ import pytest
 from snakepit_otel import Client
 from snakepit_otel.errors import SnakepitError
 from tests.pool.proofs.figures import Say, saying, spread
-from tests.processes import alive, children, program
+from tests.processes import alive, program, workers_of
 from tests.waiting import BUSY, until
 
 SEED = 20_261_122
@@ -26,7 +26,7 @@ async def kill_one(directory: Path, delay: float) -> float:
     arguments = ["serve", "tests.pool.proofs.adapter:Proving", "--workers", str(WORKERS), "--socket", str(socket)]
     async with program("-m", "snakepit_otel", *arguments) as authority:
         await authority.says("serving")
-        workers = children(authority.process.pid)
+        workers = workers_of(authority.process.pid)
         assert len(workers) == WORKERS
         async with Client(f"unix:{socket}") as client:
             held, resting = directory / "held", directory / "resting"

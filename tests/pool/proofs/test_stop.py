@@ -16,7 +16,7 @@ import pytest
 from snakepit_otel import Client
 from snakepit_otel.errors import SnakepitError
 from tests.pool.proofs.figures import percentile, saying, spread
-from tests.processes import Program, alive, children, program, run
+from tests.processes import Program, alive, program, run, workers_of
 from tests.telemetry.difficult_sink import DifficultSink, Mood
 from tests.waiting import BUSY, until
 
@@ -105,7 +105,7 @@ async def test_what_is_in_flight_is_answered_when_it_stops(
 async def test_a_second_signal_stops_at_once(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Who is told twice does not wait for what runs, and leaves no worker."""
     async with serving(short_path, {"SNAKEPIT_OTEL_POOL__SHUTDOWN_GRACE": "60000"}, workers=1) as (authority, client):
-        workers = children(authority.process.pid)
+        workers = workers_of(authority.process.pid)
         call = asyncio.create_task(rest(client, short_path / "started", 60.0))
         await until((short_path / "started").exists)
         authority.process.send_signal(signal.SIGTERM)
@@ -124,7 +124,7 @@ async def test_a_second_signal_stops_at_once(short_path: Path, capsys: pytest.Ca
 async def test_a_rolling_restart_fails_nothing(how: str, short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All workers are replaced under load: no call fails, and none is late."""
     async with serving(short_path, {"SNAKEPIT_LOG_LEVEL": "INFO"}) as (authority, client):
-        before, load = set(children(authority.process.pid)), Load()
+        before, load = set(workers_of(authority.process.pid)), Load()
         loading = asyncio.create_task(load.run(client))
         await until(lambda: len(load.latencies) > 20)
         began = time.monotonic()
@@ -146,5 +146,5 @@ async def test_a_rolling_restart_fails_nothing(how: str, short_path: Path, capsy
             f"{spread(load.latencies)} (target: none above 1 s), failed: {sum(load.failures.values())}"
         )
         assert not load.failures
-        assert not before & set(children(authority.process.pid))
+        assert not before & set(workers_of(authority.process.pid))
         assert percentile(load.latencies, 1.0) <= 3.0

@@ -16,7 +16,7 @@ from snakepit_otel.system.private_directory import PrivateDirectory
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 from tests.pool.leftover_adapter import Leaving
-from tests.processes import Program, alive, children, program
+from tests.processes import Program, alive, program, workers_of
 from tests.waiting import until
 
 _ALL = {"stubborn", "daemonic", "spawned", "program", "grandchild"}
@@ -105,7 +105,7 @@ async def test_what_workers_of_a_killed_authority_leave_is_ended_by_the_next(
     async with serving(short_path) as (authority, client):
         left = await client.execute("leave")
         with spared(left):
-            (worker,) = children(authority.process.pid)
+            (worker,) = workers_of(authority.process.pid)
             authority.process.kill()
             # Its output stays open: what is left has it, too.
             await until(lambda: not alive(worker) and not alive(authority.process.pid))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_otel import Client
-from tests.processes import alive, children, program
+from tests.processes import alive, program, workers_of
 from tests.waiting import until
 
 
@@ -33,7 +33,7 @@ async def test_workers_end_with_their_authority(number: signal.Signals, short_pa
     """However the authority ends, its workers are gone at once."""
     async with program(*serve(short_path / "a.sock")) as authority:
         await authority.says("serving")
-        workers = children(authority.process.pid)
+        workers = workers_of(authority.process.pid)
         assert len(workers) == 2
         os.kill(authority.process.pid, number)
         await authority.ends()
@@ -44,7 +44,7 @@ async def test_worker_stuck_in_c_ends_with_its_authority(short_path: Path, tmp_p
     """A worker that holds the interpreter in C code, where no Python runs, ends with its authority too."""
     async with program(*serve(short_path / "a.sock")) as authority:
         await authority.says("serving")
-        workers = children(authority.process.pid)
+        workers = workers_of(authority.process.pid)
         async with Client(f"unix:{short_path / 'a.sock'}") as client:
             call = asyncio.ensure_future(client.execute("hold_the_interpreter", {"started": str(tmp_path / "started")}))
             await until((tmp_path / "started").exists)
