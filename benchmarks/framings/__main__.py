@@ -27,7 +27,6 @@ from benchmarks.framings import links, zeromq
 from benchmarks.framings.calls import CHUNKS, Caller, FrameCaller, FrameServer
 from benchmarks.framings.framing import FRAMINGS
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
-from snakepit_otel.bridge.wire.tool_calls import execute_request
 
 _ZEROMQ = importlib.util.find_spec("zmq") is not None
 _UVLOOP = importlib.util.find_spec("uvloop") is not None
@@ -178,7 +177,9 @@ async def calls(
     callers: list[Caller], load: Load, *, seconds: float = math.inf, number: float = math.inf
 ) -> tuple[int, float]:
     """Call for so many seconds, or so often; return how many calls or chunks there were, and how long they took."""
-    request = execute_request("echo", {"value": "x" * load.bytes}, "s")
+    request = pb.ExecuteToolRequest(session_id="s", tool_name="echo")
+    request.parameters["value"].type_url = "type.googleapis.com/google.protobuf.StringValue"
+    request.parameters["value"].value = b'"%b"' % (b"x" * load.bytes)
     begun = time.perf_counter()
     ends = begun + seconds
     made = begun_calls = 0

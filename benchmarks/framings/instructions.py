@@ -1,7 +1,7 @@
 """Instructions of a server for a call of each framing: python -m benchmarks.framings.instructions.
 
 Counted by valgrind's callgrind, so that figures do not depend on what else the machine does; an echo of 100 bytes, one
-call in flight and 64, from the difference between a longer and a shorter run. Needs valgrind; takes some minutes.
+call in flight and 64, less what a server takes to start and to stop. Needs valgrind; takes some minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.framings.__main__ import LOADS, Load, Row, calls, connect, framings, runner
 
-FEW, MANY = 500, 2500
+CALLS = 3000
 
 
 def main() -> int:
@@ -30,8 +30,11 @@ def main() -> int:
     print(f"{'':44}{loads[0].name:>26}{loads[1].name:>26}")
     rows = framings()
     jobs = [(row, load) for row in rows for load in loads]
+    loops = sorted({row.loop for row in rows})
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = dict(zip(jobs, pool.map(lambda job: count(directory, *job), jobs), strict=True))
+        starts = dict(zip(loops, pool.map(lambda loop: total(directory, loop), loops), strict=True))
+        totals = pool.map(lambda job: total(directory, job[0].loop, *job), jobs)
+        counts = {job: (found - starts[job[0].loop]) / CALLS for job, found in zip(jobs, totals, strict=True)}
     for row in rows:
         figures = (
             f"{counts[row, load] / 1e3:15.1f} k{counts[row, load] / counts[rows[0], load]:7.2f} ×" for load in loads
@@ -40,26 +43,22 @@ def main() -> int:
     return 0
 
 
-def count(directory: str, row: Row, load: Load) -> float:
-    """Return the instructions of one call."""
-    few, many = (_total(directory, row, load, number) for number in (FEW, MANY))
-    return (many - few) / (MANY - FEW)
-
-
-def _total(directory: str, row: Row, load: Load, number: int) -> int:
-    name = f"{row.socket}-{row.loop}-{load.in_flight}-{number}"
+def total(directory: str, loop: str, row: Row | None = None, load: Load | None = None) -> int:
+    """Return the instructions of a server that answers a load of so many calls, or none."""
+    name = f"{loop}-{row and row.socket}-{load and load.in_flight}"
     folder, log = Path(directory, name), Path(directory, f"{name}.log")
     folder.mkdir()
     arguments = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log}"]
-    arguments += [sys.executable, "-m", "benchmarks.framings", "--serve", str(folder), row.loop]
+    arguments += [sys.executable, "-m", "benchmarks.framings", "--serve", str(folder), loop]
     server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": "0"})
     assert server.stdout is not None
     try:
         if server.stdout.readline() != b"ready\n":
             raise RuntimeError(log.read_text())
-        with runner(row.loop) as running:
-            caller = running.run(connect(f"{folder}/{row.socket}", row))
-            running.run(calls([caller], load, number=number))
+        if row and load:
+            with runner(loop) as running:
+                caller = running.run(connect(f"{folder}/{row.socket}", row))
+                running.run(calls([caller], load, number=CALLS))
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
