@@ -235,7 +235,11 @@ def _absolute(bare: Figures) -> str:
 
 def options() -> argparse.Namespace:
     names = sorted({peer.name for peer in PEERS})
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rounds", type=int, default=9, help="turns of every row (default: 9)")
     parser.add_argument("--calls", type=int, default=1_500, help="of a burst of bare gRPC; others take as long (1500)")
     parser.add_argument("--only", default=",".join(names), help=f"which of {','.join(names)}, with commas between")
