@@ -19,6 +19,8 @@ from typing import NamedTuple
 from snakepit_otel import telemetry
 from snakepit_otel.system.process_title import LastArgument
 from snakepit_otel.system.sibling_fork import ForkUnsupported, SiblingFork
+from snakepit_otel.telemetry._preload import preload
+from snakepit_otel.telemetry.environment.values import removed
 
 _MAX_REQUEST_BYTES = 1 << 16
 _MAX_DESCRIPTORS = 5
@@ -36,6 +38,7 @@ def serve(control: socket.socket) -> ForkedWorker | None:
     """Fork workers until the control socket is closed; return None then, and in each new process what it was given."""
     argument = LastArgument()
     argument.replace(TITLE)
+    preload()
     try:
         fork = SiblingFork()
     except ForkUnsupported as error:
@@ -66,7 +69,8 @@ def serve(control: socket.socket) -> ForkedWorker | None:
 def set_variables(variables: Mapping[str, str], ledger: int | None) -> None:
     """Replace the variables of this process by those of a worker with this ledger."""
     os.environ.clear()
-    os.environ.update(variables)
+    # Some were removed as this package was imported, as OpenTelemetry raises for them.
+    os.environ.update((name, value) for name, value in variables.items() if name not in removed)
     os.environ[telemetry.LEDGER_FILE] = f"/proc/self/fd/{ledger}" if ledger is not None else ""
 
 
