@@ -162,6 +162,7 @@ class Snakepit(LocalCaller):
                 WorkerPidFile(directory.path),
                 await running.enter_async_context(ForkServer()),
                 self._worker_middleware,
+                self._server_settings.local_transport,
             )
             pools = WorkerPools.of(self._pool_settings, context)
             limits = self._server_settings.limits

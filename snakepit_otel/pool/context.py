@@ -34,6 +34,7 @@ class PoolContext(NamedTuple):
     pid_file: WorkerPidFile
     fork_server: ForkServer
     middleware: Sequence[Spec] = ()
+    local_transport: str = "local"
 
     @property
     def directory(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,11 +80,16 @@ def is_wide(address: str) -> bool:
 
 def listen_locally(server: aio.Server, path: Path, *, replace: bool = False) -> SocketFile:
     """Bind `server` to a Unix socket in a private directory; return the socket. Raises `ConfigurationError`."""
+    return bind_locally(path, lambda made: _bind(server, f"unix:{made}", None, f"unix:{path}"), replace=replace)
+
+
+def bind_locally(path: Path, bind: Callable[[str], object], *, replace: bool = False) -> SocketFile:
+    """Have `bind` listen for a Unix socket in a private directory; see `make_socket`. Raises `ConfigurationError`."""
     address = f"unix:{path}"
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise ConfigurationError(f"{address}: the path of a Unix socket has at most {_MAX_SOCKET_PATH} bytes")
     target_of(address)
-    return make_socket(path, lambda made: _bind(server, f"unix:{made}", None, address), replace=replace)
+    return make_socket(path, bind, replace=replace)
 
 
 def only_known_callers(address: str, tls: Tls | None) -> bool:

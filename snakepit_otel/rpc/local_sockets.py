@@ -54,6 +54,7 @@ class LocalSocket:
         # In which no such thing can be, until there is a directory.
         self._descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
+        self.connect_path = f"/proc/self/fd/{self._descriptor}/{path.name}"
         self.target = f"unix:/proc/self/fd/{self._descriptor}/{quote(os.fsencode(path.name))}"
         # The number keeps gRPC from using a connection of an earlier socket, whose descriptor had the same number.
         self.options = [("snakepit.local_socket", next(self._numbers)), *_RECONNECTING]

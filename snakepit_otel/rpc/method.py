@@ -62,6 +62,11 @@ def method_of(name: str | bytes, system: str = GRPC) -> Method:
     return found
 
 
+def other_method(system: str) -> Method:
+    """Return the method that stands for those that nobody serves."""
+    return _others[system]
+
+
 def error_text(error: BaseException | None) -> str:
     """Return the type and the message of an error, as the description of a status."""
     return "" if error is None else f"{type(error).__name__}: {message_of(error)}"

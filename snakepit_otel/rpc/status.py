@@ -17,7 +17,7 @@ from snakepit_otel.errors import (
 _NO_ROOM = f"{BudgetExceeded.reason}: "
 # gRPC's details of calls that never had a connection to go out on.
 _NEVER_SENT = (
-    "failed to connect to all addresses",
+    "failed to connect to",
     "connections to all backends failing",
     "errors resolving",
     "DNS resolution failed",

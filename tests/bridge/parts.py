@@ -78,6 +78,15 @@ async def connected(address: str) -> AsyncIterator[rpc.Connection]:
         await connection.close()
 
 
+@asynccontextmanager
+async def closing(connection: rpc.Connection) -> AsyncIterator[None]:
+    """Close a connection in the end."""
+    try:
+        yield
+    finally:
+        await connection.close()
+
+
 class OneWorker:
     """A pool of one worker, already running at an address."""
 
@@ -193,5 +202,5 @@ async def authority(
         if adapter is None or pool is None:
             yield served
             return
-        async with worker(adapter, address, directory), pool.connection.channel:
+        async with worker(adapter, address, directory), closing(pool.connection):
             yield served

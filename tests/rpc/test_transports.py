@@ -19,10 +19,11 @@ from snakepit_otel.rpc import RpcError, StatusCode
 from snakepit_otel.rpc.services import handlers_of
 from snakepit_otel.rpc.transports.base import Transport
 from snakepit_otel.rpc.transports.grpc import GrpcTransport
+from snakepit_otel.rpc.transports.local import LocalTransport
 from snakepit_otel.telemetry import names
 from snakepit_otel.testing import Capture
 
-TRANSPORTS = {"grpc": GrpcTransport}
+TRANSPORTS = {"grpc": GrpcTransport, "local": LocalTransport}
 SERVICES = (BRIDGE, BUFFERS)
 
 
@@ -68,7 +69,7 @@ class Service:
             await context.abort(StatusCode[how], "as asked")
 
 
-@pytest.fixture(params=["grpc"])
+@pytest.fixture(params=["grpc", "local"])
 def transport(request: pytest.FixtureRequest) -> Transport:
     """Each transport."""
     return TRANSPORTS[request.param]()

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from snakepit_otel.bridge.authority.byte_budget import Budget
+from snakepit_otel.bridge.authority.byte_budget import COPIES_HELD, Budget
 from snakepit_otel.bridge.authority.partial_messages import IncomingCall, PartialMessages
 from snakepit_otel.bridge.wire.peers import peer_of
 from snakepit_otel.errors import BudgetExceeded, DeadlineExceeded
@@ -19,7 +19,6 @@ from snakepit_otel.rpc.transports.base import EOF
 from snakepit_otel.system.heap import HeapTrimmer
 from snakepit_otel.system.tcp_connections import Connections
 
-COPIES_HELD = 3  # as it came, decoded, and passed on
 _COPIES_SENT = 2
 _CALL_BYTES = 64 << 10  # of gRPC's buffers for a message that is not read yet, and of the call's own objects
 _PROGRESS_BYTES = 64 << 10  # that a peer acknowledges within `unread_timeout`, if it reads at all

@@ -12,6 +12,7 @@ from snakepit_otel.errors import BudgetExceeded
 
 ANONYMOUS_BYTES = 96 << 20  # of all anonymous peers together
 ANONYMOUS_PEER_BYTES = 90 << 20  # of one anonymous peer, which is one machine's address
+COPIES_HELD = 3  # of a request: as it came, decoded, and passed on
 KNOWN_BYTES = 2 << 30  # of all known peers together
 
 

@@ -7,8 +7,13 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from snakepit_otel.bridge.authority.admission import COPIES_HELD
-from snakepit_otel.bridge.authority.byte_budget import ANONYMOUS_BYTES, ANONYMOUS_PEER_BYTES, KNOWN_BYTES, Budget
+from snakepit_otel.bridge.authority.byte_budget import (
+    ANONYMOUS_BYTES,
+    ANONYMOUS_PEER_BYTES,
+    COPIES_HELD,
+    KNOWN_BYTES,
+    Budget,
+)
 from snakepit_otel.bridge.wire.method_guards import AUTHORITY_TOOL_BYTES
 from snakepit_otel.common.validation import Milliseconds, Whole
 

@@ -180,6 +180,7 @@ class AuthorityServer:
             insecure=self._settings.insecure,
             trusted=trusted,
             replace=replace,
+            local_transport=self._settings.local_transport,
         )
         limits = authority_limits(largest, self._sessions.settings.max_session_bytes)
         buffers = BufferService(dispatcher.buffer_store, largest, new_charge=dispatcher.budget.for_references)

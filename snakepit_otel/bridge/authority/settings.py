@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -73,6 +74,10 @@ class ServerSettings(BaseModel):
     insecure: bool = Field(
         default=False,
         description="Listen beyond loopback without TLS or `client_ca`: everybody who reaches the port may call.",
+    )
+    local_transport: Literal["local", "grpc"] = Field(
+        default="local",
+        description="Transport over Unix sockets, between processes of this machine; `grpc` switches back to gRPC.",
     )
     trust_trace_context: bool | None = Field(
         default=None,

@@ -33,8 +33,8 @@ from snakepit_otel.bridge.worker.supervision import RunningRequests, Supervision
 from snakepit_otel.bridge.worker.telemetry_stream import TelemetryStream
 from snakepit_otel.middleware._chain import MiddlewareChain
 from snakepit_otel.middleware._loading import Spec, load_all
-from snakepit_otel.rpc import transport_of
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
+from snakepit_otel.rpc.transports import LocalTransportName, transport_of
 from snakepit_otel.system.daemon_thread import run_in_daemon_thread
 from snakepit_otel.system.process_exit import ProcessExit, on_stop_signals
 from snakepit_otel.telemetry import names
@@ -79,6 +79,8 @@ class WorkerServer:
     grace: float = 2.0
     tls: Tls | None = None
     insecure: bool = False
+    local_transport: LocalTransportName = "local"
+    serves_grpc: bool = True  # at a Unix socket; workers of a pool have their authority alone to serve
     register_tools: bool = False
     on_session: Callable[[str], None] | None = None
     memory: WorkerMemory = field(default_factory=WorkerMemory)
@@ -141,7 +143,7 @@ class WorkerServer:
             events=self.events,
         )
         # Only the authority has the worker's address, so its trace context is trusted.
-        self._listener = transport_of(self.listen).listen(
+        self._listener = transport_of(self.listen, self.local_transport, with_grpc=self.serves_grpc).listen(
             self.listen,
             max_message_bytes=self.max_message_bytes,
             tls=self.tls,

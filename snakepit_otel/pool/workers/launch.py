@@ -62,6 +62,7 @@ def process_workers(pool: str, adapter: str, settings: PoolSettings, context: Po
             zero_copy=asdict(context.buffer_store.settings),
             strict=context.buffer_store.strict,
             middleware=context.middleware,
+            local_transport=context.local_transport,
         )
         limits = thread_limits(settings.library_threads, {**os.environ, **environment})
         environ = {**limits, **environment}

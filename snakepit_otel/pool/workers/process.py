@@ -59,6 +59,7 @@ class WorkerSpec:
     zero_copy: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
     middleware: Sequence[Spec] = ()
+    local_transport: str = "local"
     program: Program | None = None  # None: the worker imports the adapter from its own path
 
 

@@ -47,6 +47,8 @@ async def _serve(control: socket.socket, spec: dict[str, Any], main: MainModule 
     server = WorkerServer(
         adapter=spec["adapter"],
         listen=spec["listen"],
+        local_transport=spec["local_transport"],
+        serves_grpc=False,
         authority_address=spec["authority"],
         worker_id=spec["worker_id"],
         threads=spec["threads"] if spec["profile"] == _THREAD_PROFILE else 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES
 from snakepit_otel.rpc.services import Handler, Methods
 from snakepit_otel.rpc.status import StatusCode
@@ -178,13 +179,17 @@ class Transport(Protocol):
         tls: Tls | None = None,
         insecure: bool = False,
         trusted: bool = False,
-        interceptors: Sequence[Any] = (),
+        interceptors: Callable[[], Sequence[Any]] = tuple,
         options: Sequence[tuple[str, Any]] = (),
         replace: bool = False,
+        new_charge: Callable[[], ByteCharge] | None = None,
+        unread_timeout: float = 60.0,
     ) -> Listener:
         """Make a listener.
 
         Callers that are `trusted` have their traces continued. `insecure` allows an address that other machines reach
-        without TLS and client certificates. `interceptors` and `options` are the transport's own. With `replace`,
-        another server of this user may listen at the address, and the listener takes its place or joins it.
+        without TLS and client certificates. `interceptors` makes those of gRPC, whose the `options` are, too. With
+        `replace`, another server of this user may listen at the address, and the listener takes its place or joins it.
+        `new_charge` returns what the bytes held for one call are charged to, where no interceptor does that; a peer
+        may take nothing of its answers for `unread_timeout` seconds.
         """

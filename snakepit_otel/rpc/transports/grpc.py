@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc import aio
 
+from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.rpc import addresses
 from snakepit_otel.rpc.addresses import MAX_MESSAGE_BYTES, listen
 from snakepit_otel.rpc.client_call import Peer
@@ -69,13 +70,15 @@ class GrpcTransport:
         tls: Tls | None = None,
         insecure: bool = False,
         trusted: bool = False,
-        interceptors: Sequence[Any] = (),
+        interceptors: Callable[[], Sequence[Any]] = tuple,
         options: Sequence[tuple[str, Any]] = (),
         replace: bool = False,
+        new_charge: Callable[[], ByteCharge] | None = None,
+        unread_timeout: float = 60.0,
     ) -> GrpcListener:
         """See `Transport`."""
         server = aio_server(
-            interceptors=[ServerInterceptor(trusted=trusted), *interceptors],
+            interceptors=[ServerInterceptor(trusted=trusted), *interceptors()],
             # Of options with one name, the first one counts.
             options=[*(addresses.SHARED_PORT if replace else ()), *addresses.options(max_message_bytes), *options],
         )

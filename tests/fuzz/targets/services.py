@@ -52,7 +52,7 @@ from snakepit_otel.rpc.services import Methods
 from snakepit_otel.rpc.transports.grpc import add_handlers
 from snakepit_otel.sessions import SessionStore
 from snakepit_otel.zero_copy._buffer_store import BufferStore
-from tests.bridge.parts import OneWorker
+from tests.bridge.parts import OneWorker, closing
 from tests.fuzz.choices import Choices
 from tests.fuzz.kit import insist, target
 from tests.fuzz.targets.references import form
@@ -188,7 +188,7 @@ class _Servers:
             (BUFFERS, BufferService(BufferStore(), _LARGEST)),
             (SUPERVISION, SupervisionService(running)),
         )
-        await enter(pool.connection.channel)
+        await enter(closing(pool.connection))
         self.channels = [await enter(rpc.aio_channel(address, options=options(_LARGEST))) for address in (ours, theirs)]
 
     async def _serve(self, address: str, limits: Mapping[str, Limit], *services: tuple[Methods, object]) -> None:

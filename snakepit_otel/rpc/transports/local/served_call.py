@@ -1,0 +1,291 @@
+"""One call at the side that serves it: its handler's task, its streams, its status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from snakepit_otel.common.byte_charge import ByteCharge
+from snakepit_otel.errors import BudgetExceeded
+from snakepit_otel.rpc.local_server_call import LocalServerCall, begin_call
+from snakepit_otel.rpc.services import Handler
+from snakepit_otel.rpc.status import StatusCode
+from snakepit_otel.rpc.transports.base import EOF, Metadata
+from snakepit_otel.rpc.transports.local import frames
+from snakepit_otel.rpc.transports.local.frames import MalformedFrame
+from snakepit_otel.telemetry import _switch
+from snakepit_otel.telemetry._exception_text import log_error
+
+if TYPE_CHECKING:
+    from snakepit_otel.rpc.transports.local.serving import ServedLink
+
+_log = logging.getLogger("snakepit_otel.rpc")
+CALL_BYTES = 8 << 10  # of the objects of a call, and of its frames
+COPIES_HELD = 3  # of a request: as it came, decoded, and passed on
+_LATE = "Deadline Exceeded"
+_MAX_UNREAD_BYTES = 8 << 20  # of a stream of a peer without windows
+
+
+class CallAborted(Exception):
+    """A call that its handler has ended with a status."""
+
+    def __init__(self, code: StatusCode, details: str) -> None:
+        super().__init__(code, details)
+        self.code = code
+        self.details = details
+
+
+class ServedMethod:
+    """Handler of one method, and what its calls share."""
+
+    __slots__ = ("handler", "max_bytes", "name", "reads", "streams")
+
+    def __init__(self, handler: Handler, max_bytes: int) -> None:
+        self.handler = handler
+        self.name = handler.method.name
+        self.reads = handler.method.client_streams
+        self.streams = handler.method.server_streams
+        self.max_bytes = max_bytes
+
+
+class Call:
+    """One call at the side that serves it; see `CallContext`."""
+
+    __slots__ = (
+        "_charge",
+        "_closed",
+        "_credit",
+        "_due",
+        "_inbox",
+        "_is_late",
+        "_link",
+        "_metadata",
+        "_method",
+        "_owner",
+        "_reader",
+        "_refusal",
+        "_stream",
+        "_timer",
+        "_unread",
+        "_writer",
+        "caller_has_gone",
+        "task",
+    )
+
+    def __init__(
+        self,
+        owner: ServedLink,
+        stream: int,
+        method: ServedMethod,
+        metadata: frames.Metadata,
+        timeout: float | None,
+        charge: ByteCharge | None,
+    ) -> None:
+        self._owner = owner
+        self._link = owner.link
+        self._stream = stream
+        self._method = method
+        self._metadata = metadata
+        self._charge = charge
+        self._due = None if timeout is None else monotonic() + timeout
+        self.task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_late = False
+        self.caller_has_gone = False  # set before the task is cancelled, which a handler may do by itself
+        self._refusal: tuple[StatusCode, str] | None = None
+        if method.reads or method.streams:
+            self._inbox: deque[bytes] = deque()
+            self._reader: asyncio.Future[None] | None = None
+            self._closed = False
+            self._unread = 0
+            self._credit = owner.window
+            self._writer: asyncio.Future[None] | None = None
+
+    # What services use.
+
+    def invocation_metadata(self) -> Metadata:
+        """See `CallContext`."""
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        """See `CallContext`."""
+        return None if self._due is None else max(0.0, self._due - monotonic())
+
+    def peer(self) -> str:
+        """See `CallContext`."""
+        return "unix:"
+
+    def peer_identities(self) -> None:
+        """See `CallContext`."""
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return what a certificate of the caller's says: nothing."""
+        return {}
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Do nothing: calls here have none."""
+
+    async def abort(self, code: StatusCode, details: str = "", _trailing: Any = ()) -> NoReturn:
+        """See `CallContext`."""
+        raise CallAborted(code, details)
+
+    async def read(self) -> Any:
+        """See `CallContext`."""
+        raw = await self._next()
+        return EOF if raw is None else self._method.handler.method.read_request(raw)
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self.read()
+        if message is EOF:
+            raise StopAsyncIteration
+        return message
+
+    async def write(self, message: Any) -> None:
+        """See `CallContext`."""
+        raw = self._method.handler.method.write_response(message)
+        while self._credit is not None and self._credit <= 0:
+            self._writer = self._owner.loop.create_future()
+            await self._writer
+        if self._link.lost is not None:
+            raise ConnectionError(self._link.lost)
+        if self._credit is not None:
+            self._credit -= len(raw)
+        self._link.send(frames.DATA, self._stream, 0, raw)
+        await self._link.drain()
+
+    # What the connection does.
+
+    def start(self, run: Any) -> None:
+        """Run the call in a task."""
+        loop = self._owner.loop
+        task = self.task = loop.create_task(run, context=self._link.context.copy())
+        if self._due is not None and not task.done():
+            self._timer = loop.call_later(self._due - monotonic(), self._on_due, context=self._link.context)
+
+    def cancel(self) -> None:
+        """End the call: its caller no longer waits."""
+        self.caller_has_gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def fail(self, code: StatusCode, why: str) -> None:
+        """End the call with a status of the connection's."""
+        self._refusal = code, why
+        self.cancel()
+
+    def on_data(self, flags: int, body: bytes) -> None:
+        """Take a message of a stream of requests, or its end."""
+        if not self._method.reads or self._closed:
+            raise MalformedFrame("data on a stream that has none, or no more")
+        if not flags & frames.NO_DATA:
+            if self._charge is not None:
+                try:
+                    self._charge.resize(CALL_BYTES + COPIES_HELD * (self._unread + len(body)))
+                except BudgetExceeded as error:
+                    self.fail(StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
+                    return
+            self._owner._release(self._stream)
+            self._inbox.append(body)
+            self._unread += len(body)
+            limit = _MAX_UNREAD_BYTES if self._owner.window is None else frames.WINDOW_BYTES
+            if self._unread - len(body) > limit:
+                self.fail(StatusCode.RESOURCE_EXHAUSTED, f"more than {limit} bytes of the stream are unread")
+                return
+        if flags & frames.REMOTE_CLOSED:
+            self._closed = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def on_window(self, count: int) -> None:
+        """Take back bytes that the peer has read."""
+        if self._method.streams and self._credit is not None:
+            self._credit += count
+            if self._credit > 0 and self._writer is not None and not self._writer.done():
+                self._writer.set_result(None)
+
+    async def _next(self) -> bytes | None:
+        while not self._inbox:
+            if self._closed:
+                return None
+            self._reader = self._owner.loop.create_future()
+            await self._reader
+        raw = self._inbox.popleft()
+        self._unread -= len(raw)
+        if self._owner.window is not None:
+            self._link.send(frames.WINDOW, self._stream, 0, frames.count_body(len(raw)))
+        return raw
+
+    async def serve(self, payload: bytes | None) -> None:
+        """Run the handler, and answer."""
+        span: LocalServerCall | None = None
+        if _switch.enabled:
+            span = begin_call(self._method.name, self._metadata, trusted=self._owner.trusted)
+        answer = b""
+        raised: BaseException | None = None
+        code, details = StatusCode.OK, ""
+        try:
+            answer = await self._run(payload)
+        except BaseException as error:
+            raised = error
+            code, details = self._status_of(error)
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+        if self._is_late and code is StatusCode.OK:
+            code, details = StatusCode.DEADLINE_EXCEEDED, _LATE
+        if span is not None:
+            span.code, span.details_text = code, details
+            span.settle(raised)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._answer(code, details, answer)
+
+    async def _run(self, payload: bytes | None) -> bytes:
+        handler = self._method.handler
+        if payload is None:
+            response = await handler.serve(self, self)
+        else:
+            serving = handler.serve(handler.method.read_request(payload), self)
+            payload = None  # not held while the handler runs
+            response = await serving
+        return b"" if response is None else handler.method.write_response(response)
+
+    def _status_of(self, error: BaseException) -> tuple[StatusCode, str]:
+        if isinstance(error, CallAborted):
+            # Its frames have the message.
+            error.__traceback__ = error.__context__ = None
+            return error.code, error.details
+        if isinstance(error, asyncio.CancelledError):
+            if self._refusal is not None:
+                return self._refusal
+            if self._is_late:
+                return StatusCode.DEADLINE_EXCEEDED, _LATE
+            if self._owner.is_leaving and self._link.lost is None:
+                return StatusCode.UNAVAILABLE, "the server has stopped; the call may have run"
+            return StatusCode.CANCELLED, "the caller no longer waits"
+        if self._link.lost is None:
+            log_error(_log, f"{self._method.name} failed by an error of the server's own", error)
+        return StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"
+
+    def _answer(self, code: StatusCode, details: str, answer: bytes) -> None:
+        if self._link.lost is None:
+            if code is not StatusCode.OK:
+                self._link.drop_stream(self._stream)
+                self._owner.answer(self._stream, frames.failure_body(code, details))
+            elif self._method.streams:
+                self._link.send(frames.DATA, self._stream, frames.REMOTE_CLOSED | frames.NO_DATA, b"")
+            else:
+                self._owner.answer(self._stream, frames.response_body(answer))
+        if self._charge is not None:
+            self._charge.resize(0)
+            self._charge = None
+        self._owner.end(self._stream)
+
+    def _on_due(self) -> None:
+        self._is_late = True
+        self.cancel()
