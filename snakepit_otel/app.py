@@ -33,8 +33,11 @@ from snakepit_otel.bridge.wire.tool_listing import ListedTool
 from snakepit_otel.errors import AlreadyStarted, PoolNotStarted, SessionStoreUnavailable
 from snakepit_otel.middleware import Middleware
 from snakepit_otel.middleware._settings import MiddlewareSettings, middleware_of
-from snakepit_otel.pool import PoolContext, PoolSettings, WorkerPool, WorkerPools, status_of
-from snakepit_otel.pool.context import authority_socket
+from snakepit_otel.pool.context import PoolContext, authority_socket
+from snakepit_otel.pool.pool import WorkerPool
+from snakepit_otel.pool.router import WorkerPools
+from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.pool.status import status_of
 from snakepit_otel.pool.workers.fork_server import ForkServer
 from snakepit_otel.pool.workers.orphans import WorkerPidFile, report_orphans
 from snakepit_otel.sessions import SessionBackend, SessionSettings, SessionStore

@@ -17,7 +17,7 @@ from snakepit_otel import Client, Snakepit
 from snakepit_otel.common.deadline import checked_timeout
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import ConfigurationError, DeadlineExceeded
-from snakepit_otel.pool import PoolSettings
+from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.sessions import SessionSettings
 from snakepit_otel.zero_copy import ZeroCopySettings
 from tests.adapters_for_tests import Useful

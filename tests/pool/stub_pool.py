@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from snakepit_otel.bridge.authority.jobs import Job
-from snakepit_otel.pool import PoolSettings, WorkerPool, WorkerPools
+from snakepit_otel.pool.pool import WorkerPool
+from snakepit_otel.pool.router import WorkerPools
+from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.workers.base import WorkerState
 from snakepit_otel.pool.workers.stub import StubScript, StubWorker
 

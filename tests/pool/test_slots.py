@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_otel.common.validation import build
 from snakepit_otel.errors import ConfigurationError, WorkerStartFailed
-from snakepit_otel.pool import PoolSettings
+from snakepit_otel.pool.settings import PoolSettings
 from snakepit_otel.pool.status import status_of
 from snakepit_otel.pool.workers.base import WorkerState
 from snakepit_otel.pool.workers.stub import StubWorker

@@ -38,7 +38,7 @@ def serve(control: socket.socket) -> ForkedWorker | None:
     """Fork workers until the control socket is closed; return None then, and in each new process what it was given."""
     argument = LastArgument()
     argument.replace(TITLE)
-    preload()
+    _load_late_imports()
     try:
         fork = SiblingFork()
     except ForkUnsupported as error:
@@ -64,6 +64,13 @@ def serve(control: socket.socket) -> ForkedWorker | None:
             _respond(control, {"pid": pid})
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _load_late_imports() -> None:
+    """Import what this package imports only where it is needed, and most workers need."""
+    import pydantic_core.core_schema  # noqa: F401 - of tools with types
+
+    preload()
 
 
 def set_variables(variables: Mapping[str, str], ledger: int | None) -> None:
