@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from snakepit_otel import Snakepit
-
 Say = Callable[[str], None]
 
 
@@ -39,11 +37,3 @@ def saying(capsys: pytest.CaptureFixture[str]) -> Say:
             print(f"    {text}", flush=True)
 
     return say
-
-
-async def assert_ledger_is_exact(pit: Snakepit, sessions: int) -> None:
-    """See that exactly so many sessions live, and that the books say so."""
-    stats = await pit.sessions.stats()
-    assert stats.live == sessions
-    assert stats.created - stats.deleted - stats.pruned_ttl - stats.pruned_overflow == stats.live
-    assert stats.created == sessions
