@@ -90,7 +90,7 @@ def figure_of(line: str, values: Sequence[float]) -> Figure:
     return Figure(line, middle, low, high)
 
 
-def options(description: str | None, *, quick: bool = True) -> argparse.ArgumentParser:
+def option_parser(description: str | None, *, quick: bool = True) -> argparse.ArgumentParser:
     """Return a parser of the options that benchmarks of local calls share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, help="a file that the figures of the table are added to, as JSON lines")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.callers import SERVED_BY, Caller
 from benchmarks.callgrind import Callgrind, is_installed
-from benchmarks.figures import Figure, note, options
+from benchmarks.figures import Figure, note, option_parser
 from benchmarks.load import Load
 from benchmarks.worker import serving, start
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
@@ -190,7 +190,7 @@ def figures(counted: Mapping[str, float]) -> Iterator[Figure]:
 
 
 def main() -> int:
-    parser = options(__doc__, quick=False)
+    parser = option_parser(__doc__, quick=False)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--check", action="store_true", help="hold the counts to those of the file")
     chosen.add_argument("--write", action="store_true", help="write the counts to the file")

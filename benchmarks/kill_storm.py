@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.figures import LINES, Figure, note, options
+from benchmarks.figures import LINES, Figure, note, option_parser
 from benchmarks.overload import percentile
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import SnakepitError, WorkerExited
@@ -185,7 +185,7 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> int:
-    parser = options(__doc__)
+    parser = option_parser(__doc__)
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second (300)")
     parser.add_argument("--kills", type=int, help="workers that are killed (30; with --quick 10)")
     parser.add_argument(

@@ -1,111 +1,100 @@
-"""The memory of a few processes together, watched by a process of its own.
+"""The memory of idle workers: python -m benchmarks.memory.
 
-Counted are their own pages by Pss, which shares out what several have, and every memfd of theirs once and whole:
-whether it is mapped, by how many, and how far, or only held by its descriptor.
+Four workers of the default profile, which have answered a few requests and rest, with an adapter that imports nothing
+but ours: what they take beside an adapter's own. Resident is what `ps` shows, and counts pages that workers share once
+for each; the share (Pss) counts each page once for all of them; private is what one more worker adds. Once with
+telemetry off, once exported over OTLP. Beside them stands a Python that has done nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import statistics
 import subprocess
 import sys
-import threading
-from contextlib import suppress
+import tempfile
 from pathlib import Path
 
+from benchmarks.callers import ADAPTER
+from benchmarks.figures import LINES, Figure, note, option_parser
+from benchmarks.pool import OFF
+from benchmarks.worker import PYTHON, serving
+from snakepit_otel import Snakepit, telemetry
 
-def used(pids: list[int]) -> int:
-    own = 0
-    shared: dict[int, int] = {}
-    for pid in pids:
-        with suppress(OSError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            sizes = {name: value for name, _, value in (line.partition(":") for line in rollup.splitlines())}
-            own += 1024 * (_kilobytes(sizes["Pss"]) - _kilobytes(sizes["Pss_Shmem"]))
-            shared |= _mapped(pid) | _open(pid)
-    return own + sum(shared.values())
+WORKERS = 4
+MIB = 1 << 20
+SIZES = ("resident", "share", "private")
+# Seconds of rest, in which what a start has left over goes.
+REST = 2.0
 
-
-# The space ends the name: each worker has a memfd for the account of its telemetry as well, snakepit-ledger.
-_BUFFER = "/memfd:snakepit "
+Sizes = dict[str, float]
 
 
-def memfds(pids: list[int]) -> int:
-    found: dict[int, int] = {}
-    for pid in pids:
-        found |= _mapped(pid) | _open(pid)
-    return len(found)
+def sizes(pid: int) -> Sizes:
+    """Return the MiB that a process takes, by kind."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
+    private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return dict(zip(SIZES, (one / 1024 for one in (kilobytes["Rss"], kilobytes["Pss"], private)), strict=True))
 
 
-class Watch:
-    """Keeps an eye on processes, some hundred times a second; a context manager."""
-
-    def __init__(self, *pids: int) -> None:
-        arguments = [sys.executable, "-m", "benchmarks.memory", *map(str, pids)]
-        self._watcher = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __enter__(self) -> Watch:
-        self.peak()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._watcher.stdin is not None
-        self._watcher.stdin.close()
-        self._watcher.wait()
-
-    def peak(self) -> int:
-        """Return the most bytes that were seen since the last call, this moment included."""
-        assert self._watcher.stdin is not None
-        assert self._watcher.stdout is not None
-        self._watcher.stdin.write(b"\n")
-        self._watcher.stdin.flush()
-        return int(self._watcher.stdout.readline())
+async def idle() -> dict[str, Sizes]:
+    """Return the median of idle workers, and their authority."""
+    telemetry.setup("snakepit-authority")
+    async with Snakepit(ADAPTER, pool={"size": WORKERS}) as pit:
+        await asyncio.gather(*(pit.execute("echo", {"value": "hello"}) for _ in range(50 * WORKERS)))
+        await asyncio.sleep(REST)
+        measured = [sizes(worker.pid) for worker in pit.pool.workers]
+        worker = {name: statistics.median(one[name] for one in measured) for name in SIZES}
+        return {"worker": worker, "authority": sizes(os.getpid())}
 
 
-def _kilobytes(value: str) -> int:
-    return int(value.removesuffix("kB"))
-
-
-def _mapped(pid: int) -> dict[int, int]:
-    found = {}
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        if _BUFFER in line:
-            addresses, _, _, _, inode, *_ = line.split()
-            start, _, end = addresses.partition("-")
-            found[int(inode)] = int(end, 16) - int(start, 16)
+def measure(environ: dict[str, str]) -> dict[str, Sizes]:
+    """Run `idle` in a process of its own, whose environment has this in place of our settings and OpenTelemetry's."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
+    command = [*PYTHON, "benchmarks.memory", "--process"]
+    done = subprocess.run(command, env=inherited | environ, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Sizes] = json.loads(done.stdout)
     return found
 
 
-def _open(pid: int) -> dict[int, int]:
-    found = {}
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            if str(descriptor.readlink()).startswith(_BUFFER):
-                about = descriptor.stat()
-                found[about.st_ino] = about.st_size
+def bare_python() -> Sizes:
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = sizes(process.pid)
+        process.kill()
     return found
 
 
-def _watch(pids: list[int]) -> None:
-    sample_due = threading.Event()
-    over = threading.Event()
-
-    def listen() -> None:
-        for _ in sys.stdin:
-            sample_due.set()
-        over.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    most = 0
-    while not over.is_set():
-        answering = sample_due.is_set()
-        most = max(most, used(pids))
-        if answering:
-            sample_due.clear()
-            print(most, flush=True)
-            most = 0
-        else:
-            sample_due.wait(0.002)
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--process", action="store_true", help="measure in this process, and print JSON")
+    given = parser.parse_args()
+    if given.process:
+        print(json.dumps(asyncio.run(idle())))
+        return
+    with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, serving("sink", f"{directory}/sink.sock"):
+        exporting = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{directory}/sink.sock",
+            "OTEL_EXPORTER_OTLP_INSECURE": "true",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        }
+        off, full = measure(OFF), measure(exporting)
+    print(f"{WORKERS} idle workers; MiB {', '.join(SIZES)}")
+    rows = {"a Python that has done nothing": bare_python()}
+    for text, found in (("telemetry off", off), ("exporting", full)):
+        rows |= {f"{kind}, {text}": one for kind, one in found.items()}
+    for text, one in rows.items():
+        print(f"    {text:32} {'  '.join(f'{one[name]:6.1f}' for name in SIZES)}")
+    resident = full["worker"]["resident"]
+    print(f"    a worker's resident memory, exporting: {resident:.0f} MiB   target {LINES['memory'].in_words()}")
+    note(given.figures, [Figure("memory", resident, resident, resident)])
 
 
 if __name__ == "__main__":
-    _watch([int(pid) for pid in sys.argv[1:]])
+    main()

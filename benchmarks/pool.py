@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.callers import IN_FLIGHT, WORKERS, Burst, Caller
-from benchmarks.figures import LINES, Figure, figure_of, note, options
+from benchmarks.figures import LINES, Figure, figure_of, note, option_parser
 from benchmarks.worker import serving
 
 OFF = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
@@ -66,7 +66,7 @@ class Measured:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = option_parser(__doc__)
     parser.add_argument("--rounds", type=int, help="pairs of bursts for each line (15; with --quick 5)")
     given = parser.parse_args()
     rounds = given.rounds or (5 if given.quick else 15)

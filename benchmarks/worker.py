@@ -20,6 +20,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from benchmarks.figures import Figure, figure_of, note, option_parser
 from benchmarks.load import Load
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -36,26 +37,30 @@ TARGETS = {"async tool": 0.70, "sync tool": 0.50}
 
 
 def main() -> None:
+    given = option_parser(__doc__).parse_args()
+    rounds = 7 if given.quick else ROUNDS
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ExitStack() as stack:
         servers = {
             kind: stack.enter_context(serving(kind, f"{directory}/{kind}.sock", SNAKEPIT_TELEMETRY_LEVEL="off"))
             for kind in ("bare", "worker")
         }
-        print(f"echo, {IN_FLIGHT} in flight, medians of {ROUNDS} bursts of {CALLS} calls in turn")
-        measure("prebuilt frames", with_frames(directory), servers)
+        print(f"echo, {IN_FLIGHT} in flight, medians of {rounds} bursts of {CALLS} calls in turn")
+        figure = measure("prebuilt frames", with_frames(directory), servers, rounds)
         with asyncio.Runner() as runner:
-            measure("grpc.aio client", with_grpc(directory, runner), servers)
+            measure("grpc.aio client", with_grpc(directory, runner), servers, rounds)
+    note(given.figures, [figure])
 
 
 Burst = Callable[[int], float]
 
 
-def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess.Popen[bytes]]) -> None:
+def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess.Popen[bytes]], rounds: int) -> Figure:
+    """Print the rates of the servers with this client; return the async tool's, as shares of the bare server's."""
     rates: dict[str, list[float]] = {name: [] for name in bursts}
     processor: dict[str, float] = dict.fromkeys(bursts, 0.0)
     for burst in bursts.values():
         burst(CALLS)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, kind, _tool in CASES:
             before = processor_time(servers[kind].pid)
             rates[name].append(bursts[name](CALLS))
@@ -63,10 +68,15 @@ def measure(client: str, bursts: dict[str, Burst], servers: dict[str, subprocess
     bare = rates["bare grpc.aio"]
     print(f"  client: {client}")
     for name, values in rates.items():
-        paired = statistics.median(value / reference for value, reference in zip(values, bare, strict=True))
+        paired = statistics.median(shares(values, bare))
         target = f"   target {TARGETS[name]:.0%}" if name in TARGETS else ""
-        cost = processor[name] / (ROUNDS * CALLS) * 1e6
+        cost = processor[name] / (rounds * CALLS) * 1e6
         print(f"    {name:14} {statistics.median(values):6.0f}/s  {paired:6.1%}   {cost:4.0f} µs of server{target}")
+    return figure_of("grpc", [100 * share for share in shares(rates["async tool"], bare)])
+
+
+def shares(values: Sequence[float], references: Sequence[float]) -> list[float]:
+    return [value / reference for value, reference in zip(values, references, strict=True)]
 
 
 def with_frames(directory: str) -> dict[str, Burst]:
