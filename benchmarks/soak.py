@@ -2,13 +2,13 @@
 
 Plain and async tools, streams, sessions' state, arrays by reference, errors, calls given up and deadlines that pass;
 workers are replaced for their age in requests, in rolling restarts, and when they are killed. Every request is
-accounted for, and so is every session. Prints the straight lines through the authority's memory, descriptors and
-threads after a warm-up of a fifth of the time, and exits with 1 where anything is unaccounted for.
+accounted for, and so is every session. Prints the straight lines through the memory of the authority and of its
+workers, and the authority's descriptors and threads, after a warm-up of a fifth of the time, and exits with 1 where
+anything is unaccounted for. With `--steady`, no worker is replaced or killed, so that what one keeps for good is seen as well.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import os
@@ -19,14 +19,15 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from statistics import median
 
+from benchmarks.figures import Figure, note, option_parser
 from benchmarks.overload import percentile, resident, slope
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, ToolError, WorkerExited
-from snakepit_otel.pool.workers.base import WorkerState
+from snakepit_otel.pool.workers.base import Worker, WorkerState
 
 ADAPTER = "tests.pool.proofs.adapter:Proving"
 POOL = {"size": 3, "spares": 1, "worker_max_requests": 2_000, "cancel_grace": 500}
@@ -37,7 +38,8 @@ SESSIONS = 20
 RESTART_EVERY = 20.0
 KILL_EVERY = 7.0
 # From the first fifth after warming up to the last, by medians; MiB of memory. Generous, for busy machines.
-MOST_GROWTH = {"memory": 24.0, "descriptors": 12.0, "threads": 4.0}
+MOST_GROWTH = {"memory": 24.0, "workers": 24.0, "descriptors": 12.0, "threads": 4.0}
+STEADY = {name: value for name, value in POOL.items() if name != "worker_max_requests"}
 
 
 class Sample:
@@ -75,6 +77,8 @@ class Soak:
     deleted: int = 0
     # MiB, second by second.
     memory: list[float] = field(default_factory=list)
+    # MiB of the workers that are ready, their median.
+    workers: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     kills: int = 0
@@ -181,12 +185,14 @@ class Soak:
                 self.surprises[f"{name}: {end}"] += 1
             await asyncio.sleep(2 * PAUSE * chance.random())
 
+    def ready(self) -> list[Worker]:
+        return [worker for worker in self.pit.pool.workers if worker.state is WorkerState.READY]
+
     async def kill(self, seed: int) -> None:
         chance = random.Random(seed)
         while True:
             await asyncio.sleep(2 * KILL_EVERY * chance.random())
-            ready = [worker for worker in self.pit.pool.workers if worker.state is WorkerState.READY]
-            if ready:
+            if ready := self.ready():
                 os.kill(chance.choice(ready).pid, signal.SIGKILL)
                 self.kills += 1
 
@@ -204,6 +210,11 @@ class Soak:
             if len(self.memory) % 5 == 0:
                 gc.collect()
             self.memory.append(resident(os.getpid()) / 2**20)
+            # One may have ended since it was ready, which is not known yet.
+            with suppress(OSError):
+                ready = self.ready()
+                if ready:
+                    self.workers.append(median(resident(worker.pid) / 2**20 for worker in ready))
             self.descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - no pathlib in coroutines
             self.threads.append(len(os.listdir("/proc/self/task")))  # noqa: PTH208
 
@@ -214,10 +225,11 @@ def _array() -> object:
     return np.arange(50_000, dtype="f8")
 
 
-async def soak(seconds: float, seed: int = 1) -> Soak:
-    async with Snakepit(ADAPTER, pool=POOL) as pit:
+async def soak(seconds: float, seed: int = 1, *, steady: bool = False) -> Soak:
+    async with Snakepit(ADAPTER, pool=STEADY if steady else POOL) as pit:
         seen = Soak(pit)
-        beside = [asyncio.create_task(work) for work in (seen.kill(seed), seen.roll(), seen.watch())]
+        works = [seen.watch(), *([] if steady else [seen.kill(seed), seen.roll()])]
+        beside = [asyncio.create_task(work) for work in works]
         end = time.monotonic() + seconds
         await asyncio.gather(*(seen.call(end, seed + number) for number in range(CALLERS)))
         for task in beside:
@@ -242,12 +254,6 @@ async def _account(seen: Soak) -> None:
 
 
 def report(seen: Soak, seconds: float) -> bool:
-    warm = len(seen.memory) // 5
-    minutes = 60 * 10
-    growth = {
-        name: slope(values[warm:]) * minutes
-        for name, values in (("memory", seen.memory), ("descriptors", seen.descriptors), ("threads", seen.threads))
-    }
     lost = seen.ends["worker exited"]
     fleet = seen.pit.pool.fleet
     p50, p99, most = (1e3 * percentile(seen.latencies.values, share) for share in (0.5, 0.99, 1.0))
@@ -258,21 +264,37 @@ def report(seen: Soak, seconds: float) -> bool:
     print(f"  unanswered: {unanswered}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {most:.0f} ms")
     print(f"  sessions: {len(seen.added)} kept, {seen.deleted} made and deleted")
     flat = True
-    for name, values in (("memory", seen.memory), ("descriptors", seen.descriptors), ("threads", seen.threads)):
-        after = values[warm:]
+    for name, most in MOST_GROWTH.items():
+        after = warm(getattr(seen, name))
         ends = f"{after[0]:.1f} to {after[-1]:.1f} (most {max(after):.1f})"
-        print(f"  {name:11} {ends}, {growth[name]:+.2f} in ten minutes")
-        flat = flat and median(after[-warm:]) - median(after[:warm]) <= MOST_GROWTH[name]
+        print(f"  {name:11} {ends}, {600 * slope(after):+.2f} in ten minutes; by medians {growth(seen, name):+.2f}")
+        flat = flat and growth(seen, name) <= most
     return flat and not seen.surprises and not unanswered and lost <= seen.kills
 
 
+def warm(values: list[float] | list[int]) -> list[float] | list[int]:
+    """Return what was seen after warming up, which is a fifth of the time."""
+    return values[len(values) // 5 :]
+
+
+def growth(seen: Soak, name: str) -> float:
+    """Return by how much the median of the last fifth is above that of the first after warming up."""
+    values = getattr(seen, name)
+    fifth = max(len(values) // 5, 1)
+    return median(values[-fifth:]) - median(values[fifth:][:fifth])
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser = option_parser(__doc__)
+    parser.add_argument("--minutes", type=float, help="how long (10; with --quick 1)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steady", action="store_true", help="replace and kill no worker")
     given = parser.parse_args()
-    seconds = 60 * given.minutes
-    return 0 if report(asyncio.run(soak(seconds, given.seed)), seconds) else 1
+    seconds = 60 * (given.minutes or (1.0 if given.quick else 10.0))
+    seen = asyncio.run(soak(seconds, given.seed, steady=given.steady))
+    grown = {line: growth(seen, name) for line, name in (("soak", "memory"), ("soak workers", "workers"))}
+    note(given.figures, [Figure(line, value, value, value) for line, value in grown.items()])
+    return 0 if report(seen, seconds) else 1
 
 
 if __name__ == "__main__":
