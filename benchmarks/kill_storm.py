@@ -88,7 +88,7 @@ class Storm:
             worker = str(error).split()[1]
             self.error_delays.append(time.monotonic() - self.killed[worker])
         except SnakepitError as error:
-            self.failures[f"{type(error).__name__}: {error}"] += 1
+            self.failures[type(error).__name__] += 1
         else:
             self.latencies.append(time.monotonic() - began)
             self.answered[session] += 1

@@ -4,7 +4,8 @@ Plain and async tools, streams, sessions' state, arrays by reference, errors, ca
 workers are replaced for their age in requests, in rolling restarts, and when they are killed. Every request is
 accounted for, and so is every session. Prints the straight lines through the memory of the authority and of its
 workers, and the authority's descriptors and threads, after a warm-up of a fifth of the time, and exits with 1 where
-anything is unaccounted for. With `--steady`, no worker is replaced or killed, so that what one keeps for good is seen as well.
+anything is unaccounted for. With `--steady`, no worker is replaced or killed, so that what one keeps for good is seen
+as well.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, instructions
+from benchmarks import figures, instructions, local
 from benchmarks.figures import LINES, Figure
 
 
@@ -50,3 +50,24 @@ def test_a_line_has_its_median_with_quartiles_its_goal_and_whether_it_is_reached
 def test_figures_are_noted_nowhere_unless_asked_for() -> None:
     """A benchmark that is run by itself writes no file."""
     figures.note(None, [Figure("refused", 1.0, 1.0, 1.0)])
+
+
+def test_the_faster_way_to_call_an_actor_counts(tmp_path: Path) -> None:
+    """Of two ways to call Ray's actors, the line has the one that we compare worse with, and of the echo alone."""
+    rows = [
+        {"row": row, "work": work, "execute_times": times}
+        for row, work, times in (
+            ("Ray actor, async method, awaited", "echo", 4.5),
+            ("Ray actor, async method, `ray.get`", "echo", 3.5),
+            ("Ray actor, async method, `ray.get`", "count", 1.0),
+            ("`Snakepit.execute`", "echo", 1.0),
+        )
+    ]
+    (tmp_path / "peers").write_text(json.dumps({"rows": rows}))
+    assert local.of_peers(tmp_path / "peers") == [Figure("ray async", 3.5, 3.5, 3.5)]
+
+
+def test_every_benchmark_of_the_table_is_there() -> None:
+    """What `benchmarks.local` runs are modules of the folder."""
+    folder = Path(local.__file__).parent
+    assert [run.module for run in local.RUNS if not (folder / f"{run.module}.py").exists()] == []
