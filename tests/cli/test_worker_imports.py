@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
+from snakepit_otel import Snakepit
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
     BridgeServiceServicer,
@@ -16,11 +17,12 @@ from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
 )
 from snakepit_otel.cli.elixir import SCRIPT
 from tests.processes import program
-from tests.waiting import until
+from tests.waiting import PATIENT, until
 
 COMMAND_LINE = {"typer", "click", "rich", "shellingham"}
 SETTINGS = {"pydantic"}
 SDK = {"opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests"}
+NUMBERS = {"numpy", "pyarrow"}
 BRIDGE = {"grpc", "google.protobuf", "snakepit_otel.bridge", "snakepit_otel.pool", "snakepit_otel.common.validation"}
 ADAPTER = '''\
 import atexit
@@ -118,3 +120,17 @@ async def test_a_worker_that_exports_nothing_is_lean(adapter: str, unneeded: set
             assert await worker.ends() == 0
     found = imported(directory)
     assert found & unneeded == set()
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("adapter", ["Typed", "Untyped"])
+async def test_a_pools_worker_is_lean(method: str, adapter: str, directory: Path) -> None:
+    """It serves without gRPC, settings, the SDK, the pool's own code, that of the authority, and NumPy."""
+    unneeded = COMMAND_LINE | SETTINGS | SDK | NUMBERS
+    unneeded |= {"grpc", "snakepit_otel.app", "snakepit_otel.bridge.authority", "snakepit_otel.pool.settings"}
+    unneeded |= {"snakepit_otel.pool.dispatch", "snakepit_otel.sessions._store", "snakepit_otel.common.validation"}
+    pool = {**PATIENT, "start_method": method}
+    async with Snakepit(f"{directory / 'dieting.py'}:{adapter}", workers=1, pool=pool) as pit:
+        await pit.execute("add", {"left": 1})
+    await until((directory / "imported").exists)
+    assert imported(directory) & unneeded == set()

@@ -51,6 +51,7 @@ class Launch(NamedTuple):
     environ: Mapping[str, str]
     of_worker: Iterable[str] = ()
     ledger: int | None = None  # a descriptor
+    local_transport: str = "local"
 
 
 class ForkServer:
@@ -63,7 +64,7 @@ class ForkServer:
 
     async def fork(self, launch: Launch) -> ChildProcess | None:
         """Start a worker process; None where it must be spawned. Raises `OSError` if there can be no process."""
-        key = (tuple(launch.command), _inherited_state(), _fixed_variables(launch))
+        key = (tuple(launch.command), launch.local_transport, _inherited_state(), _fixed_variables(launch))
         for _ in range(_ATTEMPTS):
             if key in self._refused:
                 return None
@@ -105,7 +106,12 @@ class ForkServer:
             self._drop(next(iter(self._templates)))
         process = ChildProcess.spawn([*launch.command, TITLE.ljust(_ID_BYTES)], launch.environ)
         self._keep(process.wait())
-        message = {"fork_server": True, "package_path": PACKAGE_PATH, "parent": os.getpid()}
+        message = {
+            "fork_server": True,
+            "package_path": PACKAGE_PATH,
+            "parent": os.getpid(),
+            "local_transport": launch.local_transport,
+        }
         template = self._templates[key] = _Template(process, self._keep(_ready(process, message)))
         return template
 

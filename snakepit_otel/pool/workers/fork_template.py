@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from snakepit_otel import telemetry
+from snakepit_otel.rpc.transports import LocalTransportName, transport_of
 from snakepit_otel.system.process_title import LastArgument
 from snakepit_otel.system.sibling_fork import ForkUnsupported, SiblingFork
 from snakepit_otel.telemetry._preload import preload
@@ -34,11 +35,11 @@ class ForkedWorker(NamedTuple):
     ledger: int | None  # a descriptor
 
 
-def serve(control: socket.socket) -> ForkedWorker | None:
+def serve(control: socket.socket, local_transport: LocalTransportName) -> ForkedWorker | None:
     """Fork workers until the control socket is closed; return None then, and in each new process what it was given."""
     argument = LastArgument()
     argument.replace(TITLE)
-    _load_late_imports()
+    _load_late_imports(local_transport)
     try:
         fork = SiblingFork()
     except ForkUnsupported as error:
@@ -66,8 +67,9 @@ def serve(control: socket.socket) -> ForkedWorker | None:
             os.close(descriptor)
 
 
-def _load_late_imports() -> None:
-    """Import what this package imports only where it is needed, and most workers need."""
+def _load_late_imports(local_transport: LocalTransportName) -> None:
+    """Import what this package imports only where it is needed, and these workers need."""
+    transport_of("unix:", local_transport)
     import pydantic_core.core_schema  # noqa: F401 - of tools with types
 
     preload()

@@ -147,7 +147,14 @@ class ProcessWorker(Worker):
         }
         command = [*interpreter(), WORKER_PROGRAM, self._run_id]
         if self._fork_server is not None and self.spec.program is not None:
-            launch = Launch(command, self.id, self._variables, self._environ, ledger.descriptor if ledger else None)
+            launch = Launch(
+                command,
+                self.id,
+                self._variables,
+                of_worker=self._environ,
+                ledger=ledger.descriptor if ledger is not None else None,
+                local_transport=self.spec.local_transport,
+            )
             process = await self._fork_server.fork(launch)
             if process is not None:
                 self._is_forked = True

@@ -43,7 +43,7 @@ def main() -> int:
     from snakepit_otel.pool.workers import fork_template, worker_process
 
     if is_template:
-        forked = fork_template.serve(control)
+        forked = fork_template.serve(control, spec["local_transport"])
         if forked is None:
             return 0
         control = forked.control
