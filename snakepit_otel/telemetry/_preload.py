@@ -10,7 +10,11 @@ from snakepit_otel.telemetry.environment import Environment, applied
 from snakepit_otel.telemetry.environment.variables import SIGNALS
 
 _EXPORT = "snakepit_otel.telemetry.export"
-_TRANSPORTS = {"otlp_proto_grpc": f"{_EXPORT}.otlp_grpc", "otlp_proto_http": f"{_EXPORT}.otlp_http"}
+_TRANSPORTS = {
+    # gRPC imports the second one for its first channel.
+    "otlp_proto_grpc": (f"{_EXPORT}.otlp_grpc", "grpc._channel"),
+    "otlp_proto_http": (f"{_EXPORT}.otlp_http",),
+}
 
 
 def preload() -> None:
@@ -19,8 +23,9 @@ def preload() -> None:
     exporters = {name for signal in SIGNALS for name in read.exporters(signal)}
     if not exporters or read["OTEL_SDK_DISABLED"] or read["SNAKEPIT_TELEMETRY_LEVEL"] == _controls.Level.OFF:
         return
-    modules = [f"{_EXPORT}.providers", "snakepit_otel.telemetry.spans.fast"]
-    modules += [module for name, module in _TRANSPORTS.items() if name in exporters]
+    modules = [f"{_EXPORT}.providers", "snakepit_otel.telemetry.spans.fast.compat"]
+    for name in exporters & _TRANSPORTS.keys():
+        modules += _TRANSPORTS[name]
     # What cannot be imported is reported by the set-up of each worker.
     with suppress(Exception), applied(read.texts()):
         for module in modules:
