@@ -40,10 +40,23 @@ class Histogram:
     """The distribution of one metric with one set of attributes, since the process started.
 
     Values are kept as they come and folded by the thousand, which costs a fraction of folding one by one. `add` records
-    a value with its time, trace and span; its caller has to `fold` from time to time.
+    a value with its time, trace and span; its caller has to `fold` from time to time. `sources` are called before it is
+    read: they `fold_many` values that they have kept.
     """
 
-    __slots__ = ("_fold", "_last", "add", "attributes", "boundaries", "counts", "largest", "new", "smallest", "total")
+    __slots__ = (
+        "_fold",
+        "_last",
+        "add",
+        "attributes",
+        "boundaries",
+        "counts",
+        "largest",
+        "new",
+        "smallest",
+        "sources",
+        "total",
+    )
 
     def __init__(self, attributes: Mapping[str, Any], boundaries: tuple[float, ...]) -> None:
         self.attributes = attributes
@@ -54,6 +67,7 @@ class Histogram:
         self.largest = float("-inf")
         self.new: list[Value] = []  # recorded and not yet folded
         self.add: Callable[[Value], None] = self.new.append
+        self.sources: list[Callable[[], None]] = []
         self._last: dict[int, Value] = {}
         self._fold = Lock()
 
@@ -72,18 +86,33 @@ class Histogram:
             # Other threads may append meanwhile; their values are left for the next fold.
             taken = new[:size]
             del new[:size]
-            values = list(map(_VALUE, taken))
-            buckets = list(map(partial(bisect_left, self.boundaries), values))
-            for bucket, count in Counter(buckets).items():
-                self.counts[bucket] += count
-            self.total += sum(values)
-            self.smallest = min(self.smallest, *values)
-            self.largest = max(self.largest, *values)
+            buckets = self._add_all(list(map(_VALUE, taken)))
             if any(map(_SPAN_ID, taken)):
                 self._last.update((bucket, value) for bucket, value in zip(buckets, taken, strict=True) if value[3])
 
+    def fold_many(self, values: list[float], at: Callable[[int], Value]) -> None:
+        """Add values at once; `at` returns the value at an index, with its time, trace and span."""
+        with self._fold:
+            last = dict(zip(self._add_all(values), range(len(values)), strict=True))
+            for bucket, index in last.items():
+                value = at(index)
+                if value[3]:
+                    self._last[bucket] = value
+
+    def _add_all(self, values: list[float]) -> list[int]:
+        """Add values, and return the bucket of each."""
+        buckets = list(map(partial(bisect_left, self.boundaries), values))
+        for bucket, count in Counter(buckets).items():
+            self.counts[bucket] += count
+        self.total += sum(values)
+        self.smallest = min(self.smallest, *values)
+        self.largest = max(self.largest, *values)
+        return buckets
+
     def read(self, *, anew: bool) -> tuple[list[int], float, float, float]:
         """Return the counts, the sum and the extremes, which begin `anew` if so asked."""
+        for source in self.sources:
+            source()
         self.fold()
         with self._fold:
             found = list(self.counts), self.total, self.smallest, self.largest

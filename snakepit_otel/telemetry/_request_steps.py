@@ -72,14 +72,8 @@ class Steps:
                 self.done.append((self.point, self.started, ended, 0 if batch is None else batch.span_id))
             if batch is not None:
                 self.request.details = _with_attributes(self.request)
-            if self.done:
-                plans = self._plans()
-                if batch is None:
-                    self._count(plans)
-                else:
-                    batch.record(self.done, plans, self)
-                if len(plans[self.done[-1][0]].cell.new) >= FOLD_SIZE:
-                    _fold(plans)
+            if self.done and not (error is None and batch is not None and batch.leave_to_call(self)):
+                self.record()
             if error is not None:
                 operation = self.operation_at(self.point, self.started)
                 if batch is not None:
@@ -87,6 +81,15 @@ class Steps:
                 operation.end(error)
         except Exception as fault:
             _guard.contain(f"recording {self.point.name}", fault)
+
+    def record(self) -> None:
+        plans = self._plans()
+        if self.batch is None:
+            self._count(plans)
+        else:
+            self.batch.record(self.done, plans, self)
+        if len(plans[self.done[-1][0]].cell.new) >= FOLD_SIZE:
+            _fold(plans)
 
     def run(self, point: Point, function: Callable[..., R], *args: Any) -> R:
         """Run a step that has no current span, and keep its start and end."""

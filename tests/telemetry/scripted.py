@@ -33,7 +33,16 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from snakepit_otel.telemetry import Operation, _decorators, _guard, _operation, _request_steps, names, observed
+from snakepit_otel.telemetry import (
+    Operation,
+    _decorators,
+    _guard,
+    _instruments,
+    _operation,
+    _request_steps,
+    names,
+    observed,
+)
 from snakepit_otel.telemetry._attributes import AttributeSet, Details
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.export.export_queue import BatchSettings
@@ -311,7 +320,12 @@ class _Performance:
         operation.start_remote(tuple(metadata.items()))
         self._inside(node)
         self._outcome(operation, node)
-        operation.end(node.raises)
+        if node.raises is None and not (node.late or node.fails):
+            # As calls do that succeed; the cell makes it the short way.
+            _instruments.cell_for(node.point, operation.labels, {})
+            operation.end_labelled()
+        else:
+            operation.end(node.raises)
 
     def _decorated(self, node: OperationNode) -> None:
         labels, details = AttributeSet(deepcopy(node.labels)), deepcopy(node.details)

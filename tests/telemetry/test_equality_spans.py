@@ -125,11 +125,25 @@ def below(node: Node) -> list[Node]:
     return [OperationNode(names.RPC_SERVER, parent=REMOTE[0], children=(node,))]
 
 
+def within_call(node: Node, parent: Any = REMOTE[1]) -> list[Node]:
+    """A script with a node in a call that arrives, is answered, and ends with what came with it."""
+    return [
+        OperationNode(names.RPC_SERVER, name="a/B", parent=parent, labels={"l": 1}, children=(node,), how="arrives")
+    ]
+
+
 @settings(max_examples=settings.default.max_examples // 5)
 @given(request=REQUESTS)
 def test_a_request_and_its_steps_are_the_same(request: OperationNode) -> None:
     """Steps that are recorded together at the end are what they would have been one by one."""
     same(below(request))
+
+
+@settings(max_examples=settings.default.max_examples // 5)
+@given(request=REQUESTS, parent=st.sampled_from(REMOTE))
+def test_a_request_within_a_call_is_the_same(request: OperationNode, parent: Any) -> None:
+    """Spans packed at the end of the call, with the call's own, are what they would have been one by one."""
+    same(within_call(request, parent))
 
 
 @pytest.mark.parametrize("how", ["block", "steps", "arrives", "function", "request"])
@@ -152,6 +166,7 @@ def test_a_request_and_its_steps_are_the_same(request: OperationNode) -> None:
 def test_corners(how: str, node: OperationNode) -> None:
     """What chance may pass over."""
     same(below(replace(node, how=how)))
+    same(within_call(replace(node, how=how)))
 
 
 RICH: list[Node] = [

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from snakepit_otel.telemetry.export.export_queue import LOST, BatchResult
 from snakepit_otel.telemetry.export.exporters import ExportResult
 from snakepit_otel.telemetry.export.rate_limited_log import Guard, warning
+from snakepit_otel.telemetry.export.size_estimate import count_of
 
 Item = TypeVar("Item")
 # A receiver that rejects a 64th of the largest request for its size rejects everything, so that is not split.
@@ -24,21 +25,21 @@ def send_batch(
 
     An item that cannot be encoded, or that the receiver rejects for its size, does not affect the others.
     """
-    several = len(batch) > 1
+    several, count = len(batch) > 1, count_of(batch)
     try:
         request = encode(batch)
     except Exception:  # noqa: BLE001 - one of the items cannot be encoded
-        return _in_halves(batch, encode, export, max_bytes) if several else BatchResult(unencodable=1)
+        return _in_halves(batch, encode, export, max_bytes) if several else BatchResult(unencodable=count)
     if several and len(request) > max_bytes:
         return _in_halves(batch, encode, export, max_bytes)
     result = ExportResult(False)
-    with Guard(LOST, len(batch)):
+    with Guard(LOST, count):
         result = export(request)
     if result.too_large:
         if several and len(request) > max_bytes // _MIN_SPLIT_DIVISOR:
             return _in_halves(batch, encode, export, max_bytes)
         warning("a request of %d bytes of telemetry is lost: it is larger than the receiver accepts", len(request))
-    return result_of(result, len(batch))
+    return result_of(result, count)
 
 
 def result_of(result: ExportResult, count: int) -> BatchResult:

@@ -20,8 +20,9 @@ from snakepit_otel.telemetry.export.ledger import (
     Account,
 )
 from snakepit_otel.telemetry.export.rate_limited_log import Guard
-from snakepit_otel.telemetry.export.size_estimate import encoded_size
+from snakepit_otel.telemetry.export.size_estimate import Joined, count_of, encoded_size
 
+_new = tuple.__new__  # a named tuple's own takes three times as long
 LOST = "%d items of telemetry are lost: their export raised %s"
 
 
@@ -89,6 +90,7 @@ class ExportQueue:
         self._batch_items = settings.batch_size
         self._batch_bytes = settings.batch_bytes
         self._max_bytes = settings.queue_bytes
+        self._waiting_items = 0
         self._bytes = 0  # of the queued items, estimated; CPython's lock makes each change atomic
         self._closed = False  # no more items are queued
         self._aborted = False  # no more items are sent; a failure from now on counts as dropped at shutdown
@@ -103,20 +105,24 @@ class ExportQueue:
 
     def put(self, item: Any) -> None:
         """Queue an item, or count it as dropped."""
-        self._put([item], self._estimate_size(item))
+        self._put([item], 1, self._estimate_size(item))
 
     def put_all(self, new: list[bytes]) -> None:
         """Queue encoded items, or count them as dropped."""
-        self._put(new, sum(map(len, new)))
+        self._put(new, len(new), sum(map(len, new)))
 
-    def _put(self, new: list[Any], size: int) -> None:
-        items, count = self._items, len(new)
+    def put_joined(self, data: bytes, count: int) -> None:
+        """Queue encoded items that are one after the other in `data`, or count them as dropped."""
+        self._put([_new(Joined, (data, count))], count, len(data))
+
+    def _put(self, new: list[Any], count: int, size: int) -> None:
         self._counts[ENDED] += count
-        waiting, before = len(items), self._bytes
+        waiting, before = self._waiting_items, self._bytes
         if self._closed or waiting + count > self._max_items or before + size > self._max_bytes:
             new = self._fitting(new, self._max_items - waiting, self._max_bytes - before)
-            size = sum(map(self._estimate_size, new))
-        items.extend(new)
+            count, size = count_of(new), sum(map(self._estimate_size, new))
+        self._items.extend(new)
+        self._waiting_items += count
         self._bytes += size
         if waiting < self._batch_items <= waiting + count or before < self._batch_bytes <= before + size:
             self._wake.set()
@@ -124,16 +130,17 @@ class ExportQueue:
     def _fitting(self, new: list[Any], room: int, room_bytes: int) -> list[Any]:
         # A call on the right of += lets another thread in between its read and its write.
         if self._closed:
-            refused = len(new)
+            refused = count_of(new)
             self._counts[SHUTDOWN] += refused
             return []
         fitting = []
-        for item in new[: max(0, room)]:
+        for item in new:
+            room -= count_of((item,))
             room_bytes -= self._estimate_size(item)
-            if room_bytes < 0:
+            if room < 0 or room_bytes < 0:
                 break
             fitting.append(item)
-        refused = len(new) - len(fitting)
+        refused = count_of(new) - count_of(fitting)
         self._counts[QUEUE_FULL] += refused
         return fitting
 
@@ -173,6 +180,7 @@ class ExportQueue:
             self._done += left
             self._count_in_flight(0)
             self._items.clear()
+            self._waiting_items = 0
         self._wake.set()
         return in_time
 
@@ -180,7 +188,7 @@ class ExportQueue:
         """Do nothing from now on. For the child of a fork, which has the queue but not the thread."""
         self._closed = self._aborted = self._settled = True
         self._items = []
-        self._bytes = 0
+        self._waiting_items = self._bytes = 0
         self._in_flight = 0
         self._counts = Account.unread().counts
         # A thread that only the parent has may hold the lock of the parent's condition.
@@ -191,7 +199,7 @@ class ExportQueue:
             self._abort()
 
     def _waiting(self) -> int:
-        return len(self._items) + self._in_flight
+        return self._waiting_items + self._in_flight
 
     def _count_in_flight(self, count: int) -> None:
         self._counts[IN_FLIGHT] += count - self._in_flight
@@ -199,11 +207,11 @@ class ExportQueue:
 
     def _run(self) -> None:
         while not self._aborted:
-            if len(self._items) < self._batch_items and self._bytes < self._batch_bytes:
+            if self._waiting_items < self._batch_items and self._bytes < self._batch_bytes:
                 self._wake.wait(self.settings.delay)
             self._wake.clear()
             # Only the items queued at the start: following the queue's end would send many small batches.
-            left = len(self._items)
+            left = self._waiting_items
             while left > 0 and not self._aborted:
                 left -= self._send_next_guarded(left)
             with self._progress:
@@ -227,9 +235,10 @@ class ExportQueue:
         batch = self._take(min(max_items, self._batch_items))
         if not batch:
             return max_items
-        result = BatchResult(failed=len(batch))
-        with Guard(LOST, len(batch)):
-            result = self._send(batch).limited_to(len(batch))
+        count = count_of(batch)
+        result = BatchResult(failed=count)
+        with Guard(LOST, count):
+            result = self._send(batch).limited_to(count)
         counts = self._counts
         with self._progress:
             self._busy = False
@@ -238,23 +247,28 @@ class ExportQueue:
                 counts[SHUTDOWN if self._aborted else FAILED] += result.failed
                 counts[ENCODE] += result.unencodable
                 self._count_in_flight(0)
-                self._done += len(batch)
+                self._done += count
             self._progress.notify_all()
-        return len(batch)
+        return count
 
     def _take(self, max_items: int) -> list[Any]:
-        size = 0
-        count = 0
+        size = items = taken = 0
         for item in self._items[:max_items]:
-            item_bytes = self._estimate_size(item)
-            if count and size + item_bytes > self._batch_bytes:
+            if item.__class__ is Joined:
+                item_bytes, item_count = len(item.data), item.items
+            else:
+                item_bytes, item_count = self._estimate_size(item), 1
+            if taken and (items + item_count > max_items or size + item_bytes > self._batch_bytes):
                 break
             size += item_bytes
-            count += 1
+            items += item_count
+            taken += 1
         with self._progress:
-            batch = [] if self._aborted else self._items[:count]
+            batch = [] if self._aborted else self._items[:taken]
             self._busy = bool(batch)
-            self._count_in_flight(len(batch))
+            self._count_in_flight(items if batch else 0)
             del self._items[: len(batch)]
+            if batch:
+                self._waiting_items -= items
             self._bytes = self._bytes - size if self._items else 0
         return batch

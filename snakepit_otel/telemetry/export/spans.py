@@ -17,14 +17,15 @@ from snakepit_otel.telemetry.export.batch import result_of, send_batch
 from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
 from snakepit_otel.telemetry.export.exporters import Exporter
 from snakepit_otel.telemetry.export.ledger import Account
-from snakepit_otel.telemetry.export.size_estimate import span_size
+from snakepit_otel.telemetry.export.size_estimate import Joined, span_size
 from snakepit_otel.telemetry.spans.fast import otlp
 
 
 class SpanPipeline(SpanProcessor):
     """A span processor that queues, batches and counts every span.
 
-    `take_encoded` queues the OTLP bytes of spans; it is None for exporters of objects.
+    `take_encoded` queues the OTLP bytes of spans, `take_joined` those of several, one after the other, with their
+    number; both are None for exporters of objects.
     """
 
     signal = "traces"
@@ -33,8 +34,10 @@ class SpanPipeline(SpanProcessor):
         self._exporter = exporter
         self.queue = ExportQueue("traces", self._send, exporter.abort, account, settings, span_size)
         self.take_encoded: Callable[[list[bytes]], None] | None = None
+        self.take_joined: Callable[[bytes, int], None] | None = None
         if exporter.takes_bytes:
             self.take_encoded = self.queue.put_all
+            self.take_joined = self.queue.put_joined
             # The request of one empty span has the resource and the scope as OpenTelemetry encodes them.
             scope = InstrumentationScope("snakepit_otel", VERSION, names.SCHEMA_URL)
             empty = ReadableSpan("", SpanContext(1, 1, False), resource=resource, instrumentation_scope=scope)
@@ -61,8 +64,15 @@ class SpanPipeline(SpanProcessor):
         return send_batch(batch, self._encode, exporter.export_bytes, self.queue.settings.batch_bytes)
 
     def _encode(self, batch: Sequence[Any]) -> bytes:
-        encoded = [item for item in batch if item.__class__ is bytes]
-        others = [item for item in batch if item.__class__ is not bytes]
+        encoded: list[bytes] = []
+        others = []
+        for item in batch:
+            if item.__class__ is bytes:
+                encoded.append(item)
+            elif item.__class__ is Joined:
+                encoded.append(item.data)
+            else:
+                others.append(item)
         request = encode_spans(others).SerializeToString() if others else b""
         if encoded:
             scope_spans = otlp.scope_spans(self._scope, names.SCHEMA_URL, b"".join(encoded))

@@ -61,6 +61,9 @@ class StepSource(Protocol):
     def plan(self, point: Point) -> StepPlan:
         """Return a new plan for steps of a point."""
 
+    def record(self) -> None:
+        """Record the durations and spans of all steps, one by one."""
+
 
 class SpanBatch(Protocol):
     """Spans of one request and of its steps, recorded together when the request ends."""
@@ -78,6 +81,9 @@ class SpanBatch(Protocol):
 
     def template(self, point: Point, labels: AttributeSet, details: Details) -> Any:
         """Return the parts that spans with these attributes share."""
+
+    def leave_to_call(self, source: StepSource) -> bool:
+        """Have the steps of `source` recorded when the span above ends; False unless that is a call's that will end."""
 
     def record(self, steps: list[Step], plans: Mapping[Point, StepPlan], source: StepSource) -> None:
         """Record the durations and spans of steps; a step without a plan gets one from `source`."""

@@ -20,15 +20,15 @@ _USUAL_HEAD = otlp.trace(0)  # of a trace without state; only its length counts
 class FastBatch:
     """Spans below one fast span; see `SpanBatch`."""
 
-    __slots__ = ("_maker", "_parent", "span_id")
+    __slots__ = ("_parent", "maker", "span_id")
 
     def __init__(self, maker: Any, parent: FastSpan) -> None:
-        self._maker = maker
+        self.maker = maker
         self._parent = parent
         self.span_id = maker.new_span_id()
 
     def start(self, point: Point, source: StepSource) -> FastSpan:
-        maker = self._maker
+        maker = self.maker
         span = FastSpan(maker, self._parent.trace, maker.new_span_id(), self.span_id, perf_counter_ns(), source)
         span.point = point
         return span
@@ -41,7 +41,7 @@ class FastBatch:
         return span.point, span.started, ended, span.span_id  # type: ignore[return-value]
 
     def attach(self, operation: Any, span_id: int = 0) -> None:
-        parent, maker = self._parent, self._maker
+        parent, maker = self._parent, self.maker
         parent_id = parent.span_id if span_id == self.span_id else self.span_id
         span_id = span_id or maker.new_span_id()
         span = FastSpan(maker, parent.trace, span_id, parent_id, operation.started, operation)
@@ -56,9 +56,18 @@ class FastBatch:
         rest = known[0] + encoded + otlp.NO_STATUS
         return otlp.beginning(_USUAL_HEAD, rest), rest
 
+    def leave_to_call(self, source: StepSource) -> bool:
+        parent = self._parent
+        if not parent.remote_parent or parent.steps is not None or parent.end_time is not None:
+            return False
+        if self.maker.take_joined is None or _controls.suppressed:
+            return False
+        parent.steps = source
+        return True
+
     def record(self, steps: list[Step], plans: Mapping[Point, StepPlan], source: StepSource) -> None:
         of, request_id, suppressed = self._parent.trace, self.span_id, _controls.suppressed
-        maker, clock_offset, trace_id, head = self._maker, of.clock_offset, of.trace_id, of.head
+        maker, clock_offset, trace_id, head = self.maker, of.clock_offset, of.trace_id, of.head
         new_span_id, usual = maker.new_span_id, len(head) == len(_USUAL_HEAD)
         encoded = []
         for point, started, ended, known_id in steps:

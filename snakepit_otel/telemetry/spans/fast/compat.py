@@ -71,6 +71,7 @@ def maker_for(provider: object) -> FastSpanMaker:
         return FastSpanMaker(
             _promoter(tracer, processor),
             take,
+            None if take is None else getattr(processors[0], "take_joined", None),
             is_current=lambda: active._span_processors is processors,
             follows_parent=follows_parent,
             sample_root=sample_root,

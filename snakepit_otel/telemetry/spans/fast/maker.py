@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from snakepit_otel.telemetry import _controls
 from snakepit_otel.telemetry._context import SPAN_KEY, with_span
 from snakepit_otel.telemetry.spans.base import Exemplar, SpanOperation, Unsampled
-from snakepit_otel.telemetry.spans.fast import encoding, otlp
+from snakepit_otel.telemetry.spans.fast import encoding, otlp, whole
 from snakepit_otel.telemetry.spans.fast.batch import FastBatch
 from snakepit_otel.telemetry.spans.fast.span import FastSpan, Trace
 from snakepit_otel.telemetry.spans.sdk import finish
@@ -29,8 +29,8 @@ _random_span_id = partial(getrandbits, 64)
 class FastSpanMaker:
     """Starts and ends fast spans.
 
-    `promote` makes the SDK's own span of a fast one. `take` takes the encodings of finished spans; None where spans
-    must be objects, for processors that are not ours.
+    `promote` makes the SDK's own span of a fast one. `take` takes the encodings of finished spans, `take_joined` those
+    of several in one, with their number; None where spans must be objects, for processors that are not ours.
     """
 
     kind = "fast"
@@ -39,6 +39,7 @@ class FastSpanMaker:
         self,
         promote: Callable[[FastSpan], Span],
         take: Callable[[list[bytes]], None] | None,
+        take_joined: Callable[[bytes, int], None] | None = None,
         *,
         is_current: Callable[[], bool],
         follows_parent: bool,
@@ -49,6 +50,7 @@ class FastSpanMaker:
     ) -> None:
         self.promote = promote
         self.take = take
+        self.take_joined = take_joined
         self.is_current = is_current
         self.new_span_id: Callable[[], int] = _random_span_id if new_span_id is None else new_span_id
         self._follows_parent = follows_parent
@@ -111,17 +113,28 @@ class FastSpanMaker:
         remote = span.remote_parent
         known = operation.labels.span_cache.get(
             (operation.point, operation.span_name, remote) if remote else operation.point
-        )
+        ) or encoding.common(operation.point, operation.span_name, operation.labels, remote_parent=remote)
         if known is None or self.take is None or span.promoted is not None or operation.details is not None:
             return None
-        of = span.trace
+        of, rest = span.trace, known[0]
         start = operation.started + of.clock_offset
         span.end_time = end = start + elapsed
-        self.take([otlp.span(of.head, span.span_id, span.parent_id, start, end, known[0])])
+        steps = span.steps
+        if steps is not None:
+            span.steps = None
+            spans = whole.encoded(span, steps, rest + otlp.NO_STATUS, start, end)
+            if spans is not None:
+                self.take_joined(*spans)  # type: ignore[misc]
+                return end, of.trace_id, span.span_id
+            steps.record()
+        self.take([otlp.span(of.head, span.span_id, span.parent_id, start, end, rest)])
         return end, of.trace_id, span.span_id
 
     def end(self, operation: SpanOperation, elapsed: int) -> tuple[int, int]:
         span: Any = operation.span
+        if span.steps is not None:
+            steps, span.steps = span.steps, None
+            steps.record()
         of = span.trace
         start = operation.started + of.clock_offset
         end = start + elapsed

@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlag
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from snakepit_otel.telemetry._definitions import Point
-from snakepit_otel.telemetry.spans.base import SpanOperation
+from snakepit_otel.telemetry.spans.base import SpanOperation, StepSource
 from snakepit_otel.telemetry.spans.fast import otlp
 
 _promotion_lock = RLock()  # two threads may work in one span
@@ -49,6 +49,7 @@ class FastSpan(Span):
     end_time: int | None = None  # ns since 1970
     point: Point | None = None  # of a step, which has no operation yet
     promoted: Span | None = None
+    steps: StepSource | None = None  # of the request that came with this call, to be recorded with it
 
     def __init__(self, maker: Any, of: Trace, span_id: int, parent_id: int, started: int, owner: Owner) -> None:
         self.maker = maker
