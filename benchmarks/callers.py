@@ -19,6 +19,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from benchmarks.transports import inherited, server_settings
 from benchmarks.worker import PYTHON, processor_time, serving
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
@@ -97,7 +98,7 @@ async def bare(directory: Path) -> AsyncIterator[CallsOf]:
 
 @contextlib.asynccontextmanager
 async def in_process(profile: str) -> AsyncIterator[CallsOf]:
-    async with Snakepit(ADAPTER, pool=POOLS[profile]) as running:
+    async with Snakepit(ADAPTER, pool=POOLS[profile], server=server_settings()) as running:
         yield lambda tool: [lambda: running.execute(tool, {"value": "hello"})]
 
 
@@ -149,13 +150,12 @@ class Caller:
     """A process that is the caller of a case; `runner` is the command that runs a module."""
 
     def __init__(self, case: str, directory: Path, environ: Mapping[str, str], runner: Sequence[str] = PYTHON) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
         self._process = subprocess.Popen(
             [*runner, "benchmarks.callers", case, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=inherited | environ,
+            env=inherited() | environ,
         )
         self.pid = self._process.pid
         assert self._process.stdout is not None

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from benchmarks.transports import chosen
 from snakepit_otel import BaseAdapter, tool
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import (
@@ -63,9 +64,13 @@ async def serve_bare(address: str, servicer: BridgeServiceServicer | None = None
 
 
 async def serve_worker(address: str) -> None:
+    """Serve the worker over the transport that was chosen: the local one as workers of a pool do, or gRPC."""
+    transport = chosen()
     server = WorkerServer(
         adapter="benchmarks.echo_servers:Echo",
         listen=address,
+        local_transport=transport,
+        serves_grpc=transport == "grpc",
         authority_address="unix:/nonexistent",
         worker_id="bench",
     )

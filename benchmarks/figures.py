@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.transports import TRANSPORTS
+
 
 @dataclass(frozen=True)
 class Line:
@@ -94,6 +96,7 @@ def option_parser(description: str | None, *, quick: bool = True) -> argparse.Ar
     """Return a parser of the options that benchmarks of local calls share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, help="a file that the figures of the table are added to, as JSON lines")
+    parser.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="between processes of ours")
     if quick:
         parser.add_argument("--quick", action="store_true", help="fewer and shorter bursts: to try it, not to quote it")
     return parser

@@ -2,8 +2,9 @@
 
 A hand-over is timed from the call of `execute`, with a reference that exists, until the tool has read one element;
 CLOCK_MONOTONIC is the same in all processes. Another call comes right before, as on a worker that is in use; one case
-has a pause before, in which processor and caches turn to other things. Against the same bytes over gRPC, in the same
-run and in turns. Figures are medians, with ranges; telemetry is off. Both processes let go of an array before the next.
+has a pause before, in which processor and caches turn to other things. Against the same bytes in the message of the
+call, in the same run and in turns. Figures are medians, with ranges; telemetry is off. Both processes let go of an
+array before the next.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from benchmarks.figures import LINES, figure_of, note, option_parser
 from benchmarks.memory_watch import Watch, memfds
+from benchmarks.transports import choose, server_settings
 from snakepit_otel import AuthorityContext, BaseAdapter, Snakepit, authority_tool, tool, zero_copy
 from snakepit_otel.telemetry import _switch
 from snakepit_otel.zero_copy import ZeroCopySettings
@@ -101,19 +103,22 @@ class Looks:
 
 
 async def main(given: argparse.Namespace) -> None:
+    choose(given.transport)
     # Here, and by inheritance in the workers.
     _switch.set_enabled(False)
     os.environ["SNAKEPIT_TELEMETRY_LEVEL"] = "off"
     print(f"float32 arrays, medians of {ROUNDS}, in ms; ranges in brackets")
     looks = Looks()
     pool = {"max_message_bytes": 300 << 20}
-    async with Snakepit(adapter=Receiver, workers=1, pool=pool, authority_tools=[looks.tool()]) as pit:
+    async with Snakepit(
+        adapter=Receiver, workers=1, pool=pool, server=server_settings(), authority_tools=[looks.tool()]
+    ) as pit:
         pids = [os.getpid(), pit.pool.workers[0].pid]
-        over_grpc: list[float] = []
+        as_message: list[float] = []
         handed: dict[int, Taken] = {}
         sizes = SIZES[:3] if given.quick else SIZES
         for size in (size for size in sizes if fits(size)):
-            handed[size] = await arrays(pit, pids, size, over_grpc)
+            handed[size] = await arrays(pit, pids, size, as_message)
         if COMPARED in handed:
             lines = {"handed over": HANDED, "handed over, rested": RESTED}
             note(given.figures, [figure_of(line, handed[COMPARED][name]) for line, name in lines.items()])
@@ -122,9 +127,9 @@ async def main(given: argparse.Namespace) -> None:
         await small(pit)
         await tables(pit, pids)
         await accounting(pit, pids, looks)
-    async with Snakepit(adapter=Receiver, workers=1, zero_copy={"enabled": False}) as pit:
+    async with Snakepit(adapter=Receiver, workers=1, server=server_settings(), zero_copy={"enabled": False}) as pit:
         copied = await fallback(pit)
-    compare(handed, over_grpc, copied)
+    compare(handed, as_message, copied)
 
 
 def fits(size: int) -> bool:
@@ -134,7 +139,7 @@ def fits(size: int) -> bool:
     return free >= 3 * size
 
 
-async def arrays(pit: Snakepit, pids: list[int], size: int, over_grpc: list[float]) -> Taken:
+async def arrays(pit: Snakepit, pids: list[int], size: int, as_message: list[float]) -> Taken:
     taken: Taken = {name: [] for name in _CASES}
     source = np.ones(size // 4, "f4")
     message = b"\1" * size if size == COMPARED else b""
@@ -180,12 +185,12 @@ async def arrays(pit: Snakepit, pids: list[int], size: int, over_grpc: list[floa
             await freed(pids)
         if message:
             sent = now()
-            over_grpc.append(ms(sent, await pit.execute("first_byte", {"data": message})))
+            as_message.append(ms(sent, await pit.execute("first_byte", {"data": message})))
         if turn:
             # The first is to warm up.
             for name, figure in zip(_CASES, figures, strict=True):
                 taken[name].append(figure)
-    del over_grpc[: 1 if message else 0]
+    del as_message[: 1 if message else 0]
     print(f"  {size // MB} MB")
     for name, figures in taken.items():
         print(f"    {name:48} {shown(figures)}")
@@ -272,7 +277,7 @@ async def accounting(pit: Snakepit, pids: list[int], looks: Looks) -> None:
         await pit.execute("hold", {"data": compute()})
         await weigh("array computed in place, by reference", compute, "hold")
         await weigh("copy of an array that was there, by reference", lambda: zero_copy.from_numpy(source), "hold")
-        await weigh("bytes over gRPC", source.tobytes, "hold_bytes")
+        await weigh("bytes in the message", source.tobytes, "hold_bytes")
 
 
 async def fallback(pit: Snakepit) -> list[float]:
@@ -286,18 +291,18 @@ async def fallback(pit: Snakepit) -> list[float]:
     return taken[1:]
 
 
-def compare(handed: dict[int, Taken], over_grpc: list[float], copied: list[float]) -> None:
+def compare(handed: dict[int, Taken], as_message: list[float], copied: list[float]) -> None:
     if COMPARED not in handed:
         return
     goals = " and ".join(LINES[line].in_words() for line in ("handed over", "handed over, rested"))
     targets = f"targets by reference: {goals}, {TARGET_RATIO} × as fast as the message"
     print(f"  {COMPARED // MB} MB, until the tool has read; {targets}")
-    message = statistics.median(over_grpc)
+    message = statistics.median(as_message)
     for name, figures in (
         ("by reference, right after other calls", handed[COMPARED][HANDED]),
         ("by reference, after 20 ms without calls", handed[COMPARED][RESTED]),
         ("copied in chunks of 1 MiB, sharing disabled", copied),
-        ("unary gRPC message", over_grpc),
+        ("bytes in the message", as_message),
     ):
         print(f"    {name:48} {shown(figures)}   {message / statistics.median(figures):5.1f} × as fast as the message")
     smallest, largest = min(handed), max(handed)

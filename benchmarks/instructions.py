@@ -1,8 +1,9 @@
 """Instructions that a request takes, process by process: python -m benchmarks.instructions [--check | --write].
 
 An async echo, counted by valgrind's callgrind in a worker, in the authority, there for the request of a `Client` as
-well, and in that `Client`: what is printed does not depend on the machine's mood. Two workers of the profile `thread`;
-8 requests in flight for a worker, 64 for the others. With telemetry on, every request is recorded and encoded; sending,
+well, and in that `Client`: what is printed does not depend on the machine's mood. All over the local transport, and
+the worker over gRPC as well. Two workers of the profile `thread`; 8 requests in flight for a worker, 64 for the others.
+With telemetry on, every request is recorded and encoded; sending,
 once a second by the clock, is not counted, for under valgrind a second has few requests.
 
 `--check` holds the counts to those of benchmarks/instructions.json, which has them for a version of Python and a kind
@@ -27,9 +28,9 @@ from pathlib import Path
 from benchmarks.callers import SERVED_BY, Caller
 from benchmarks.callgrind import Callgrind, is_installed
 from benchmarks.figures import Figure, note, option_parser
-from benchmarks.load import Load
+from benchmarks.load import load_of
+from benchmarks.transports import environ_of
 from benchmarks.worker import serving, start
-from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 
 HELD = Path(__file__).with_suffix(".json")
@@ -49,11 +50,13 @@ class Case:
     level: str = "off"
     kind: str = "worker"
     sampled: float | None = None
+    transport: str = "local"
 
     @property
     def name(self) -> str:
         share = "" if self.sampled in (None, 1.0) else f", {self.sampled:.0%} recorded"
-        return f"{self.process}, {'stock SDK' if self.kind == 'stock' else self.level}{share}"
+        over = "" if self.transport == "local" else " over gRPC"
+        return f"{self.process}{over}, {'stock SDK' if self.kind == 'stock' else self.level}{share}"
 
     @property
     def file_name(self) -> str:
@@ -61,18 +64,21 @@ class Case:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"SNAKEPIT_TELEMETRY_LEVEL": self.level, "PYTHONHASHSEED": "0"}
+        chosen = {"SNAKEPIT_TELEMETRY_LEVEL": self.level, "PYTHONHASHSEED": "0"}
+        return chosen | environ_of(self.transport)
 
 
 CASES = (
     Case("worker"),
     Case("worker", "full", sampled=1.0),
+    Case("worker", transport="grpc"),
     Case("authority"),
     Case("authority", "full"),
     Case("authority of a Client"),
     Case("Client"),
 )
 MORE = (
+    Case("worker", "full", sampled=1.0, transport="grpc"),
     Case("worker", "full", sampled=0.1),
     Case("worker", "essential", sampled=1.0),
     Case("worker", "full", "stock", 1.0),
@@ -87,7 +93,7 @@ def process(case: Case, directory: Path, counting: Callgrind) -> Iterator[Burst]
     if case.process == "worker":
         path = f"{directory}/{case.file_name}.sock"
         server = start(case.kind, path, runner=counting.runner, **environ)
-        load = Load(path, EXECUTE_TOOL, execute_request("echo", {"value": "hello"}, "s"), 8, case.sampled)
+        load = load_of(case.transport, path, execute_request("echo", {"value": "hello"}, "s"), 8, case.sampled)
         try:
             yield load.run
         finally:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.figures import LINES, Figure, note, option_parser
 from benchmarks.overload import percentile
+from benchmarks.transports import choose, server_settings
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import SnakepitError, WorkerExited
 from snakepit_otel.pool.workers.base import Worker, WorkerState
@@ -114,7 +115,7 @@ def serving(pit: Snakepit) -> list[Worker]:
 async def storm(kills: int, runs: Path, rate: float = RATE, interval: float = INTERVAL) -> Storm:
     """Kill so many workers under load, and return what came of it; requests note their runs in the file `runs`."""
     seen, requests = Storm(runs), set[asyncio.Task[None]]()
-    async with Snakepit(ADAPTER, pool=POOL) as pit:
+    async with Snakepit(ADAPTER, pool=POOL, server=server_settings()) as pit:
         # So that a session's first request is not also the worker's first.
         await asyncio.gather(*(seen.request(pit, number) for number in range(SESSIONS)))
         seen.latencies.clear()
@@ -193,6 +194,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     kills = given.kills or (10 if given.quick else 30)
+    choose(given.transport)
     with tempfile.TemporaryDirectory(prefix="sp-") as directory:
         seen = asyncio.run(storm(kills, Path(directory) / "runs", given.rate, given.interval))
     print("\n  ".join(report(seen)))

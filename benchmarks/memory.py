@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.callers import ADAPTER
 from benchmarks.figures import LINES, Figure, note, option_parser
 from benchmarks.pool import OFF
+from benchmarks.transports import choose, inherited, server_settings
 from benchmarks.worker import PYTHON, serving
 from snakepit_otel import Snakepit, telemetry
 
@@ -43,7 +44,7 @@ def sizes(pid: int) -> Sizes:
 async def idle() -> dict[str, Sizes]:
     """Return the median of idle workers, and their authority."""
     telemetry.setup("snakepit-authority")
-    async with Snakepit(ADAPTER, pool={"size": WORKERS}) as pit:
+    async with Snakepit(ADAPTER, pool={"size": WORKERS}, server=server_settings()) as pit:
         await asyncio.gather(*(pit.execute("echo", {"value": "hello"}) for _ in range(50 * WORKERS)))
         await asyncio.sleep(REST)
         measured = [sizes(worker.pid) for worker in pit.pool.workers]
@@ -53,9 +54,8 @@ async def idle() -> dict[str, Sizes]:
 
 def measure(environ: dict[str, str]) -> dict[str, Sizes]:
     """Run `idle` in a process of its own, whose environment has this in place of our settings and OpenTelemetry's."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
     command = [*PYTHON, "benchmarks.memory", "--process"]
-    done = subprocess.run(command, env=inherited | environ, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=inherited() | environ, stdout=subprocess.PIPE, check=True)
     found: dict[str, Sizes] = json.loads(done.stdout)
     return found
 
@@ -78,6 +78,7 @@ def main() -> None:
     if given.process:
         print(json.dumps(asyncio.run(idle())))
         return
+    choose(given.transport)
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, serving("sink", f"{directory}/sink.sock"):
         exporting = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{directory}/sink.sock",

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Load
+from benchmarks.load import GrpcLoad, LocalLoad, load_of
 from benchmarks.overload import resident
+from benchmarks.transports import chosen
 from benchmarks.worker import start
-from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 from snakepit_otel.telemetry import Ledger
 from snakepit_otel.telemetry.export.ledger import Account
@@ -137,7 +137,7 @@ def ticks(seconds: float) -> Iterator[None]:
         due += TICK
 
 
-def run(load: Load, beside: Load, pid: int, seconds: float, watch: Any = None) -> Phase:
+def run(load: GrpcLoad | LocalLoad, beside: GrpcLoad | LocalLoad, pid: int, seconds: float, watch: Any = None) -> Phase:
     """Send requests at a steady pace; `watch` is called each half second. Raises if one is not answered rightly."""
     phase = Phase()
     begin = looked = time.perf_counter()
@@ -248,10 +248,10 @@ def measure(mood: str, minutes: float) -> list[Line]:
     ]
 
 
-def serve(path: str, collector: Collector, **environ: str) -> tuple[subprocess.Popen[bytes], Load]:
+def serve(path: str, collector: Collector, **environ: str) -> tuple[subprocess.Popen[bytes], GrpcLoad | LocalLoad]:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "5000"}
     worker = start("worker", path, **endpoint, **environ)
-    return worker, Load(path, EXECUTE_TOOL, execute_request("echo", {"value": "hello"}, "s"), AT_ONCE, sampled=1.0)
+    return worker, load_of(chosen(), path, execute_request("echo", {"value": "hello"}, "s"), AT_ONCE, sampled=1.0)
 
 
 def books(path: Path) -> Ledger:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.figures import LINES, figure_of, note, option_parser
+from benchmarks.transports import choose, server_settings
 from snakepit_otel import BaseAdapter, Client, Snakepit, tool
 from snakepit_otel.errors import PoolSaturated, SnakepitError
 
@@ -125,7 +126,7 @@ async def offer(execute: Execute, capacity: float, seconds: float, authority: in
 
 @asynccontextmanager
 async def in_this_process() -> AsyncIterator[tuple[Execute, int]]:
-    async with Snakepit("benchmarks.overload:Working", workers=WORKERS) as pit:
+    async with Snakepit("benchmarks.overload:Working", workers=WORKERS, server=server_settings()) as pit:
         yield lambda deadline: pit.execute("work", timeout=deadline), os.getpid()
 
 
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="seconds of overload in a run (20; with --quick 5)")
     parser.add_argument("--runs", type=int, default=1)
     given = parser.parse_args()
+    choose(given.transport)
     seconds = given.seconds or (5.0 if given.quick else 20.0)
     print(f"{TIMES} times capacity, {WORKERS} workers, {1e3 * WORK:.0f} ms of work")
     refused = []

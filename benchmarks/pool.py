@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.callers import IN_FLIGHT, WORKERS, Burst, Caller
 from benchmarks.figures import LINES, Figure, figure_of, note, option_parser
+from benchmarks.transports import choose
 from benchmarks.worker import serving
 
 OFF = {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="pairs of bursts for each line (15; with --quick 5)")
     given = parser.parse_args()
     rounds = given.rounds or (5 if given.quick else 15)
+    choose(given.transport)
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as text, serving("sink", f"{text}/sink.sock"):
         full = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix:{text}/sink.sock",
@@ -83,7 +85,7 @@ def main() -> None:
         finally:
             for caller in callers.values():
                 caller.close()
-    report(measured, rounds)
+    report(measured, rounds, given.transport)
     note(given.figures, [one.figure for one in measured])
 
 
@@ -106,8 +108,9 @@ def measure(callers: dict[str, Caller], rounds: int, pace: float) -> list[Measur
     return measured
 
 
-def report(measured: list[Measured], rounds: int) -> None:
-    print(f"echo, {WORKERS} workers, {IN_FLIGHT} in flight; medians (quartiles) of {rounds} pairs of bursts in turns")
+def report(measured: list[Measured], rounds: int, transport: str) -> None:
+    print(f"echo, {WORKERS} workers, {IN_FLIGHT} in flight, {transport} transport")
+    print(f"medians (quartiles) of {rounds} pairs of bursts in turns")
     bare = [base for one in measured if one.row.base == "bare" and one.row.in_flight > 1 for _, base in one.pairs]
     print(f"  {'bare grpc.aio servers':34} {described(bare)}")
     for one in measured:

@@ -26,6 +26,7 @@ from statistics import median
 
 from benchmarks.figures import Figure, note, option_parser
 from benchmarks.overload import percentile, resident, slope
+from benchmarks.transports import choose, server_settings
 from snakepit_otel import Snakepit
 from snakepit_otel.errors import DeadlineExceeded, PoolSaturated, ToolError, WorkerExited
 from snakepit_otel.pool.workers.base import Worker, WorkerState
@@ -227,7 +228,7 @@ def _array() -> object:
 
 
 async def soak(seconds: float, seed: int = 1, *, steady: bool = False) -> Soak:
-    async with Snakepit(ADAPTER, pool=STEADY if steady else POOL) as pit:
+    async with Snakepit(ADAPTER, pool=STEADY if steady else POOL, server=server_settings()) as pit:
         seen = Soak(pit)
         works = [seen.watch(), *([] if steady else [seen.kill(seed), seen.roll()])]
         beside = [asyncio.create_task(work) for work in works]
@@ -291,6 +292,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steady", action="store_true", help="replace and kill no worker")
     given = parser.parse_args()
+    choose(given.transport)
     seconds = 60 * (given.minutes or (1.0 if given.quick else 10.0))
     seen = asyncio.run(soak(seconds, given.seed, steady=given.steady))
     grown = {line: growth(seen, name) for line, name in (("soak", "memory"), ("soak workers", "workers"))}

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 
-from benchmarks.load import Load
+from benchmarks.figures import option_parser
+from benchmarks.load import GrpcLoad, LocalLoad, load_of
+from benchmarks.transports import choose, chosen
 from benchmarks.worker import processor_time, serving
-from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
 from snakepit_otel.bridge.wire.tool_calls import execute_request
 
 IN_FLIGHT = 32
@@ -50,7 +50,7 @@ CASES = (
 
 @dataclass(eq=False)
 class Worker:
-    load: Load
+    load: GrpcLoad | LocalLoad
     server: subprocess.Popen[bytes]
     rates: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -62,7 +62,12 @@ class Worker:
         return self.rates[-1]
 
 
-def main(rounds: int) -> None:
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--rounds", type=int, help="pairs of bursts for each case (41; with --quick 9)")
+    given = parser.parse_args()
+    choose(given.transport)
+    rounds = given.rounds or (9 if given.quick else 41)
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ExitStack() as stack:
         stack.enter_context(serving("sink", f"{directory}/sink.sock"))
         numbers = count()
@@ -71,7 +76,7 @@ def main(rounds: int) -> None:
         def worker(case: Case) -> Worker:
             path = f"{directory}/{next(numbers)}.sock"
             server = stack.enter_context(serving(case.kind, path, **environment(case, directory)))
-            running = Worker(Load(path, EXECUTE_TOOL, request, IN_FLIGHT, case.sampled), server)
+            running = Worker(load_of(chosen(), path, request, IN_FLIGHT, case.sampled), server)
             running.load.run(2 * CALLS)
             return running
 
@@ -96,7 +101,7 @@ def measure(pairs: dict[Case, list[tuple[Worker, Worker]]], rounds: int) -> None
             first, second = (off, on) if number // INSTANCES % 2 else (on, off)
             rates = {first: first.burst(), second: second.burst()}
             ratios[case].append(rates[on] / rates[off])
-    print(f"echo, {IN_FLIGHT} in flight, medians of {rounds} pairs of bursts of {CALLS} calls")
+    print(f"echo, {IN_FLIGHT} in flight, {chosen()} transport, medians of {rounds} pairs of bursts of {CALLS} calls")
     print("    case                        calls/s   of level off    µs of worker a call, and at level off")
     for case, of_case in pairs.items():
         off_cost, cost = (sum(pair[place].seconds for pair in of_case) / rounds / CALLS * 1e6 for place in (0, 1))
@@ -109,4 +114,4 @@ def measure(pairs: dict[Case, list[tuple[Worker, Worker]]], rounds: int) -> None
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 41)
+    main()

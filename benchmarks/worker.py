@@ -8,7 +8,6 @@ clients are used: prebuilt frames, which leave a core to the server, and gRPC's 
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from pathlib import Path
 from grpc import aio
 
 from benchmarks.figures import Figure, figure_of, note, option_parser
-from benchmarks.load import Load
+from benchmarks.load import GrpcLoad
+from benchmarks.transports import choose, inherited
 from snakepit_otel.bridge.proto import snakepit_bridge_pb2 as pb
 from snakepit_otel.bridge.proto.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_otel.bridge.wire.methods import EXECUTE_TOOL
@@ -38,6 +38,7 @@ TARGETS = {"async tool": 0.70, "sync tool": 0.50}
 
 def main() -> None:
     given = option_parser(__doc__).parse_args()
+    choose("grpc")
     rounds = 7 if given.quick else ROUNDS
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ExitStack() as stack:
         servers = {
@@ -81,7 +82,9 @@ def shares(values: Sequence[float], references: Sequence[float]) -> list[float]:
 
 def with_frames(directory: str) -> dict[str, Burst]:
     loads = {
-        name: Load(f"{directory}/{kind}.sock", EXECUTE_TOOL, execute_request(tool, {"value": "hello"}, "s"), IN_FLIGHT)
+        name: GrpcLoad(
+            f"{directory}/{kind}.sock", EXECUTE_TOOL, execute_request(tool, {"value": "hello"}, "s"), IN_FLIGHT
+        )
         for name, kind, tool in CASES
     }
     return {name: load.run for name, load in loads.items()}
@@ -115,8 +118,7 @@ async def grpc_burst(stub: BridgeServiceStub, request: pb.ExecuteToolRequest, ca
 def start(kind: str, path: str, *, runner: Sequence[str] = PYTHON, **environ: str) -> subprocess.Popen[bytes]:
     """Start one of the servers; `runner` is the command that runs a module."""
     arguments = [*runner, "benchmarks.echo_servers", kind, f"unix:{path}"]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
-    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=inherited | environ)
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=inherited() | environ)
     assert server.stdout is not None
     if server.stdout.readline() != b"ready\n":
         raise RuntimeError(f"the {kind} server did not start")
