@@ -51,12 +51,13 @@ class Peer:
     level: str = "full"
     is_ours: bool = False
 
-    def environ(self, sink: str, redis_url: str) -> dict[str, str]:
+    def environ(self, sink: str, redis_url: str, transport: str) -> dict[str, str]:
         if not self.is_ours:
             return NO_CALL_HOME | SAME_PRIORITY | {"PEERS_REDIS": redis_url}
+        settings = {"SNAKEPIT_OTEL_SERVER__LOCAL_TRANSPORT": transport}
         if self.level == "off":
-            return {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
-        return {
+            return settings | {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
+        return settings | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink,
             "OTEL_EXPORTER_OTLP_INSECURE": "true",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
@@ -137,9 +138,13 @@ def _percentiles(took: list[float]) -> tuple[float, float]:
 class Benchmark:
     """Everything that all peers share: a folder, a sink, the two rows beside each of them, and what was measured."""
 
-    def __init__(self, folder: Path, venv: Path, rounds: int, calls: int) -> None:
+    def __init__(self, folder: Path, chosen: argparse.Namespace) -> None:
         self.samples: dict[Key, Samples] = {}
-        self._folder, self._venv, self._rounds, self._calls = folder, venv, rounds, calls
+        self._folder = folder
+        self._venv: Path = chosen.venv
+        self._transport: str = chosen.transport
+        self._rounds: int = chosen.rounds
+        self._calls: int = chosen.calls
         self._callers = 0
 
     @contextmanager
@@ -150,7 +155,7 @@ class Benchmark:
         executable = sys.executable if peer.is_ours else environment.python(self._venv)
         command = [executable, "-m", f"benchmarks.peer_rows.{peer.module}", str(folder), *peer.arguments]
         sink = f"unix:{self._folder}/sink.sock"
-        with calling(command, peer.environ(sink, redis_url), folder / "log") as caller:
+        with calling(command, peer.environ(sink, redis_url, self._transport), folder / "log") as caller:
             yield caller
 
     def measure(self, peers: Sequence[Peer]) -> dict[str, str]:
@@ -248,6 +253,7 @@ def options() -> argparse.Namespace:
         "--install", action="store_true", help="install the peers first, as benchmarks/peers.txt has them"
     )
     parser.add_argument("--venv", type=Path, default=environment.default_folder(), help="where they are (%(default)s)")
+    parser.add_argument("--transport", choices=("local", "grpc"), default="local", help="of ours (default: local)")
     chosen = parser.parse_args()
     chosen.only = set(chosen.only.split(","))
     if unknown := chosen.only - set(names):
@@ -269,7 +275,7 @@ def main() -> int:
     # Everything that is started inherits them; more cores would be for whoever has more processes.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as folder:
-        benchmark = Benchmark(Path(folder), chosen.venv, chosen.rounds, chosen.calls)
+        benchmark = Benchmark(Path(folder), chosen)
         missing |= benchmark.measure(peers)
     rows = [figures(key, samples) for key, samples in benchmark.samples.items()]
     versions = {package: environment.version(package) for peer in peers for package in peer.packages}
@@ -283,7 +289,12 @@ def main() -> int:
     )
     if chosen.json is not None:
         report = {"python": platform.python_version(), "versions": versions, "rounds": chosen.rounds}
-        report |= {"calls": chosen.calls, "rows": [asdict(row) for row in rows], "not_measured": missing}
+        report |= {
+            "transport": chosen.transport,
+            "calls": chosen.calls,
+            "rows": [asdict(row) for row in rows],
+            "not_measured": missing,
+        }
         chosen.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if missing else 0
 

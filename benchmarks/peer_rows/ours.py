@@ -54,7 +54,9 @@ class Sessions(BaseAdapter):
 async def in_process(pool: dict[str, object]) -> AsyncIterator[Snakepit]:
     if os.environ.get("SNAKEPIT_TELEMETRY_LEVEL") != "off":
         telemetry.setup("peers")
-    async with Snakepit(ADAPTER, pool=pool) as running:
+    # An authority of its own process reads this by itself.
+    server = {"local_transport": os.environ.get("SNAKEPIT_OTEL_SERVER__LOCAL_TRANSPORT", "local")}
+    async with Snakepit(ADAPTER, pool=pool, server=server) as running:
         yield running
 
 
