@@ -15,7 +15,7 @@ LEDGER_MINUTES ?= 0.5
 CORE := $(addprefix tests/,adapters bridge compatibility instrumentation pool sessions telemetry zero_copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof hostile-proof store-proof prove-ledger fuzz fuzz-short lint types generate dashboards docs audit licences lock bench bench-local instructions peers clean
+.PHONY: help demo test test-all test-newest proof collector-test prove-dashboards telemetry-proof zero-copy-proof pool-proof transport-proof hostile-proof store-proof prove-ledger fuzz fuzz-short lint types generate dashboards docs audit licences lock bench bench-local instructions peers clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 24
@@ -55,6 +55,10 @@ zero-copy-proof: $(READY) ## Kill 200 workers and 20 authorities with references
 
 pool-proof: $(READY) ## Kill a hundred workers and twenty authorities under load, overload a pool, let it soak; six minutes.
 	$(BIN)/pytest tests/pool -m matrix
+
+transport-proof: $(READY) ## Call containerd's ttrpc, and be called by it; some seconds, once its peer is built with Go.
+	scripts/install-ttrpc-peer || [ $$? -eq 69 ]   # 69: there is no Go, and the tests say that they are skipped
+	$(BIN)/pytest tests/rpc -m matrix
 
 store-proof: $(READY) ## Let servers of sessions fail in every way, under load: kill them, cut them off, move them; three minutes.
 	scripts/install-redis || [ $$? -eq 69 ]   # 69: it takes root and apt-get, and the tests say that they are skipped

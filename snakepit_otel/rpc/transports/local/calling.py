@@ -65,6 +65,7 @@ class CallingLink:
                 raise MalformedFrame("data on a call that has none")
         elif kind == frames.HELLO:
             self.window = frames.window_in_hello(body)
+            self.link.is_extended = True
             if not self._ready.done():
                 self._ready.set_result(None)
         elif kind == frames.LEAVING:
@@ -76,6 +77,9 @@ class CallingLink:
     def _on_response(self, stream: int, flags: int, body: bytes) -> None:
         call = self._calls.pop(stream, None)
         if call is None:
+            if not stream and not self._ready.done():
+                # How those answer a hello who have no extensions.
+                self._ready.set_result(None)
             return
         if isinstance(call, StreamCall):
             call.on_response(flags, body)
@@ -133,11 +137,13 @@ class CallingLink:
     async def call(self, names: bytes, payload: bytes, timeout: float | None, metadata: Any) -> bytes:
         """Make a call with one message each way, and return the answer. Raises `RpcError`."""
         self._check(payload)
+        body = frames.request_body(names, payload, timeout, metadata)
+        self._check_frame(body)
         future: asyncio.Future[bytes] = self.loop.create_future()
         stream = self._next
         self._next = stream + 2
         self._calls[stream] = future
-        self.link.send(frames.REQUEST, stream, 0, frames.request_body(names, payload, timeout, metadata))
+        self.link.send(frames.REQUEST, stream, 0, body)
         timer = None
         if timeout is not None:
             timer = self.loop.call_later(timeout, self._on_late, stream, context=self.link.context)
@@ -159,11 +165,13 @@ class CallingLink:
         """Begin a call that streams; without a payload this side streams, too."""
         if payload is not None:
             self._check(payload)
+        body = frames.request_body(names, payload, timeout, metadata)
+        self._check_frame(body)
         stream = self._next
         self._next = stream + 2
         call = self._calls[stream] = StreamCall(self, stream, method, timeout)
         flags = frames.REMOTE_OPEN if payload is None else frames.REMOTE_CLOSED
-        self.link.send(frames.REQUEST, stream, flags, frames.request_body(names, payload or b"", timeout, metadata))
+        self.link.send(frames.REQUEST, stream, flags, body)
         return call
 
     def _check(self, payload: bytes) -> None:
@@ -173,6 +181,11 @@ class CallingLink:
         if self._next >= 0xFFFF_FFF0:
             # Streams are numbered with 32 bits; another connection takes over.
             self.is_leaving = True
+
+    def _check_frame(self, body: bytes) -> None:
+        if not self.link.takes(len(body)):
+            why = f"Sent message larger than max ({len(body)} vs. {frames.MAX_BODY} of a peer without extensions)"
+            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, why)
 
     def _on_late(self, stream: int) -> None:
         call = self._calls.get(stream)
@@ -218,6 +231,7 @@ class StreamCall:
         """See `Dialogue`."""
         raw = self._method.write_request(message)
         self._owner._check(raw)
+        self._owner._check_frame(raw)
         while self._credit is not None and self._credit <= 0 and not self._is_over:
             self._writer = self._owner.loop.create_future()
             await self._writer

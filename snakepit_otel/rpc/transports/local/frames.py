@@ -6,6 +6,7 @@ and responses are protobuf messages, encoded here by hand: for five fields that 
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from struct import Struct
 from typing import Final
@@ -35,6 +36,7 @@ ANSWER: Final = 0x01  # of a ping
 NOT_RUN: Final = 0x20  # of a response: the call was refused before anything of it ran
 MORE: Final = 0x80  # of a request, response or data: the body goes on in the stream's next frame
 
+RESPONSE_HEAD_BYTES: Final = 6  # before the payload, at most
 VERSION: Final = 1
 WINDOW_BYTES: Final = 256 << 10  # of messages of one stream that may be unread, besides the last one
 _HELLO: Final = Struct("!4sBI")
@@ -50,6 +52,11 @@ _LONGEST_VARINT = 10
 _TRACE_PARENT = "traceparent"
 _TRACE_HEAD = b"\x2a\x46\x0a\x0btraceparent\x12\x37"
 _TRACE_SIZE = 55
+_USUAL: Final = re.compile(
+    rb"(?:\x20([\x80-\xff]{0,9}[\x00-\x7f]))?"
+    rb"(?:\x2a\x46\x0a\x0btraceparent\x12\x37([ -~]{55}))?"
+    rb"\x1a([\x80-\xff]{0,9}[\x00-\x7f])"
+).match
 Metadata = list[tuple[str, str]]
 
 
@@ -69,6 +76,11 @@ def varint(number: int) -> bytes:
 
 # Of the sizes of small fields and messages.
 _VARINTS: Final = tuple(varint(number) for number in range(4096))
+# The time left goes in units of 2^21 ns, some 2 ms, so that all but two bytes of it are the same.
+_TIME_UNIT_BITS: Final = 21
+_TIME_UNIT_S: Final = (1 << _TIME_UNIT_BITS) * 1e-9
+_TIME_HEAD: Final = b"\x20\x80\x80\x80"
+_TIME_SIZE: Final = 5  # of what a request says up to 34 s, without its tag
 
 
 def _sized(tag: int, content: bytes) -> bytes:
@@ -87,12 +99,14 @@ def _pair(key: str, value: str) -> bytes:
     return _sized(_METADATA, _sized(_KEY, key.encode()) + _sized(_VALUE, value.encode()))
 
 
-def request_body(names: bytes, payload: bytes, timeout: float | None, metadata: object) -> bytes:
-    """Return the body of a request; `timeout` in seconds, `metadata` are pairs or None."""
+def request_body(names: bytes, payload: bytes | None, timeout: float | None, metadata: object) -> bytes:
+    """Return the body of a request; `timeout` in seconds, `metadata` are pairs or None.
+
+    Without a payload it begins a stream of messages: of an empty one, others would take the payload for the first.
+    """
     head = names
     if timeout is not None:
-        # Rounded up: the peer is not to give up before this side.
-        head += b"\x20" + varint(max(int(timeout * 1e9), 0) + 1)
+        head += _timeout(timeout)
     if metadata:
         for key, value in metadata:  # type: ignore[attr-defined]
             if key == _TRACE_PARENT and len(value) == _TRACE_SIZE:
@@ -101,8 +115,16 @@ def request_body(names: bytes, payload: bytes, timeout: float | None, metadata: 
                 head += _pair(key, value)
             else:
                 head += _sized(_METADATA, _sized(_KEY, key.encode()) + _sized(_VALUE, value.encode()))
+    if payload is None:
+        return head
     size = len(payload)
     return b"%b\x1a%b%b" % (head, _VARINTS[size] if size < len(_VARINTS) else varint(size), payload)
+
+
+def _timeout(timeout: float) -> bytes:
+    # Rounded up: the peer is not to give up before this side.
+    units = int(max(timeout, 0.0) / _TIME_UNIT_S) + 1
+    return _TIME_HEAD + (_VARINTS[units] if units < len(_VARINTS) else varint(units))
 
 
 def names_in(body: bytes) -> bytes:
@@ -122,6 +144,26 @@ def request_in(body: bytes, at: int = 0) -> tuple[str, str, bytes, float | None,
 
     Raises `MalformedFrame`.
     """
+    # How a request looks that is written here and has no other metadata than its trace; others take longer.
+    usual = _USUAL(body, at)
+    if usual is not None:
+        left, trace, size_of_payload = usual.groups()
+        start = usual.end()
+        if start + _varint_at(size_of_payload, 0)[0] == len(body):
+            timeout = None if left is None else _time_in(left)
+            metadata = [] if trace is None else [(_TRACE_PARENT, trace.decode())]
+            return "", "", body[start:], timeout, metadata
+    return _any_request_in(body, at)
+
+
+def _time_in(left: bytes) -> float | None:
+    if len(left) == _TIME_SIZE and left[:3] == _TIME_HEAD[1:]:
+        return (left[3] & 0x7F | left[4] << 7) * _TIME_UNIT_S
+    # No time at all is how protobuf writes that there is no limit.
+    return _varint_at(left, 0)[0] * 1e-9 or None
+
+
+def _any_request_in(body: bytes, at: int) -> tuple[str, str, bytes, float | None, Metadata]:
     service = method = ""
     payload, timeout = b"", None
     metadata: Metadata = []
@@ -133,7 +175,7 @@ def request_in(body: bytes, at: int = 0) -> tuple[str, str, bytes, float | None,
             at += 2
             if tag == _TIMEOUT:
                 number, at = _varint_at(body, at - 1) if size & 0x80 else (size, at)
-                timeout = number * 1e-9
+                timeout = number * 1e-9 or None
                 continue
             if tag & 7 != _BYTES:
                 at = _skip(body, at - 2)

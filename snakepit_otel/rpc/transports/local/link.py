@@ -81,6 +81,8 @@ class Link:
         self._rest: bytes | memoryview = b""  # of what the socket has taken a part of
         self._bulk: dict[int, deque[tuple[int, int, bytes | memoryview]]] = {}
         self.unsent = 0
+        # Whether the peer has the extensions; one without them gets ttrpc's own frames, each whole.
+        self.is_extended = False
         self._reads = False
         self._corked = self._scheduled = self._writes = False
         self._drained: list[asyncio.Future[None]] = []
@@ -103,7 +105,7 @@ class Link:
         if self.lost is not None:
             return
         size = len(body)
-        if size > PART_BYTES or stream in self._bulk:
+        if (size > PART_BYTES and self.is_extended) or stream in self._bulk:
             self._send_parts(kind, stream, flags, body)
         else:
             self._out.append(HEADER.pack(size, stream, kind, flags) + body)
@@ -116,6 +118,10 @@ class Link:
             self._loop.call_soon(self._flush_scheduled, context=self.context)
         else:
             self._flush()
+
+    def takes(self, size: int) -> bool:
+        """Return whether the peer takes a body of so many bytes."""
+        return size <= MAX_BODY or self.is_extended
 
     async def drain(self) -> None:
         """Wait while too much waits for the peer. Raises `ConnectionError` once the connection has ended."""
@@ -183,7 +189,7 @@ class Link:
     def _resume(self) -> None:
         if not self._reads and self.lost is None:
             self._reads = True
-            self.context.run(self._loop.add_reader, self._fd, self._on_readable)
+            self.context.copy().run(self._loop.add_reader, self._fd, self._on_readable)
 
     def _on_readable(self) -> None:
         try:
@@ -310,7 +316,7 @@ class Link:
         except (BlockingIOError, InterruptedError):
             if not self._writes:
                 self._writes, self._sent = True, monotonic()
-                self.context.run(self._loop.add_writer, self._fd, self._flush)
+                self.context.copy().run(self._loop.add_writer, self._fd, self._flush)
             if self._stops_reading and self.unsent > _MAX_UNSENT_BYTES and self._reads:
                 self._loop.remove_reader(self._fd)
                 self._reads = False
@@ -360,7 +366,8 @@ class Link:
             return
         if self._pinged is None:
             self._pinged = now
-            self.send(frames.PING, 0, 0, b"")
+            if self.is_extended:
+                self.send(frames.PING, 0, 0, b"")
         elif now - self._pinged > _PING_TIMEOUT_S and is_stopped(self.sock):
             # One that is merely busy answers later.
             self.fail("silent", "the process of the peer is stopped, or gone")

@@ -154,6 +154,8 @@ class Call:
             await self._writer
         if self._link.lost is not None:
             raise ConnectionError(self._link.lost)
+        if not self._link.takes(len(raw)):
+            raise CallAborted(StatusCode.RESOURCE_EXHAUSTED, _too_large(raw))
         if self._credit is not None:
             self._credit -= len(raw)
         self._link.send(frames.DATA, self._stream, 0, raw)
@@ -231,6 +233,8 @@ class Call:
         code, details = StatusCode.OK, ""
         try:
             answer = await self._run(payload)
+            if not self._link.takes(len(answer) + frames.RESPONSE_HEAD_BYTES):
+                code, details = StatusCode.RESOURCE_EXHAUSTED, _too_large(answer)
         except BaseException as error:
             raised = error
             code, details = self._status_of(error)
@@ -289,3 +293,7 @@ class Call:
     def _on_due(self) -> None:
         self._is_late = True
         self.cancel()
+
+
+def _too_large(body: bytes) -> str:
+    return f"larger than max ({len(body)} vs. {frames.MAX_BODY} of a peer without extensions)"

@@ -65,6 +65,7 @@ class ServedLink:
             if self.window is not None:
                 raise MalformedFrame("a second hello")
             self.window = frames.window_in_hello(body)
+            self.link.is_extended = True
             self.link.send(frames.HELLO, 0, 0, frames.hello_body())
         else:
             call = self.calls.get(stream)
