@@ -30,6 +30,7 @@ from benchmarks.peer_rows.caller import Caller, calling
 from benchmarks.peer_rows.environment import NotMeasured
 from benchmarks.peer_rows.turns import IN_FLIGHT, WORKERS
 from benchmarks.session_servers import executables, server
+from benchmarks.transports import TRANSPORTS, environ_of
 from benchmarks.worker import serving
 
 CORES = 2
@@ -54,7 +55,7 @@ class Peer:
     def environ(self, sink: str, redis_url: str, transport: str) -> dict[str, str]:
         if not self.is_ours:
             return NO_CALL_HOME | SAME_PRIORITY | {"PEERS_REDIS": redis_url}
-        settings = {"SNAKEPIT_OTEL_SERVER__LOCAL_TRANSPORT": transport}
+        settings = environ_of(transport)
         if self.level == "off":
             return settings | {"SNAKEPIT_TELEMETRY_LEVEL": "off"}
         return settings | {
@@ -253,7 +254,7 @@ def options() -> argparse.Namespace:
         "--install", action="store_true", help="install the peers first, as benchmarks/peers.txt has them"
     )
     parser.add_argument("--venv", type=Path, default=environment.default_folder(), help="where they are (%(default)s)")
-    parser.add_argument("--transport", choices=("local", "grpc"), default="local", help="of ours (default: local)")
+    parser.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="of ours (default: %(default)s)")
     chosen = parser.parse_args()
     chosen.only = set(chosen.only.split(","))
     if unknown := chosen.only - set(names):

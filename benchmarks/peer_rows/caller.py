@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peer_rows.environment import NotMeasured
+from benchmarks.transports import inherited
 
 LIMIT = 120.0  # seconds, for a start, a burst or a stop
 _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Interrupt|Timeout)\b.*")
@@ -29,8 +30,6 @@ class Answer:
 
 class Caller:
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
-        # Not what the shell sets for telemetry and settings: that is decided here for each row.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SNAKEPIT_"))}
         self._log = log
         reading, writing = os.pipe()
         self._answers = os.fdopen(reading)
@@ -41,7 +40,7 @@ class Caller:
                 stdout=printed,
                 stderr=printed,
                 text=True,
-                env=inherited | dict(environ) | {"PEERS_ANSWERS": str(writing)},
+                env=inherited() | dict(environ) | {"PEERS_ANSWERS": str(writing)},
                 pass_fds=(writing,),
                 start_new_session=True,
             )

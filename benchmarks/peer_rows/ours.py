@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from benchmarks.peer_rows.turns import HELLO, IN_FLIGHT, WORKERS, Counts, concurrent, is_echo, take_turns
+from benchmarks.transports import server_settings
 from snakepit_otel import BaseAdapter, Client, Snakepit, telemetry, tool
 
 ADAPTER = "benchmarks.peer_rows.ours:Sessions"
@@ -54,9 +55,7 @@ class Sessions(BaseAdapter):
 async def in_process(pool: dict[str, object]) -> AsyncIterator[Snakepit]:
     if os.environ.get("SNAKEPIT_TELEMETRY_LEVEL") != "off":
         telemetry.setup("peers")
-    # An authority of its own process reads this by itself.
-    server = {"local_transport": os.environ.get("SNAKEPIT_OTEL_SERVER__LOCAL_TRANSPORT", "local")}
-    async with Snakepit(ADAPTER, pool=pool, server=server) as running:
+    async with Snakepit(ADAPTER, pool=pool, server=server_settings()) as running:
         yield running
 
 
