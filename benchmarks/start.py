@@ -1,12 +1,14 @@
 """Start of a worker, and its memory, against a bare gRPC server: python -m benchmarks.start [--upstream CHECKOUT].
 
-Everything is a process of its own, started as an Elixir starts it, in turns. Processor time is what counts: it is the
-same however busy the machine is, and what many workers that start at a time wait for.
+Everything is a process of its own, started as an Elixir starts it, in turns; then the workers of a pool, one after the
+other. Processor time is what counts: it is the same however busy the machine is, and what many workers that start at a
+time wait for.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import statistics
@@ -65,6 +67,35 @@ class Echo:
 """
 
 
+POOL = """
+import asyncio, json, os, signal, sys
+from snakepit_otel import Snakepit
+from snakepit_otel.pool.workers.base import WorkerState
+
+def processor_seconds(pid):
+    threads = [open(f"/proc/{pid}/task/{one}/schedstat").read().split()[0] for one in os.listdir(f"/proc/{pid}/task")]
+    return sum(map(int, threads)) / 1e9
+
+async def main():
+    pool = {"size": 1, "queue_timeout": 60_000, "start_method": sys.argv[1]}
+    async with Snakepit("typed.Echo", pool=pool) as pit:
+        for _ in range(int(sys.argv[2]) + 1):
+            await pit.execute("echo", {"value": "x"})
+            worker = next(one for one in pit.pool.workers if one.state is WorkerState.READY)
+            rollup = open(f"/proc/{worker.pid}/smaps_rollup").read()
+            sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in rollup.splitlines()[1:]}
+            private = sizes["Private_Clean"] + sizes["Private_Dirty"]
+            print(json.dumps([processor_seconds(worker.pid), sizes["Rss"], private]), flush=True)
+            os.kill(worker.pid, signal.SIGKILL)
+            while worker in pit.pool.workers:
+                await asyncio.sleep(0.001)
+
+asyncio.run(main())
+"""
+FIGURES = ("cpu", "resident", "private")
+MIB = 1 << 20
+
+
 class Reachable(BridgeServiceServicer):
     def Ping(self, request: pb.PingRequest, context: object) -> pb.PingResponse:  # noqa: N802 - gRPC's name
         """Answer."""
@@ -103,6 +134,11 @@ def main() -> None:
             for kind in kinds:
                 starts[kind].append(start(kind, address, Path(directory) / f"ready-{kind.name}-{turn}"))
         report("start, until ready", starts)
+        pools = {kind: pool_starts(kind, chosen.rounds) for kind in pool_kinds(Path(directory))}
+        report("start of a pool's worker, until its first result", {kinds[0]: starts[kinds[0]], **pools})
+        for kind, costs in pools.items():
+            cpu, resident, private = (statistics.median(getattr(cost, name) for cost in costs) for name in FIGURES)
+            print(f"    {kind.name:32} {cpu * 1e3:.0f} ms, {resident / MIB:.1f} MiB, {private / MIB:.1f} MiB its own")
         print(f"{chosen.together} workers at a time, until all are ready, of bare servers")
         waits = {kind: together(kind, address, Path(directory), chosen.together) for kind in kinds}
         for kind, wait in waits.items():
@@ -124,6 +160,22 @@ def programs(directory: Path, upstream: Path | None) -> Iterator[Kind]:
         folder = upstream / "priv" / "python"
         command = (str(python if python.exists() else sys.executable), str(folder / "grpc_server.py"), "--adapter")
         yield Kind("upstream's", (*command, "untyped.Echo"), {"PYTHONPATH": f"{directory}:{folder}"})
+
+
+def pool_kinds(directory: Path) -> Iterator[Kind]:
+    path = {"PYTHONPATH": str(directory)}
+    exporting = {**path, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRIC_EXPORT_INTERVAL": "600000"}
+    for method in ("spawn", "forkserver"):
+        yield Kind(method, (sys.executable, "-c", POOL, method), path)
+        yield Kind(f"{method}, exporting", (sys.executable, "-c", POOL, method), exporting)
+
+
+def pool_starts(kind: Kind, rounds: int) -> list[Cost]:
+    """Return the costs of starts in one pool, but for the first, which may start the template as well."""
+    process = launch(kind, str(rounds), output=subprocess.PIPE)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, f"the pool of {kind.name} failed"
+    return [Cost(*json.loads(line)) for line in output.splitlines()][1:]
 
 
 @contextmanager
@@ -171,12 +223,14 @@ def together(kind: Kind, address: str, directory: Path, count: int) -> float:
     return took
 
 
-def launch(kind: Kind, *more: str, ready: Path | None = None) -> subprocess.Popen[bytes]:
+def launch(
+    kind: Kind, *more: str, ready: Path | None = None, output: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTHON"))}
     environ |= {**kind.environ, "SNAKEPIT_LOG_LEVEL": "error"}
     if ready is not None:
         environ["SNAKEPIT_READY_FILE"] = str(ready)
-    return subprocess.Popen([*kind.command, *more], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*kind.command, *more], env=environ, stdout=output, stderr=subprocess.DEVNULL)
 
 
 def wait_for(processes: list[subprocess.Popen[bytes]], files: list[Path]) -> None:
@@ -190,7 +244,7 @@ def report(title: str, costs: Mapping[Kind, list[Cost]]) -> None:
     print(title)
     for kind, measured in costs.items():
         figures = []
-        for name in ("cpu", "resident", "private"):
+        for name in FIGURES:
             of_base = statistics.median(getattr(cost, name) for cost in base)
             if of_base:
                 figures.append(f"{name} {statistics.median(getattr(cost, name) for cost in measured) / of_base:5.2f} ×")

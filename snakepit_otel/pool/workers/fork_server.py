@@ -7,6 +7,7 @@ users and so on. Where there is none, another one is started; where none can be,
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -81,6 +82,11 @@ class ForkServer:
             except asyncio.CancelledError:
                 forking.add_done_callback(_discard)
                 raise
+            except _ForkRefused as error:
+                # A spawn may work, or has an error of its own.
+                if not error.for_now:
+                    self._refuse(key, str(error))
+                return None
             if child is not None:
                 return child
             self._drop(key)
@@ -144,7 +150,7 @@ class _Template:
         self._one_at_a_time = asyncio.Lock()
 
     async def fork(self, launch: Launch) -> ChildProcess | None:
-        """Fork a worker; None if this process has ended. Raises `OSError`."""
+        """Fork a worker; None if this process has ended. Raises `_ForkRefused`, and `OSError` of its preparation."""
         async with self._one_at_a_time:
             with ExitStack() as opened:
                 control, inherited = socket.socketpair()
@@ -160,7 +166,7 @@ class _Template:
                 if response is None:
                     return None
                 if "errno" in response:
-                    raise OSError(response["errno"], os.strerror(response["errno"]))
+                    raise _ForkRefused(response["errno"])
                 child = ChildProcess.forked(response["pid"], control)
                 unused.pop_all()
                 return child
@@ -168,6 +174,14 @@ class _Template:
     def close(self) -> None:
         """End the process, which has nothing to lose."""
         self._process.signal(signal.SIGKILL)
+
+
+class _ForkRefused(Exception):
+    """The kernel does not fork the template: `for_now`, or at all."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.for_now = number in (errno.EAGAIN, errno.ENOMEM)
 
 
 def _discard(forking: asyncio.Task[ChildProcess | None]) -> None:

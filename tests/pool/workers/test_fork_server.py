@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import random
 import signal
@@ -17,6 +19,7 @@ import pytest
 
 from snakepit_otel import BaseAdapter, Snakepit, tool
 from snakepit_otel.pool.workers.base import Worker, WorkerState
+from snakepit_otel.pool.workers.os_process import ChildProcess
 from tests.processes import alive, children, program, workers_of
 from tests.waiting import PATIENT, until
 
@@ -157,6 +160,24 @@ async def test_a_template_with_threads_is_not_used(tmp_path: Path) -> None:
         await until(lambda: not templates())
         await replaced(pit)
         assert templates() == []
+
+
+@pytest.mark.parametrize(("number", "templates_later"), [(errno.EPERM, 0), (errno.EAGAIN, 1)])
+async def test_a_kernel_that_does_not_fork(number: int, templates_later: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it refuses, workers are spawned; the template is kept if it is for want of something."""
+
+    async def refuse(*_: object) -> bytes:
+        return json.dumps({"errno": number}).encode()
+
+    exchange = ChildProcess.exchange
+    monkeypatch.setattr(
+        ChildProcess,
+        "exchange",
+        lambda self, message, *more: refuse() if more else exchange(self, message),
+    )
+    async with Snakepit(Described, workers=1, pool=PATIENT) as pit:
+        assert (await pit.execute("describe"))["id"] == "default-1.1"
+        await until(lambda: len(templates()) == templates_later)
 
 
 async def test_pools_and_slots_share_a_template() -> None:
