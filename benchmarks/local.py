@@ -44,15 +44,20 @@ RUNS = (
     Run("soak", short=("--minutes", "2")),
     Run("peers", quick=("--rounds", "2"), short=("--rounds", "5")),
 )
-# Ways to call an actor of Ray, by line; the faster one counts.
-RAY = {"ray async": "Ray actor, async method", "ray sync": "Ray actor, plain method"}
+# Rows of benchmarks.peers, by line.
+RAY = {
+    "ray async": "Ray actor, async method, awaited",
+    "ray sync": "Ray actor, plain method, awaited",
+    "ray async get": "Ray actor, async method, `ray.get`",
+    "ray sync get": "Ray actor, plain method, `ray.get`",
+}
 
 
 def of_peers(file: Path) -> list[Figure]:
     """Return the figures that benchmarks.peers has written, where it could measure Ray."""
-    rows = [row for row in json.loads(file.read_text())["rows"] if row["work"] == "echo"]
-    found = {line: [row["execute_times"] for row in rows if row["row"].startswith(text)] for line, text in RAY.items()}
-    return [Figure(line, *3 * (min(times),)) for line, times in found.items() if times]
+    rows = json.loads(file.read_text())["rows"]
+    times = {row["row"]: row["execute_times"] for row in rows if row["work"] == "echo"}
+    return [Figure(line, *3 * (times[row],)) for line, row in RAY.items() if row in times]
 
 
 def run_peers(arguments: Sequence[str], directory: Path, figures: Path) -> bool:
