@@ -33,6 +33,7 @@ from snakepit_otel.adapters._tool_threads import ToolThreads
 from snakepit_otel.adapters._worker_hooks import WorkerHooks
 from snakepit_otel.errors import ToolNotFound, ToolRefused
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._bound_points import bind_points
 from snakepit_otel.telemetry._exception_text import log_error
 
 _log = logging.getLogger("snakepit_otel.adapters")
@@ -82,6 +83,7 @@ class AdapterHost:
         self._initializes = self._overrides("set_session_context", "initialize")
         self._set_context = self._hooks["set_session_context"]
         self._cleans_up = self._overrides("cleanup")
+        bind_points(self)
         forks.watch_children()
         self._async_hooks = any(inspect.iscoroutinefunction(hook) for hook in self._hooks.values())
         if not self.takes_any:

@@ -26,7 +26,7 @@ def _accessors() -> tuple[Callable[[], Context], Callable[[Context], Token[Conte
 
 
 get, attach, _reset = _accessors()
-_put = dict.__setitem__
+_put, _update, _new = dict.__setitem__, dict.update, Context.__new__
 
 
 def detach(token: Token[Context]) -> None:
@@ -46,8 +46,18 @@ def within(context: Context) -> Iterator[None]:
         detach(token)
 
 
+def only_span(span: Any) -> Context:
+    """Return a context with nothing but a current span."""
+    new = _new(Context)
+    _put(new, SPAN_KEY, span)
+    return new
+
+
 def with_span(context: Context, span: Any) -> Context:
     """Return the context with another current span. The context is new, so it may be changed here."""
-    new = Context(context)
+    new = _new(Context)
+    # Nearly always there is nothing else in it.
+    if len(context) > 1 or SPAN_KEY not in context:
+        _update(new, context)
     _put(new, SPAN_KEY, span)
     return new

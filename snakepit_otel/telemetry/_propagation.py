@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from binascii import unhexlify
 from collections.abc import Iterable
+from struct import Struct
 from typing import Any
 
 from opentelemetry import baggage, propagate, trace
@@ -21,9 +22,10 @@ Metadata = Iterable[tuple[str, str | bytes]]
 _PARENT, _STATE, _BAGGAGE = "traceparent", "tracestate", "baggage"
 _MAX_BAGGAGE_BYTES = 8_192  # as many as W3C requires to be passed on
 _MAX_STATE_BYTES = 8_192  # W3C requires 512
-# Nearly every caller sends this form; others are left to the propagators.
-_PLAIN_PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+# Nearly every caller sends `00-`, and ids and flags as lower-case hexadecimal; others are left to the propagators.
+_PARENT_CHARACTERS = 55
+_unpacked = Struct(">16sQB").unpack
+_NO_TRACE = bytes(16)
 _NO_PARENT = (0, 0, 0)
 _FLAGS = [TraceFlags(flags) for flags in range(256)]
 # The key of baggage in a context, by public means.
@@ -94,19 +96,25 @@ def plain_parent(metadata: Metadata) -> tuple[int, int, int] | None:
     """Return the caller's trace, span and flags, zeros if it sent none; None if a propagator has to read them."""
     if not _has_default_propagators():
         return None
-    fields: dict[str, Any] = dict(metadata)
-    parent = fields.get(_PARENT)
-    if _STATE in fields or _BAGGAGE in fields:
+    parent: Any = None
+    for key, value in metadata:
+        if key == _PARENT:
+            parent = value
+        elif key in (_STATE, _BAGGAGE):
+            return None
+    return _NO_PARENT if parent is None else _parsed(parent)
+
+
+def _parsed(parent: Any) -> tuple[int, int, int] | None:
+    if parent.__class__ is not str or len(parent) != _PARENT_CHARACTERS or parent[:3] != "00-":
         return None
-    if parent is None:
-        return _NO_PARENT
-    found = _PLAIN_PARENT.fullmatch(parent) if parent.__class__ is str else None
-    if found is None:
+    if parent[35] != "-" or parent[52] != "-" or parent.lower() != parent:
         return None
-    trace_id, span_id, flags = found.groups()
-    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
+    try:
+        trace_id, span_id, flags = _unpacked(unhexlify(parent[3:35] + parent[36:52] + parent[53:]))
+    except ValueError:
         return None
-    return int(trace_id, 16), int(span_id, 16), int(flags, 16)
+    return (int.from_bytes(trace_id, "big"), span_id, flags) if span_id and trace_id != _NO_TRACE else None
 
 
 def _has_default_propagators() -> bool:

@@ -27,6 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _NOTHING: dict[str, Any] = {}
 _NO_DETAILS = Details({})
+_WITHOUT_SUBJECT = 2  # parameters of a step that takes nothing but the request
 _UNSAMPLED_DETAILS = Details({})  # apart, since plans are kept with details, and those without a batch have no template
 
 
@@ -72,7 +73,13 @@ class Steps:
                 self.done.append((self.point, self.started, ended, 0 if batch is None else batch.span_id))
             if batch is not None:
                 self.request.details = _with_attributes(self.request)
-            if self.done and not (error is None and batch is not None and batch.leave_to_call(self)):
+            if error is None and batch is not None and batch.leave_to_call(self):
+                # Without the request, whose arguments are not to outlive it.
+                kept = Stepped()
+                kept.labels, kept.details = self.request.labels, self.request.details
+                self.request, self.owner = kept, None
+                return
+            if self.done:
                 self.record()
             if error is not None:
                 operation = self.operation_at(self.point, self.started)
@@ -214,7 +221,8 @@ def request(
 def step(point: Point, *, quiet: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a method a step of the request that is its first argument.
 
-    The span is current inside, unless the step is `quiet`: a plain method in which nothing has telemetry.
+    The span is current inside, unless the step is `quiet`: a plain method in which nothing has telemetry, with one
+    further argument at most.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -225,13 +233,26 @@ def step(point: Point, *, quiet: bool = False) -> Callable[[Callable[P, R]], Cal
 
 
 def _quiet_step(function: Any, point: Point) -> Callable[..., Any]:
+    run = function
+    if len(inspect.signature(function).parameters) == _WITHOUT_SUBJECT:
+
+        def run(owner: Any, request: Stepped, _: Any) -> Any:
+            return function(owner, request)
+
     @wraps(function)
-    def call(owner: Any, request: Stepped, *args: Any) -> Any:
+    def call(owner: Any, request: Stepped, subject: Any = None) -> Any:
         steps = request.steps
         if steps is None:
             with _alone(point, request):
-                return function(owner, request, *args)
-        return steps.run(point, function, owner, request, *args)
+                return run(owner, request, subject)
+        started = perf_counter_ns()
+        try:
+            returned = run(owner, request, subject)
+        except BaseException as error:
+            steps.failed(point, started, error)
+            raise
+        steps.done.append((point, started, perf_counter_ns(), 0))
+        return returned
 
     return call
 

@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 
 from snakepit_otel.telemetry import _controls
-from snakepit_otel.telemetry._context import SPAN_KEY, with_span
+from snakepit_otel.telemetry._context import SPAN_KEY, only_span, with_span
 from snakepit_otel.telemetry.spans.base import Exemplar, SpanOperation, Unsampled
 from snakepit_otel.telemetry.spans.fast import encoding, otlp, whole
 from snakepit_otel.telemetry.spans.fast.batch import FastBatch
@@ -85,7 +85,7 @@ class FastSpanMaker:
         sampled = bool(flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
         flags = _SAMPLED | (flags & _RANDOM)
         span = self._new_span(operation, trace_id, parent_id, flags, None, remote=True, sampled=sampled)
-        return Context({SPAN_KEY: span})
+        return only_span(span)
 
     def _new_span(
         self,

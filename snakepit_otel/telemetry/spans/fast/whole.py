@@ -17,43 +17,48 @@ from snakepit_otel.telemetry._step_times import StepTimes
 from snakepit_otel.telemetry.spans.fast import encoding, otlp
 
 _POINT = itemgetter(0)
-_START, _END = 0x39, 0x41  # tags of the times
+_START, _END = b"\x39", b"\x41"  # tags of the times
 _BEFORE_ID = b"%b\x22\x08%b\x12\x08"  # the trace's fields, the parent's id, and the tag of the span's own
-_IDENTITY = 18 + 10 + 2  # bytes of the trace id and the parent's, with their tags, and of the tag of the span's own
-_TAIL = 8 + 9 + 9  # bytes of the span's own id, and of its times
+_IDENTITY = 18 + 10 + 2  # bytes of that
+_VARYING = 9 + 9 + _IDENTITY + 8  # bytes of the times with their tags, and of the ids
+_STEPS = 5  # of a request that succeeded: four, and the request itself
 _MAX_PLANS = 32  # kinds of requests of one tool
 _MAX_TEMPLATES = 64  # sizes of particulars of one kind
 _NO_DETAILS = Details({})
 
 
 class Template:
-    """Format of all spans of one kind of request, and the bytes in it that are always the same."""
+    """Format of all spans of one kind of request, and the bytes that they begin with, which are always the same.
 
-    __slots__ = ("constants", "pack", "server")
+    What varies comes in this order: the end, details, the start, the ids of trace and parent, the span's own.
+    """
+
+    __slots__ = ("beginnings", "pack")
 
     def __init__(self, constants: list[bytes], size_of_details: int, server: bytes) -> None:
-        # The bytes of a span begin with its length.
-        sizes = [_IDENTITY + _TAIL + len(constant) + size_of_details for constant in constants]
-        self.constants = [b"\x12" + otlp.length(size) + rest for size, rest in zip(sizes, constants, strict=True)]
-        self.server = b"\x12" + otlp.length(_IDENTITY + _TAIL + len(server)) + server
-        self.pack = _packer(tuple(map(len, self.constants)), size_of_details, len(self.server))
+        def beginning(constant: bytes, size: int) -> bytes:
+            return b"\x12" + otlp.length(len(constant) + size + _VARYING) + constant + _END
+
+        steps = [beginning(constant, size_of_details) for constant in constants]
+        self.beginnings = (*steps, beginning(server, 0))
+        self.pack = _packer(tuple(map(len, self.beginnings)), size_of_details + 1)
 
 
 @lru_cache(maxsize=1_000)
-def _packer(sizes: tuple[int, ...], size_of_details: int, server: int) -> Any:
-    rest = f"{_IDENTITY}s8sBQBQ"
-    steps = "".join(f"{size}s{size_of_details}s{rest}" for size in sizes)
-    return Struct(f"<{steps}{server}s{rest}").pack
+def _packer(sizes: tuple[int, ...], size_of_details: int) -> Any:
+    *steps, server = sizes
+    varying = f"Q{_IDENTITY}s8s"
+    return Struct(f"<{''.join(f'{size}sQ{size_of_details}s{varying}' for size in steps)}{server}sQ1s{varying}").pack
 
 
 class WholePlan:
-    """What requests of one tool with the same steps share; `constants` is None where their spans have no template."""
+    """Parts that requests of one tool with the same steps share; without `constants` their spans have no template."""
 
     def __init__(self, points: tuple[Point, ...], labels: AttributeSet) -> None:
         known = [encoding.common(point, point.span, labels, remote_parent=False) for point in points]
         self.constants: list[bytes] | None = None
         self.keys: frozenset[str] = frozenset()
-        if None not in known:
+        if None not in known and len(points) == _STEPS:
             self.constants = [shared + otlp.NO_STATUS for shared, _ in known]  # type: ignore[misc]
             self.keys = frozenset().union(*(keys for _, keys in known))  # type: ignore[misc]
         self.times = StepTimes(points, labels)
@@ -76,36 +81,37 @@ def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tupl
     steps have no template; nothing is recorded then.
     """
     of, done, request = span.trace, source.done, source.request
+    labels, details = request.labels, request.details or _NO_DETAILS
     points = tuple(map(_POINT, done))
-    plan = request.labels.step_cache.get(points)
+    plan = labels.step_cache.get(points)
     if plan is None:
-        plan = _new_plan(points, request.labels)
-    details = request.details or _NO_DETAILS
+        plan = _new_plan(points, labels)
     form = details.span_form
     if form.__class__ is not bytes:
         form = encoding.of_details(details)
     if plan.constants is None or form is None or of.state or not plan.keys.isdisjoint(details.values):
         return None
     template = plan.template(len(form), server)
-    batch, clock_offset, trace = source.batch, of.clock_offset, of.head
-    request_id = batch.span_id
-    own = span.span_id.to_bytes(8, "big")
-    top, new_span_id = request_id.to_bytes(8, "big"), batch.maker.new_span_id
-    below = _BEFORE_ID % (trace, top)
-    values: list[Any] = []
-    ids: list[int] = []
-    for constant, (_, started, ended, seen) in zip(template.constants, done, strict=True):
-        # Steps whose spans nothing has seen have no ids yet.
-        number = seen or new_span_id()
-        if number == request_id:
-            below = _BEFORE_ID % (trace, own)
-        span_id = number.to_bytes(8, "big")
-        ids.append(number)
-        values += (constant, form, below, span_id, _START, started + clock_offset, _END, ended + clock_offset)
-    parent = _BEFORE_ID % (trace, span.parent_id.to_bytes(8, "big"))
-    data = template.pack(*values, template.server, parent, own, _START, start, _END, end)
-    plan.times.add(done, clock_offset, of.trace_id, ids)
-    return data, len(done) + 1
+    batch, clock, trace = source.batch, of.clock_offset, of.head
+    span_id, request_id = span.span_id, batch.span_id
+    own, top, form = span_id.to_bytes(8, "big"), request_id.to_bytes(8, "big"), form + _START
+    above, within = _BEFORE_ID % (trace, own), _BEFORE_ID % (trace, top)
+    # Written out, which takes half of what a loop does.
+    (_, s0, e0, i0), (_, s1, e1, i1), (_, s2, e2, i2), (_, s3, e3, i3), (_, s4, e4, _) = done
+    new = batch.maker.new_span_id
+    # Steps whose spans nothing has seen have no ids yet.
+    i0, i1, i2, i3 = i0 or new(), i1 or new(), i2 or new(), i3 or new()
+    b0, b1, b2, b3, b4, b5 = template.beginnings
+    data = template.pack(
+        *(b0, e0 + clock, form, s0 + clock, within, i0.to_bytes(8, "big")),
+        *(b1, e1 + clock, form, s1 + clock, within, i1.to_bytes(8, "big")),
+        *(b2, e2 + clock, form, s2 + clock, within, i2.to_bytes(8, "big")),
+        *(b3, e3 + clock, form, s3 + clock, within, i3.to_bytes(8, "big")),
+        *(b4, e4 + clock, form, s4 + clock, above, top),
+        *(b5, end, _START, start, _BEFORE_ID % (trace, span.parent_id.to_bytes(8, "big")), own),
+    )
+    plan.times.add(done, clock, of.trace_id, (i0, i1, i2, i3, request_id))
+    return data, _STEPS + 1
 
 
 def _new_plan(points: tuple[Point, ...], labels: AttributeSet) -> WholePlan:
