@@ -47,7 +47,10 @@ class Steps:
     returns the request's details, should a step fail.
     """
 
-    __slots__ = ("batch", "describe", "done", "owner", "point", "request", "started")
+    __slots__ = ("batch", "describe", "details", "done", "labels", "owner", "point", "request", "started")
+
+    labels: AttributeSet
+    details: Details | None
 
     def __init__(
         self,
@@ -58,12 +61,17 @@ class Steps:
         describe: Callable[..., Details | None],
     ) -> None:
         self.point = point
-        self.request = request
+        self.request: Stepped | None = request
         self.batch = batch
         self.owner = owner
         self.describe = describe
         self.done: list[Step] = []
         self.started = perf_counter_ns()
+
+    @property
+    def _about(self) -> Stepped | Steps:
+        """The attributes of the request, which may have ended."""
+        return self.request or self
 
     def finish(self, error: BaseException | None) -> None:
         ended = perf_counter_ns()
@@ -71,14 +79,16 @@ class Steps:
         try:
             if error is None:
                 self.done.append((self.point, self.started, ended, 0 if batch is None else batch.span_id))
+            request = cast("Stepped", self.request)
             if batch is not None:
-                self.request.details = _with_attributes(self.request)
-            if error is None and batch is not None and batch.leave_to_call(self):
-                # Without the request, whose arguments are not to outlive it.
-                kept = Stepped()
-                kept.labels, kept.details = self.request.labels, self.request.details
-                self.request, self.owner = kept, None
-                return
+                attributes = request.attributes
+                if attributes is not None and attributes.values:
+                    request.details = _with_attributes(request, attributes.values)
+                if error is None and batch.leave_to_call(self):
+                    # Without the request, whose arguments are not to outlive it.
+                    self.labels, self.details = request.labels, request.details
+                    self.request = self.owner = None
+                    return
             if self.done:
                 self.record()
             if error is not None:
@@ -111,7 +121,7 @@ class Steps:
 
     def failed(self, point: Point, started: int, error: BaseException) -> None:
         if self.batch is None or point in _controls.suppressed:
-            Operation.from_start(point, self.request.labels, self._described(), started).end(error)
+            Operation.from_start(point, self._about.labels, self._described(), started).end(error)
         else:
             operation = self.operation_at(point, started)
             self.batch.attach(operation)
@@ -119,7 +129,7 @@ class Steps:
 
     def _described(self) -> Details | None:
         try:
-            return self.request.details or self.describe(self.owner, self.request)
+            return self._about.details or self.describe(self.owner, self.request)
         except Exception as fault:
             _guard.contain(f"describing {self.point.name}", fault)
             return None
@@ -139,10 +149,11 @@ class Steps:
         return operation
 
     def operation_at(self, point: Point, started: int) -> Operation:
-        return Operation.from_start(point, self.request.labels, self.request.details, started)
+        about = self._about
+        return Operation.from_start(point, about.labels, about.details, started)
 
     def _plans(self) -> dict[Point, StepPlan]:
-        request = self.request
+        request = self._about
         details = request.details or (_UNSAMPLED_DETAILS if self.batch is None else _NO_DETAILS)
         of_details: dict[AttributeSet, dict[Point, StepPlan]] = details.step_cache
         found = of_details.get(request.labels)
@@ -151,7 +162,7 @@ class Steps:
         return found
 
     def plan(self, point: Point) -> StepPlan:
-        labels, details = self.request.labels, self.request.details or _NO_DETAILS
+        labels, details = self._about.labels, self._about.details or _NO_DETAILS
         template = None if self.batch is None else self.batch.template(point, labels, details)
         cell = _instruments.cell_for(point, labels, _NOTHING)
         plan = self._plans()[point] = StepPlan(cell.add, cell, template)
@@ -314,11 +325,8 @@ def _async_step(function: Any, point: Point) -> Callable[..., Any]:
     return call
 
 
-def _with_attributes(request: Stepped) -> Details | None:
-    details, attributes = request.details, request.attributes
-    if attributes is None or not attributes.values:
-        return details
-    return Details({**({} if details is None else details.values), **attributes.values})
+def _with_attributes(request: Stepped, attributes: dict[str, Any]) -> Details:
+    return Details({**({} if request.details is None else request.details.values), **attributes})
 
 
 def _alone(point: Point, request: Stepped) -> Operation:

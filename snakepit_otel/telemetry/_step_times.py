@@ -14,8 +14,8 @@ from snakepit_otel.telemetry._metric_cells import Histogram, Value
 FOLD_SIZE = 250  # requests; small, since whoever adds the last one waits for the folding
 _MAX_SOURCES = 64  # of one histogram
 _NOTHING: dict[str, Any] = {}
-Steps = Sequence[tuple[Point, int, int, int]]  # see `spans.base.Step`
-_Request = tuple[Steps, int, int, Sequence[int]]
+Request = tuple[Sequence[int], Sequence[int], int, Sequence[int]]
+"""The durations of its steps in ns, their ends in ns since 1970, its trace id, and the span ids of the steps."""
 
 
 class StepTimes:
@@ -23,7 +23,7 @@ class StepTimes:
 
     def __init__(self, points: Sequence[Point], labels: AttributeSet) -> None:
         self._cells: list[Any] = [_instruments.cell_for(point, labels, _NOTHING) for point in points]
-        self._new: list[_Request] = []
+        self._new: list[Request] = []
         self._lock = Lock()
         # Only histograms know when they are read.
         self._keeps = all(cell.__class__ is Histogram and len(cell.sources) < _MAX_SOURCES for cell in self._cells)
@@ -31,9 +31,8 @@ class StepTimes:
             for cell in self._cells:
                 cell.sources.append(self.fold)
 
-    def add(self, steps: Steps, clock_offset: int, trace_id: int, span_ids: Sequence[int]) -> None:
-        """Record a request of this trace; `clock_offset` makes the steps' times those of day."""
-        request = (steps, clock_offset, trace_id, span_ids)
+    def add(self, request: Request) -> None:
+        """Record the steps of a request."""
         if not self._keeps:
             for number, cell in enumerate(self._cells):
                 cell.record(*_value(request, number))
@@ -49,12 +48,11 @@ class StepTimes:
             taken = new[:]
             # Other threads may append meanwhile; their requests are left for the next fold.
             del new[: len(taken)]
-            for number, cell in enumerate(self._cells) if taken else ():
-                durations = [(steps[number][2] - steps[number][1]) * 1e-9 for steps, _, _, _ in taken]
+            columns = zip(*[request[0] for request in taken], strict=True)
+            for number, (cell, durations) in enumerate(zip(self._cells, columns, strict=False)):
                 cell.fold_many(durations, lambda index, number=number: _value(taken[index], number))
 
 
-def _value(request: _Request, number: int) -> Value:
-    steps, clock_offset, trace_id, span_ids = request
-    _, started, ended, _ = steps[number]
-    return (ended - started) * 1e-9, ended + clock_offset, trace_id, span_ids[number]
+def _value(request: Request, number: int) -> Value:
+    durations, ends, trace_id, span_ids = request
+    return durations[number] * 1e-9, ends[number], trace_id, span_ids[number]

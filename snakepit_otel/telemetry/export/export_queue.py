@@ -90,6 +90,9 @@ class ExportQueue:
         self._batch_items = settings.batch_size
         self._batch_bytes = settings.batch_bytes
         self._max_bytes = settings.queue_bytes
+        # Up to these nothing is dropped, and nobody woken.
+        self._few_items = min(self._batch_items, self._max_items)
+        self._few_bytes = min(self._batch_bytes, self._max_bytes)
         self._waiting_items = 0
         self._bytes = 0  # of the queued items, estimated; CPython's lock makes each change atomic
         self._closed = False  # no more items are queued
@@ -113,7 +116,15 @@ class ExportQueue:
 
     def put_joined(self, data: bytes, count: int) -> None:
         """Queue encoded items that are one after the other in `data`, or count them as dropped."""
-        self._put([_new(Joined, (data, count))], count, len(data))
+        waiting, before, size = self._waiting_items, self._bytes, len(data)
+        if self._closed or waiting + count >= self._few_items or before + size >= self._few_bytes:
+            self._put([_new(Joined, (data, count))], count, size)
+            return
+        # As `_put` does it, with less work.
+        self._counts[ENDED] += count
+        self._items.append(_new(Joined, (data, count)))
+        self._waiting_items += count
+        self._bytes += size
 
     def _put(self, new: list[Any], count: int, size: int) -> None:
         self._counts[ENDED] += count

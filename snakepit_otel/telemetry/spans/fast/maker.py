@@ -82,10 +82,17 @@ class FastSpanMaker:
         return with_span(context, span)
 
     def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
-        sampled = bool(flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
+        sampled = flags & _SAMPLED if self._follows_parent else self._sample_root(trace_id)
         flags = _SAMPLED | (flags & _RANDOM)
-        span = self._new_span(operation, trace_id, parent_id, flags, None, remote=True, sampled=sampled)
+        if not sampled or (_controls.sampling_rate < 1.0 and not _controls.keeps_trace(trace_id)):
+            return only_span(self._unsampled(trace_id, flags, None))
+        started, of = operation.started, Trace(trace_id, flags, None)
+        span = operation.span = FastSpan(self, of, self.new_span_id(), parent_id, started, operation)
+        span.remote_parent = True
         return only_span(span)
+
+    def _unsampled(self, trace_id: int, flags: int, state: TraceState | None) -> Span:
+        return Unsampled(SpanContext(trace_id, self.new_span_id(), False, _UNSAMPLED[flags & _RANDOM], state))
 
     def _new_span(
         self,
@@ -98,11 +105,10 @@ class FastSpanMaker:
         remote: bool,
         sampled: bool,
     ) -> Span:
-        span_id = self.new_span_id()
         if not sampled or not _controls.keeps_trace(trace_id):
-            return Unsampled(SpanContext(trace_id, span_id, False, _UNSAMPLED[flags & _RANDOM], state))
+            return self._unsampled(trace_id, flags, state)
         span = operation.span = FastSpan(
-            self, Trace(trace_id, flags, state), span_id, parent_id, operation.started, operation
+            self, Trace(trace_id, flags, state), self.new_span_id(), parent_id, operation.started, operation
         )
         if remote:
             span.remote_parent = True

@@ -16,6 +16,7 @@ from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.spans.base import SpanOperation, StepSource
 from snakepit_otel.telemetry.spans.fast import otlp
 
+_HEAD = b"\x0a\x10"  # see `otlp.trace`
 _promotion_lock = RLock()  # two threads may work in one span
 
 
@@ -28,7 +29,7 @@ class Trace:
         self.trace_id = trace_id
         self.flags = flags
         self.state = state
-        self.head = otlp.trace(trace_id, state.to_header() if state else "")
+        self.head = otlp.trace(trace_id, state.to_header()) if state else _HEAD + trace_id.to_bytes(16, "big")
         # Added to the performance counter, it gives the time of day; one for the whole trace.
         self.clock_offset = time_ns() - perf_counter_ns()
 

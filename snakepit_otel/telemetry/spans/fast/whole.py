@@ -7,7 +7,6 @@ particular to the request. So one format holds all spans of one kind of request,
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import itemgetter
 from struct import Struct
 from typing import Any
 
@@ -16,7 +15,6 @@ from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry._step_times import StepTimes
 from snakepit_otel.telemetry.spans.fast import encoding, otlp
 
-_POINT = itemgetter(0)
 _START, _END = b"\x39", b"\x41"  # tags of the times
 _BEFORE_ID = b"%b\x22\x08%b\x12\x08"  # the trace's fields, the parent's id, and the tag of the span's own
 _IDENTITY = 18 + 10 + 2  # bytes of that
@@ -58,7 +56,7 @@ class WholePlan:
         known = [encoding.common(point, point.span, labels, remote_parent=False) for point in points]
         self.constants: list[bytes] | None = None
         self.keys: frozenset[str] = frozenset()
-        if None not in known and len(points) == _STEPS:
+        if None not in known:
             self.constants = [shared + otlp.NO_STATUS for shared, _ in known]  # type: ignore[misc]
             self.keys = frozenset().union(*(keys for _, keys in known))  # type: ignore[misc]
         self.times = StepTimes(points, labels)
@@ -80,12 +78,14 @@ def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tupl
     `span` is the call's, `source` has the steps, `server` is the call's span without its ids and times. None if the
     steps have no template; nothing is recorded then.
     """
-    of, done, request = span.trace, source.done, source.request
-    labels, details = request.labels, request.details or _NO_DETAILS
-    points = tuple(map(_POINT, done))
-    plan = labels.step_cache.get(points)
+    done = source.done
+    if len(done) != _STEPS:
+        return None
+    of, labels, details = span.trace, source.labels, source.details or _NO_DETAILS
+    (p0, s0, e0, i0), (p1, s1, e1, i1), (p2, s2, e2, i2), (p3, s3, e3, i3), (p4, s4, e4, _) = done
+    plan = labels.step_cache.get((p0, p1, p2, p3, p4))
     if plan is None:
-        plan = _new_plan(points, labels)
+        plan = _new_plan((p0, p1, p2, p3, p4), labels)
     form = details.span_form
     if form.__class__ is not bytes:
         form = encoding.of_details(details)
@@ -96,21 +96,24 @@ def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tupl
     span_id, request_id = span.span_id, batch.span_id
     own, top, form = span_id.to_bytes(8, "big"), request_id.to_bytes(8, "big"), form + _START
     above, within = _BEFORE_ID % (trace, own), _BEFORE_ID % (trace, top)
-    # Written out, which takes half of what a loop does.
-    (_, s0, e0, i0), (_, s1, e1, i1), (_, s2, e2, i2), (_, s3, e3, i3), (_, s4, e4, _) = done
     new = batch.maker.new_span_id
     # Steps whose spans nothing has seen have no ids yet.
     i0, i1, i2, i3 = i0 or new(), i1 or new(), i2 or new(), i3 or new()
     b0, b1, b2, b3, b4, b5 = template.beginnings
+    n0, n1, n2, n3, n4 = e0 + clock, e1 + clock, e2 + clock, e3 + clock, e4 + clock
+    # Written out, which takes half of what a loop does.
+    # fmt: off
     data = template.pack(
-        *(b0, e0 + clock, form, s0 + clock, within, i0.to_bytes(8, "big")),
-        *(b1, e1 + clock, form, s1 + clock, within, i1.to_bytes(8, "big")),
-        *(b2, e2 + clock, form, s2 + clock, within, i2.to_bytes(8, "big")),
-        *(b3, e3 + clock, form, s3 + clock, within, i3.to_bytes(8, "big")),
-        *(b4, e4 + clock, form, s4 + clock, above, top),
-        *(b5, end, _START, start, _BEFORE_ID % (trace, span.parent_id.to_bytes(8, "big")), own),
+        b0, n0, form, s0 + clock, within, i0.to_bytes(8, "big"),
+        b1, n1, form, s1 + clock, within, i1.to_bytes(8, "big"),
+        b2, n2, form, s2 + clock, within, i2.to_bytes(8, "big"),
+        b3, n3, form, s3 + clock, within, i3.to_bytes(8, "big"),
+        b4, n4, form, s4 + clock, above, top,
+        b5, end, _START, start, _BEFORE_ID % (trace, span.parent_id.to_bytes(8, "big")), own,
     )
-    plan.times.add(done, clock, of.trace_id, (i0, i1, i2, i3, request_id))
+    # fmt: on
+    durations = (e0 - s0, e1 - s1, e2 - s2, e3 - s3, e4 - s4)
+    plan.times.add((durations, (n0, n1, n2, n3, n4), of.trace_id, (i0, i1, i2, i3, request_id)))
     return data, _STEPS + 1
 
 
