@@ -111,7 +111,7 @@ class OperationNode:
     """As a block; in `steps`, as a stream is observed; as a call that `arrives` with metadata; or by decorators.
 
     These know no more than the labels, the details and what is raised: as a `function`, or as a `request` with
-    steps, in the last of which all happens.
+    the steps that an adapter's have, in the third of which all happens.
     """
 
 
@@ -393,6 +393,12 @@ class _Requests:
         await self._wait(request)
         self._clock.tick()
         self._work(request, work)
+        self._clock.tick()
+        self._clean_up(request, "with a subject")
+
+    @_request_steps.step(names.ADAPTER_CLEANUP, quiet=True)
+    def _clean_up(self, request: _request_steps.Stepped, _subject: str) -> None:
+        self._clock.tick()
 
     @_request_steps.step(names.ADAPTER_BUILD, quiet=True)
     def _prepare(self, request: _request_steps.Stepped) -> None:

@@ -230,6 +230,24 @@ def test_default_limits_hold_for_ours_too() -> None:
     assert all(span.dropped_attributes_count for span in spans[:2])
 
 
+def test_a_usual_request_is_packed_with_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spans of a request that succeeds, and of its call, are one item of the queue; so the suite holds that."""
+    packed: list[int] = []
+    real = SpanPipeline.__init__
+
+    def listening(pipeline: SpanPipeline, *args: Any) -> None:
+        real(pipeline, *args)
+        take = pipeline.take_joined
+        assert take is not None
+        pipeline.take_joined = lambda data, count: (packed.append(count), take(data, count))[1]
+
+    monkeypatch.setattr(SpanPipeline, "__init__", listening)
+    details = {"session.id": "s"}
+    request = OperationNode(names.ADAPTER_REQUEST, labels={"a": "b"}, details=details, how="request")
+    assert len(spans_of(same(within_call(request)))) == 6
+    assert packed == [6]
+
+
 def test_usual_spans_are_never_made_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a label, an id, a late attribute, a failure and links, a span is encoded by us; so the suite holds that."""
     made: list[Any] = []

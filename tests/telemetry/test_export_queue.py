@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from snakepit_otel.telemetry.environment import Environment
 from snakepit_otel.telemetry.export.export_queue import BatchResult, BatchSettings, ExportQueue
 from snakepit_otel.telemetry.export.ledger import Ledger
+from snakepit_otel.telemetry.export.size_estimate import count_of
 from snakepit_otel.telemetry.export.spans import SpanPipeline
 from tests.telemetry.scripted import RESOURCE, ListeningPeer
 
@@ -180,6 +181,34 @@ def test_batches_keep_to_their_bytes() -> None:
             peer.answers.put("accept")
         assert box.flush(ENOUGH)
     assert peer.sent == [[b"1234", b"5678", b"9", b"0"], [b"x" * 50], [b"y"]]
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=12),
+    queue_size=st.integers(1, 40),
+    batch_size=st.integers(1, 9),
+)
+def test_joined_items_are_counted_as_the_items_they_are(counts: list[int], queue_size: int, batch_size: int) -> None:
+    """Items that were queued as one are taken whole or dropped whole, and each of them has its outcome."""
+    batches: list[list[Any]] = []
+
+    def send(batch: list[Any]) -> BatchResult:
+        batches.append(batch)
+        return BatchResult(count_of(batch) - 1, 1)
+
+    account = Ledger()["traces"]
+    settings = BatchSettings(delay=LONG, queue_size=queue_size, batch_size=min(batch_size, queue_size))
+    box = ExportQueue("test", send, lambda: None, account, settings)
+    for count in counts:
+        box.put_joined(b"x" * count, count)
+        balanced(box, account)
+    assert box.close(ENOUGH)
+    balanced(box, account)
+    assert account.ended == sum(counts)
+    assert (account.failed, account.queued) == (len(batches), 0)
+    assert account.delivered + account.failed + account.dropped["queue_full"] == sum(counts)
+    assert all(count_of(batch) <= settings.batch_size or len(batch) == 1 for batch in batches)
+    assert sum(counts) > queue_size or not account.dropped["queue_full"]
 
 
 def test_a_full_batch_goes_at_once() -> None:
