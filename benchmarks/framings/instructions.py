@@ -1,7 +1,7 @@
 """Instructions of a server for a call of each framing: python -m benchmarks.framings.instructions.
 
 Counted by valgrind's callgrind, so that figures do not depend on what else the machine does; an echo of 100 bytes, one
-call in flight and 64, less what a server takes to start and to stop. Needs valgrind; takes some minutes.
+call in flight and 64, by asyncio's loop, less what a server takes to start and to stop. Needs valgrind; takes minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     loads = [load for load in LOADS if load.bytes == 100 and not load.streams]
     print("instructions of a server for a call")
     print(f"{'':44}{loads[0].name:>26}{loads[1].name:>26}")
-    rows = framings()
+    rows = [row for row in framings() if row.loop == "asyncio"]
     jobs = [(row, load) for row in rows for load in loads]
     loops = sorted({row.loop for row in rows})
     with tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp") as directory, ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 # From the C library's `malloc.h`.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_OWN_VARIABLES = frozenset(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"))
 _MAX_ARENAS = 2
 # Larger allocations are mapped, and unmapped when they are freed. Without this the C library raises its threshold at
 # the first large message that is freed, and each of the next ones costs several times its size.
 _MMAP_THRESHOLD_BYTES = 256 << 10
 _TRIM_THRESHOLD_BYTES = 128 << 10
+# Of workers, whose callers are known. With less, heaps grow and shrink with every message of a megabyte, whose pages
+# are then new each time.
+_WORKER_TRIM_BYTES = 16 << 20
+_WORKER_MMAP_BYTES = 4 << 20
 _TRIM_AFTER_BYTES = 16 << 20
 _TRIM_DELAY_SECONDS = 0.25
 # Once more, for memory that was still referenced at the first trim.
@@ -21,11 +28,22 @@ _SECOND_TRIM_DELAY_SECONDS = 5.0
 
 def limit_heap() -> None:
     """Limit the arenas of this process, before other threads start; does nothing where the C library cannot."""
+    _set(
+        {_M_ARENA_MAX: _MAX_ARENAS, _M_MMAP_THRESHOLD: _MMAP_THRESHOLD_BYTES, _M_TRIM_THRESHOLD: _TRIM_THRESHOLD_BYTES}
+    )
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 16 MiB that large messages have freed, for the next ones; variables of the C library's go before."""
+    if not _OWN_VARIABLES & os.environ.keys():
+        _set({_M_MMAP_THRESHOLD: _WORKER_MMAP_BYTES, _M_TRIM_THRESHOLD: _WORKER_TRIM_BYTES})
+
+
+def _set(options: Mapping[int, int]) -> None:
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, _MAX_ARENAS)
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 class HeapTrimmer:

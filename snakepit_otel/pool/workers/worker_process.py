@@ -17,6 +17,7 @@ from snakepit_otel.bridge.wire.errors import to_wire
 from snakepit_otel.bridge.worker.memory import WorkerMemory
 from snakepit_otel.bridge.worker.server import WorkerServer, freeze_gc
 from snakepit_otel.system import event_loop
+from snakepit_otel.system.heap import keep_freed_memory
 from snakepit_otel.telemetry import _controls
 from snakepit_otel.zero_copy._current_scope import pending_scope
 from snakepit_otel.zero_copy._descriptor import Owner
@@ -29,6 +30,7 @@ def run(control: socket.socket, spec: dict[str, Any], main: Sequence[Any] | None
     """Serve as configured until stopped, and return the exit status; `main` is the program's main module."""
     # References made outside of a request belong to the worker, too.
     pending_scope.owner = Owner.PYTHON
+    keep_freed_memory()
     telemetry.environment.mark_reported(spec.get("reported", {}))
     telemetry.log_to_stderr(
         logging.INFO,
