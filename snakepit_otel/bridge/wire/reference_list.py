@@ -59,6 +59,8 @@ class Incoming:
         """Return the opener of the references of a message from one of our programs, with its list, if it has one."""
         if text is None:
             return _NOTHING_LISTED
+        if not text:
+            return cls(scope, ())
         ids = listed_ids(text)
         return cls(scope, None if ids is None else frozenset(ids))
 

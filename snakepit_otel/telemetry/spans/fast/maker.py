@@ -128,7 +128,7 @@ class FastSpanMaker:
         steps = span.steps
         if steps is not None:
             span.steps = None
-            spans = whole.encoded(span, steps, rest + otlp.NO_STATUS, start, end)
+            spans = whole.encoded(span, steps, rest, start, end)
             if spans is not None:
                 self.take_joined(*spans)  # type: ignore[misc]
                 return end, of.trace_id, span.span_id

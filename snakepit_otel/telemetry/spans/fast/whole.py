@@ -16,9 +16,8 @@ from snakepit_otel.telemetry._step_times import StepTimes
 from snakepit_otel.telemetry.spans.fast import encoding, otlp
 
 _START, _END = b"\x39", b"\x41"  # tags of the times
-_BEFORE_ID = b"%b\x22\x08%b\x12\x08"  # the trace's fields, the parent's id, and the tag of the span's own
-_IDENTITY = 18 + 10 + 2  # bytes of that
-_VARYING = 9 + 9 + _IDENTITY + 8  # bytes of the times with their tags, and of the ids
+_PARENT, _ID = b"\x22\x08", b"\x12\x08"  # tags of the ids, with their lengths
+_VARYING = 9 + 9 + 18 + 10 + 10  # bytes of the times and of the ids, with their tags
 _STEPS = 5  # of a request that succeeded: four, and the request itself
 _MAX_PLANS = 32  # kinds of requests of one tool
 _MAX_TEMPLATES = 64  # sizes of particulars of one kind
@@ -38,14 +37,14 @@ class Template:
             return b"\x12" + otlp.length(len(constant) + size + _VARYING) + constant + _END
 
         steps = [beginning(constant, size_of_details) for constant in constants]
-        self.beginnings = (*steps, beginning(server, 0))
+        self.beginnings = (*steps, beginning(server + otlp.NO_STATUS, 0))
         self.pack = _packer(tuple(map(len, self.beginnings)), size_of_details + 1)
 
 
 @lru_cache(maxsize=1_000)
 def _packer(sizes: tuple[int, ...], size_of_details: int) -> Any:
     *steps, server = sizes
-    varying = f"Q{_IDENTITY}s8s"
+    varying = "Q20s8s2s8s"
     return Struct(f"<{''.join(f'{size}sQ{size_of_details}s{varying}' for size in steps)}{server}sQ1s{varying}").pack
 
 
@@ -60,23 +59,21 @@ class WholePlan:
             self.constants = [shared + otlp.NO_STATUS for shared, _ in known]  # type: ignore[misc]
             self.keys = frozenset().union(*(keys for _, keys in known))  # type: ignore[misc]
         self.times = StepTimes(points, labels)
-        self._templates: dict[tuple[int, bytes], Template] = {}
+        self.templates: dict[tuple[int, bytes], Template] = {}
 
-    def template(self, size_of_details: int, server: bytes) -> Template:
-        found = self._templates.get((size_of_details, server))
-        if found is None:
-            assert self.constants is not None
-            if len(self._templates) >= _MAX_TEMPLATES:
-                self._templates.clear()
-            found = self._templates[size_of_details, server] = Template(self.constants, size_of_details, server)
-        return found
+    def new_template(self, size_of_details: int, server: bytes) -> Template:
+        assert self.constants is not None
+        if len(self.templates) >= _MAX_TEMPLATES:
+            self.templates.clear()
+        made = self.templates[size_of_details, server] = Template(self.constants, size_of_details, server)
+        return made
 
 
 def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tuple[bytes, int] | None:
     """Return the spans of a call and of the request that came with it, and their number, and record the durations.
 
-    `span` is the call's, `source` has the steps, `server` is the call's span without its ids and times. None if the
-    steps have no template; nothing is recorded then.
+    `span` is the call's, `source` has the steps, `server` is the call's span without its ids, times and
+    status. None if the steps have no template; nothing is recorded then.
     """
     done = source.done
     if len(done) != _STEPS:
@@ -91,11 +88,11 @@ def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tupl
         form = encoding.of_details(details)
     if plan.constants is None or form is None or of.state or not plan.keys.isdisjoint(details.values):
         return None
-    template = plan.template(len(form), server)
+    template = plan.templates.get((len(form), server)) or plan.new_template(len(form), server)
     batch, clock, trace = source.batch, of.clock_offset, of.head
     span_id, request_id = span.span_id, batch.span_id
     own, top, form = span_id.to_bytes(8, "big"), request_id.to_bytes(8, "big"), form + _START
-    above, within = _BEFORE_ID % (trace, own), _BEFORE_ID % (trace, top)
+    trace += _PARENT
     new = batch.maker.new_span_id
     # Steps whose spans nothing has seen have no ids yet.
     i0, i1, i2, i3 = i0 or new(), i1 or new(), i2 or new(), i3 or new()
@@ -104,12 +101,12 @@ def encoded(span: Any, source: Any, server: bytes, start: int, end: int) -> tupl
     # Written out, which takes half of what a loop does.
     # fmt: off
     data = template.pack(
-        b0, n0, form, s0 + clock, within, i0.to_bytes(8, "big"),
-        b1, n1, form, s1 + clock, within, i1.to_bytes(8, "big"),
-        b2, n2, form, s2 + clock, within, i2.to_bytes(8, "big"),
-        b3, n3, form, s3 + clock, within, i3.to_bytes(8, "big"),
-        b4, n4, form, s4 + clock, above, top,
-        b5, end, _START, start, _BEFORE_ID % (trace, span.parent_id.to_bytes(8, "big")), own,
+        b0, n0, form, s0 + clock, trace, top, _ID, i0.to_bytes(8, "big"),
+        b1, n1, form, s1 + clock, trace, top, _ID, i1.to_bytes(8, "big"),
+        b2, n2, form, s2 + clock, trace, top, _ID, i2.to_bytes(8, "big"),
+        b3, n3, form, s3 + clock, trace, top, _ID, i3.to_bytes(8, "big"),
+        b4, n4, form, s4 + clock, trace, own, _ID, top,
+        b5, end, _START, start, trace, span.parent_id.to_bytes(8, "big"), _ID, own,
     )
     # fmt: on
     durations = (e0 - s0, e1 - s1, e2 - s2, e3 - s3, e4 - s4)
