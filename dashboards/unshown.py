@@ -14,6 +14,7 @@ UNSHOWN: dict[Metric, str] = {
     n.METRIC_AUTHORITY_TOOL_REJECTIONS: _OF_AUTHORITY_TOOLS,
     n.METRIC_DOCTOR_CANARY: "The doctor sends it once and looks for it itself; it says nothing of a deployment.",
     n.METRIC_MIDDLEWARE_DURATION: "Only deployments with middleware have it; middleware.md has the queries.",
+    n.METRIC_RPC_CONNECTION_FAULTS: "Peers are processes of the same user; its warning in the log says the same.",
     n.METRIC_SERVER_TLS_RELOADS: "Most deployments have no TLS files; who has them sets an alert on its errors.",
     n.METRIC_WORKER_HOOK_DURATION: "Only adapters with hooks of the worker have it; adapters.md says what to look at.",
     n.METRIC_TOOL_PROCESSES_ENDED_COUNT: "Its event has the names that an operator needs, and is a warning in the log.",

@@ -134,6 +134,13 @@ METRIC_RPC_SERVER_CALL_DURATION = Metric(
     attributes=frozenset({"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}),
     boundaries=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
 )
+METRIC_RPC_CONNECTION_FAULTS = Metric(
+    name="snakepit.rpc.connection.faults",
+    instrument="counter",
+    unit="{connection}",
+    description="Local connections that were ended by a fault of their peer.",
+    attributes=frozenset({"error.type"}),
+)
 METRIC_SERVER_TLS_RELOADS = Metric(
     name="snakepit.server.tls.reloads",
     instrument="counter",

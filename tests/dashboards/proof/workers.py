@@ -81,6 +81,7 @@ _UNDER_ELIXIR: Reasons = {
         {n.METRIC_ZERO_COPY_HELD_COUNT, n.METRIC_ZERO_COPY_HELD_SIZE, n.METRIC_ZERO_COPY_HELD_LIMIT}
     ),
     "The doctor sends it, and no deployment does.": frozenset({n.METRIC_DOCTOR_CANARY}),
+    "Elixir speaks gRPC, whose connections are not counted.": frozenset({n.METRIC_RPC_CONNECTION_FAULTS}),
     "Workers under an Elixir have no TLS files.": frozenset({n.METRIC_SERVER_TLS_RELOADS}),
     "The deployments have no middleware.": frozenset({n.METRIC_MIDDLEWARE_DURATION}),
     "Their adapters have no hooks of the worker.": frozenset({n.METRIC_WORKER_HOOK_DURATION}),

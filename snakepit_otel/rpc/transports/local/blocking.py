@@ -16,7 +16,7 @@ from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.transports.base import BlockingConnection, Metadata
 from snakepit_otel.rpc.transports.local import frames
 from snakepit_otel.rpc.transports.local.blocking_link import BlockingLink
-from snakepit_otel.rpc.transports.local.calling import NotRun
+from snakepit_otel.rpc.transports.local.calling import NotRun, read_answer
 from snakepit_otel.rpc.transports.local.frames import HEADER, MalformedFrame
 from snakepit_otel.rpc.transports.local.sockets import checked_peer, connect_error
 from snakepit_otel.telemetry import _switch, outgoing
@@ -104,15 +104,15 @@ class LocalBlockingConnection:
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, why)
         due = None if timeout is None else time.monotonic() + timeout
         for attempts_left in (1, 0):
-            link = self._connected(timeout)
+            link = self._connected(_left(due))
             if link is None:
                 assert self._grpc is not None
                 return self._grpc.call(method.name, request, timeout, metadata, observed=False)
             try:
                 answer = link.call(frames.request_body(names, payload, _left(due), metadata), due)
-                return method.read_response(answer)
+                return read_answer(method, answer)
             except NotRun as refused:
-                if refused.code is not StatusCode.UNAVAILABLE or not link.is_leaving or not attempts_left:
+                if refused.code is not StatusCode.UNAVAILABLE or link.is_usable or not attempts_left:
                     raise
         raise AssertionError("the last attempt returns or raises")
 

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from snakepit_otel.rpc.services import RpcMethod
 from snakepit_otel.rpc.status import RpcError, StatusCode
 from snakepit_otel.rpc.transports.base import EOF
@@ -14,6 +16,10 @@ from snakepit_otel.rpc.transports.local.frames import MalformedFrame
 from snakepit_otel.rpc.transports.local.link import Link
 
 _LATE = "Deadline Exceeded"
+_STOPPING = "the server is stopping; the call did not run"
+
+
+_MAX_UNREAD_BYTES = 8 << 20  # of a stream of a peer without windows
 
 
 class NotRun(RpcError):
@@ -37,6 +43,7 @@ class CallingLink:
         self._ready: asyncio.Future[None] = loop.create_future()
         self.window: int | None = None
         self.is_leaving = False
+        self._last_taken: int | None = None  # stream of the last call that the peer has taken, once it is leaving
 
     @property
     def in_flight(self) -> int:
@@ -64,29 +71,43 @@ class CallingLink:
             elif call is not None:
                 raise MalformedFrame("data on a call that has none")
         elif kind == frames.HELLO:
+            if self.window is not None:
+                raise MalformedFrame("a second hello")
             self.window = frames.window_in_hello(body)
             self.link.is_extended = True
             if not self._ready.done():
                 self._ready.set_result(None)
         elif kind == frames.LEAVING:
-            self.is_leaving = True
-            self._close_if_idle()
+            self._on_leaving(frames.count_in(body))
         elif kind < frames.HELLO:
             raise MalformedFrame(f"a frame of type {kind} to a client")
 
+    def _on_leaving(self, last_taken: int) -> None:
+        """Make no more calls; those above the last that was taken have not run."""
+        self.is_leaving = True
+        for stream in [stream for stream in self._calls if stream > last_taken]:
+            self.link.drop_stream(stream)
+            _fail(self._calls.pop(stream), NotRun(StatusCode.UNAVAILABLE, _STOPPING))
+        self._close_if_idle()
+
     def _on_response(self, stream: int, flags: int, body: bytes) -> None:
-        call = self._calls.pop(stream, None)
+        call = self._calls.get(stream)
         if call is None:
             if not stream and not self._ready.done():
                 # How those answer a hello who have no extensions.
                 self._ready.set_result(None)
             return
+        if self.link.has_parts(stream):
+            # It was refused before it came whole; the peer is to forget the rest.
+            self.link.drop_stream(stream)
+            self.link.send(frames.CANCEL, stream, 0, b"")
         if isinstance(call, StreamCall):
             call.on_response(flags, body)
         elif flags & frames.NOT_RUN:
             _refuse(call, body)
         elif not call.done():
             call.set_result(body)
+        self._calls.pop(stream, None)
         if self.is_leaving:
             self._close_if_idle()
 
@@ -206,6 +227,7 @@ class StreamCall:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._credit = owner.window
+        self._unread = self._owed = 0  # bytes that wait here, and that have been read and are not given back yet
         self._is_over = False
         self._error: RpcError | asyncio.CancelledError | None = None
         self._answer: bytes | None = None
@@ -223,9 +245,13 @@ class StreamCall:
             self._reader = self._owner.loop.create_future()
             await self._reader
         raw = self._inbox.popleft()
-        if self._owner.window is not None and not self._is_over:
-            self._link.send(frames.WINDOW, self._stream, 0, frames.count_body(len(raw)))
-        return self._method.read_response(raw)
+        cost = len(raw) + frames.MESSAGE_COST
+        self._unread -= cost
+        self._owed += cost
+        if self._owed >= frames.GIVEN_BACK_BYTES and self._owner.window is not None and not self._is_over:
+            self._link.send(frames.WINDOW, self._stream, 0, frames.count_body(self._owed))
+            self._owed = 0
+        return read_answer(self._method, raw)
 
     async def write(self, message: Any) -> None:
         """See `Dialogue`."""
@@ -238,7 +264,7 @@ class StreamCall:
         if self._is_over:
             raise self._error or RpcError(StatusCode.CANCELLED, "the call has ended")
         if self._credit is not None:
-            self._credit -= len(raw)
+            self._credit -= len(raw) + frames.MESSAGE_COST
         self._link.send(frames.DATA, self._stream, 0, raw)
         try:
             await self._link.drain()
@@ -257,7 +283,7 @@ class StreamCall:
             await self._reader
         if self._error is not None:
             raise self._error
-        return self._method.read_response(self._answer or b"")
+        return read_answer(self._method, self._answer or b"")
 
     def cancel(self) -> None:
         """See `Dialogue`."""
@@ -275,7 +301,16 @@ class StreamCall:
             self._add_credit(frames.count_in(body))
             return
         if not flags & frames.NO_DATA:
+            before = self._unread + (0 if self._owner.window is None else self._owed)
+            limit = _MAX_UNREAD_BYTES if self._owner.window is None else frames.WINDOW_BYTES
+            if before > limit:
+                self._owner.cancel(self._stream)
+                self.on_end(
+                    RpcError(StatusCode.RESOURCE_EXHAUSTED, f"more than {limit} bytes of the stream are unread")
+                )
+                return
             self._inbox.append(body)
+            self._unread += len(body) + frames.MESSAGE_COST
         if flags & frames.REMOTE_CLOSED:
             self._owner._calls.pop(self._stream, None)
             self.on_end(None)
@@ -310,6 +345,14 @@ class StreamCall:
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def read_answer(method: RpcMethod, payload: bytes) -> Any:
+    """Return the message of an answer. Raises `RpcError` for one that is no such message."""
+    try:
+        return method.read_response(payload)
+    except DecodeError as error:
+        raise RpcError(StatusCode.INTERNAL, f"the answer cannot be read: {error}") from None
 
 
 def _fail(call: asyncio.Future[bytes] | StreamCall, error: RpcError) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn
+from time import monotonic
+from typing import Any
 
 from snakepit_otel.rpc.client_call import ClientCall, Peer
 from snakepit_otel.rpc.local_sockets import LocalSocket
@@ -14,7 +15,8 @@ from snakepit_otel.rpc.services import Methods, RpcMethod
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.transports.base import EOF, Connection, Dialogue, Metadata
 from snakepit_otel.rpc.transports.local import frames
-from snakepit_otel.rpc.transports.local.calling import CallingLink, NotRun
+from snakepit_otel.rpc.transports.local.calling import CallingLink, NotRun, read_answer
+from snakepit_otel.rpc.transports.local.later_dialogue import LaterDialogue, retrieve
 from snakepit_otel.rpc.transports.local.link import Link
 from snakepit_otel.rpc.transports.local.sockets import checked_peer, connect_error
 from snakepit_otel.telemetry import _switch, outgoing
@@ -51,6 +53,7 @@ class LocalConnection:
             for method in service.values()
         }
         self._calling: CallingLink | None = None
+        self._left: list[CallingLink] = []  # whose servers are leaving, with calls that have not ended
         self._connecting: asyncio.Task[CallingLink | None] | None = None
         self._grpc: Connection | None = None
         self._is_closed = False
@@ -71,7 +74,11 @@ class LocalConnection:
     ) -> Any:
         """See `Connection`."""
         calling = self._calling
-        failure = None if calling is not None and calling.is_usable else await self._prepare(timeout)
+        failure = None
+        if calling is None or not calling.is_usable:
+            due = None if timeout is None else monotonic() + timeout
+            failure = await self._prepare(timeout)
+            timeout = _left(due)
         if self._grpc is not None:
             return await self._grpc.call(method, request, timeout, metadata, observed=observed)
         known = self._methods[method]
@@ -89,7 +96,9 @@ class LocalConnection:
         metadata: Metadata | None = None,
     ) -> None:
         """See `Connection`."""
+        due = None if timeout is None else monotonic() + timeout
         failure = await self._prepare(timeout)
+        timeout = _left(due)
         if self._grpc is not None:
             await self._grpc.stream(method, request, take, timeout, metadata)
             return
@@ -128,7 +137,12 @@ class LocalConnection:
         if self._calling is not None and self._calling.is_usable:
             known = self._methods[method]
             return self._calling.begin(known[0], known[2], None, None, metadata)
-        return _LaterDialogue(self, method, metadata)
+
+        async def begin() -> Dialogue:
+            await self._connected()
+            return self.bidirectional(method, metadata)
+
+        return LaterDialogue(begin)
 
     def connect(self) -> None:
         """See `Connection`."""
@@ -136,8 +150,8 @@ class LocalConnection:
             raise ConnectionClosed
         if self._grpc is not None:
             self._grpc.connect()
-        elif self._calling is None:
-            self._connect().add_done_callback(_retrieve)
+        elif self._calling is None or not self._calling.is_usable:
+            self._connect()
 
     async def ready(self) -> None:
         """See `Connection`."""
@@ -158,11 +172,12 @@ class LocalConnection:
     async def close(self) -> None:
         """See `Connection`."""
         self._is_closed = True
-        connecting, calling, over_grpc = self._connecting, self._calling, self._grpc
+        connecting, over_grpc = self._connecting, self._grpc
         if connecting is not None:
             connecting.cancel()
-        if calling is not None:
-            calling.close()
+        for calling in (*self._left, self._calling):
+            if calling is not None:
+                calling.close()
         if over_grpc is not None:
             await over_grpc.close()
 
@@ -174,14 +189,16 @@ class LocalConnection:
         method, _, names = known
         payload = method.write_request(request)
         calling = self._usable(failure)
+        due = None if timeout is None else monotonic() + timeout
         try:
-            return method.read_response(await calling.call(names, payload, timeout, metadata))
+            answer = await calling.call(names, payload, timeout, metadata)
         except NotRun as refused:
             if refused.code is not StatusCode.UNAVAILABLE or not calling.is_leaving:
                 raise
-        # It has left for a successor, which may listen already.
-        calling = self._usable(await self._prepare(timeout))
-        return method.read_response(await calling.call(names, payload, timeout, metadata))
+            # It has left for a successor, which may listen already.
+            calling = self._usable(await self._prepare(_left(due)))
+            answer = await calling.call(names, payload, _left(due), metadata)
+        return read_answer(method, answer)
 
     async def _stream(
         self,
@@ -194,9 +211,10 @@ class LocalConnection:
     ) -> None:
         method, _, names = known
         payload = method.write_request(request)
+        due = None if timeout is None else monotonic() + timeout
         for attempts_left in (1, 0):
             calling = self._usable(failure)
-            call = calling.begin(method, names, payload, timeout, metadata)
+            call = calling.begin(method, names, payload, _left(due), metadata)
             try:
                 while (message := await call.read()) is not EOF:
                     await take(message)
@@ -207,7 +225,7 @@ class LocalConnection:
                 return
             finally:
                 call.cancel()
-            failure = await self._prepare(timeout)
+            failure = await self._prepare(_left(due))
 
     async def _upload(self, known: _Known, messages: Iterable[Any], metadata: Any, failure: RpcError | None) -> Any:
         method, _, names = known
@@ -275,6 +293,7 @@ class LocalConnection:
         if self._connecting is None or self._connecting.done():
             loop = asyncio.get_running_loop()
             self._connecting = loop.create_task(self._make_link(loop))
+            self._connecting.add_done_callback(retrieve)
         return self._connecting
 
     async def _make_link(self, loop: asyncio.AbstractEventLoop) -> CallingLink | None:
@@ -300,13 +319,14 @@ class LocalConnection:
                 StatusCode.UNAVAILABLE, f"failed to connect to {self._address}: the peer does not answer"
             ) from None
         except RpcError:
-            if not over_grpc:
+            if not over_grpc or self._is_closed:
                 raise
             self._grpc = self._over_grpc()
             return None
         except BaseException:
             link.close()
             raise
+        self._left = [left for left in (*self._left, self._calling) if left is not None and left.link.lost is None]
         self._calling = calling
         return calling
 
@@ -330,56 +350,5 @@ class LocalConnection:
                 return sock
 
 
-class _LaterDialogue:
-    """Dialogue over a connection that is made with its first read or write."""
-
-    def __init__(self, connection: LocalConnection, method: str, metadata: Metadata | None) -> None:
-        self._connection, self._method, self._metadata = connection, method, metadata
-        self._begun: asyncio.Task[Dialogue] | None = None
-        self._is_cancelled = False
-
-    async def _dialogue(self) -> Dialogue:
-        if self._is_cancelled:
-            _raise_cancelled()
-        if self._begun is None:
-            self._begun = asyncio.get_running_loop().create_task(self._begin())
-        return await asyncio.shield(self._begun)
-
-    async def _begin(self) -> Dialogue:
-        await self._connection._connected()
-        return self._connection.bidirectional(self._method, self._metadata)
-
-    async def read(self) -> Any:
-        return await (await self._dialogue()).read()
-
-    async def write(self, message: Any) -> None:
-        await (await self._dialogue()).write(message)
-
-    async def done_writing(self) -> None:
-        await (await self._dialogue()).done_writing()
-
-    def cancel(self) -> None:
-        self._is_cancelled = True
-        if self._begun is not None:
-            self._begun.add_done_callback(_cancel_dialogue)
-
-    def done(self) -> bool:
-        begun = self._begun
-        if begun is None or not begun.done():
-            return self._is_cancelled
-        return bool(begun.cancelled() or begun.exception() is not None or begun.result().done())
-
-
-def _cancel_dialogue(begun: asyncio.Task[Dialogue]) -> None:
-    if not begun.cancelled() and begun.exception() is None:
-        begun.result().cancel()
-
-
-def _raise_cancelled() -> NoReturn:
-    raise RpcError(StatusCode.CANCELLED, "the call was cancelled here")
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve the error of an attempt for which nobody waits; the next call makes another."""
-    if not task.cancelled():
-        task.exception()
+def _left(due: float | None) -> float | None:
+    return None if due is None else max(due - monotonic(), 0.0)

@@ -24,7 +24,7 @@ DATA: Final = 0x03
 HELLO: Final = 0x80  # the first frame of each side, on stream 0
 CANCEL: Final = 0x81  # the caller no longer waits
 WINDOW: Final = 0x82  # bytes of a stream's messages that have been read
-LEAVING: Final = 0x83  # no further calls are taken; on stream 0
+LEAVING: Final = 0x83  # no calls above a stream have run or will run; on stream 0
 PING: Final = 0x84  # on stream 0; answered with the flag `ANSWER`
 
 # Flags: of requests and data, ttrpc's.
@@ -39,6 +39,9 @@ MORE: Final = 0x80  # of a request, response or data: the body goes on in the st
 RESPONSE_HEAD_BYTES: Final = 6  # before the payload, at most
 VERSION: Final = 1
 WINDOW_BYTES: Final = 256 << 10  # of messages of one stream that may be unread, besides the last one
+GIVEN_BACK_BYTES: Final = 64 << 10  # that have been read, from which on the writer is given them back
+MESSAGE_COST: Final = 64  # of a window, besides the bytes of a message
+MIN_PART_BYTES: Final = 4 << 10  # of a part with `MORE`: each is an object
 _HELLO: Final = Struct("!4sBI")
 _MAGIC: Final = b"spit"
 _COUNT: Final = Struct("!I")
@@ -49,6 +52,7 @@ _CODE, _MESSAGE = 0x08, 0x12
 _KEY, _VALUE = 0x0A, 0x12
 _BYTES, _VARINT, _FIXED_64, _FIXED_32 = 2, 0, 1, 5
 _LONGEST_VARINT = 10
+_SIGN = 1 << 63
 _TRACE_PARENT = "traceparent"
 _TRACE_HEAD = b"\x2a\x46\x0a\x0btraceparent\x12\x37"
 _TRACE_SIZE = 55
@@ -127,6 +131,22 @@ def _timeout(timeout: float) -> bytes:
     return _TIME_HEAD + (_VARINTS[units] if units < len(_VARINTS) else varint(units))
 
 
+def has_long_metadata(body: bytes, limit: int) -> bool:
+    """Return whether the fields of a request besides its payload have more than `limit` bytes.
+
+    Raises `MalformedFrame`.
+    """
+    at, end, size = 0, len(body), 0
+    try:
+        while at < end and size <= limit:
+            start, at = at, _skip(body, at)
+            if body[start] != _PAYLOAD:
+                size += at - start
+    except IndexError as error:
+        raise MalformedFrame(f"a request cannot be read: {error}") from None
+    return size > limit
+
+
 def names_in(body: bytes) -> bytes:
     """Return the names with which a request begins, as `names_of` encodes them; empty if it begins otherwise."""
     try:
@@ -159,8 +179,12 @@ def request_in(body: bytes, at: int = 0) -> tuple[str, str, bytes, float | None,
 def _time_in(left: bytes) -> float | None:
     if len(left) == _TIME_SIZE and left[:3] == _TIME_HEAD[1:]:
         return (left[3] & 0x7F | left[4] << 7) * _TIME_UNIT_S
-    # No time at all is how protobuf writes that there is no limit.
-    return _varint_at(left, 0)[0] * 1e-9 or None
+    return _seconds(_varint_at(left, 0)[0])
+
+
+def _seconds(number: int) -> float | None:
+    # No time at all is how protobuf writes that there is no limit; a negative one, of 64 bits, has passed.
+    return (number * 1e-9 or None) if number < _SIGN else 0.0
 
 
 def _any_request_in(body: bytes, at: int) -> tuple[str, str, bytes, float | None, Metadata]:
@@ -175,7 +199,7 @@ def _any_request_in(body: bytes, at: int) -> tuple[str, str, bytes, float | None
             at += 2
             if tag == _TIMEOUT:
                 number, at = _varint_at(body, at - 1) if size & 0x80 else (size, at)
-                timeout = number * 1e-9 or None
+                timeout = _seconds(number)
                 continue
             if tag & 7 != _BYTES:
                 at = _skip(body, at - 2)
@@ -298,14 +322,14 @@ def window_in_hello(body: bytes) -> int:
 
 
 def count_body(count: int) -> bytes:
-    """Return the body of a window frame."""
+    """Return the body of a frame with a count: bytes of a window, or the last stream of `LEAVING`."""
     return _COUNT.pack(count)
 
 
 def count_in(body: bytes) -> int:
-    """Return the bytes that a window frame gives back. Raises `MalformedFrame`."""
+    """Return the count in a frame. Raises `MalformedFrame`."""
     if len(body) != _COUNT.size:
-        raise MalformedFrame("a window has another size than four bytes")
+        raise MalformedFrame("a count has another size than four bytes")
     return int(_COUNT.unpack(body)[0])
 
 

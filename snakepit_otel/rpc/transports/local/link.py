@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from snakepit_otel.rpc.transports.local import frames
+from snakepit_otel.rpc.transports.local.arriving import ArrivingBodies, Receiver
 from snakepit_otel.rpc.transports.local.frames import HEADER, MAX_BODY, MORE, PART_BYTES, MalformedFrame
 from snakepit_otel.rpc.transports.local.liveness import is_stopped
 
@@ -26,23 +27,7 @@ _MAX_UNSENT_BYTES: Final = 4 << 20  # from which on a server reads no more of th
 _SEND_AT_ONCE: Final = 1  # calls in flight up to which a frame does not wait for others of its turn
 _PING_INTERVAL_S: Final = 10.0
 _PING_TIMEOUT_S: Final = 20.0
-
-
-class Receiver(Protocol):
-    """Side of a connection: takes its frames, and learns of its end."""
-
-    def on_frame(self, kind: int, stream: int, flags: int, body: bytes) -> None:
-        """Take a frame, all parts of it joined. Raises `MalformedFrame`, which ends the connection."""
-
-    def on_part(self, kind: int, stream: int, size: int) -> bool:
-        """Return whether a further part of a body, of which `size` bytes are there by now, is kept."""
-
-    def on_lost(self, why: str) -> None:
-        """The connection has ended; called once."""
-
-    @property
-    def in_flight(self) -> int:
-        """Number of calls that have not ended."""
+_FIRST_TIMEOUT_S: Final = 20.0  # until a caller has sent anything
 
 
 class Link:
@@ -76,7 +61,7 @@ class Link:
         self._held = 0
         self._needed = _HEAD
         self._read_bytes = _READ_BYTES
-        self._parts: dict[int, _Body] = {}
+        self._arriving = ArrivingBodies()
         self._out: list[bytes] = []
         self._rest: bytes | memoryview = b""  # of what the socket has taken a part of
         self._bulk: dict[int, deque[tuple[int, int, bytes | memoryview]]] = {}
@@ -87,7 +72,7 @@ class Link:
         self._corked = self._scheduled = self._writes = False
         self._drained: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = self._sent = monotonic()
+        self._read_at = self._sent = monotonic()
         self._pinged: float | None = None
         self.lost: str | None = None
         # Nothing that runs here belongs to whoever has made the connection.
@@ -143,12 +128,16 @@ class Link:
                 async with asyncio.timeout(left - self._loop.time()):
                     await waiter
 
+    def has_parts(self, stream: int) -> bool:
+        """Return whether a part of a large body of a stream is unsent."""
+        return stream in self._bulk
+
     def drop_stream(self, stream: int) -> None:
         """Send no more of a stream's large bodies, and keep none of them: the call has ended."""
         parts = self._bulk.pop(stream, None)
         if parts is not None:
             self.unsent -= sum(len(body) for _, _, body in parts)
-        self._parts.pop(stream, None)
+        self._arriving.drop(stream)
 
     def close(self, why: str = "the connection is closed") -> None:
         """End the connection; what is unsent is lost."""
@@ -158,7 +147,7 @@ class Link:
         self.detach()
         self.sock.close()
         self._chunks.clear()
-        self._parts.clear()
+        self._arriving.clear()
         self._out.clear()
         self._bulk.clear()
         self._wake_writers()
@@ -204,13 +193,13 @@ class Link:
         if not data:
             self.close("the peer has closed the connection")
             return
-        self._heard = monotonic()
+        self._read_at = monotonic()
         self._pinged = None
         if self._on_first is not None:
             on_first, self._on_first = self._on_first, None
             if on_first(data):
                 return
-        self._read_bytes = _READ_MORE_BYTES if len(data) == self._read_bytes and self._parts else _READ_BYTES
+        self._read_bytes = _READ_MORE_BYTES if len(data) == self._read_bytes and self._arriving.bodies else _READ_BYTES
         self._corked = True
         try:
             self._take(data)
@@ -232,7 +221,7 @@ class Link:
             data = b"".join(self._chunks)
             self._chunks.clear()
         at, end, receiver = 0, len(data), self._receiver
-        unpack = HEADER.unpack_from
+        unpack, arriving = HEADER.unpack_from, self._arriving.bodies
         assert receiver is not None
         while end - at >= _HEAD:
             size, stream, kind, flags = unpack(data, at)
@@ -245,8 +234,8 @@ class Link:
             at = stop
             if kind == frames.PING:
                 self._on_ping(flags, data[start:stop])
-            elif kind < frames.HELLO and (flags & MORE or (self._parts and stream in self._parts)):
-                self._take_part(kind, stream, flags, data[start:stop])
+            elif kind < frames.HELLO and (flags & MORE or (arriving and stream in arriving)):
+                self._arriving.take(kind, stream, flags, data[start:stop], receiver)
             else:
                 receiver.on_frame(kind, stream, flags, data[start:stop])
             if self.lost is not None:
@@ -256,23 +245,6 @@ class Link:
             self._chunks.append(rest)
             self._held = len(rest)
             self._needed = _HEAD if self._held < _HEAD else _HEAD + unpack(rest, 0)[0]
-
-    def _take_part(self, kind: int, stream: int, flags: int, body: bytes) -> None:
-        whole = self._parts.get(stream)
-        if whole is None or whole.kind != kind:
-            # Another type: the peer has given up the body before.
-            whole = self._parts[stream] = _Body(kind)
-        whole.size += len(body)
-        assert self._receiver is not None
-        if whole.is_kept:
-            whole.parts.append(body)
-            if not self._receiver.on_part(kind, stream, whole.size):
-                whole.is_kept = False
-                whole.parts.clear()
-        if not flags & MORE:
-            del self._parts[stream]
-            if whole.is_kept:
-                self._receiver.on_frame(kind, stream, flags, b"".join(whole.parts))
 
     def _on_ping(self, flags: int, body: bytes) -> None:
         if not flags & frames.ANSWER:
@@ -313,20 +285,37 @@ class Link:
                     self._rest = self._next_part()
                 else:
                     break
-        except (BlockingIOError, InterruptedError):
+        except OSError as error:
+            self._on_unsent(error)
+            return
+        self._write_no_more()
+
+    def _on_unsent(self, error: OSError) -> None:
+        if isinstance(error, BlockingIOError | InterruptedError):
             if not self._writes:
                 self._writes, self._sent = True, monotonic()
                 self.context.copy().run(self._loop.add_writer, self._fd, self._flush)
             if self._stops_reading and self.unsent > _MAX_UNSENT_BYTES and self._reads:
                 self._loop.remove_reader(self._fd)
                 self._reads = False
-            return
-        except OSError as error:
+        elif isinstance(error, BrokenPipeError) and self._reads:
+            # What the peer sent before it left is read first; its end closes the connection.
+            self._discard_unsent()
+        else:
             self.close(f"the connection broke: {error.strerror}")
-            return
+
+    def _write_no_more(self) -> None:
         if self._writes:
             self._loop.remove_writer(self._fd)
             self._writes = False
+
+    def _discard_unsent(self) -> None:
+        self._rest = b""
+        self._out.clear()
+        self._bulk.clear()
+        self.unsent = 0
+        self._write_no_more()
+        self._wake_writers()
 
     def _next_part(self) -> bytes:
         stream, queue = next(iter(self._bulk.items()))
@@ -362,27 +351,17 @@ class Link:
         if self._writes and now - self._sent > self._unread_timeout:
             self.fail("unread", f"the peer has taken nothing for {self._unread_timeout:g} s")
             return
-        if now - self._heard < _PING_INTERVAL_S:
+        if now - self._read_at < _PING_INTERVAL_S:
             return
-        if self._pinged is None:
+        if self._on_first is not None and now - self._read_at > _FIRST_TIMEOUT_S:
+            self.fail("silent", f"the peer has sent nothing for {_FIRST_TIMEOUT_S:g} s")
+        elif self._pinged is None:
             self._pinged = now
             if self.is_extended:
                 self.send(frames.PING, 0, 0, b"")
         elif now - self._pinged > _PING_TIMEOUT_S and is_stopped(self.sock):
             # One that is merely busy answers later.
             self.fail("silent", "the process of the peer is stopped, or gone")
-
-
-class _Body:
-    """Body of which a part has come."""
-
-    __slots__ = ("is_kept", "kind", "parts", "size")
-
-    def __init__(self, kind: int) -> None:
-        self.kind = kind
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.is_kept = True
 
 
 def _close_descriptors(ancillary: list[tuple[int, int, bytes]]) -> None:

@@ -53,7 +53,7 @@ class LocalListener:
         self._new_charge = new_charge
         self._on_fault = on_fault
         self._methods: dict[bytes, ServedMethod] = {}
-        self._relay = Relay(listen_over_grpc) if listen_over_grpc is not None else None
+        self._relay = Relay(listen_over_grpc, unread_timeout) if listen_over_grpc is not None else None
         self._sock: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._links: set[ServedLink] = set()
@@ -91,12 +91,13 @@ class LocalListener:
 
     async def stop(self, grace: float | None) -> None:
         """See `Listener`."""
+        self._is_stopping = True
         if self._sock is not None and self._loop is not None:
             self._loop.remove_reader(self._sock.fileno())
+            # Those who have connected already are refused in words.
             self._accept()
             self._sock.close()
             self._sock = None
-        self._is_stopping = True
         for served in list(self._links):
             served.leave()
         stopping_relay = None if self._relay is None else asyncio.ensure_future(self._relay.stop(grace))
@@ -166,6 +167,8 @@ class LocalListener:
             self._unserved.discard(link)
             if relay is None or data[:1] != _HTTP2:
                 self._links.add(served)
+                if self._is_stopping:
+                    served.leave()
                 return False
             link.detach()
             relay.pass_on(sock, data)
@@ -189,8 +192,6 @@ class LocalListener:
             on_end=self._on_end,
         )
         self._unserved.add(link)
-        if self._is_stopping:
-            served.leave()
         link.start(served)
 
     def _on_end(self, served: ServedLink) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import tempfile
@@ -11,21 +12,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from snakepit_otel.common.printable import printable_error
+from snakepit_otel.errors import ConfigurationError
 from snakepit_otel.rpc.services import Handler
 from snakepit_otel.rpc.transports.base import Listener
 
 _READ_BYTES: Final = 64 << 10
+_log = logging.getLogger("snakepit_otel.rpc")
 
 
 class Relay:
     """Passes bytes on, both ways; the server is started with the first connection.
 
     `listen` makes the server's listener at an address. Its socket has no name that others could find: the directory
-    is removed once the server is bound, and the socket is reached by a descriptor.
+    is removed once the server is bound, and the socket is reached by a descriptor. A peer may take nothing of what
+    waits for it for `unread_timeout` seconds.
     """
 
-    def __init__(self, listen: Callable[[str], Listener]) -> None:
+    def __init__(self, listen: Callable[[str], Listener], unread_timeout: float = 60.0) -> None:
         self._listen = listen
+        self._unread_timeout = unread_timeout
         self._handlers: list[Handler] = []
         self._listener: Listener | None = None
         self._starting: asyncio.Task[int] | None = None
@@ -72,32 +78,35 @@ class Relay:
         loop = asyncio.get_running_loop()
         with sock, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as inner:
             inner.setblocking(False)
-            if self._starting is None:
-                self._starting = loop.create_task(self._start())
-            await asyncio.shield(self._starting)
             try:
+                await self._started()
                 await loop.sock_connect(inner, f"/proc/self/fd/{self._descriptor}")
                 await loop.sock_sendall(inner, first)
-            except OSError:
+            except (OSError, ConfigurationError) as error:
+                _log.error("a peer that speaks gRPC cannot be served: %s", printable_error(error))
                 return
-            both = [
-                loop.create_task(_pump(sock, inner)),
-                loop.create_task(_pump(inner, sock)),
-            ]
+            requests = loop.create_task(_pump(sock, inner, None))
             try:
-                await asyncio.wait(both)
+                # Once the server has closed its side, nobody reads what else the peer sends.
+                await _pump(inner, sock, self._unread_timeout)
             finally:
-                for one in both:
-                    one.cancel()
-                await asyncio.wait(both)
+                requests.cancel()
+                await asyncio.wait([requests])
+
+    async def _started(self) -> None:
+        starting = self._starting
+        if starting is None or (starting.done() and (starting.cancelled() or starting.exception() is not None)):
+            starting = self._starting = asyncio.get_running_loop().create_task(self._start())
+        await asyncio.shield(starting)
 
 
-async def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Pass bytes on until the source ends."""
+async def _pump(source: socket.socket, target: socket.socket, unread_timeout: float | None) -> None:
+    """Pass bytes on until the source ends, or the target takes none for so many seconds."""
     loop = asyncio.get_running_loop()
     with suppress(OSError):
         while data := await loop.sock_recv(source, _READ_BYTES):
-            await loop.sock_sendall(target, data)
+            async with asyncio.timeout(unread_timeout):
+                await loop.sock_sendall(target, data)
     # The other way may go on.
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)

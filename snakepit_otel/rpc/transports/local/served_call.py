@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
+
+from google.protobuf.message import DecodeError
 
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.errors import BudgetExceeded
@@ -16,11 +18,9 @@ from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.rpc.transports.base import EOF, Metadata
 from snakepit_otel.rpc.transports.local import frames
 from snakepit_otel.rpc.transports.local.frames import MalformedFrame
+from snakepit_otel.rpc.transports.local.link import Link
 from snakepit_otel.telemetry import _switch
 from snakepit_otel.telemetry._exception_text import log_error
-
-if TYPE_CHECKING:
-    from snakepit_otel.rpc.transports.local.serving import ServedLink
 
 _log = logging.getLogger("snakepit_otel.rpc")
 CALL_BYTES = 8 << 10  # of the objects of a call, and of its frames
@@ -36,6 +36,25 @@ class CallAborted(Exception):
         super().__init__(code, details)
         self.code = code
         self.details = details
+
+
+class CallOwner(Protocol):
+    """Connection of the caller, as its calls use it."""
+
+    link: Link
+    loop: asyncio.AbstractEventLoop
+    trusted: bool
+    window: int | None
+    is_leaving: bool
+
+    def answer(self, stream: int, body: bytes) -> None:
+        """End a call of the peer's by a response."""
+
+    def release(self, stream: int) -> None:
+        """Give back what the parts of a body were charged with."""
+
+    def end(self, stream: int) -> None:
+        """Forget a call that has ended."""
 
 
 class ServedMethod:
@@ -64,6 +83,7 @@ class Call:
         "_link",
         "_metadata",
         "_method",
+        "_owed",
         "_owner",
         "_reader",
         "_refusal",
@@ -77,7 +97,7 @@ class Call:
 
     def __init__(
         self,
-        owner: ServedLink,
+        owner: CallOwner,
         stream: int,
         method: ServedMethod,
         metadata: frames.Metadata,
@@ -100,7 +120,7 @@ class Call:
             self._inbox: deque[bytes] = deque()
             self._reader: asyncio.Future[None] | None = None
             self._closed = False
-            self._unread = 0
+            self._unread = self._owed = 0  # bytes that wait here, and that have been read and are not given back yet
             self._credit = owner.window
             self._writer: asyncio.Future[None] | None = None
 
@@ -135,7 +155,7 @@ class Call:
     async def read(self) -> Any:
         """See `CallContext`."""
         raw = await self._next()
-        return EOF if raw is None else self._method.handler.method.read_request(raw)
+        return EOF if raw is None else self._message(raw)
 
     def __aiter__(self) -> Call:
         return self
@@ -154,10 +174,12 @@ class Call:
             await self._writer
         if self._link.lost is not None:
             raise ConnectionError(self._link.lost)
+        if len(raw) > self._method.max_bytes:
+            raise CallAborted(StatusCode.RESOURCE_EXHAUSTED, _too_large(raw, self._method.max_bytes))
         if not self._link.takes(len(raw)):
             raise CallAborted(StatusCode.RESOURCE_EXHAUSTED, _too_large(raw))
         if self._credit is not None:
-            self._credit -= len(raw)
+            self._credit -= len(raw) + frames.MESSAGE_COST
         self._link.send(frames.DATA, self._stream, 0, raw)
         await self._link.drain()
 
@@ -192,11 +214,12 @@ class Call:
                 except BudgetExceeded as error:
                     self.fail(StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
                     return
-            self._owner._release(self._stream)
+            self._owner.release(self._stream)
             self._inbox.append(body)
-            self._unread += len(body)
+            cost = len(body) + frames.MESSAGE_COST
+            self._unread += cost
             limit = _MAX_UNREAD_BYTES if self._owner.window is None else frames.WINDOW_BYTES
-            if self._unread - len(body) > limit:
+            if self._unread + self._owed - cost > limit:
                 self.fail(StatusCode.RESOURCE_EXHAUSTED, f"more than {limit} bytes of the stream are unread")
                 return
         if flags & frames.REMOTE_CLOSED:
@@ -211,6 +234,12 @@ class Call:
             if self._credit > 0 and self._writer is not None and not self._writer.done():
                 self._writer.set_result(None)
 
+    def _message(self, raw: bytes) -> Any:
+        try:
+            return self._method.handler.method.read_request(raw)
+        except DecodeError as error:
+            raise CallAborted(StatusCode.INTERNAL, f"the request cannot be read: {error}") from None
+
     async def _next(self) -> bytes | None:
         while not self._inbox:
             if self._closed:
@@ -218,9 +247,14 @@ class Call:
             self._reader = self._owner.loop.create_future()
             await self._reader
         raw = self._inbox.popleft()
-        self._unread -= len(raw)
-        if self._owner.window is not None:
-            self._link.send(frames.WINDOW, self._stream, 0, frames.count_body(len(raw)))
+        cost = len(raw) + frames.MESSAGE_COST
+        self._unread -= cost
+        if self._owner.window is None:
+            return raw
+        self._owed += cost
+        if self._owed >= frames.GIVEN_BACK_BYTES:
+            self._link.send(frames.WINDOW, self._stream, 0, frames.count_body(self._owed))
+            self._owed = 0
         return raw
 
     async def serve(self, payload: bytes | None) -> None:
@@ -233,12 +267,14 @@ class Call:
         code, details = StatusCode.OK, ""
         try:
             answer = await self._run(payload)
-            if not self._link.takes(len(answer) + frames.RESPONSE_HEAD_BYTES):
+            if len(answer) > self._method.max_bytes:
+                code, details = StatusCode.RESOURCE_EXHAUSTED, _too_large(answer, self._method.max_bytes)
+            elif not self._link.takes(len(answer) + frames.RESPONSE_HEAD_BYTES):
                 code, details = StatusCode.RESOURCE_EXHAUSTED, _too_large(answer)
         except BaseException as error:
             raised = error
             code, details = self._status_of(error)
-            if not isinstance(error, Exception | asyncio.CancelledError):
+            if not isinstance(error, Exception | asyncio.CancelledError) and not self._is_thrown_in(error):
                 raise
         if self._is_late and code is StatusCode.OK:
             code, details = StatusCode.DEADLINE_EXCEEDED, _LATE
@@ -254,7 +290,7 @@ class Call:
         if payload is None:
             response = await handler.serve(self, self)
         else:
-            serving = handler.serve(handler.method.read_request(payload), self)
+            serving = handler.serve(self._message(payload), self)
             payload = None  # not held while the handler runs
             response = await serving
         return b"" if response is None else handler.method.write_response(response)
@@ -276,6 +312,13 @@ class Call:
             log_error(_log, f"{self._method.name} failed by an error of the server's own", error)
         return StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"
 
+    def _is_thrown_in(self, error: BaseException) -> bool:
+        """Return whether it is what a task or a future ended with that the handler waited for.
+
+        A `GeneratorExit` of these closes every coroutine down to this one; that of a loop that closes has no task.
+        """
+        return isinstance(error, GeneratorExit) and asyncio.current_task(self._owner.loop) is self.task
+
     def _answer(self, code: StatusCode, details: str, answer: bytes) -> None:
         if self._link.lost is None:
             if code is not StatusCode.OK:
@@ -295,5 +338,6 @@ class Call:
         self.cancel()
 
 
-def _too_large(body: bytes) -> str:
-    return f"larger than max ({len(body)} vs. {frames.MAX_BODY} of a peer without extensions)"
+def _too_large(body: bytes, limit: int = 0) -> str:
+    largest = str(limit) if limit else f"{frames.MAX_BODY} of a peer without extensions"
+    return f"Sent message larger than max ({len(body)} vs. {largest})"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from snakepit_otel.common.byte_charge import ByteCharge
 from snakepit_otel.errors import BudgetExceeded
+from snakepit_otel.rpc.addresses import MAX_METADATA_BYTES
 from snakepit_otel.rpc.local_server_call import refuse_call
 from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.rpc.transports.local import frames
@@ -17,6 +18,7 @@ from snakepit_otel.rpc.transports.local.served_call import CALL_BYTES, COPIES_HE
 
 _log = logging.getLogger("snakepit_otel.rpc")
 MAX_CALLS = 10_000  # at a time, of one connection
+_TOO_MANY = f"{MAX_CALLS} calls at a time on one connection are the most; wait for some, or open another"
 _STOPPING = "the server is stopping; the call did not run"
 
 
@@ -45,6 +47,7 @@ class ServedLink:
         self._arriving: dict[int, ByteCharge] = {}
         self.window: int | None = None  # of the peer's streams; None for one without extensions
         self.is_leaving = False
+        self._last = 0  # of the streams whose calls were taken
 
     @property
     def in_flight(self) -> int:
@@ -55,7 +58,7 @@ class ServedLink:
         """Take no further calls, and have the peer make none."""
         self.is_leaving = True
         if self.window is not None:
-            self.link.send(frames.LEAVING, 0, 0, b"")
+            self.link.send(frames.LEAVING, 0, 0, frames.count_body(self._last))
 
     def on_frame(self, kind: int, stream: int, flags: int, body: bytes) -> None:
         """See `Receiver`."""
@@ -67,11 +70,15 @@ class ServedLink:
             self.window = frames.window_in_hello(body)
             self.link.is_extended = True
             self.link.send(frames.HELLO, 0, 0, frames.hello_body())
+            if self.is_leaving:
+                self.leave()
+        elif kind < frames.HELLO and kind != frames.DATA:
+            raise MalformedFrame(f"a frame of type {kind} to a server")
         else:
             call = self.calls.get(stream)
             if call is None:
                 # It has ended, and the peer did not know yet; or its request has not come whole.
-                self._release(stream)
+                self.release(stream)
                 if kind == frames.CANCEL:
                     self.link.drop_stream(stream)
             elif kind == frames.DATA:
@@ -80,13 +87,16 @@ class ServedLink:
                 call.cancel()
             elif kind == frames.WINDOW:
                 call.on_window(frames.count_in(body))
-            elif kind < frames.HELLO:
-                raise MalformedFrame(f"a frame of type {kind} to a server")
 
     def on_part(self, kind: int, stream: int, size: int) -> bool:
         """See `Receiver`."""
-        if kind == frames.REQUEST and stream in self.calls:
-            raise MalformedFrame("a second request on one stream")
+        if kind == frames.REQUEST:
+            if stream in self.calls:
+                raise MalformedFrame("a second request on one stream")
+        elif kind != frames.DATA:
+            raise MalformedFrame(f"a part of type {kind} to a server")
+        elif stream not in self.calls:
+            return False
         if size > self._max_message_bytes + frames.PART_BYTES:
             why = f"a message is larger than max (over {size} vs. {self._max_message_bytes})"
             self._refuse_part(kind, stream, why)
@@ -114,7 +124,7 @@ class ServedLink:
     def end(self, stream: int) -> None:
         """Forget a call that has ended."""
         self.calls.pop(stream, None)
-        self._release(stream)
+        self.release(stream)
         if self.is_leaving and not self.calls:
             self._on_end(self)
 
@@ -123,7 +133,7 @@ class ServedLink:
         self.link.send(frames.RESPONSE, stream, flags, body)
 
     def _refuse_part(self, kind: int, stream: int, why: str) -> None:
-        self._release(stream)
+        self.release(stream)
         call = self.calls.get(stream)
         if call is not None:
             call.fail(StatusCode.RESOURCE_EXHAUSTED, why)
@@ -133,15 +143,31 @@ class ServedLink:
     def _refuse(self, stream: int, code: StatusCode, why: str) -> None:
         self.answer(stream, frames.failure_body(code, why), frames.NOT_RUN if self.window is not None else 0)
 
-    def _release(self, stream: int) -> None:
+    def release(self, stream: int) -> None:
+        """Give back what the parts of a body were charged with."""
         if self._arriving:
             charge = self._arriving.pop(stream, None)
             if charge is not None:
                 charge.resize(0)
 
+    def _why_refused(self, method: ServedMethod | None, payload: bytes) -> tuple[StatusCode, str]:
+        if self.is_leaving:
+            return StatusCode.UNAVAILABLE, _STOPPING
+        if method is None:
+            return StatusCode.UNIMPLEMENTED, "Method not found!"
+        if len(payload) > self._max_message_bytes:
+            why = f"a message is larger than max ({len(payload)} vs. {self._max_message_bytes})"
+            return StatusCode.RESOURCE_EXHAUSTED, why
+        return StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY
+
     def _begin(self, stream: int, flags: int, body: bytes) -> None:
         if not stream & 1 or stream in self.calls:
             raise MalformedFrame(f"a request on stream {stream}")
+        if len(body) > frames.PART_BYTES and frames.has_long_metadata(body, MAX_METADATA_BYTES):
+            self.release(stream)
+            why = f"metadata is larger than max ({MAX_METADATA_BYTES} bytes)"
+            self._refuse(stream, StatusCode.RESOURCE_EXHAUSTED, why)
+            return
         names = frames.names_in(body)
         method = self._methods.get(names) if names else None
         if method is not None:
@@ -149,21 +175,11 @@ class ServedLink:
         else:
             service, name, payload, timeout, metadata = frames.request_in(body)
             method = self._methods.get(frames.names_of(f"{service}/{name}"))
-        self._release(stream)
-        if self.is_leaving:
-            self._refuse(stream, StatusCode.UNAVAILABLE, _STOPPING)
-            return
-        if method is None:
+        self.release(stream)
+        if method is None and not self.is_leaving:
             refuse_call(metadata, trusted=self.trusted)
-            self._refuse(stream, StatusCode.UNIMPLEMENTED, "Method not found!")
-            return
-        if len(self.calls) >= MAX_CALLS:
-            why = f"larger than max: {MAX_CALLS} calls at a time on one connection; wait for some, or open another"
-            self._refuse(stream, StatusCode.RESOURCE_EXHAUSTED, why)
-            return
-        if len(payload) > self._max_message_bytes:
-            why = f"a message is larger than max ({len(payload)} vs. {self._max_message_bytes})"
-            self._refuse(stream, StatusCode.RESOURCE_EXHAUSTED, why)
+        if method is None or self.is_leaving or len(self.calls) >= MAX_CALLS or len(payload) > self._max_message_bytes:
+            self._refuse(stream, *self._why_refused(method, payload))
             return
         charge: ByteCharge | None = None
         if self._new_charge is not None:
@@ -173,6 +189,7 @@ class ServedLink:
             except BudgetExceeded as error:
                 self._refuse(stream, StatusCode.RESOURCE_EXHAUSTED, f"{error.reason}: {error}")
                 return
+        self._last = max(self._last, stream)
         call = self.calls[stream] = Call(self, stream, method, metadata, timeout, charge)
         if method.reads:
             if not flags & frames.REMOTE_OPEN:
