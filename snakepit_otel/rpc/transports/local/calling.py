@@ -224,8 +224,8 @@ class StreamCall:
         self._stream = stream
         self._method = method
         self._inbox: deque[bytes] = deque()
-        self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._read_waiter: asyncio.Future[None] | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
         self._credit = owner.window
         self._unread = self._owed = 0  # bytes that wait here, and that have been read and are not given back yet
         self._is_over = False
@@ -242,8 +242,8 @@ class StreamCall:
                 if self._error is not None:
                     raise self._error
                 return EOF
-            self._reader = self._owner.loop.create_future()
-            await self._reader
+            self._read_waiter = self._owner.loop.create_future()
+            await self._read_waiter
         raw = self._inbox.popleft()
         cost = len(raw) + frames.MESSAGE_COST
         self._unread -= cost
@@ -259,8 +259,8 @@ class StreamCall:
         self._owner._check(raw)
         self._owner._check_frame(raw)
         while self._credit is not None and self._credit <= 0 and not self._is_over:
-            self._writer = self._owner.loop.create_future()
-            await self._writer
+            self._write_waiter = self._owner.loop.create_future()
+            await self._write_waiter
         if self._is_over:
             raise self._error or RpcError(StatusCode.CANCELLED, "the call has ended")
         if self._credit is not None:
@@ -279,8 +279,8 @@ class StreamCall:
     async def answer(self) -> Any:
         """Return the one message with which the peer ends the call. Raises `RpcError`."""
         while not self._is_over:
-            self._reader = self._owner.loop.create_future()
-            await self._reader
+            self._read_waiter = self._owner.loop.create_future()
+            await self._read_waiter
         if self._error is not None:
             raise self._error
         return read_answer(self._method, self._answer or b"")
@@ -328,8 +328,8 @@ class StreamCall:
     def _add_credit(self, count: int) -> None:
         if self._credit is not None:
             self._credit += count
-            if self._credit > 0 and self._writer is not None and not self._writer.done():
-                self._writer.set_result(None)
+            if self._credit > 0 and self._write_waiter is not None and not self._write_waiter.done():
+                self._write_waiter.set_result(None)
 
     def on_end(self, error: RpcError | asyncio.CancelledError | None) -> None:
         """End the call."""
@@ -339,12 +339,12 @@ class StreamCall:
         if self._timer is not None:
             self._timer.cancel()
         self._wake()
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(None)
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        if self._read_waiter is not None and not self._read_waiter.done():
+            self._read_waiter.set_result(None)
 
 
 def read_answer(method: RpcMethod, payload: bytes) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from snakepit_otel.common.byte_charge import ByteCharge
+from snakepit_otel.common.printable import printable
 from snakepit_otel.rpc.addresses import bind_locally
 from snakepit_otel.rpc.services import Handler
 from snakepit_otel.rpc.transports.base import Listener
@@ -155,7 +156,7 @@ class LocalListener:
     def _pause(self, why: str) -> None:
         assert self._loop is not None
         assert self._sock is not None
-        _log.error("no further connections are taken for a moment: %s", why)
+        _log.error("no further connections are taken for a moment: %s", printable(why))
         self._loop.remove_reader(self._sock.fileno())
         self._loop.call_later(_PAUSE_S, self._accept_from_now_on)
 

@@ -85,12 +85,12 @@ class Call:
         "_method",
         "_owed",
         "_owner",
-        "_reader",
+        "_read_waiter",
         "_refusal",
         "_stream",
         "_timer",
         "_unread",
-        "_writer",
+        "_write_waiter",
         "caller_has_gone",
         "task",
     )
@@ -118,11 +118,11 @@ class Call:
         self._refusal: tuple[StatusCode, str] | None = None
         if method.reads or method.streams:
             self._inbox: deque[bytes] = deque()
-            self._reader: asyncio.Future[None] | None = None
+            self._read_waiter: asyncio.Future[None] | None = None
             self._closed = False
             self._unread = self._owed = 0  # bytes that wait here, and that have been read and are not given back yet
             self._credit = owner.window
-            self._writer: asyncio.Future[None] | None = None
+            self._write_waiter: asyncio.Future[None] | None = None
 
     # What services use.
 
@@ -170,8 +170,8 @@ class Call:
         """See `CallContext`."""
         raw = self._method.handler.method.write_response(message)
         while self._credit is not None and self._credit <= 0:
-            self._writer = self._owner.loop.create_future()
-            await self._writer
+            self._write_waiter = self._owner.loop.create_future()
+            await self._write_waiter
         if self._link.lost is not None:
             raise ConnectionError(self._link.lost)
         if len(raw) > self._method.max_bytes:
@@ -224,15 +224,15 @@ class Call:
                 return
         if flags & frames.REMOTE_CLOSED:
             self._closed = True
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        if self._read_waiter is not None and not self._read_waiter.done():
+            self._read_waiter.set_result(None)
 
     def on_window(self, count: int) -> None:
         """Take back bytes that the peer has read."""
         if self._method.streams and self._credit is not None:
             self._credit += count
-            if self._credit > 0 and self._writer is not None and not self._writer.done():
-                self._writer.set_result(None)
+            if self._credit > 0 and self._write_waiter is not None and not self._write_waiter.done():
+                self._write_waiter.set_result(None)
 
     def _message(self, raw: bytes) -> Any:
         try:
@@ -244,8 +244,8 @@ class Call:
         while not self._inbox:
             if self._closed:
                 return None
-            self._reader = self._owner.loop.create_future()
-            await self._reader
+            self._read_waiter = self._owner.loop.create_future()
+            await self._read_waiter
         raw = self._inbox.popleft()
         cost = len(raw) + frames.MESSAGE_COST
         self._unread -= cost
