@@ -54,6 +54,8 @@ def checked_id(session_id: Any) -> str:
 
     Ids are non-empty text of at most 256 bytes in UTF-8 without control characters.
     """
+    if session_id.__class__ is str and 0 < len(session_id) <= MAX_ID_BYTES // 4 and session_id.isprintable():
+        return session_id
     if not isinstance(session_id, str):
         raise InvalidSession(f"a session id is text, not {type(session_id).__name__}")
     if not session_id:

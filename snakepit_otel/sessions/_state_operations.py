@@ -17,10 +17,10 @@ from snakepit_otel.telemetry import names
 T = TypeVar("T")
 
 
-def session_details(_store: Any, session_id: str, *_: Any, **__: Any) -> dict[str, Any]:
+def session_details(_store: Any, session_id: str, *_: Any, **__: Any) -> telemetry.Details | None:
     """Return the attributes of the span of an operation on a session."""
     # Called before the check: a refused id may be of any length.
-    return {names.SESSION_ID: session_id} if is_id(session_id) else {}
+    return telemetry.Details.of_text(names.SESSION_ID, session_id) if is_id(session_id) else None
 
 
 class StateOperations:

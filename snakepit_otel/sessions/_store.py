@@ -42,6 +42,7 @@ from snakepit_otel.sessions.backends.factory import BackendFactory, create_backe
 from snakepit_otel.telemetry import names
 
 T = TypeVar("T")
+_OUTCOMES = {is_new: telemetry.interned({names.SNAKEPIT_SESSION_CREATED: is_new}) for is_new in (False, True)}
 _log = logging.getLogger("snakepit_otel.sessions")
 
 
@@ -186,7 +187,7 @@ class SessionStore(StateOperations):
     @telemetry.observed(
         names.SESSION_CREATE,
         details=session_details,
-        result=lambda created: {names.SNAKEPIT_SESSION_CREATED: created.new},
+        result=lambda created: _OUTCOMES[created.new],
     )
     async def _create(self, _session_id: str, new: NewSession, creator: Creator | None, tool: str | None) -> Created:
         trace = telemetry.current_trace()

@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_CHARACTERS = 1_024  # of a text: much of what is recorded comes from peers, and waits for its export
 _MAX_SETS = 4_000
+_MAX_UNIONS = 100
 _IMMUTABLE = frozenset({bool, int, float, type(None)})
 _known: dict[tuple[tuple[str, Any, type], ...], AttributeSet] = {}
 
@@ -70,12 +71,22 @@ class AttributeSet(Details):
     `metric_cache` has what counts them, by metric or lifecycle point; `span_cache` what their spans share.
     """
 
-    __slots__ = ("metric_cache", "span_cache")
+    __slots__ = ("_unions", "metric_cache", "span_cache")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
+        self._unions: dict[AttributeSet, AttributeSet] = {}
         self.metric_cache: dict[Any, Any] = {}
         self.span_cache: dict[Any, Any] = {}
+
+    def plus(self, more: AttributeSet) -> AttributeSet:
+        """Return the set of both; of a key in both, the value is that of `more`."""
+        found = self._unions.get(more)
+        if found is None:
+            found = interned({**self.values, **more.values})
+            if len(self._unions) < _MAX_UNIONS:
+                self._unions[more] = found
+        return found
 
 
 NONE = AttributeSet({})

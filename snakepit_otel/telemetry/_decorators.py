@@ -11,12 +11,14 @@ from types import MethodType
 from typing import Any, ParamSpec, TypeVar, cast
 
 import wrapt
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.telemetry import _context, _guard, _switch, names
-from snakepit_otel.telemetry._attributes import NONE, AttributeSet, interned
+from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details, interned
 from snakepit_otel.telemetry._context import SPAN_KEY
 from snakepit_otel.telemetry._definitions import Point
+from snakepit_otel.telemetry._lean_spans import begin, finish
 from snakepit_otel.telemetry._links import Trail
 from snakepit_otel.telemetry._operation import Describe, Operation, count, count_failed
 from snakepit_otel.telemetry.spans.base import Unsampled
@@ -24,7 +26,7 @@ from snakepit_otel.telemetry.spans.base import Unsampled
 P = ParamSpec("P")
 R = TypeVar("R")
 Labels = Callable[..., AttributeSet | Mapping[str, Any]]
-DescribeResult = Callable[[Any], dict[str, Any]]
+DescribeResult = Callable[[Any], AttributeSet | Mapping[str, Any]]
 LinksOfResult = Callable[[Any], Iterable[SpanContext]]
 
 
@@ -41,9 +43,10 @@ def observed(
 
     `labels` and `details` are called with the arguments of the call. `labels` returns attributes with few values, for
     the span and the duration; `details` returns attributes for the span only, and is not called without a span.
-    `result` is called with the returned value, and returns more of both; an `error.type` from it marks the operation
-    as failed. `trail` links the span to the previous one with the same key, a session's for instance; `result_links`
-    returns links from the returned value. A generator is refused: its span would be current in its consumer.
+    `result` is called with the returned value, and returns more of both; an `error.type` in a mapping from it marks
+    the operation as failed. `trail` links the span to the previous one with the same key, a session's for instance;
+    `result_links` returns links from the returned value. A generator is refused: its span would be current in its
+    consumer.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -94,91 +97,200 @@ class LifecyclePoint(wrapt.FunctionWrapper[..., Any]):
 
 
 def _observing(function: Callable[..., Any], options: PointOptions) -> Callable[..., Any]:
-    point, labels, details, has_outcome = options.point, options.labels, options.details, _has_outcome(options)
+    point, labels, has_outcome = options.point, options.labels, _has_outcome(options)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not has_outcome and _context.get().get(SPAN_KEY).__class__ is Unsampled:
+        few = NONE
+        if labels is not None:
+            try:
+                few = labels(*args, **kwargs)  # type: ignore[assignment]
+                if few.__class__ is not AttributeSet:
+                    few = interned(few)  # type: ignore[arg-type]
+            except Exception as error:
+                few = _not_described(labels, error)
+        context = _context.get()
+        above: Any = context.get(SPAN_KEY)
+        if above.__class__ is Unsampled and not has_outcome:
             started = perf_counter_ns()
             try:
                 returned = function(*args, **kwargs)
             except BaseException as error:
-                count_failed(point, few, started, error, details, args, kwargs)
+                count_failed(point, few, started, error, options.details, args, kwargs)
                 raise
             count(point, few, started)
             return returned
-        with Operation(point, few, details, args, kwargs) as operation:
-            if has_outcome:
-                _link_to_previous(operation, options, args, kwargs)
+        span = _begin(options, few, above, args, kwargs)
+        if span is None or span.__class__ is Unsampled:
+            with _operation(options, few, context, span, args, kwargs) as operation:
+                returned = function(*args, **kwargs)
+                if has_outcome:
+                    _add_outcome(operation, options, returned)
+                return returned
+        token = _context.attach(_context.with_span(context, span))
+        try:
             returned = function(*args, **kwargs)
-            if has_outcome:
-                _add_outcome(operation, options, returned)
+        except BaseException as error:
+            span.owner.operation_for(span).end(error)
+            raise
+        else:
+            _finish(options, span, returned)
             return returned
+        finally:
+            _context.detach(token)
 
     return call
 
 
 def _observing_async(function: Callable[..., Any], options: PointOptions) -> Callable[..., Any]:
     # The same with an await in it.
-    point, labels, details, has_outcome = options.point, options.labels, options.details, _has_outcome(options)
+    point, labels, has_outcome = options.point, options.labels, _has_outcome(options)
 
     @wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        few = NONE if labels is None else _labels(labels, args, kwargs)
-        if not has_outcome and _context.get().get(SPAN_KEY).__class__ is Unsampled:
+        few = NONE
+        if labels is not None:
+            try:
+                few = labels(*args, **kwargs)  # type: ignore[assignment]
+                if few.__class__ is not AttributeSet:
+                    few = interned(few)  # type: ignore[arg-type]
+            except Exception as error:
+                few = _not_described(labels, error)
+        context = _context.get()
+        above: Any = context.get(SPAN_KEY)
+        if above.__class__ is Unsampled and not has_outcome:
             started = perf_counter_ns()
             try:
                 returned = await function(*args, **kwargs)
             except BaseException as error:
-                count_failed(point, few, started, error, details, args, kwargs)
+                count_failed(point, few, started, error, options.details, args, kwargs)
                 raise
             count(point, few, started)
             return returned
-        with Operation(point, few, details, args, kwargs) as operation:
-            if has_outcome:
-                _link_to_previous(operation, options, args, kwargs)
+        span = _begin(options, few, above, args, kwargs)
+        if span is None or span.__class__ is Unsampled:
+            with _operation(options, few, context, span, args, kwargs) as operation:
+                returned = await function(*args, **kwargs)
+                if has_outcome:
+                    _add_outcome(operation, options, returned)
+                return returned
+        token = _context.attach(_context.with_span(context, span))
+        try:
             returned = await function(*args, **kwargs)
-            if has_outcome:
-                _add_outcome(operation, options, returned)
+        except BaseException as error:
+            span.owner.operation_for(span).end(error)
+            raise
+        else:
+            _finish(options, span, returned)
             return returned
+        finally:
+            _context.detach(token)
 
     return call
 
 
-def _labels(describe: Labels, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttributeSet:
+def _begin(options: PointOptions, few: AttributeSet, above: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Start the span of a call that needs no operation while all goes well; else None, or `Unsampled`."""
+    span = begin(options.point, few, above, _POINT_SPANS)
+    if span is None or span.__class__ is Unsampled:
+        return span
+    details = options.details
+    if details is not None:
+        try:
+            found = details(*args, **kwargs)
+            span.details = found if found is None or isinstance(found, Details) else Details(found)
+        except Exception as error:
+            _not_described(details, error)
+    if options.trail is not None:
+        before = _step(options, span, args, kwargs)
+        if before is not None:
+            span.linked = (before,)
+    return span
+
+
+class _PointSpans:
+    """Owner of spans of calls that have no operation; makes one where a span needs it."""
+
+    def operation_for(self, span: Any) -> Operation:
+        operation = Operation.from_start(span.point, span.labels, span.details, span.started)
+        operation.attach_span(span, span.maker)
+        operation.links = span.linked
+        span.owner = operation
+        return operation
+
+
+_POINT_SPANS = _PointSpans()
+
+
+def _operation(
+    options: PointOptions,
+    few: AttributeSet,
+    context: Context,
+    unsampled: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Operation:
+    """Return the operation of a call whose span was not begun, or is not recorded."""
+    if unsampled is not None:
+        return Operation.unsampled(options.point, few, _context.with_span(context, unsampled))
+    operation = Operation(options.point, few, options.details, args, kwargs)
+    if options.trail is not None and operation.span is not None and operation.span.is_recording():
+        before = _step(options, operation.span, args, kwargs)
+        if before is not None:
+            operation.link(before)
+    return operation
+
+
+def _finish(options: PointOptions, span: Any, returned: Any) -> None:
+    """End the span of a call that returned, and record its duration."""
     try:
-        found = describe(*args, **kwargs)
-        return found if found.__class__ is AttributeSet else interned(found)  # type: ignore[arg-type]
+        if options.result_links is not None:
+            has_more = True
+        elif options.result is None:
+            has_more = False
+        else:
+            more = options.result(returned)
+            if more and more.__class__ is AttributeSet:
+                span.labels = span.labels.plus(more)
+                has_more = False
+            else:
+                has_more = bool(more)
+        if has_more or not finish(span):
+            operation = span.owner.operation_for(span)
+            if has_more:
+                _add_outcome(operation, options, returned)
+            operation.end()
     except Exception as error:
-        _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
-        return NONE
+        _guard.contain(f"ending {options.point.span}", error)
+
+
+def _not_described(describe: Callable[..., Any], error: Exception) -> AttributeSet:
+    _guard.contain(f"describing {getattr(describe, '__qualname__', describe)!r}", error)
+    return NONE
 
 
 def _has_outcome(options: PointOptions) -> bool:
     return options.result is not None or options.trail is not None or options.result_links is not None
 
 
-def _link_to_previous(
-    operation: Operation, options: PointOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    if options.trail is None or operation.span is None or not operation.span.is_recording():
-        return
+def _step(options: PointOptions, span: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanContext | None:
+    """Return the span before this one on the trail."""
     try:
-        key = options.trail.key(*args, **kwargs)
-        before = options.trail.step(key, operation.span) if key else None
-        if before is not None:
-            operation.link(before)
+        key = options.trail.key(*args, **kwargs)  # type: ignore[union-attr]
+        return options.trail.step(key, span) if key else None  # type: ignore[union-attr]
     except Exception as error:
         _guard.contain(f"linking {options.point.name}", error)
+        return None
 
 
 def _add_outcome(operation: Operation, options: PointOptions, returned: Any) -> None:
     try:
         if options.result is not None:
-            attributes = options.result(returned)
+            found = options.result(returned)
+            attributes = found.values if isinstance(found, AttributeSet) else found
             if names.ERROR_TYPE in attributes:
                 # What is returned may itself be a failure, as answers over the bridge are.
+                attributes = dict(attributes)
                 operation.fail(attributes.pop(names.ERROR_TYPE))
             if attributes:
                 operation.set(attributes)

@@ -44,11 +44,17 @@ _owners: dict[Metric, weakref.WeakKeyDictionary[Any, _Source]] = {}
 _retired: dict[Metric, _Totals] = {}  # of owners that are gone: a counter must not fall with its owner
 
 
-def record(metric: Metric, value: float, attributes: Attributes) -> None:
+def record(metric: Metric, value: float, attributes: Attributes | AttributeSet) -> None:
     """Add to a counter, set a gauge or record into a histogram; attributes it lacks are dropped and counted."""
     if not _switch.enabled:
         return
     try:
+        if isinstance(attributes, AttributeSet):
+            known = attributes.metric_cache.get(metric)
+            if _metric_cells.live and known.__class__ is _metric_cells.Sum and 0 <= value < _INFINITY:
+                known.total += value
+                return
+            attributes = attributes.values
         if not attributes.keys() <= metric.attributes:
             dropped = attributes.keys() - metric.attributes
             attributes = {key: value for key, value in attributes.items() if key not in dropped}

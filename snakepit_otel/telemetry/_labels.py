@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from snakepit_otel.telemetry._attributes import AttributeSet, interned
+
+_MAX_SETS = 1_000
 OTHER = "_OTHER"  # for all values beyond the known ones, as in OpenTelemetry's conventions
 
 
@@ -22,3 +25,20 @@ class Labels:
             return OTHER
         self._seen.add(name)
         return name
+
+
+class LabelSets:
+    """Sets of one attribute, by its value; values are few, such as those of `Labels`."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._sets: dict[str, AttributeSet] = {}
+
+    def of(self, value: str) -> AttributeSet:
+        """Return the set of a value."""
+        found = self._sets.get(value)
+        if found is None:
+            found = interned({self._key: value})
+            if len(self._sets) < _MAX_SETS:
+                self._sets[value] = found
+        return found

@@ -107,6 +107,13 @@ class Operation:
         operation.started = started
         return operation
 
+    @classmethod
+    def unsampled(cls, point: Point, labels: AttributeSet, within: Context) -> Operation:
+        """Create an operation of a request that is not recorded, to work in this context."""
+        operation = cls.from_start(point, labels, None, perf_counter_ns())
+        operation._within = within
+        return operation
+
     def start_remote(self, metadata: Metadata) -> None:
         """Start with a call from another process that has this metadata; the span is current until the task ends."""
         self.started = perf_counter_ns()

@@ -9,12 +9,12 @@ from typing import Any
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from snakepit_otel.telemetry import _guard, _switch
+from snakepit_otel.telemetry import _context, _guard, _switch
 from snakepit_otel.telemetry._context import SPAN_KEY
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -41,9 +41,13 @@ def outgoing(metadata: Metadata | None = None) -> tuple[tuple[str, str | bytes],
         return given
     try:
         if _has_default_propagators():
-            context = get_current()
+            context = _context.get()
             span: Any = context.get(SPAN_KEY)
-            if span is not None and not context.get(_BAGGAGE_KEY):
+            if span is not None and (len(context) == 1 or not context.get(_BAGGAGE_KEY)):
+                traceparent = getattr(span, "traceparent", None)
+                parent = None if traceparent is None else traceparent()
+                if parent is not None:
+                    return (*given, (_PARENT, parent))
                 trace_id, span_id, _, flags, state, valid = span.get_span_context()
                 if valid and not state:
                     return (*given, (_PARENT, f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"))

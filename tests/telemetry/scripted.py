@@ -38,6 +38,7 @@ from snakepit_otel.telemetry import (
     _decorators,
     _guard,
     _instruments,
+    _lean_spans,
     _operation,
     _request_steps,
     names,
@@ -52,6 +53,7 @@ from snakepit_otel.telemetry.export.spans import SpanPipeline
 from snakepit_otel.telemetry.spans import select
 from snakepit_otel.telemetry.spans.base import SpanMaker
 from snakepit_otel.telemetry.spans.fast import batch, compat
+from snakepit_otel.telemetry.spans.fast import maker as maker_module
 from snakepit_otel.telemetry.spans.fast import span as fast_span
 from snakepit_otel.telemetry.spans.sdk import SdkSpanMaker
 
@@ -438,7 +440,7 @@ def _spoil(value: Any) -> None:
 @contextmanager
 def _times(clock: Clock) -> Iterator[None]:
     with ExitStack() as undo:
-        for module in (_operation, _decorators, _request_steps, batch, fast_span, sdk.trace):
+        for module in (_operation, _decorators, _request_steps, batch, fast_span, maker_module, _lean_spans, sdk.trace):
             for name in ("perf_counter_ns", "time_ns"):
                 if hasattr(module, name):
                     undo.enter_context(patch.object(module, name, clock))

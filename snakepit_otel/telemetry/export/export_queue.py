@@ -112,7 +112,16 @@ class ExportQueue:
 
     def put_all(self, new: list[bytes]) -> None:
         """Queue encoded items, or count them as dropped."""
-        self._put(new, len(new), sum(map(len, new)))
+        count = len(new)
+        size = len(new[0]) if count == 1 else sum(map(len, new))
+        if self._closed or self._waiting_items + count >= self._batch_items or self._bytes + size >= self._batch_bytes:
+            self._put(new, count, size)
+            return
+        # As nearly always: far from any limit, and from a full batch.
+        self._counts[ENDED] += count
+        self._items.extend(new)
+        self._waiting_items += count
+        self._bytes += size
 
     def put_joined(self, data: bytes, count: int) -> None:
         """Queue encoded items that are one after the other in `data`, or count them as dropped."""

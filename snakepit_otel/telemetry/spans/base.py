@@ -103,6 +103,16 @@ class SpanMaker(Protocol):
     def start_remote(self, operation: Any, trace_id: int, parent_id: int, flags: int) -> Context:
         """Start as `start` does, below a caller's span; its W3C trace context has no more than these."""
 
+    def begin(self, above: Any, point: Point, labels: AttributeSet, owner: Any) -> Any:
+        """Start a span below `above`, if it is to be recorded, of a lifecycle point that ends it by `finish`.
+
+        `owner` returns its operation, should it need one. None where each span needs an operation from its start;
+        `Unsampled` where it is not recorded.
+        """
+
+    def finish(self, span: Any, ended: int) -> Exemplar | None:
+        """End a span begun by `begin`, of work that succeeded; None where that needs an operation, and `end`."""
+
     def end_labelled(self, operation: Any, elapsed: int) -> Exemplar | None:
         """End the span of an operation that succeeded with labels only; None where that needs `end`."""
 

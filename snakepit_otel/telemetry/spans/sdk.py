@@ -21,6 +21,8 @@ from opentelemetry.trace import (
 
 from snakepit_otel._version import VERSION
 from snakepit_otel.telemetry import _controls, names
+from snakepit_otel.telemetry._attributes import AttributeSet
+from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.spans.base import Exemplar, SpanBatch, SpanOperation
 
 KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT, "server": SpanKind.SERVER}
@@ -66,6 +68,12 @@ class SdkSpanMaker:
     def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
         caller = NonRecordingSpan(SpanContext(trace_id, parent_id, True, TraceFlags(flags)))
         return self.start(operation, trace.set_span_in_context(caller, Context()))
+
+    def begin(self, _above: Any, _point: Point, _labels: AttributeSet, _owner: Any) -> None:
+        return None
+
+    def finish(self, _span: Any, _ended: int) -> Exemplar | None:
+        raise AssertionError("it begins no spans")
 
     def end_labelled(self, _operation: SpanOperation, _elapsed: int) -> Exemplar | None:
         return None

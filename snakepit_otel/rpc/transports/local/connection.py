@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any
 
-from snakepit_otel.rpc.client_call import ClientCall, Peer
+from snakepit_otel.rpc.client_call import ClientCall, Peer, UnaryCall
 from snakepit_otel.rpc.local_sockets import LocalSocket
 from snakepit_otel.rpc.method import CANCELLED, LOCAL, Method, error_text, method_of
 from snakepit_otel.rpc.services import Methods, RpcMethod
@@ -84,7 +84,7 @@ class LocalConnection:
         known = self._methods[method]
         if not (observed and _switch.enabled):
             return await self._call(known, request, timeout, metadata, failure)
-        with ClientCall(known[1], self._peer):
+        with UnaryCall(known[1], self._peer):
             return await self._call(known, request, timeout, outgoing(metadata), failure)
 
     async def stream(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from opentelemetry.trace import SpanContext
+
 from snakepit_otel.telemetry._attributes import AttributeSet, Details
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.spans.base import SpanOperation
@@ -41,6 +45,13 @@ def common(
     return known
 
 
+def of_links(links: Sequence[SpanContext]) -> bytes | None:
+    """Return the encoded links; None as above."""
+    if len(links) > _MAX_LINKS or not all(link and link.is_valid for link in links):
+        return None
+    return b"".join([otlp.link(link.trace_id, link.span_id, remote=link.is_remote) for link in links])
+
+
 def after_times(operation: SpanOperation, *, remote_parent: bool) -> bytes | None:
     """Return all of a span but its ids and times; None if OpenTelemetry is to encode the span."""
     known = common(operation.point, operation.span_name, operation.labels, remote_parent=remote_parent)
@@ -64,8 +75,8 @@ def after_times(operation: SpanOperation, *, remote_parent: bool) -> bytes | Non
             return None
         rest += late
     if operation.links:
-        if len(operation.links) > _MAX_LINKS or not all(link and link.is_valid for link in operation.links):
+        links = of_links(operation.links)
+        if links is None:
             return None
-        for link in operation.links:
-            rest += otlp.link(link.trace_id, link.span_id, remote=link.is_remote)
+        rest += links
     return rest if operation.failure is None else rest + otlp.error_status(operation.message)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from random import getrandbits
+from time import perf_counter_ns
 from typing import Any
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 
 from snakepit_otel.telemetry import _controls
+from snakepit_otel.telemetry._attributes import AttributeSet
 from snakepit_otel.telemetry._context import SPAN_KEY, only_span, with_span
+from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.spans.base import Exemplar, SpanOperation, Unsampled
 from snakepit_otel.telemetry.spans.fast import encoding, otlp, whole
 from snakepit_otel.telemetry.spans.fast.batch import FastBatch
@@ -65,12 +67,33 @@ class FastSpanMaker:
                 self, parent.trace, self.new_span_id(), parent.span_id, operation.started, operation
             )
             return with_span(context, span)
-        return self._start_first(operation, context, parent)
+        return with_span(context, self._started(operation, self._first(operation.started, parent, operation)))
 
-    def _start_first(self, operation: SpanOperation, context: Context, parent: Span | None) -> Context:
-        identity: Any = trace.INVALID_SPAN_CONTEXT if parent is None else parent.get_span_context()
-        # All at once, which its properties are not.
-        trace_id, parent_id, remote, parent_flags, state, valid = identity
+    @staticmethod
+    def _started(operation: SpanOperation, span: Span) -> Span:
+        if span.__class__ is FastSpan:
+            operation.span = span
+        return span
+
+    def begin(self, above: Any, point: Point, labels: AttributeSet, owner: Any) -> Any:
+        if self.take is None:
+            return None
+        if above.__class__ is FastSpan:
+            span = FastSpan(self, above.trace, self.new_span_id(), above.span_id, perf_counter_ns(), owner)
+        else:
+            span = self._first(perf_counter_ns(), above, owner)  # type: ignore[assignment]
+            if span.__class__ is not FastSpan:
+                return span
+        span.point = point
+        span.labels = labels
+        return span
+
+    def _first(self, started: int, parent: Span | None, owner: Any) -> Span:
+        valid = False
+        if parent is not None:
+            # All at once, which its properties are not.
+            identity: Any = parent.get_span_context()
+            trace_id, parent_id, remote, parent_flags, state, valid = identity
         if valid:
             flags = _SAMPLED | (parent_flags & _RANDOM)
             sampled = bool(parent_flags & _SAMPLED) if self._follows_parent else self._sample_root(trace_id)
@@ -78,8 +101,7 @@ class FastSpanMaker:
             trace_id = getrandbits(128) or 1 if self._new_trace_id is None else self._new_trace_id()
             parent_id, remote, state, flags = 0, False, None, self._root_flags
             sampled = self._sample_root(trace_id)
-        span = self._new_span(operation, trace_id, parent_id, flags, state, remote=remote, sampled=sampled)
-        return with_span(context, span)
+        return self._new_span(started, owner, trace_id, parent_id, flags, state, remote=remote, sampled=sampled)
 
     def start_remote(self, operation: SpanOperation, trace_id: int, parent_id: int, flags: int) -> Context:
         sampled = flags & _SAMPLED if self._follows_parent else self._sample_root(trace_id)
@@ -96,7 +118,8 @@ class FastSpanMaker:
 
     def _new_span(
         self,
-        operation: SpanOperation,
+        started: int,
+        owner: Any,
         trace_id: int,
         parent_id: int,
         flags: int,
@@ -107,9 +130,7 @@ class FastSpanMaker:
     ) -> Span:
         if not sampled or not _controls.keeps_trace(trace_id):
             return self._unsampled(trace_id, flags, state)
-        span = operation.span = FastSpan(
-            self, Trace(trace_id, flags, state), self.new_span_id(), parent_id, operation.started, operation
-        )
+        span = FastSpan(self, Trace(trace_id, flags, state), self.new_span_id(), parent_id, started, owner)
         if remote:
             span.remote_parent = True
         return span
@@ -135,6 +156,34 @@ class FastSpanMaker:
             steps.record()
         self.take([otlp.span(of.head, span.span_id, span.parent_id, start, end, rest)])
         return end, of.trace_id, span.span_id
+
+    def finish(self, span: FastSpan, ended: int) -> Exemplar | None:
+        take, labels, details, remote = self.take, span.labels, span.details, span.remote_parent
+        point: Any = span.point
+        name = span.span_name
+        known = labels.span_cache.get((point, name or point.span, remote) if remote or name else point)
+        if known is None:
+            known = encoding.common(point, name or point.span, labels, remote_parent=remote)
+        if known is None or take is None or span.promoted is not None or span.steps is not None:
+            return None
+        rest, keys = known
+        if details is not None:
+            form = details.span_form
+            if form.__class__ is not bytes:
+                form = encoding.of_details(details)
+            if form is None or not keys.isdisjoint(details.values):
+                return None
+            rest += form
+        if span.linked:
+            links = encoding.of_links(span.linked)
+            if links is None:
+                return None
+            rest += links
+        of, span_id = span.trace, span.span_id
+        offset = of.clock_offset
+        span.end_time = end = ended + offset
+        take([otlp.succeeded(of.head, span_id, span.parent_id, span.started + offset, end, rest)])
+        return end, of.trace_id, span_id
 
     def end(self, operation: SpanOperation, elapsed: int) -> tuple[int, int]:
         span: Any = operation.span

@@ -133,6 +133,16 @@ def span(
     return b"".join((begin, head, ids, times, rest, tail))
 
 
+def succeeded(head: bytes, span_id: int, parent_id: int, start: int, end: int, rest: bytes) -> bytes:
+    """Return a span without a failure, as `span` does."""
+    if parent_id:
+        ids, size = _IDS_AND_PARENT(_SPAN_ID, span_id, _PARENT_ID, parent_id), len(head) + len(rest) + _FIXED + 2
+    else:
+        ids, size = _IDS(_SPAN_ID, span_id), len(head) + len(rest) + _FIXED - 8
+    begin = _BEGINNINGS[size] if size < _USUAL else b"\x12" + length(size)
+    return b"".join((begin, head, ids, _TIMES(_START, start, _END, end), rest, NO_STATUS))
+
+
 def child(begin: bytes, head: bytes, span_id: int, parent_id: int, start: int, end: int, rest: bytes) -> bytes:
     """Return a span that has a parent, as `span` does; `begin` by `beginning`, `rest` all that follows the times."""
     ids, times = _IDS_AND_PARENT(_SPAN_ID, span_id, _PARENT_ID, parent_id), _TIMES(_START, start, _END, end)

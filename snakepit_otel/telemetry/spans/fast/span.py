@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from threading import RLock
 from time import perf_counter_ns, time_ns
@@ -12,12 +12,15 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from snakepit_otel.telemetry._attributes import NONE, AttributeSet, Details
 from snakepit_otel.telemetry._definitions import Point
 from snakepit_otel.telemetry.spans.base import SpanOperation, StepSource
 from snakepit_otel.telemetry.spans.fast import otlp
 
 _HEAD = b"\x0a\x10"  # see `otlp.trace`
 _promotion_lock = RLock()  # two threads may work in one span
+_FLAGS = [TraceFlags(flags) for flags in range(256)]
+_FLAG_TEXTS = [f"{flags:02x}" for flags in range(256)]
 
 
 class Trace:
@@ -48,7 +51,11 @@ class FastSpan(Span):
 
     remote_parent = False
     end_time: int | None = None  # ns since 1970
-    point: Point | None = None  # of a step, which has no operation yet
+    point: Point | None = None  # of a step, or of a call by `SpanMaker.begin`, which has no operation yet
+    labels: AttributeSet = NONE
+    details: Details | None = None
+    linked: Sequence[SpanContext] = ()
+    span_name: str | None = None  # where it is not the point's
     promoted: Span | None = None
     steps: StepSource | None = None  # of the request that came with this call, to be recorded with it
 
@@ -67,7 +74,12 @@ class FastSpan(Span):
 
     def get_span_context(self) -> SpanContext:
         of = self.trace
-        return SpanContext(of.trace_id, self.span_id, False, TraceFlags(of.flags), of.state)
+        return SpanContext(of.trace_id, self.span_id, False, _FLAGS[of.flags], of.state)
+
+    def traceparent(self) -> str | None:
+        """Return the W3C header of that name; None where there is a trace state as well."""
+        of = self.trace
+        return None if of.state else f"00-{of.head[2:18].hex()}-{self.span_id:016x}-{_FLAG_TEXTS[of.flags]}"
 
     def is_recording(self) -> bool:
         return self.end_time is None
