@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk
@@ -76,9 +76,9 @@ class WorkerPools(Mapping[str, WorkerPool]):
         if chosen is not None:
             chosen.requests.outcomes.on_refused(chosen.label(tool))
 
-    async def execute(self, job: Job) -> Any:
+    def execute(self, job: Job) -> Coroutine[Any, Any, Any]:
         """Run a request; see `WorkerPool.execute`. Raises `PoolNotFound`, too."""
-        return await self._for(job).execute(job)
+        return self._for(job).execute(job)
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run a request and await `take` for each chunk; see `WorkerPool.stream`. Raises `PoolNotFound`, too."""

@@ -47,7 +47,7 @@ class _Stored:
     is_argument: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Request:
     id: str
     session_id: str | None
@@ -294,6 +294,8 @@ class BufferStore:
     def _close(self, request: _Request, reason: str) -> None:
         with self._lock:
             self._requests.pop(request.id, None)
+            if not request.stored:
+                return
             deadline = self._clock() + self.settings.unused_ttl / 1000
             for stored in list(request.stored.values()):
                 if reason == metrics.PEER_LOST and stored.publisher == request.worker:

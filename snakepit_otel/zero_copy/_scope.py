@@ -268,7 +268,7 @@ class Scope:
         if self._closed:
             return
         self._closed = reason
-        for reference in list(self._references.values()):
+        for reference in list(self._references.values()) if self._references else ():
             if self.request is None and reference.is_local and reference.sent and self._exchange is not None:
                 # It was published for a request to come, which may never have come.
                 self._exchange.release(None, reference.description.ref)

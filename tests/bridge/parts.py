@@ -107,7 +107,9 @@ class OneWorker:
 
     async def execute(self, job: Job) -> pb.ExecuteToolResponse:
         """Run the request on the worker."""
-        await job.on_assigned("worker-1")
+        assigned = job.on_assigned("worker-1")
+        if assigned is not None:
+            await assigned
         try:
             response: pb.ExecuteToolResponse = await self.connection.call(methods.EXECUTE_TOOL, job.request, _left(job))
         except rpc.RpcError as error:
@@ -116,7 +118,9 @@ class OneWorker:
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run the request on the worker and hand on its chunks."""
-        await job.on_assigned("worker-1")
+        assigned = job.on_assigned("worker-1")
+        if assigned is not None:
+            await assigned
         try:
             await self.connection.stream(methods.EXECUTE_STREAMING_TOOL, job.request, take, _left(job))
         except rpc.RpcError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from snakepit_otel import telemetry
@@ -53,22 +54,25 @@ from snakepit_otel.errors import (
 from snakepit_otel.sessions import Creator, SessionStore
 from snakepit_otel.sessions._session import is_id
 from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry._labels import LabelSets
 from snakepit_otel.zero_copy._buffer_store import BufferStore
 from snakepit_otel.zero_copy._scope import Scope
 
 SESSIONS = "sessions"
 
 
-def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
-    return {names.SNAKEPIT_TOOL_NAME: dispatcher.label(request.tool_name)}
+def _labels(dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> telemetry.AttributeSet:
+    return dispatcher.labels.of(dispatcher.label(request.tool_name))
 
 
-def _details(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> dict[str, str]:
-    return {names.SESSION_ID: request.session_id} if is_id(request.session_id) else {}
+def _details(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> telemetry.Details | None:
+    session_id = request.session_id
+    return telemetry.Details.of_text(names.SESSION_ID, session_id) if session_id and is_id(session_id) else None
 
 
 def _trail(_dispatcher: Dispatcher, request: ToolRequest, *_: Any, **__: Any) -> str:
-    return request.session_id if is_id(request.session_id) else ""
+    session_id = request.session_id
+    return session_id if session_id and is_id(session_id) else ""
 
 
 _requests_of_session = telemetry.Trail(_trail)
@@ -101,9 +105,9 @@ class Dispatcher:
         self.fencing_tokens = fencing_tokens or FencingTokens()
         self.tools = tools
         self._workers = workers
+        self.labels = LabelSets(names.SNAKEPIT_TOOL_NAME)
         self.own = OwnTools(tools, sessions, authority_tool_bytes)
         self.live_requests = LiveRequests(self._pool_of)
-        self._live = self.live_requests.by_id
         sessions.on_ended(tools.forget)
 
     def _pool_of(self, tool: str) -> str | None:
@@ -137,15 +141,12 @@ class Dispatcher:
         request's references, for callers in this process; others' get one here. `peer` is for whom things are held.
         """
         check_request(request)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with (
-            self._references(request, scope) as references,
-            LiveRequest(self._live, references.request or "", request, deadline) as live,
-        ):
+        references = scope or self.buffer_store.request(request.session_id or None, request.tool_name)
+        with _Served(self, request, references, timeout, is_local=scope is not None) as live:
             try:
                 if scope is None:
                     await self._claim_references(request, references, peer)
-                prefer = await self._session(request, creator, peer)
+                prefer = await self._session(request, creator, peer) if live.session_id else None
             except SnakepitError:
                 self.on_refused(request)
                 raise
@@ -177,11 +178,8 @@ class Dispatcher:
     ) -> None:
         """Run a tool and hand each chunk of its result to `take`; see `execute`."""
         check_request(request)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with (
-            self._references(request, scope) as references,
-            LiveRequest(self._live, references.request or "", request, deadline) as live,
-        ):
+        references = scope or self.buffer_store.request(request.session_id or None, request.tool_name)
+        with _Served(self, request, references, timeout, is_local=scope is not None) as live:
 
             async def offer_and_forward(chunk: Chunk) -> None:
                 if REFERENCES in chunk.metadata:
@@ -192,7 +190,7 @@ class Dispatcher:
             try:
                 if scope is None:
                     await self._claim_references(request, references, peer)
-                prefer = await self._session(request, creator, peer)
+                prefer = await self._session(request, creator, peer) if live.session_id else None
             except SnakepitError:
                 self.on_refused(request)
                 raise
@@ -205,19 +203,6 @@ class Dispatcher:
             except SessionWorkerUnavailable:
                 await self._forget_worker(request.session_id)
                 raise
-
-    @contextmanager
-    def _references(self, request: ToolRequest, given: Scope | None) -> Iterator[Scope]:
-        """Give a request a scope for its references, for as long as it runs."""
-        scope = given or self.buffer_store.request(request.session_id or None, request.tool_name)
-        # In place of the caller's own: callers cannot choose the id of their request.
-        request.metadata[REQUEST_ID] = scope.request or ""
-        # A given scope is closed by its giver.
-        with scope if given is None else nullcontext():
-            try:
-                yield scope
-            finally:
-                self.fencing_tokens.release(scope.request or "")
 
     async def _claim_references(self, request: ToolRequest, scope: Scope, peer: Peer) -> None:
         """Give the request the references that its caller, another process, has placed for it."""
@@ -251,8 +236,6 @@ class Dispatcher:
 
     async def _session(self, request: ToolRequest, creator: Creator | None, peer: Peer) -> str | None:
         session_id = request.session_id
-        if not session_id:
-            return None
         try:
             if request.metadata.get(CREATE_SESSION) == "false" or not self.sessions.settings.create_on_request:
                 return self.sessions.worker_of(await self.sessions.get(session_id))
@@ -272,33 +255,69 @@ class Dispatcher:
         with suppress(SnakepitError):
             await self.sessions.assign_worker(session_id, "")
 
-    def _job(self, request: ToolRequest, prefer: str | None, live: LiveRequest, peer: Peer) -> Job:
-        metadata, session_id = request.metadata, request.session_id
-        request_id, last_worker = metadata[REQUEST_ID], prefer
-
-        async def on_assigned(worker_id: str) -> None:
-            nonlocal last_worker
-            live.on_assigned(worker_id)
-            self.buffer_store.assign_worker(request_id, worker_id)
-            self.fencing_tokens.assign(request_id, worker_id)
-            if session_id and worker_id != last_worker:
-                last_worker = worker_id
-                await self.sessions.assign_worker(session_id, worker_id)
-
+    def _job(self, request: ToolRequest, prefer: str | None, live: _Served, peer: Peer) -> Job:
+        metadata = request.metadata
+        live.last_worker = prefer
         return Job(
             request,
             request.tool_name,
-            session_id,
-            request_id,
+            live.session_id,
+            live.id,
             prefer or None,
-            on_assigned,
+            live.on_assigned,
             live.deadline,
-            pool=metadata.get(POOL) or None,
-            idempotent=metadata.get(IDEMPOTENT) == "true",
-            has_retry=RETRY in metadata and retry_in(metadata) is not None,
-            peer=peer,
+            metadata.get(POOL) or None,
+            metadata.get(IDEMPOTENT) == "true",
+            RETRY in metadata and retry_in(metadata) is not None,
+            peer,
             listing=live,
         )
+
+
+class _Served(LiveRequest):
+    """A live request with the scope of its references and its worker, for as long as its block runs."""
+
+    __slots__ = ("_dispatcher", "_is_local", "_references", "last_worker", "session_id")
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: ToolRequest, references: Scope, timeout: float | None, *, is_local: bool
+    ) -> None:
+        request_id = references.request or ""
+        # In place of the caller's own: callers cannot choose the id of their request.
+        request.metadata[REQUEST_ID] = request_id
+        super().__init__(
+            dispatcher.live_requests.by_id, request_id, request, None if timeout is None else time.monotonic() + timeout
+        )
+        self._dispatcher = dispatcher
+        self._references = references
+        self._is_local = is_local
+        self.session_id = request.session_id
+        self.last_worker: str | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._dispatcher.fencing_tokens.release(self.id)
+            # A local caller closes its scope itself.
+            if not self._is_local:
+                self._references.__exit__(None, error, None)
+
+    def on_assigned(self, worker_id: str) -> Awaitable[None] | None:
+        """Give a worker what it needs to run the request; see `Job`."""
+        self.worker, self.is_running = worker_id, True
+        dispatcher = self._dispatcher
+        dispatcher.buffer_store.assign_worker(self.id, worker_id)
+        dispatcher.fencing_tokens.assign(self.id, worker_id)
+        if not self.session_id or worker_id == self.last_worker:
+            return None
+        self.last_worker = worker_id
+        return dispatcher.sessions.assign_worker(self.session_id, worker_id)
 
 
 def _values_of(request: ToolRequest) -> Iterable[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,7 +33,9 @@ class Job:
     session_id: str
     request_id: str
     preferred_worker: str | None  # the one that the session used last
-    on_assigned: Callable[[str], Awaitable[None]]  # gets the worker's id before each run
+    on_assigned: Callable[
+        [str], Awaitable[None] | None
+    ]  # gets the worker's id before each run, to be awaited if need be
     deadline: float | None = None  # on the monotonic clock
     pool: str | None = None
     idempotent: bool = False  # may be run again
@@ -45,6 +47,7 @@ class Job:
     errors: int = 0  # runs again after an error that the tool raised
     failure: Failure | None = None  # the error of its present run, if a worker has answered with one
     seconds: float = 0.0  # until the answer of its present run
+    label: str = ""  # the tool's name as an attribute of metrics, once it is in a pool
 
     @property
     def attempt(self) -> int:
@@ -79,7 +82,7 @@ class Workers(Protocol):
     def on_refused(self, tool: str, pool: str | None) -> None:
         """Count a request that was refused before it came here."""
 
-    async def execute(self, job: Job) -> Any:
+    def execute(self, job: Job) -> Coroutine[Any, Any, Any]:
         """Run a request on a worker and return its response."""
 
     async def stream(self, job: Job, take: TakeChunk) -> None:

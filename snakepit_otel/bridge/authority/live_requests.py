@@ -76,10 +76,6 @@ class LiveRequest:
         if not self._holders:
             self._live.pop(self.id, None)
 
-    def on_assigned(self, worker_id: str) -> None:
-        """Record the worker that runs the request."""
-        self.worker, self.is_running = worker_id, True
-
     def on_started(self) -> None:
         """Record that a tool of the authority runs; from any thread."""
         self.is_running = True

@@ -48,7 +48,9 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
     """Raise `ValueRefused` for more metadata than a request may have, besides the list of its references."""
     if len(metadata) > MAX_METADATA_ENTRIES:
         raise ValueRefused(f"a request has {len(metadata)} entries of metadata; at most {MAX_METADATA_ENTRIES}")
-    size = sum(len(key) + len(value) for key, value in metadata.items())
+    size = 0
+    for key, value in metadata.items():
+        size += len(key) + len(value)
     if size > MAX_METADATA_BYTES:
         size -= min(len(metadata.get(REFERENCES, "")), MAX_LIST_CHARACTERS)
     if size > MAX_METADATA_BYTES:

@@ -71,14 +71,13 @@ def execute_request(
     """
     outgoing = None if scope is None else Outgoing(scope, plain_markers)
     encoded, binary = codec.encode_parameters(parameters or {}, outgoing or plain_markers)
-    request = message(
-        pb.ExecuteToolRequest,
-        session_id=session_id or "",
-        tool_name=tool,
-        parameters=encoded,
-        binary_parameters=binary,
-        stream=stream,
-    )
+    # Of fields that are not set, the message need not take any.
+    more: dict[str, Any] = {"session_id": session_id} if session_id else {}
+    if binary:
+        more["binary_parameters"] = binary
+    if stream:
+        more["stream"] = True
+    request = message(pb.ExecuteToolRequest, tool_name=tool, parameters=encoded, **more)
     if pool is not None:
         request.metadata[methods.POOL] = checked_text(pool, "a pool's name")
     if not create_session:

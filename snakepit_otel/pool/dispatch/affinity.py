@@ -106,15 +106,19 @@ def _select_strictly(last: Worker | None, preferred: str, capacity: int, mode: A
 
 
 def _least_busy(ready: Sequence[Worker], capacity: int, turn: int) -> Worker | None:
-    suspects_too = all_suspect(ready)
-    least: Worker | None = None
-    for offset in range(len(ready)):
-        worker = ready[(turn + offset) % len(ready)]
-        if worker.suspect and not suspects_too:
-            continue
-        if worker.active < (capacity if least is None else least.active):
-            least = worker
-            if not worker.active:
+    least = _least_busy_of(ready, capacity, turn, suspects_too=False)
+    if least is None and all_suspect(ready):
+        return _least_busy_of(ready, capacity, turn, suspects_too=True)
+    return least
+
+
+def _least_busy_of(ready: Sequence[Worker], capacity: int, turn: int, *, suspects_too: bool) -> Worker | None:
+    least, fewest, count = None, capacity, len(ready)
+    for offset in range(count):
+        worker = ready[(turn + offset) % count]
+        if worker.active < fewest and (suspects_too or not worker.suspect):
+            least, fewest = worker, worker.active
+            if not fewest:
                 break
     return least
 

@@ -57,8 +57,10 @@ class CircuitBreaker:
 
     def on_success(self) -> None:
         """A request kept its worker to the end."""
+        if self.state is BreakerState.CLOSED:
+            self._failures = 0
         # A request admitted before the breaker opened proves nothing about the time after.
-        if self.state is not BreakerState.OPEN:
+        elif self.state is not BreakerState.OPEN:
             self._failures = 0
             self._change(BreakerState.CLOSED)
 

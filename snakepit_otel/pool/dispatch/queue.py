@@ -115,18 +115,19 @@ class RequestQueue(Generic[T]):
             # Requests that any worker may serve are mostly served by others.
             ahead = self._strict[worker].service_time if worker in self._strict else 0.0
         expected = busy_for + ahead / max(capacity, 1)
-        left = "no deadline" if deadline is None else f"{deadline - now:.3g} s left"
         if self._length >= self._limit:
             raise PoolSaturated(
                 f"{self._length} requests wait already, and no more than {self._limit} may (max_queue_size); the wait "
-                f"would be about {expected:.3g} s, and the request for {tool!r} had {left}; it did not run",
+                f"would be about {expected:.3g} s, and the request for {tool!r} had "
+                f"{_time_left(deadline, now)}; it did not run",
                 queue_length=self._length,
                 retry_after=expected,
             )
         if deadline is not None and (expected + service_time) * self._deadline_margin > deadline - now:
             raise PoolSaturated(
                 f"a request for {tool!r} would wait about {expected:.3g} s behind {self._length} others (of at most "
-                f"{self._limit}) and then take about {service_time:.3g} s, but had {left}; it did not run",
+                f"{self._limit}) and then take about {service_time:.3g} s, but had {_time_left(deadline, now)}; "
+                "it did not run",
                 queue_length=self._length,
                 retry_after=expected,
             )
@@ -254,3 +255,7 @@ class RequestQueue(Generic[T]):
             waited=waited,
             queue_length=self._length,
         )
+
+
+def _time_left(deadline: float | None, now: float) -> str:
+    return "no deadline" if deadline is None else f"{deadline - now:.3g} s left"

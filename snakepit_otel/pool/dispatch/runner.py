@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -32,11 +32,13 @@ from snakepit_otel.pool.dispatch.retry import Retries, RetryPlan
 from snakepit_otel.pool.dispatch.slots import WorkerSlots
 from snakepit_otel.pool.dispatch.worker_runs import WorkerRuns
 from snakepit_otel.pool.settings import PoolSettings
+from snakepit_otel.pool.workers.base import Worker
 from snakepit_otel.pool.workers.fleet import Fleet
 from snakepit_otel.pool.workers.recycling import ExitReason
 from snakepit_otel.pool.workers.replacement import Replacer
-from snakepit_otel.telemetry import names
+from snakepit_otel.telemetry import AttributeSet, Details, names
 from snakepit_otel.telemetry._events import mark
+from snakepit_otel.telemetry._labels import LabelSets
 
 _EVENTS = {
     BreakerState.OPEN: names.EVENT_CIRCUIT_BREAKER_OPENED,
@@ -46,26 +48,25 @@ _EVENTS = {
 _Dispatch = Callable[[Choice, Job], Awaitable[Any]]
 
 
-def _queue_labels(runner: RequestRunner, *_: Any) -> dict[str, str]:
-    return {names.SNAKEPIT_POOL_NAME: runner.name}
+def _queue_labels(runner: RequestRunner, *_: Any) -> AttributeSet:
+    return runner.pool_labels
 
 
-def _session(_runner: RequestRunner, job: Job, *_: Any) -> dict[str, str]:
-    return {names.SESSION_ID: job.session_id} if job.session_id else {}
+def _session(_runner: RequestRunner, job: Job, *_: Any) -> Details | None:
+    return Details.of_text(names.SESSION_ID, job.session_id) if job.session_id else None
 
 
-def _labels(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, str]:
-    return {
-        names.SNAKEPIT_POOL_NAME: runner.name,
-        names.SNAKEPIT_TOOL_NAME: runner.label(job.tool_name),
-        names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
-        names.SNAKEPIT_AFFINITY_REASON: choice.reason.value,
-    }
+def _labels(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> AttributeSet:
+    return runner.affinity_labels(choice).plus(runner.tool_labels.of(job.label))
 
 
-def _details(runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> dict[str, Any]:
+def _details(_runner: RequestRunner, choice: Choice, job: Job, *_: Any) -> Details:
+    of_worker = choice.worker.details
+    if not job.session_id and job.attempt == 1:
+        return of_worker
+    session = {names.SESSION_ID: job.session_id} if job.session_id else {}
     attempt = {names.SNAKEPIT_REQUEST_ATTEMPTS: job.attempt} if job.attempt > 1 else {}
-    return {names.SNAKEPIT_WORKER_ID: choice.worker.id, **_session(runner, job), **attempt}
+    return Details({**of_worker.values, **session, **attempt})
 
 
 class RequestRunner:
@@ -92,9 +93,12 @@ class RequestRunner:
         self._replacer = replacer
         self._clock = clock
         self._labels = telemetry.Labels()
+        self.pool_labels = telemetry.interned({names.SNAKEPIT_POOL_NAME: self.name})
+        self.tool_labels = LabelSets(names.SNAKEPIT_TOOL_NAME)
+        self._affinity_labels: dict[tuple[str, str], AttributeSet] = {}
         self._jobs = 0
         self._retries = Retries(settings.max_retries, clock)
-        self._runs = WorkerRuns(self.slots, fleet, replacer, self.label, clock, self._update_drained)
+        self._runs = WorkerRuns(self.slots, fleet, replacer, clock, self._update_drained)
         self.wait_abandoned = self._runs.wait_abandoned
         self._drained = asyncio.Event()
         self._drained.set()
@@ -102,6 +106,20 @@ class RequestRunner:
     def label(self, tool: str) -> str:
         """Return a tool's name as an attribute of metrics."""
         return self._labels.of(tool, self.tools)
+
+    def affinity_labels(self, choice: Choice) -> AttributeSet:
+        """Return a choice as attributes of metrics."""
+        found = self._affinity_labels.get(choice[1:])
+        if found is None:
+            _, outcome, reason = choice
+            found = self._affinity_labels[outcome, reason] = telemetry.interned(
+                {
+                    **self.pool_labels.values,
+                    names.SNAKEPIT_AFFINITY_OUTCOME: outcome.value,
+                    names.SNAKEPIT_AFFINITY_REASON: reason.value,
+                }
+            )
+        return found
 
     def accept(self) -> None:
         """Accept requests from now on."""
@@ -120,14 +138,14 @@ class RequestRunner:
         """Refuse all requests from now on, retries too."""
         self.is_accepting, self.is_over = False, True
 
-    async def execute(self, job: Job) -> Any:
+    def execute(self, job: Job) -> Coroutine[Any, Any, Any]:
         """Run a request on a worker and return its response.
 
         Raises `PoolSaturated`, `QueueTimeout`, `WorkerBusy`, `SessionWorkerUnavailable`, `CircuitOpen` and
         `PoolNotStarted` for one that did not run; `WorkerExited` if its worker dies, `DeadlineExceeded`,
         `MessageTooLarge`.
         """
-        return await self._run(job, self._dispatch)
+        return self._run(job, self._dispatch)
 
     async def stream(self, job: Job, take: TakeChunk) -> None:
         """Run a request and await `take` for each chunk; see `execute`. There are no retries after the first chunk."""
@@ -142,7 +160,7 @@ class RequestRunner:
         await self._run(job, dispatch)
 
     async def _run(self, job: Job, dispatch: _Dispatch) -> Any:
-        label = self.label(job.tool_name)
+        label = job.label = self._labels.of(job.tool_name, self.tools)
         if not self.is_accepting:
             error = self.not_running()
             error.tool = job.tool_name
@@ -154,8 +172,13 @@ class RequestRunner:
         try:
             try:
                 self._check_retries(job)
-                job.permit = await self._permit(job)
-                choice = await self._acquire(job)
+                if job.peer.is_known:
+                    self.anonymous.on_known_caller()
+                else:
+                    job.permit = await self._permit(job)
+                choice = self._choose(job)
+                if isinstance(choice, Wait):
+                    choice = await self._wait(job, choice)
             except BaseException:
                 self.outcomes.on_refused(label)
                 raise
@@ -178,10 +201,7 @@ class RequestRunner:
                 "it with idempotent=True as well, or declare it with @tool(idempotent=True); it did not run"
             )
 
-    async def _permit(self, job: Job) -> Permit | None:
-        if job.peer.is_known:
-            self.anonymous.on_known_caller()
-            return None
+    async def _permit(self, job: Job) -> Permit:
         permit = self.anonymous.acquire()
         if permit is not None:
             return permit
@@ -193,13 +213,20 @@ class RequestRunner:
 
     async def _run_with_retries(self, choice: Choice, job: Job, dispatch: _Dispatch, label: str) -> Any:
         while True:
+            job.begin_run()
             try:
-                result = await self._run_once(choice, job, dispatch)
+                result = await dispatch(choice, job)
             except BaseException as error:
+                if job.failure is None:
+                    self.failed += 1
+                    self.breaker.on_abandoned()
+                else:
+                    self._on_answer(choice)
                 again = await self._run_again(choice, job, error, label)
                 if again is None:
                     raise
             else:
+                self._on_answer(choice)
                 if job.failure is None:
                     self.outcomes.on_result(label, job.seconds)
                     return result
@@ -236,7 +263,8 @@ class RequestRunner:
         """Return the choice for a further run, after a wait; None if no worker can be had."""
         await asyncio.sleep(wait)
         try:
-            return await self._acquire(job)
+            choice = self._choose(job)
+            return await self._wait(job, choice) if isinstance(choice, Wait) else choice
         except PoolError:
             # The error that there was is the one that the caller needs.
             return None
@@ -253,27 +281,14 @@ class RequestRunner:
         # Of the request; that of each run is on its own span.
         mark({names.SNAKEPIT_REQUEST_ATTEMPTS: job.attempt})
 
-    async def _run_once(self, choice: Choice, job: Job, dispatch: _Dispatch) -> Any:
-        job.begin_run()
-        try:
-            result = await dispatch(choice, job)
-        except BaseException:
-            if job.failure is None:
-                self.failed += 1
-                self.breaker.on_abandoned()
-            else:
-                self._on_answer(choice)
-            raise
-        self._on_answer(choice)
-        return result
-
     def _on_answer(self, choice: Choice) -> None:
         self.breaker.on_success()
         self._fleet.on_completed(choice.worker)
         if choice.worker.assigned_requests >= self._settings.worker_max_requests:
             self._replacer.replace_soon(choice.worker, ExitReason.MAX_REQUESTS)
 
-    async def _acquire(self, job: Job) -> Choice:
+    def _choose(self, job: Job) -> Choice | Wait:
+        """Acquire a slot at once, or return what to wait for."""
         try:
             # While draining, requests accepted before may still be run again.
             if self.is_over:
@@ -282,33 +297,34 @@ class RequestRunner:
                 raise self._circuit_open()
             try:
                 choice = self.slots.acquire(job.preferred_worker)
-                if isinstance(choice, Wait):
-                    choice = await self._queue(job, choice)
             except BaseException:
                 self.breaker.on_abandoned()
                 raise
         except PoolError as error:
             self.rejections.count(error)
             raise
-        telemetry.record(
-            names.METRIC_POOL_AFFINITY_DECISIONS,
-            1,
-            {
-                names.SNAKEPIT_POOL_NAME: self.name,
-                names.SNAKEPIT_AFFINITY_OUTCOME: choice.outcome.value,
-                names.SNAKEPIT_AFFINITY_REASON: choice.reason.value,
-            },
-        )
+        if isinstance(choice, Choice):
+            telemetry.record(names.METRIC_POOL_AFFINITY_DECISIONS, 1, self.affinity_labels(choice))
+        return choice
+
+    async def _wait(self, job: Job, wait: Wait) -> Choice:
+        try:
+            choice = wait.choice_of(await self._queue(job, wait))
+        except BaseException as error:
+            self.breaker.on_abandoned()
+            if isinstance(error, PoolError):
+                self.rejections.count(error)
+            raise
+        telemetry.record(names.METRIC_POOL_AFFINITY_DECISIONS, 1, self.affinity_labels(choice))
         return choice
 
     @telemetry.observed(names.POOL_QUEUE, labels=_queue_labels, details=_session)
-    async def _queue(self, job: Job, wait: Wait) -> Choice:
-        return await self.slots.wait(wait, job.tool_name, self.label(job.tool_name), job.deadline)
+    async def _queue(self, job: Job, wait: Wait) -> Worker:
+        return await self.slots.wait(wait, job.tool_name, job.label, job.deadline)
 
     @telemetry.observed(names.POOL_QUEUE, labels=_queue_labels, details=_session)
     async def _queue_for_permit(self, job: Job) -> Permit:
-        tool = job.tool_name
-        return await self.slots.wait_for_permit(tool, self.label(tool), job.deadline)
+        return await self.slots.wait_for_permit(job.tool_name, job.label, job.deadline)
 
     @telemetry.observed(names.POOL_DISPATCH, labels=_labels, details=_details, result=describe_response)
     async def _dispatch(self, choice: Choice, job: Job) -> Any:

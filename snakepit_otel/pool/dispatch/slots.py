@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from snakepit_otel.errors import SessionWorkerUnavailable
 from snakepit_otel.pool.dispatch.affinity import Choice, Wait, all_suspect, select
@@ -43,11 +43,11 @@ class WorkerSlots:
             choice.worker.acquire()
         return choice
 
-    async def wait(self, wait: Wait, tool: str, label: str, deadline: float | None) -> Choice:
-        """Acquire a slot through the queue; see `RequestQueue.enter` for the errors raised."""
+    def wait(self, wait: Wait, tool: str, label: str, deadline: float | None) -> Awaitable[Worker]:
+        """Acquire a worker's slot through the queue; see `RequestQueue.enter` for the errors raised."""
         workers = len(self.serving) if wait.only is None else 1
         capacity = workers * self._settings.concurrency
-        worker = await self.queue.enter(
+        return self.queue.enter(
             tool=tool,
             service_time=self.times.of(label),
             timeout=self._settings.queue_timeout / 1000,
@@ -56,12 +56,11 @@ class WorkerSlots:
             worker=wait.only,
             deadline=deadline,
         )
-        return wait.choice_of(worker)
 
-    async def wait_for_permit(self, tool: str, label: str, deadline: float | None) -> Permit:
+    def wait_for_permit(self, tool: str, label: str, deadline: float | None) -> Awaitable[Permit]:
         """Acquire a permit through its queue; see `RequestQueue.enter` for the errors raised."""
         limit = self.anonymous.limit
-        return await self.anonymous.queue.enter(
+        return self.anonymous.queue.enter(
             tool=tool,
             service_time=self.times.of(label),
             timeout=self._settings.queue_timeout / 1000,
@@ -77,15 +76,10 @@ class WorkerSlots:
 
     def assign(self, worker: Worker) -> None:
         """Assign a worker's free slots to queued requests."""
-
-        def acquire() -> Worker:
-            worker.acquire()
-            return worker
-
         while len(self.queue) and worker.state is WorkerState.READY and worker.active < self._settings.concurrency:
             if worker.suspect and not all_suspect(self.serving):
                 return
-            if not self.queue.assign(worker.id, acquire):
+            if not self.queue.assign(worker.id, worker.acquire):
                 return
 
     def assign_all(self) -> None:

@@ -27,14 +27,12 @@ class WorkerRuns:
         slots: WorkerSlots,
         fleet: Fleet,
         replacer: Replacer,
-        label: Callable[[str], str],
         clock: Callable[[], float],
         on_end: Callable[[], None],
     ) -> None:
         self._slots = slots
         self._fleet = fleet
         self._replacer = replacer
-        self._label = label
         self._clock = clock
         self._on_end = on_end
         self._cancel_grace = fleet.settings.cancel_grace / 1000
@@ -56,8 +54,10 @@ class WorkerRuns:
         abandoned: ExitReason | None = None
         worker.running[job.request_id] = job
         try:
-            await job.on_assigned(worker.id)
-            left = self._time_left(job)
+            assigned = job.on_assigned(worker.id)
+            if assigned is not None:
+                await assigned
+            left = None if job.deadline is None else self._time_left(job, job.deadline)
             abandoned = ExitReason.CANCELLED
             result: Any
             with worker.until_gone():
@@ -72,7 +72,7 @@ class WorkerRuns:
         else:
             abandoned = None
             job.seconds = seconds = self._clock() - started
-            self._slots.times.add(self._label(job.tool_name), seconds)
+            self._slots.times.add(job.label, seconds)
             if take is None and not result.success:
                 job.failure = failure_in(result.error_message)
             return result
@@ -86,10 +86,8 @@ class WorkerRuns:
         worker.running.pop(job.request_id, None)
         self._slots.release(worker)
 
-    def _time_left(self, job: Job) -> float | None:
-        if job.deadline is None:
-            return None
-        left = job.deadline - self._clock()
+    def _time_left(self, job: Job, deadline: float) -> float:
+        left = deadline - self._clock()
         if left <= 0:
             raise DeadlineExceeded(
                 f"the deadline of a request for {job.tool_name!r} passed before a worker began it; it did not run",

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from snakepit_otel.adapters._tool_description import ToolDescription
 from snakepit_otel.bridge.authority.jobs import Job, TakeChunk, described
 from snakepit_otel.bridge.wire.telemetry_controls import Controls
 from snakepit_otel.pool.workers.in_flight import CallsInFlight
 from snakepit_otel.pool.workers.recycling import ExitReason
+from snakepit_otel.telemetry import Details, names
 
 # Seconds after a worker's end in which responses that it had sent may still arrive.
 _LAST_RESPONSES_S = 0.05
@@ -56,6 +57,7 @@ class Worker(ABC):
         self, worker_id: str, pool: str, clock: Callable[[], float] = time.monotonic, *, slot: int = 0
     ) -> None:
         self.id = worker_id
+        self.details = Details({names.SNAKEPIT_WORKER_ID: worker_id})
         self.pool = pool
         self.slot = slot
         self.state = WorkerState.STARTING
@@ -171,11 +173,12 @@ class Worker(ABC):
         more = f" and {self.active - len(first)} more" if first and self.active > len(first) else ""
         return f"{self.active} requests" + (f": {', '.join(first)}{more}" if first else "")
 
-    def acquire(self) -> None:
-        """Count a request that is assigned to the worker."""
+    def acquire(self) -> Self:
+        """Count a request that is assigned to the worker, and return the worker."""
         self.active += 1
         self.assigned_requests += 1
         self._idle.clear()
+        return self
 
     def release(self) -> None:
         """Count a request as ended."""
