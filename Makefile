@@ -116,6 +116,8 @@ bench: $(READY) ## Measure, and print ratios against baselines of the same run.
 	$(BIN)/python -m benchmarks.instructions
 	$(BIN)/python -m benchmarks.pool
 	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.kill_storm
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.rolling_restart --runs 3
 	$(BIN)/python -m benchmarks.instrumented
 
