@@ -35,6 +35,7 @@ _log = logging.getLogger("snakepit_otel.pool")
 STOP_TIMEOUT_S = 2.1  # for a worker without requests to deliver its telemetry and exit, besides its stop hook
 _CONNECT_TIMEOUT_S = 1.0  # it takes a millisecond; afterwards the worker counts as ready nevertheless
 _FAILED_START_EXIT_S = 3.0
+_SOCKET_TIMEOUT_S, _SOCKET_POLL_S = 1.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -205,12 +206,25 @@ class ProcessWorker(Worker):
         if report.has_stop_hook:
             self.stop_hook_time = self.spec.stop_hook_timeout
         self._socket_inode = self._read_inode()
+        await self._authority_listens()
         channel = WorkerChannel(self.spec.listen, self.id, self.spec.max_message_bytes)
         # At once, since the socket may be removed before the first request.
         await channel.ready(_CONNECT_TIMEOUT_S)
         self._channel = channel
         if self._controls is not None:
             await self.configure(self._controls)
+
+    async def _authority_listens(self) -> None:
+        """Return once the socket for call-backs is there, or has been missing for long.
+
+        It is for a moment where the directory was removed, and made again for this worker.
+        """
+        give_up = time.monotonic() + _SOCKET_TIMEOUT_S
+        while not self._has_authority_socket() and time.monotonic() < give_up:
+            await asyncio.sleep(_SOCKET_POLL_S)
+
+    def _has_authority_socket(self) -> bool:
+        return Path(self.spec.authority.removeprefix("unix:")).exists()
 
     def execute(self, job: Job, timeout: float | None) -> Awaitable[Any]:
         """See `Worker`."""
