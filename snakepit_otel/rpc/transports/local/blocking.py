@@ -50,6 +50,7 @@ class LocalBlockingConnection:
         }
         self._lock = threading.Lock()
         self._link: BlockingLink | None = None
+        self._left: list[BlockingLink] = []  # whose servers are leaving, with calls that have not ended
         self._grpc: BlockingConnection | None = None
         self._is_closed = False
 
@@ -90,9 +91,10 @@ class LocalBlockingConnection:
         """See `BlockingConnection`."""
         with self._lock:
             self._is_closed = True
-            link, over_grpc = self._link, self._grpc
-        if link is not None:
-            link.close(ConnectionClosed())
+            links, over_grpc = [*self._left, self._link], self._grpc
+        for link in links:
+            if link is not None:
+                link.close(ConnectionClosed())
         if over_grpc is not None:
             over_grpc.close()
 
@@ -126,6 +128,8 @@ class LocalBlockingConnection:
             if self._grpc is not None:
                 return None
             if self._link is None or not self._link.is_usable:
+                self._left = [left for left in (*self._left, self._link) if left is not None and not left.is_lost]
+                self._link = None
                 self._link = self._make_link(_HELLO_TIMEOUT_S if timeout is None else min(timeout, _HELLO_TIMEOUT_S))
                 if self._link is None:
                     self._grpc = self._over_grpc()

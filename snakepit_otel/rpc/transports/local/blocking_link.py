@@ -12,14 +12,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from snakepit_otel.rpc.status import RpcError, StatusCode
 from snakepit_otel.rpc.transports.local import frames
+from snakepit_otel.rpc.transports.local.blocking_writer import BlockingWriter
 from snakepit_otel.rpc.transports.local.calling import NotRun
 from snakepit_otel.rpc.transports.local.frames import HEADER, MAX_BODY, MORE, PART_BYTES, MalformedFrame
 
 _READ_BYTES = 64 << 10
 _LATE = "Deadline Exceeded"
+_STOPPED = "the peer has stopped"
+_STOPPING = "the server is stopping; the call did not run"
 
 
 class _Waiting:
@@ -47,7 +51,8 @@ class BlockingLink:
         self._max_message_bytes = max_message_bytes
         self._on_fault = on_fault
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
+        self._writer = BlockingWriter(sock)
+        self._users = 0  # threads that may use the socket
         self._waiting: dict[int, _Waiting] = {}
         self._has_leader = False
         self._next = 1
@@ -55,6 +60,11 @@ class BlockingLink:
         self._parts: dict[int, list[bytes]] = {}
         self._lost: RpcError | None = None
         self.is_leaving = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._lost is not None
 
     @property
     def is_usable(self) -> bool:
@@ -74,18 +84,23 @@ class BlockingLink:
             if not self._waiting and self._has_ended():
                 raise NotRun(StatusCode.UNAVAILABLE, "the peer has closed the connection")
             self._waiting[stream] = mine
+            self._users += 1
         try:
-            self._send(frames.REQUEST, stream, 0, body)
+            self._send(stream, mine, body, due)
             with self._lock:
                 # Not before: a peer whose answers nobody reads may read no request.
                 mine.is_sent = True
-                if not self._has_leader:
+                if not self._has_leader and mine.error is None:
                     self._has_leader = mine.is_leader = True
             while mine.answer is None and mine.error is None:
                 if mine.is_leader:
                     self._read(stream, mine, due)
                 elif not mine.wake.acquire(timeout=-1 if due is None else max(due - time.monotonic(), 0)):
                     self._give_up(stream, mine)
+        except BaseException:
+            # A signal's: the socket may be inside a frame, and nobody waits for the answer.
+            self._lose("a call was interrupted")
+            raise
         finally:
             self._leave(stream, mine)
         if mine.error is not None:
@@ -104,22 +119,40 @@ class BlockingLink:
                 self._lost = error
             waiting, self._waiting = self._waiting, {}
             for one in waiting.values():
-                one.error = error
+                one.error = one.error or error
                 _wake(one)
-        # Ends the reading of a thread, which closing alone would not.
-        _shut_down(self._sock)
-        self._sock.close()
+            # Ends the waits of threads, which closing alone would not; the last of them closes it.
+            _shut_down(self._sock)
+            if not self._users:
+                self._sock.close()
 
-    def _send(self, kind: int, stream: int, flags: int, body: bytes) -> None:
-        size = len(body)
+    def _send(self, stream: int, mine: _Waiting, body: bytes, due: float | None) -> None:
+        """Send a request, in parts if it is large."""
+        size, is_begun = len(body), False
         try:
-            with self._sending:
-                for start in range(0, size or 1, PART_BYTES):
-                    part = body[start : start + PART_BYTES] if size > PART_BYTES else body
-                    more = MORE if start + PART_BYTES < size else 0
-                    _send_all(self._sock, HEADER.pack(len(part), stream, kind, flags | more) + part)
+            for start in range(0, size, PART_BYTES):
+                part = body[start : start + PART_BYTES] if size > PART_BYTES else body
+                more = MORE if start + PART_BYTES < size else 0
+                if not self._writer.write(HEADER.pack(len(part), stream, frames.REQUEST, more) + part, due):
+                    mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
+                    if is_begun:
+                        self._cancel(stream)
+                    return
+                is_begun = True
+                if mine.answer is not None or mine.error is not None:
+                    if more:
+                        # Refused before it came whole; the peer is to forget the rest.
+                        self._cancel(stream)
+                    return
         except OSError as error:
+            if not is_begun:
+                # None of it has reached the peer.
+                mine.error = NotRun(StatusCode.UNAVAILABLE, f"the connection broke: {error.strerror}")
             self._lose(f"the connection broke: {error.strerror}")
+
+    def _cancel(self, stream: int) -> None:
+        with suppress(OSError):
+            self._writer.write_later(HEADER.pack(0, stream, frames.CANCEL, 0))
 
     def _give_up(self, stream: int, mine: _Waiting) -> None:
         with self._lock:
@@ -127,13 +160,17 @@ class BlockingLink:
                 return
             self._waiting.pop(stream, None)
             mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
-        self._send(frames.CANCEL, stream, 0, b"")
+        self._cancel(stream)
 
     def _leave(self, stream: int, mine: _Waiting) -> None:
         """Let another thread read, if this one did."""
         with self._lock:
             self._waiting.pop(stream, None)
             self._parts.pop(stream, None)
+            self._users -= 1
+            if not self._users and not self.is_usable:
+                self._lost = self._lost or RpcError(StatusCode.UNAVAILABLE, _STOPPED)
+                self._sock.close()
             if not mine.is_leader:
                 return
             mine.is_leader = False
@@ -152,8 +189,9 @@ class BlockingLink:
             return False
         except OSError:
             pass
-        self.is_leaving = True
-        self._sock.close()
+        self._lost = RpcError(StatusCode.UNAVAILABLE, "the peer has closed the connection")
+        if not self._users:
+            self._sock.close()
         return True
 
     def _read(self, stream: int, mine: _Waiting, due: float | None) -> None:
@@ -161,7 +199,7 @@ class BlockingLink:
         left = None if due is None else due - time.monotonic()
         if left is not None and left <= 0:
             mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
-            self._send(frames.CANCEL, stream, 0, b"")
+            self._cancel(stream)
             return
         try:
             if not self._readable.poll(None if left is None else math.ceil(left * 1000)):
@@ -197,9 +235,11 @@ class BlockingLink:
     def _on_frame(self, kind: int, stream: int, flags: int, body: bytes) -> None:
         if kind == frames.PING:
             if not flags & frames.ANSWER:
-                self._send(frames.PING, 0, frames.ANSWER, body[:64])
+                answer = body[:64]
+                with suppress(OSError):
+                    self._writer.write_later(HEADER.pack(len(answer), 0, frames.PING, frames.ANSWER) + answer)
         elif kind == frames.LEAVING:
-            self.is_leaving = True
+            self._on_leaving(frames.count_in(body))
         elif kind == frames.RESPONSE:
             with self._lock:
                 one = self._waiting.get(stream)
@@ -223,6 +263,15 @@ class BlockingLink:
         elif kind < frames.HELLO:
             raise MalformedFrame(f"a frame of type {kind} to a client of threads")
 
+    def _on_leaving(self, last_taken: int) -> None:
+        """Make no more calls; those above the last that was taken have not run."""
+        with self._lock:
+            self.is_leaving = True
+            for stream in [stream for stream in self._waiting if stream > last_taken]:
+                one = self._waiting.pop(stream)
+                one.error = NotRun(StatusCode.UNAVAILABLE, _STOPPING)
+                _wake(one)
+
     def _fail(self, reason: str, why: str) -> None:
         self._on_fault(reason)
         self._lose(why)
@@ -234,18 +283,6 @@ class BlockingLink:
 def _wake(one: _Waiting) -> None:
     if one.wake.locked():
         one.wake.release()
-
-
-def _send_all(sock: socket.socket, data: bytes) -> None:
-    """Send all of it, however long that takes."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[sock.send(view) :]
-        except BlockingIOError:
-            writable = select.poll()
-            writable.register(sock, select.POLLOUT)
-            writable.poll()
 
 
 def _shut_down(sock: socket.socket) -> None:

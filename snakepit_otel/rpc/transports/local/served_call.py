@@ -79,6 +79,7 @@ class Call:
         "_credit",
         "_due",
         "_inbox",
+        "_is_begun",
         "_is_late",
         "_link",
         "_metadata",
@@ -113,7 +114,7 @@ class Call:
         self._due = None if timeout is None else monotonic() + timeout
         self.task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_late = False
+        self._is_begun = self._is_late = False
         self.caller_has_gone = False  # set before the task is cancelled, which a handler may do by itself
         self._refusal: tuple[StatusCode, str] | None = None
         if method.reads or method.streams:
@@ -195,7 +196,8 @@ class Call:
     def cancel(self) -> None:
         """End the call: its caller no longer waits."""
         self.caller_has_gone = True
-        if self.task is not None:
+        if self.task is not None and self._is_begun:
+            # One that is cancelled before its first step would never run, and so never answer.
             self.task.cancel()
 
     def fail(self, code: StatusCode, why: str) -> None:
@@ -259,6 +261,7 @@ class Call:
 
     async def serve(self, payload: bytes | None) -> None:
         """Run the handler, and answer."""
+        self._is_begun = True
         span: LocalServerCall | None = None
         if _switch.enabled:
             span = begin_call(self._method.name, self._metadata, trusted=self._owner.trusted)
@@ -266,6 +269,8 @@ class Call:
         raised: BaseException | None = None
         code, details = StatusCode.OK, ""
         try:
+            if self.caller_has_gone:
+                raise asyncio.CancelledError
             answer = await self._run(payload)
             if len(answer) > self._method.max_bytes:
                 code, details = StatusCode.RESOURCE_EXHAUSTED, _too_large(answer, self._method.max_bytes)
