@@ -51,7 +51,7 @@ class BlockingLink:
         self._max_message_bytes = max_message_bytes
         self._on_fault = on_fault
         self._lock = threading.Lock()
-        self._writer = BlockingWriter(sock)
+        self._output = BlockingWriter(sock)
         self._users = 0  # threads that may use the socket
         self._waiting: dict[int, _Waiting] = {}
         self._has_leader = False
@@ -133,7 +133,7 @@ class BlockingLink:
             for start in range(0, size, PART_BYTES):
                 part = body[start : start + PART_BYTES] if size > PART_BYTES else body
                 more = MORE if start + PART_BYTES < size else 0
-                if not self._writer.write(HEADER.pack(len(part), stream, frames.REQUEST, more) + part, due):
+                if not self._output.write(HEADER.pack(len(part), stream, frames.REQUEST, more) + part, due):
                     mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
                     if is_begun:
                         self._cancel(stream)
@@ -152,7 +152,7 @@ class BlockingLink:
 
     def _cancel(self, stream: int) -> None:
         with suppress(OSError):
-            self._writer.write_later(HEADER.pack(0, stream, frames.CANCEL, 0))
+            self._output.write_later(HEADER.pack(0, stream, frames.CANCEL, 0))
 
     def _give_up(self, stream: int, mine: _Waiting) -> None:
         with self._lock:
@@ -237,7 +237,7 @@ class BlockingLink:
             if not flags & frames.ANSWER:
                 answer = body[:64]
                 with suppress(OSError):
-                    self._writer.write_later(HEADER.pack(len(answer), 0, frames.PING, frames.ANSWER) + answer)
+                    self._output.write_later(HEADER.pack(len(answer), 0, frames.PING, frames.ANSWER) + answer)
         elif kind == frames.LEAVING:
             self._on_leaving(frames.count_in(body))
         elif kind == frames.RESPONSE:
