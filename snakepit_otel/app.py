@@ -343,6 +343,7 @@ class Snakepit(LocalCaller):
             ),
             pools=tuple(status_of(pool) for pool in pools.values()),
             tools=(*self.tools.statuses(), *pools.tool_statuses()),
+            listeners=() if self._server is None else self._server.listeners(),
         )
 
     async def _hand_over_to(self, pid: int, listening: bool) -> tuple[str, int]:

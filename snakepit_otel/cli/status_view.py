@@ -94,6 +94,9 @@ def _of_server(status: Status) -> Iterator[tuple[str, Text]]:
     if status.telemetry_level:
         about += f", telemetry {status.telemetry_level}"
     yield "server", _joined(line(about), line("stopping", style="bold yellow") if status.stopping else None)
+    if status.listeners:
+        listeners = (f"{listener.address} ({listener.transport})" for listener in status.listeners)
+        yield "listeners", line(", ".join(listeners))
     sessions = status.sessions
     quota = "" if math.isinf(sessions.max_sessions) else f" of {sessions.max_sessions:.0f}"
     yield (
@@ -221,7 +224,8 @@ def _latency(seconds: float | None) -> str:
 
 def _remarks(worker: WorkerStatus) -> str:
     late = f"{worker.missed_heartbeats} beats late" if worker.missed_heartbeats else ""
-    return ", ".join(remark for remark in (worker.suspect and f"suspect: {worker.suspect}", late) if remark)
+    suspect = worker.suspect and f"suspect: {worker.suspect}"
+    return ", ".join(remark for remark in (suspect, late, worker.transport) if remark)
 
 
 def _joined(*parts: Text | None) -> Text:

@@ -75,6 +75,7 @@ def _status_of_worker(worker: Worker, now: float) -> WorkerStatus:
         missed_heartbeats=worker.missed_heartbeats,
         suspect=None if worker.suspicion is None else worker.suspicion.value,
         slot=worker.slot,
+        transport=worker.transport,
     )
 
 

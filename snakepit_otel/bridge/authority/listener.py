@@ -10,6 +10,7 @@ from snakepit_otel.bridge.authority.limits import LimitSettings
 from snakepit_otel.bridge.wire.peers import UNIX
 from snakepit_otel.rpc.addresses import only_known_callers, split
 from snakepit_otel.rpc.keepalive import LISTENER
+from snakepit_otel.rpc.method import GRPC, LOCAL
 from snakepit_otel.rpc.transports import LocalTransportName, transport_of
 from snakepit_otel.system.tcp_connections import Connections
 
@@ -42,6 +43,7 @@ class CallerListener:
         self._connections = Connections() if is_tcp else None
         self._limits, self._budget = limits, budget
         self.admission: AdmissionInterceptor | None = None
+        self.transport = LOCAL if not is_tcp and local_transport == "local" else GRPC
         self.server = transport_of(address, local_transport).listen(
             address,
             max_message_bytes=limits.largest_message(max_message_bytes, anonymous=anonymous),

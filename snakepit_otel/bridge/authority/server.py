@@ -23,6 +23,7 @@ from snakepit_otel.bridge.wire.authority_services import ADMIN, LEASES
 from snakepit_otel.bridge.wire.buffer_service import BufferService
 from snakepit_otel.bridge.wire.method_guards import guarded
 from snakepit_otel.bridge.wire.services import BRIDGE, BUFFERS
+from snakepit_otel.bridge.wire.status import ListenerStatus
 from snakepit_otel.common.printable import MAX_MESSAGE_CHARACTERS, printable
 from snakepit_otel.errors import HandOverRefused
 from snakepit_otel.rpc.addresses import is_wide, only_known_callers, split
@@ -62,6 +63,7 @@ class AuthorityServer:
         self._listening = AsyncExitStack()
         self._callers: list[CallerListener] = []
         self._ports: list[int] = []  # on TCP
+        self._transports: dict[str, str] = {}  # by address
         self._leaving: list[asyncio.Future[None]] = []
         self.callers_socket: WatchedSocket | None = None  # if that is not the workers' own
         self.socket = ""  # the address of callers, `unix:PATH`
@@ -89,6 +91,10 @@ class AuthorityServer:
             return made
 
         return WatchedSocket(await listen(), listen)
+
+    def listeners(self) -> tuple[ListenerStatus, ...]:
+        """Return where this server listens, for workers and callers, and by which transport."""
+        return tuple(ListenerStatus(address=address, transport=name) for address, name in self._transports.items())
 
     async def listen_for_callers(self, memory: AuthorityMemory) -> None:
         """Listen at the socket of callers, if they have one of their own, and on TCP, as the settings say."""
@@ -191,6 +197,7 @@ class AuthorityServer:
         if admin:
             listener.server.add(guarded(ADMIN, self._admin, limits))
         bound = await listener.start()
+        self._transports[bound] = listener.transport
         if not only_known_callers(bound, tls):
             _log_unknown_callers(bound, encrypted=tls is not None)
         if for_callers:

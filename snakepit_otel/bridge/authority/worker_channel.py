@@ -34,6 +34,11 @@ class WorkerChannel:
         )
         self._telemetry: WorkerTelemetryControls | None = None
 
+    @property
+    def transport(self) -> str:
+        """The system name of the transport in use; empty before there is a connection."""
+        return self._connection.transport or ""
+
     async def ready(self, timeout: float) -> bool:
         """Wait until connected; return whether that is so in time."""
         with suppress(TimeoutError):

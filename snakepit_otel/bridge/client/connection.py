@@ -194,6 +194,11 @@ class RawConnection:
         """See `Connection`."""
         return self._authority.opened().bidirectional(method, metadata)
 
+    @property
+    def transport(self) -> str | None:
+        """See `Connection`."""
+        return self._authority.opened().transport
+
     def connect(self) -> None:
         """See `Connection`."""
         self._authority.opened().connect()

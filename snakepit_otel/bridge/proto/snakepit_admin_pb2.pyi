@@ -158,7 +158,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "run_id", "pid", "uptime_seconds", "stopping", "telemetry_level", "sessions", "pools", "tools", "strict_mode")
+    __slots__ = ("version", "run_id", "pid", "uptime_seconds", "stopping", "telemetry_level", "sessions", "pools", "tools", "strict_mode", "listeners")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,7 @@ class GetStatusResponse(_message.Message):
     POOLS_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     STRICT_MODE_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
     version: str
     run_id: str
     pid: int
@@ -179,7 +180,16 @@ class GetStatusResponse(_message.Message):
     pools: _containers.RepeatedCompositeFieldContainer[PoolStatus]
     tools: _containers.RepeatedCompositeFieldContainer[ToolStatus]
     strict_mode: bool
-    def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolStatus, _Mapping]]] = ..., strict_mode: _Optional[bool] = ...) -> None: ...
+    listeners: _containers.RepeatedCompositeFieldContainer[ListenerStatus]
+    def __init__(self, version: _Optional[str] = ..., run_id: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., stopping: _Optional[bool] = ..., telemetry_level: _Optional[str] = ..., sessions: _Optional[_Union[GetStatsResponse, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolStatus, _Mapping]]] = ..., strict_mode: _Optional[bool] = ..., listeners: _Optional[_Iterable[_Union[ListenerStatus, _Mapping]]] = ...) -> None: ...
+
+class ListenerStatus(_message.Message):
+    __slots__ = ("address", "transport")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    transport: str
+    def __init__(self, address: _Optional[str] = ..., transport: _Optional[str] = ...) -> None: ...
 
 class ToolStatus(_message.Message):
     __slots__ = ("name", "pool", "calls", "raised", "refused", "p50_seconds", "p95_seconds", "retried", "failed")
@@ -261,7 +271,7 @@ class PoolStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., adapter: _Optional[str] = ..., profile: _Optional[str] = ..., affinity: _Optional[str] = ..., size: _Optional[int] = ..., spares: _Optional[int] = ..., concurrency: _Optional[int] = ..., ready_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., queue_length: _Optional[int] = ..., queue_limit: _Optional[int] = ..., queue_oldest_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., breaker_retry_seconds: _Optional[float] = ..., start_blocked_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., answered: _Optional[int] = ..., failed: _Optional[int] = ..., rejected: _Optional[_Mapping[str, int]] = ..., retried: _Optional[int] = ..., restarts: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., raised: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect", "slot")
+    __slots__ = ("id", "pid", "state", "active", "requests", "age_seconds", "memory_bytes", "heartbeat_age_seconds", "missed_heartbeats", "suspect", "slot", "transport")
     ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +283,7 @@ class WorkerStatus(_message.Message):
     MISSED_HEARTBEATS_FIELD_NUMBER: _ClassVar[int]
     SUSPECT_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
     id: str
     pid: int
     state: str
@@ -284,7 +295,8 @@ class WorkerStatus(_message.Message):
     missed_heartbeats: int
     suspect: str
     slot: int
-    def __init__(self, id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., active: _Optional[int] = ..., requests: _Optional[int] = ..., age_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_age_seconds: _Optional[float] = ..., missed_heartbeats: _Optional[int] = ..., suspect: _Optional[str] = ..., slot: _Optional[int] = ...) -> None: ...
+    transport: str
+    def __init__(self, id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., active: _Optional[int] = ..., requests: _Optional[int] = ..., age_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_age_seconds: _Optional[float] = ..., missed_heartbeats: _Optional[int] = ..., suspect: _Optional[str] = ..., slot: _Optional[int] = ..., transport: _Optional[str] = ...) -> None: ...
 
 class RestartWorkersRequest(_message.Message):
     __slots__ = ("pool",)

@@ -25,6 +25,7 @@ class WorkerStatus:
     missed_heartbeats: int = 0  # in a row
     suspect: str | None = None  # reason for which other workers are preferred
     slot: int = 0  # its place in the pool, from 0, which its replacement inherits
+    transport: str = ""  # of the calls to it, `ttrpc` or `grpc`; empty before there is a connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,14 @@ class ToolStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListenerStatus:
+    """One address at which an authority listens."""
+
+    address: str
+    transport: str = ""  # `ttrpc`, which serves callers that speak gRPC, too, or `grpc`
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionsStatus:
     """The ledger of sessions: `created - deleted - pruned_ttl - pruned_overflow == live`."""
 
@@ -104,6 +113,7 @@ class Status:
     pools: tuple[PoolStatus, ...] = ()
     tools: tuple[ToolStatus, ...] = ()
     strict_mode: bool = False
+    listeners: tuple[ListenerStatus, ...] = ()
 
     def to_message(self) -> pb.GetStatusResponse:
         """Return this as the wire has it."""
@@ -122,7 +132,9 @@ class Status:
             for pool in message.pools
         )
         tools = tuple(_read(ToolStatus, tool) for tool in message.tools)
-        return _read(cls, message, sessions=_read(SessionsStatus, message.sessions), pools=pools, tools=tools)
+        listeners = tuple(_read(ListenerStatus, listener) for listener in message.listeners)
+        sessions = _read(SessionsStatus, message.sessions)
+        return _read(cls, message, sessions=sessions, pools=pools, tools=tools, listeners=listeners)
 
 
 def _read(kind: type[T], message: Any, **read: Any) -> T:

@@ -91,6 +91,11 @@ class Worker(ABC):
         return 0
 
     @property
+    def transport(self) -> str:
+        """The system name of the transport of calls to it; empty before there is a connection."""
+        return ""
+
+    @property
     def is_reachable(self) -> bool:
         """Whether new connections can be made to the worker."""
         return True

@@ -107,6 +107,11 @@ class ProcessWorker(Worker):
         return self._process.pid if self._process else 0
 
     @property
+    def transport(self) -> str:
+        """See `Worker`."""
+        return self._channel.transport if self._channel else ""
+
+    @property
     def is_reachable(self) -> bool:
         """Whether the worker's socket is in its place; otherwise only the current connection works."""
         return self._socket_inode is not None and self._read_inode() == self._socket_inode

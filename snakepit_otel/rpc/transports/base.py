@@ -71,6 +71,10 @@ class Connection(Protocol):
     def bidirectional(self, method: str, metadata: Metadata | None = None) -> Dialogue:
         """Begin a call that streams both ways; it has no span."""
 
+    @property
+    def transport(self) -> str | None:
+        """The `rpc.system.name` of calls; None while there is no connection."""
+
     def connect(self) -> None:
         """Begin to connect now, and not with the first call."""
 

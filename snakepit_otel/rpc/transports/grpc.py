@@ -19,7 +19,7 @@ from snakepit_otel.rpc.grpc_factories import aio_channel, aio_server, blocking_c
 from snakepit_otel.rpc.grpc_server_interceptors import ServerInterceptor
 from snakepit_otel.rpc.grpc_status import rpc_error
 from snakepit_otel.rpc.keepalive import CALLER
-from snakepit_otel.rpc.method import CANCELLED, Method, error_text, method_of
+from snakepit_otel.rpc.method import CANCELLED, GRPC, Method, error_text, method_of
 from snakepit_otel.rpc.services import Handler, Methods
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.tls import Tls
@@ -117,6 +117,11 @@ class GrpcConnection:
         self.channel: aio.Channel | None = channel  # None once closed
         self._methods = _methods_of(channel, services)
         self._peer = peer
+
+    @property
+    def transport(self) -> str:
+        """See `Connection`."""
+        return GRPC
 
     async def call(
         self,

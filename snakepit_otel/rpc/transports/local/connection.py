@@ -10,7 +10,7 @@ from typing import Any
 
 from snakepit_otel.rpc.client_call import ClientCall, Peer, UnaryCall
 from snakepit_otel.rpc.local_sockets import LocalSocket
-from snakepit_otel.rpc.method import CANCELLED, LOCAL, Method, error_text, method_of
+from snakepit_otel.rpc.method import CANCELLED, GRPC, LOCAL, Method, error_text, method_of
 from snakepit_otel.rpc.services import Methods, RpcMethod
 from snakepit_otel.rpc.status import ConnectionClosed, RpcError, StatusCode
 from snakepit_otel.rpc.transports.base import EOF, Connection, Dialogue, Metadata
@@ -60,8 +60,8 @@ class LocalConnection:
 
     @property
     def transport(self) -> str | None:
-        """The `rpc.system.name` of the connection; None while there is none."""
-        return "grpc" if self._grpc is not None else None if self._calling is None else LOCAL
+        """See `Connection`."""
+        return GRPC if self._grpc is not None else None if self._calling is None else LOCAL
 
     async def call(
         self,
