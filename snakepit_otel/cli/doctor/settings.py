@@ -46,8 +46,15 @@ def check_settings(config: Path | None, given: dict[str, Any]) -> tuple[list[Che
 
 def check_sockets(settings: Settings) -> list[Check]:
     """Check that the sockets of callers and workers can be made."""
-    checks = [_callers(settings.server.socket or default_socket()), _workers()]
+    checks = [_callers(settings.server.socket or default_socket()), _workers(), _transport(settings)]
     return [*checks, _tls_files(settings.server.tls)] if settings.server.tls else checks
+
+
+def _transport(settings: Settings) -> Check:
+    topic = "transport over Unix sockets"
+    if settings.server.local_transport == "grpc":
+        return ok(topic, "gRPC, by server.local_transport")
+    return ok(topic, "ttrpc; gRPC beside it, for callers that speak it")
 
 
 def check_listen(address: str, *, certified: bool, insecure: bool) -> Check:

@@ -176,13 +176,19 @@ class Call:
         if self._link.lost is not None:
             raise ConnectionError(self._link.lost)
         if len(raw) > self._method.max_bytes:
-            raise CallAborted(StatusCode.RESOURCE_EXHAUSTED, _too_large(raw, self._method.max_bytes))
+            await self._end_too_large(_too_large(raw, self._method.max_bytes))
         if not self._link.takes(len(raw)):
-            raise CallAborted(StatusCode.RESOURCE_EXHAUSTED, _too_large(raw))
+            await self._end_too_large(_too_large(raw))
         if self._credit is not None:
             self._credit -= len(raw) + frames.MESSAGE_COST
         self._link.send(frames.DATA, self._stream, 0, raw)
         await self._link.drain()
+
+    async def _end_too_large(self, why: str) -> NoReturn:
+        # The handler is cancelled, as by a caller who leaves; an error would be taken for the tool's.
+        self.fail(StatusCode.RESOURCE_EXHAUSTED, why)
+        await self._owner.loop.create_future()
+        raise AssertionError("the task has been cancelled")
 
     # What the connection does.
 
