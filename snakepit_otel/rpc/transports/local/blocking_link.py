@@ -136,7 +136,7 @@ class BlockingLink:
                 if not self._output.write(HEADER.pack(len(part), stream, frames.REQUEST, more) + part, due):
                     mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
                     if is_begun:
-                        self._cancel(stream)
+                        self._cancel(stream, frames.LATE)
                     return
                 is_begun = True
                 if mine.answer is not None or mine.error is not None:
@@ -150,9 +150,9 @@ class BlockingLink:
                 mine.error = NotRun(StatusCode.UNAVAILABLE, f"the connection broke: {error.strerror}")
             self._lose(f"the connection broke: {error.strerror}")
 
-    def _cancel(self, stream: int) -> None:
+    def _cancel(self, stream: int, flags: int = 0) -> None:
         with suppress(OSError):
-            self._output.write_later(HEADER.pack(0, stream, frames.CANCEL, 0))
+            self._output.write_later(HEADER.pack(0, stream, frames.CANCEL, flags))
 
     def _give_up(self, stream: int, mine: _Waiting) -> None:
         with self._lock:
@@ -160,7 +160,7 @@ class BlockingLink:
                 return
             self._waiting.pop(stream, None)
             mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
-        self._cancel(stream)
+        self._cancel(stream, frames.LATE)
 
     def _leave(self, stream: int, mine: _Waiting) -> None:
         """Let another thread read, if this one did."""
@@ -199,7 +199,7 @@ class BlockingLink:
         left = None if due is None else due - time.monotonic()
         if left is not None and left <= 0:
             mine.error = RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE)
-            self._cancel(stream)
+            self._cancel(stream, frames.LATE)
             return
         try:
             if not self._readable.poll(None if left is None else math.ceil(left * 1000)):

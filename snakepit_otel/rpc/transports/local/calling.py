@@ -136,11 +136,11 @@ class CallingLink:
             self._ready.set_exception(RpcError(StatusCode.UNAVAILABLE, f"failed to connect: {why}"))
             self._ready.exception()
 
-    def cancel(self, stream: int) -> None:
-        """End a call at the peer, too."""
+    def cancel(self, stream: int, flags: int = 0) -> None:
+        """End a call at the peer, too; `flags` are those of the cancel."""
         if self._calls.pop(stream, None) is not None:
             self.link.drop_stream(stream)
-            self.link.send(frames.CANCEL, stream, 0, b"")
+            self.link.send(frames.CANCEL, stream, flags, b"")
             if self.is_leaving:
                 self._close_if_idle()
 
@@ -211,7 +211,7 @@ class CallingLink:
     def _on_late(self, stream: int) -> None:
         call = self._calls.get(stream)
         if call is not None:
-            self.cancel(stream)
+            self.cancel(stream, frames.LATE)
             _fail(call, RpcError(StatusCode.DEADLINE_EXCEEDED, _LATE))
 
 

@@ -33,6 +33,7 @@ REMOTE_OPEN: Final = 0x02
 NO_DATA: Final = 0x04
 # Flags of the extensions.
 ANSWER: Final = 0x01  # of a ping
+LATE: Final = 0x01  # of a cancel: the caller's deadline has passed
 NOT_RUN: Final = 0x20  # of a response: the call was refused before anything of it ran
 MORE: Final = 0x80  # of a request, response or data: the body goes on in the stream's next frame
 

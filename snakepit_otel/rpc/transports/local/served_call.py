@@ -206,6 +206,12 @@ class Call:
             # One that is cancelled before its first step would never run, and so never answer.
             self.task.cancel()
 
+    def end_by_caller(self, flags: int) -> None:
+        """End the call by the caller's cancel; a caller whose deadline has passed says so by a flag."""
+        if flags & frames.LATE:
+            self._is_late = True
+        self.cancel()
+
     def fail(self, code: StatusCode, why: str) -> None:
         """End the call with a status of the connection's."""
         self._refusal = code, why

@@ -84,7 +84,7 @@ class ServedLink:
             elif kind == frames.DATA:
                 call.on_data(flags, body)
             elif kind == frames.CANCEL:
-                call.cancel()
+                call.end_by_caller(flags)
             elif kind == frames.WINDOW:
                 call.on_window(frames.count_in(body))
 
