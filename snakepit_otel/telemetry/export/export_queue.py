@@ -114,7 +114,7 @@ class ExportQueue:
         """Queue encoded items, or count them as dropped."""
         count = len(new)
         size = len(new[0]) if count == 1 else sum(map(len, new))
-        if self._closed or self._waiting_items + count >= self._batch_items or self._bytes + size >= self._batch_bytes:
+        if self._closed or self._waiting_items + count >= self._few_items or self._bytes + size >= self._few_bytes:
             self._put(new, count, size)
             return
         # As nearly always: far from any limit, and from a full batch.

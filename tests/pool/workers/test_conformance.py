@@ -128,7 +128,7 @@ async def test_a_call_past_its_deadline_times_out(rig: Rig) -> None:
 async def test_a_worker_that_ends_ends_its_calls(rig: Rig) -> None:
     """A call in flight fails with a typed error; the worker tells how it ended, and is gone."""
     call: asyncio.Task[Any] = asyncio.create_task(rig.execute("sleep", seconds=60))
-    await until(lambda: rig.worker._in_flight._calls)
+    await until(lambda: rig.worker._in_flight.calls)
     rig.worker.kill()
     assert await rig.worker.wait() == "was killed by SIGKILL"
     with pytest.raises((CallFailed, WorkerGone)):

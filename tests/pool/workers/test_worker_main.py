@@ -85,6 +85,7 @@ async def started(directory: Path, adapter: type = Unsaid, **more: Any) -> Async
         "worker_id": "default-1.1",
         "adapter": f"{__name__}:{adapter.__name__}",
         "listen": f"unix:{directory}/worker",
+        "local_transport": "grpc",  # which these tests speak
         "authority": f"unix:{directory}/authority",
         "profile": "process",
         "threads": 1,
