@@ -28,6 +28,7 @@ _log = logging.getLogger("snakepit_otel.pool")
 _MAX_TEMPLATES = 4
 _MAX_REFUSED = 64
 _START_TIMEOUT_S = 20.0
+_FORK_TIMEOUT_S = 10.0  # it takes milliseconds
 _ID_BYTES = 96  # room for a worker's id in process lists
 _ATTEMPTS = 2
 # What a process inherits when it is started, by the first words of the lines of /proc/thread-self/status.
@@ -161,9 +162,15 @@ class _Template:
                 directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 opened.callback(os.close, directory)
                 descriptors += [directory] if launch.ledger is None else [directory, launch.ledger]
-                line = await self._process.exchange({"worker_id": launch.worker_id}, descriptors)
-                response = json.loads(line) if line is not None else None
-                if response is None:
+                try:
+                    async with asyncio.timeout(_FORK_TIMEOUT_S):
+                        line = await self._process.exchange({"worker_id": launch.worker_id}, descriptors)
+                except TimeoutError:
+                    # It may be stopped; another one may not.
+                    self.close()
+                    return None
+                response = _response_in(line) if line is not None else {}
+                if not isinstance(response.get("pid", 0), int) or not response.keys() & {"pid", "errno"}:
                     return None
                 if "errno" in response:
                     raise _ForkRefused(response["errno"])
@@ -184,6 +191,15 @@ class _ForkRefused(Exception):
         self.for_now = number in (errno.EAGAIN, errno.ENOMEM)
 
 
+def _response_in(line: bytes) -> dict[str, Any]:
+    """Return what a template has written; empty if that is no response."""
+    try:
+        response = json.loads(line)
+    except ValueError:
+        return {}
+    return response if isinstance(response, dict) else {}
+
+
 def _discard(forking: asyncio.Task[ChildProcess | None]) -> None:
     if not forking.cancelled() and forking.exception() is None and (child := forking.result()) is not None:
         child.discard()
@@ -199,8 +215,11 @@ async def _ready(process: ChildProcess, message: Mapping[str, Any]) -> str | Non
         return f"it was not ready within {_START_TIMEOUT_S:g} s"
     if line is None:
         return "it ended while it started; see its own output"
-    refusal = json.loads(line).get("unsupported")
-    return None if refusal is None else str(refusal)
+    response = _response_in(line)
+    if response.get("ready") is True:
+        return None
+    process.signal(signal.SIGKILL)
+    return str(response.get("unsupported", "what it wrote is no response of a template's"))
 
 
 @contextmanager
