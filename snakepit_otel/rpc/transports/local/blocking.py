@@ -82,7 +82,7 @@ class LocalBlockingConnection:
     def connect(self) -> None:
         """See `BlockingConnection`."""
         try:
-            self._connected(_HELLO_TIMEOUT_S)
+            self._connected(time.monotonic() + _HELLO_TIMEOUT_S)
         except RpcError:
             # The next call makes another attempt, and has its error.
             return
@@ -106,7 +106,7 @@ class LocalBlockingConnection:
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, why)
         due = None if timeout is None else time.monotonic() + timeout
         for attempts_left in (1, 0):
-            link = self._connected(_left(due))
+            link = self._connected(due)
             if link is None:
                 assert self._grpc is not None
                 return self._grpc.call(method.name, request, timeout, metadata, observed=False)
@@ -118,24 +118,32 @@ class LocalBlockingConnection:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _connected(self, timeout: float | None) -> BlockingLink | None:
+    def _connected(self, due: float | None) -> BlockingLink | None:
         link = self._link
         if link is not None and link.is_usable:
             return link
-        with self._lock:
+        left = _left(due)
+        if not self._lock.acquire(timeout=-1 if left is None else left):
+            # Another thread has not connected by then.
+            raise _too_late()
+        try:
             if self._is_closed:
                 raise ConnectionClosed
             if self._grpc is not None:
                 return None
             if self._link is None or not self._link.is_usable:
-                self._left = [left for left in (*self._left, self._link) if left is not None and not left.is_lost]
+                self._left = [link for link in (*self._left, self._link) if link is not None and not link.is_lost]
                 self._link = None
-                self._link = self._make_link(_HELLO_TIMEOUT_S if timeout is None else min(timeout, _HELLO_TIMEOUT_S))
+                self._link = self._make_link(due)
                 if self._link is None:
                     self._grpc = self._over_grpc()
             return self._link
+        finally:
+            self._lock.release()
 
-    def _make_link(self, timeout: float) -> BlockingLink | None:
+    def _make_link(self, due: float | None) -> BlockingLink | None:
+        left = _left(due)
+        timeout = _HELLO_TIMEOUT_S if left is None else min(left, _HELLO_TIMEOUT_S)
         self._local.look()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -158,6 +166,8 @@ class LocalBlockingConnection:
             frames.window_in_hello(first[HEADER.size :])
         except TimeoutError:
             sock.close()
+            if timeout < _HELLO_TIMEOUT_S:
+                raise _too_late() from None
             raise RpcError(
                 StatusCode.UNAVAILABLE, f"failed to connect to {self._address}: the peer does not answer"
             ) from None
@@ -175,3 +185,7 @@ class LocalBlockingConnection:
 
 def _left(due: float | None) -> float | None:
     return None if due is None else max(due - time.monotonic(), 0.0)
+
+
+def _too_late() -> RpcError:
+    return RpcError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")

@@ -19,6 +19,7 @@ from snakepit_otel.rpc.transports.local.served_call import CALL_BYTES, COPIES_HE
 _log = logging.getLogger("snakepit_otel.rpc")
 MAX_CALLS = 10_000  # at a time, of one connection
 _TOO_MANY = f"{MAX_CALLS} calls at a time on one connection are the most; wait for some, or open another"
+_CANCELLED = frames.failure_body(StatusCode.CANCELLED, "the caller no longer waits")
 _STOPPING = "the server is stopping; the call did not run"
 
 
@@ -80,7 +81,11 @@ class ServedLink:
                 # It has ended, and the peer did not know yet; or its request has not come whole.
                 self.release(stream)
                 if kind == frames.CANCEL:
+                    is_answered = self.link.has_parts(stream)
                     self.link.drop_stream(stream)
+                    if is_answered:
+                        # The peer has parts of the answer, or will; it is to forget them.
+                        self.answer(stream, _CANCELLED)
             elif kind == frames.DATA:
                 call.on_data(flags, body)
             elif kind == frames.CANCEL:
