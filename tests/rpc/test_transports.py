@@ -120,7 +120,7 @@ async def test_one_message_each_way(connection: rpc.Connection) -> None:
     assert (await connection.call(PING, pb.PingRequest(message="hello"))).message == "hello"
 
 
-async def test_metadata_and_deadline_cross(connection: rpc.Connection, service: Service) -> None:
+async def test_metadata_and_deadline_cross(connection: rpc.Connection, service: Service, capture: Capture) -> None:
     """The server sees the caller's metadata, trace context among it, and the time that is left."""
     await connection.call(PING, pb.PingRequest(), 30.0, [("x-key", "value")])
     assert service.metadata["x-key"] == "value"
