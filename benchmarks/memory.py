@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.callers import ADAPTER
 from benchmarks.figures import LINES, Figure, note, option_parser
 from benchmarks.pool import OFF
 from benchmarks.transports import choose, inherited, server_settings
 from benchmarks.worker import PYTHON, serving
 from snakepit_otel import Snakepit, telemetry
 
+ADAPTER = "benchmarks.echo_adapter:Echo"
 WORKERS = 4
 MIB = 1 << 20
 SIZES = ("resident", "share", "private")

@@ -18,6 +18,7 @@ from snakepit_otel.rpc.services import Handler
 from snakepit_otel.rpc.transports.base import Listener
 
 _READ_BYTES: Final = 64 << 10
+_LAST_ANSWERS_S: Final = 0.5
 _log = logging.getLogger("snakepit_otel.rpc")
 
 
@@ -55,6 +56,9 @@ class Relay:
                 await self._starting
         if self._listener is not None:
             await self._listener.stop(grace)
+        if self._running:
+            # The server has closed its connections; its last answers are on the way to the peers.
+            await asyncio.wait(list(self._running), timeout=_LAST_ANSWERS_S)
         for task in list(self._running):
             task.cancel()
         if self._running:
