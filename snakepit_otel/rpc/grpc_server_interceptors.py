@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 from grpc import aio
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
@@ -21,10 +20,9 @@ from snakepit_otel.rpc.grpc_server_call import (
     ThreadServerCall,
 )
 from snakepit_otel.rpc.method import MAX_NAME_CHARACTERS, OTHER_METHOD, method_of
-from snakepit_otel.rpc.server_call import ServerCall
+from snakepit_otel.rpc.server_call import ServerCall, caller_of
 from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.telemetry import _guard, _switch, incoming
-from snakepit_otel.telemetry._links import without_state
 
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -195,7 +193,7 @@ class _Observing:
         parent, links = incoming(details.invocation_metadata), ()
         if not self._trusted:
             # Such a caller decides neither on sampling nor on what is in the traces.
-            parent, links = _ROOT, _caller(parent)  # type: ignore[assignment]
+            parent, links = _ROOT, caller_of(parent)  # type: ignore[assignment]
         if handler is None:
             # No service has it, and gRPC refuses it; its name is the caller's choice, so it is no label.
             _Unserved(OTHER_METHOD, parent, links, None).settle()
@@ -263,8 +261,3 @@ class _Unserved(ServerCall):
 
     def status_details(self) -> str:
         return "Method not found!"
-
-
-def _caller(parent: Context) -> _Links:
-    identity = trace.get_current_span(parent).get_span_context()
-    return (without_state(identity),) if identity.is_valid else ()

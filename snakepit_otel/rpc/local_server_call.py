@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from snakepit_otel.rpc.method import LOCAL, method_of, other_method
-from snakepit_otel.rpc.server_call import ServerCall
+from snakepit_otel.rpc.server_call import ServerCall, caller_of
 from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.telemetry import _context, _switch, incoming
-from snakepit_otel.telemetry._links import without_state
 
 _ROOT = Context()
 
@@ -54,9 +52,3 @@ def refuse_call(metadata: Any, *, trusted: bool) -> None:
     call = LocalServerCall(other_method(LOCAL), parent, links, None)
     call.code, call.details_text = StatusCode.UNIMPLEMENTED, "Method not found!"
     call.settle()
-
-
-def caller_of(parent: Context) -> tuple[SpanContext, ...]:
-    """Return the caller's identity, for a link; empty if it has none."""
-    identity = trace.get_current_span(parent).get_span_context()
-    return (without_state(identity),) if identity.is_valid else ()

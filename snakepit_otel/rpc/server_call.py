@@ -7,6 +7,7 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import Any, Self
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
@@ -20,6 +21,7 @@ from snakepit_otel.rpc.method import (
 )
 from snakepit_otel.rpc.status import StatusCode
 from snakepit_otel.telemetry import Operation, _guard, names
+from snakepit_otel.telemetry._links import without_state
 
 
 class ServerCall(Operation):
@@ -89,3 +91,9 @@ class ServerCall(Operation):
         # The caller's deadline is a little earlier: on the wire the timeout is rounded up, by a hundredth at most, and
         # it began when the request was sent.
         return left <= 0.02 + 0.01 * ((perf_counter_ns() - self.started) * 1e-9 + left)
+
+
+def caller_of(parent: Context) -> tuple[SpanContext, ...]:
+    """Return the caller's identity, for a link; empty if it has none."""
+    identity = trace.get_current_span(parent).get_span_context()
+    return (without_state(identity),) if identity.is_valid else ()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Metadata = Sequence[tuple[str, str]]
 EOF: Final = object()
-"""What reading a stream returns once it has ended."""
+"""The result of reading a stream that has ended."""
 
 
 class Dialogue(Protocol):

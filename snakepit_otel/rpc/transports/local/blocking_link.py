@@ -17,13 +17,12 @@ from contextlib import suppress
 from snakepit_otel.rpc.status import RpcError, StatusCode
 from snakepit_otel.rpc.transports.local import frames
 from snakepit_otel.rpc.transports.local.blocking_writer import BlockingWriter
-from snakepit_otel.rpc.transports.local.calling import NotRun
+from snakepit_otel.rpc.transports.local.calling import STOPPING, NotRun, refusal_in
 from snakepit_otel.rpc.transports.local.frames import HEADER, MAX_BODY, MORE, PART_BYTES, MalformedFrame
 
 _READ_BYTES = 64 << 10
 _LATE = "Deadline Exceeded"
 _STOPPED = "the peer has stopped"
-_STOPPING = "the server is stopping; the call did not run"
 
 
 class _Waiting:
@@ -254,7 +253,7 @@ class BlockingLink:
                 elif flags & MORE:
                     return
                 elif flags & frames.NOT_RUN:
-                    one.error = _refusal(b"".join(parts))
+                    one.error = refusal_in(b"".join(parts))
                 else:
                     one.answer = b"".join(parts)
                 self._parts.pop(stream, None)
@@ -269,7 +268,7 @@ class BlockingLink:
             self.is_leaving = True
             for stream in [stream for stream in self._waiting if stream > last_taken]:
                 one = self._waiting.pop(stream)
-                one.error = NotRun(StatusCode.UNAVAILABLE, _STOPPING)
+                one.error = NotRun(StatusCode.UNAVAILABLE, STOPPING)
                 _wake(one)
 
     def _fail(self, reason: str, why: str) -> None:
@@ -290,11 +289,3 @@ def _shut_down(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return
-
-
-def _refusal(body: bytes) -> RpcError:
-    try:
-        frames.payload_in(body)
-    except RpcError as error:
-        return NotRun(error.code, error.details)
-    return NotRun(StatusCode.UNKNOWN, "")

@@ -16,9 +16,7 @@ from snakepit_otel.rpc.transports.local.frames import MalformedFrame
 from snakepit_otel.rpc.transports.local.link import Link
 
 _LATE = "Deadline Exceeded"
-_STOPPING = "the server is stopping; the call did not run"
-
-
+STOPPING = "the server is stopping; the call did not run"
 _MAX_UNREAD_BYTES = 8 << 20  # of a stream of a peer without windows
 
 
@@ -87,7 +85,7 @@ class CallingLink:
         self.is_leaving = True
         for stream in [stream for stream in self._calls if stream > last_taken]:
             self.link.drop_stream(stream)
-            _fail(self._calls.pop(stream), NotRun(StatusCode.UNAVAILABLE, _STOPPING))
+            _fail(self._calls.pop(stream), NotRun(StatusCode.UNAVAILABLE, STOPPING))
         self._close_if_idle()
 
     def _on_response(self, stream: int, flags: int, body: bytes) -> None:
@@ -104,7 +102,7 @@ class CallingLink:
         if isinstance(call, StreamCall):
             call.on_response(flags, body)
         elif flags & frames.NOT_RUN:
-            _refuse(call, body)
+            _fail(call, refusal_in(body))
         elif not call.done():
             call.set_result(body)
         self._calls.pop(stream, None)
@@ -362,10 +360,10 @@ def _fail(call: asyncio.Future[bytes] | StreamCall, error: RpcError) -> None:
         call.set_exception(error)
 
 
-def _refuse(call: asyncio.Future[bytes], body: bytes) -> None:
+def refusal_in(body: bytes) -> NotRun:
+    """Return the error of a response that says that its call has not run. Raises `MalformedFrame`."""
     try:
         frames.payload_in(body)
-        error = NotRun(StatusCode.UNKNOWN, "")
-    except RpcError as given:
-        error = NotRun(given.code, given.details)
-    _fail(call, error)
+    except RpcError as error:
+        return NotRun(error.code, error.details)
+    return NotRun(StatusCode.UNKNOWN, "")

@@ -182,7 +182,7 @@ class Link:
 
     def _on_readable(self) -> None:
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(self._read_bytes, _MAX_ANCILLARY)
+            data, ancillary, _, _ = self.sock.recvmsg(self._read_bytes, _MAX_ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 
 from snakepit_otel.common.byte_charge import ByteCharge
@@ -16,7 +15,6 @@ from snakepit_otel.rpc.transports.local.frames import MalformedFrame
 from snakepit_otel.rpc.transports.local.link import Link
 from snakepit_otel.rpc.transports.local.served_call import CALL_BYTES, COPIES_HELD, Call, ServedMethod
 
-_log = logging.getLogger("snakepit_otel.rpc")
 MAX_CALLS = 10_000  # at a time, of one connection
 _TOO_MANY = f"{MAX_CALLS} calls at a time on one connection are the most; wait for some, or open another"
 _CANCELLED = frames.failure_body(StatusCode.CANCELLED, "the caller no longer waits")
